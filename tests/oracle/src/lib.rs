@@ -1,0 +1,7 @@
+//! An Oracle stand-in for rehearsals: one SQL and state engine, two doors.
+//!
+//! It holds what a cutover touches (sessions, transactions, jobs, triggers,
+//! sequences, parameters, redo) and nothing else. Whatever it does not do
+//! answers with a clear ORA error, never with a silent success.
+
+pub mod api;
