@@ -1,0 +1,36 @@
+# The two commands to know: `make rehearse` and `make test`. Each installs
+# what it needs on a fresh Debian with Rust, and says what it installs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+ARGS ?=
+
+.PHONY: help tools build test check rehearse verify bench
+
+help: ## Show these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+
+tools: ## Install test tools into .tools/, and missing Debian packages
+	@tests/scripts/tools.sh
+
+build: tools ## Build everything
+	@cargo build --workspace
+
+test: tools ## Build, run every test, then all checks
+	@tests/scripts/test.sh
+
+check: tools ## Format, clippy, dependencies, spelling, protocol
+	@tests/scripts/check.sh
+
+rehearse: tools ## Carry out a whole cutover on this machine; options in ARGS="…"
+	@cargo build --workspace --bins --lib
+	@target/debug/rehearse $(ARGS)
+
+verify: tools ## The tests at full size: every fault and every kill
+	@cargo build --workspace --all-targets
+	@.tools/venv/bin/cargo-nextest nextest run --workspace --profile verify --run-ignored all
+
+bench: tools ## Measure rehearsals: order rate, write outage, what Lockstep adds to it
+	@cargo build --workspace --bins --lib
+	@tests/scripts/bench.sh

@@ -1,0 +1,16 @@
+# Sourced by the other scripts: where things are, and how they speak.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+tools=$root/.tools
+export PATH="$tools/venv/bin:$tools/node/node_modules/.bin:$PATH"
+
+say() { printf '%s\n' "$*"; }
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+# Runs a step under a heading; its failure ends the script, named.
+step() {
+    say "--- $1"
+    shift
+    "$@" || die "failed: $*"
+}

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds once, runs every test, then the checks; prints one closing line that
+# adds up all runners. Every part runs even if an earlier one failed.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+results=$root/target/test-results
+rm -rf "$results"
+mkdir -p "$results"
+status=0
+
+# All targets at once: the daemons and doubles that end-to-end tests start are
+# the same build as the tests, and nothing is compiled twice.
+step "build" cargo build --workspace --all-targets --quiet
+
+say "--- Rust tests"
+rm -f target/nextest/ci/junit.xml
+cargo-nextest nextest run --workspace --profile ci --no-tests pass || status=1
+cp target/nextest/ci/junit.xml "$results/rust.xml" 2>/dev/null || true
+
+say "--- Python tests"
+pytest -q --junitxml "$results/python.xml" tests || status=1
+
+say "--- checks"
+if "$root/tests/scripts/check.sh"; then check=passed; else check=failed; status=1; fi
+
+python3 tests/scripts/tally.py "$check" "$results"/*.xml || status=1
+exit $status
