@@ -1,1 +1,19 @@
-//! Being built.
+//! The barrier protocol, pure.
+//!
+//! Two state machines, [`coordinator`] (one per run) and [`participant`] (one
+//! per agent). Each takes `(now, Event)` and returns [`Effect`]s in the order
+//! in which the driver must carry them out: a `Persist` stands before every
+//! `Send` that relies on it, so a driver that goes through the list in order
+//! can't promise what it has not stored. There is no clock, no randomness, no
+//! network and no disk in here; time comes in as an argument, timers leave as
+//! data (`next_deadline`).
+//!
+//! Durable state is the fold of the records that were persisted. A driver
+//! whose store fails must end its process and fold again (R23); it must never
+//! go on with a machine whose record it could not store.
+//!
+//! The rules are cited by their numbers, R1 to R23: `docs/protocol.md`.
+
+pub mod ids;
+pub mod layout;
+pub mod message;

@@ -1,0 +1,292 @@
+//! What coordinator and participant say to each other.
+
+use crate::ids::{AgentName, Decision, Header, JournalId, Millis, PhaseRef, RunId, StepId, Term};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What a task is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "mode")]
+pub enum Mode {
+    /// Carry the action out.
+    Execute,
+    /// Restore what that step captured before it changed anything.
+    Undo {
+        /// The forward step.
+        of: StepId,
+    },
+}
+
+/// A task as it is ordered. To the barrier, action and parameters are opaque.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskOrder {
+    /// The step; with the agent it names the task.
+    pub step: StepId,
+    /// Name of the action.
+    pub action: String,
+    /// Execute or undo.
+    pub mode: Mode,
+    /// Parameters; references to outputs of earlier steps still unresolved.
+    pub params: Value,
+    /// How long the action may take, in milliseconds.
+    pub timeout: Millis,
+    /// The task is a watch: it arrives as `standing` and lives on (R16).
+    pub watch: bool,
+}
+
+/// Coordinator to participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// Check, probe, promise, vote.
+    Prepare {
+        /// Whose, when, which.
+        header: Header,
+        /// Tasks in the order in which they run.
+        tasks: Vec<TaskOrder>,
+        /// The promise lapses after that (R12).
+        start_by: Millis,
+        /// Tasks are cancelled after that, counted from the release's
+        /// receipt (R12).
+        finish_by: Millis,
+        /// Sent before the phase before is complete: the vote doesn't count
+        /// if anything but that completion is decided (R8).
+        provisional: bool,
+    },
+    /// Start. No task starts without it.
+    Release {
+        /// Whose, when, which.
+        header: Header,
+        /// Outputs that the tasks consume, by producing step (R15).
+        inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
+        /// For undo: captures from the coordinator's journal, by forward
+        /// step, for an agent that has lost its own (R6, R10).
+        captures: BTreeMap<StepId, Value>,
+    },
+    /// Don't start what hasn't started; say how each task stands.
+    Revoke {
+        /// Whose, when, which.
+        header: Header,
+    },
+    /// Attest that the watch has seen no breach, now (R17).
+    Attest {
+        /// Whose, when, which.
+        header: Header,
+        /// The watch.
+        step: StepId,
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// Stop watching (R16).
+    Disarm {
+        /// Whose, when, which.
+        header: Header,
+        /// The watches.
+        steps: Vec<StepId>,
+    },
+    /// An outcome is durable at the coordinator; it need not be kept for
+    /// sending any more (R23).
+    Ack {
+        /// The run.
+        run: RunId,
+        /// The task.
+        step: StepId,
+        /// The phase it ran in.
+        phase: PhaseRef,
+        /// Its attempt.
+        attempt: u32,
+    },
+    /// The run is over; the agent is free for another (R19).
+    Close {
+        /// The run.
+        run: RunId,
+        /// Who orders.
+        term: Term,
+        /// What was decided.
+        decision: Decision,
+    },
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The finding.
+    pub finding: Finding,
+    /// State before any change, to restore. `None` where the action changes
+    /// nothing.
+    pub capture: Option<Value>,
+}
+
+/// See [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// There is something to do.
+    Todo,
+    /// It is so already; nothing will be done.
+    Already,
+    /// The probe can't tell.
+    Unclear,
+}
+
+/// What a participant votes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Every task can be done; a promise is durable.
+    Ready {
+        /// What the probes found, by step.
+        probes: BTreeMap<StepId, Probe>,
+    },
+    /// It can't; nothing is promised.
+    Refuse {
+        /// Why, a sentence each, with remedy.
+        reasons: Vec<String>,
+    },
+    /// This attempt's promise lapsed, was voided by a restart, or revoked.
+    Lapsed,
+    /// An earlier attempt of it is still open here (R4).
+    Busy,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// Done; for undo: restored.
+    Done,
+    /// Was so before; nothing was done.
+    Already,
+    /// A watch stands.
+    Standing,
+    /// It was tried and failed.
+    Failed {
+        /// Code, what, where, state left, remedy.
+        error: String,
+    },
+    /// Intent without outcome after a crash, and the probe can't tell.
+    Unknown {
+        /// What is not known.
+        reason: String,
+    },
+    /// Undo found that someone else had changed it since (R7).
+    Drifted {
+        /// What was expected and what was found.
+        detail: String,
+    },
+    /// The agent was interrupted and the probe is sure that the work has had
+    /// no complete effect and is not running. Retried by itself.
+    Interrupted,
+    /// Never started, and now never will in this attempt. Retried by itself.
+    NotStarted,
+    /// The promise had lapsed when the release came. Retried by itself.
+    Lapsed,
+}
+
+impl Outcome {
+    /// The task counts as carried out: its phase may complete.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Done | Self::Already | Self::Standing)
+    }
+
+    /// May be retried without an operator (R4).
+    pub fn is_retried_automatically(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::NotStarted | Self::Lapsed)
+    }
+
+    /// May have changed the host: undo covers it (R7).
+    pub fn may_have_changed(&self) -> bool {
+        !matches!(self, Self::Already | Self::NotStarted | Self::Lapsed)
+    }
+}
+
+/// A task's end, as reported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The run.
+    pub run: RunId,
+    /// The phase.
+    pub phase: PhaseRef,
+    /// The attempt.
+    pub attempt: u32,
+    /// The task.
+    pub step: StepId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it gives to later steps.
+    pub outputs: BTreeMap<String, Value>,
+    /// The first capture (R6), so that the coordinator holds it too.
+    pub capture: Option<Value>,
+    /// How long the action took, in milliseconds.
+    pub took: Millis,
+}
+
+/// Participant to coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Answer to Prepare.
+    Vote {
+        /// The run.
+        run: RunId,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Votes count in their own term (R9).
+        term: Term,
+        /// The vote.
+        verdict: Verdict,
+    },
+    /// A task ended. Counts in any term (R9).
+    Outcome(TaskReport),
+    /// Answer to Attest.
+    Attestation {
+        /// The run.
+        run: RunId,
+        /// The watch.
+        step: StepId,
+        /// From the question.
+        nonce: u64,
+        /// `None`: no breach. Otherwise what was seen.
+        breach: Option<String>,
+    },
+    /// A watch saw a breach.
+    Breach {
+        /// The run.
+        run: RunId,
+        /// The watch.
+        step: StepId,
+        /// What was seen: sessions, transactions, when.
+        detail: String,
+    },
+    /// Answer to Disarm.
+    Disarmed {
+        /// The run.
+        run: RunId,
+        /// The watches that no longer stand.
+        steps: Vec<StepId>,
+    },
+    /// Answer to Close.
+    Closed {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// What an agent says about itself when it connects (R10), as far as the
+/// barrier needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Who.
+    pub agent: AgentName,
+    /// Its journal.
+    pub journal: JournalId,
+    /// Highest term it has obeyed.
+    pub term: Term,
+    /// The run it is locked to.
+    pub run: Option<RunId>,
+    /// Highest decision it has obeyed in that run.
+    pub decision: Decision,
+    /// Age of the release it is working on, in milliseconds by its own
+    /// boot-time clock (R13).
+    pub release_age: Option<Millis>,
+}
