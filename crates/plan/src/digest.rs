@@ -1,0 +1,179 @@
+//! The digest that a plan is approved and run by: SHA-256 over its canonical
+//! JSON.
+//!
+//! Canonical means: keys sorted by their bytes, no white space, numbers with
+//! a whole value written without a fraction (so `80` and `80.0` are one). It
+//! does not depend on how `serde_json` happens to be built.
+
+use crate::model::Plan;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// SHA-256 of a plan's canonical JSON; shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+/// The text is not 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a plan digest is 64 hexadecimal digits, not {0:?}")]
+pub struct NoDigest(String);
+
+impl Digest {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From 32 bytes that are already a digest.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The first 12 digits, for people.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| NoDigest(text.to_owned()))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Plan {
+    /// The digest that approvals, orders and reports name.
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.to_json()).into())
+    }
+
+    /// The canonical JSON. This is what travels and what is stored.
+    pub fn to_json(&self) -> String {
+        let mut json = String::new();
+        // A plan is text, numbers, lists and maps with text keys; turning
+        // that into a JSON value has no way to fail.
+        write_canonical(
+            &serde_json::to_value(self).unwrap_or(Value::Null),
+            &mut json,
+        );
+        json
+    }
+
+    /// Reads an expanded plan. Whether it makes sense is another question:
+    /// `check::verify`.
+    ///
+    /// # Errors
+    /// No JSON, an unknown field, a format of another version.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+}
+
+fn write_canonical(value: &Value, json: &mut String) {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => json.push_str(&value.to_string()),
+        Value::Number(number) => json.push_str(&canonical_number(number)),
+        Value::Array(items) => {
+            json.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    json.push(',');
+                }
+                write_canonical(item, json);
+            }
+            json.push(']');
+        }
+        Value::Object(fields) => {
+            let mut sorted: Vec<_> = fields.iter().collect();
+            sorted.sort_by_key(|(key, _)| key.as_bytes());
+            json.push('{');
+            for (index, (key, field)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    json.push(',');
+                }
+                write_canonical(&Value::String(key.clone()), json);
+                json.push(':');
+                write_canonical(field, json);
+            }
+            json.push('}');
+        }
+    }
+}
+
+/// Integers up to 2^53 are exact in a double; beyond that the fraction is
+/// kept as written.
+const EXACT_IN_DOUBLE: f64 = 9_007_199_254_740_992.0;
+
+fn canonical_number(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(float)
+            if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT_IN_DOUBLE =>
+        {
+            // Adding zero turns -0 into 0.
+            format!("{:.0}", float + 0.0)
+        }
+        _ => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn canonical(value: &Value) -> String {
+        let mut json = String::new();
+        write_canonical(value, &mut json);
+        json
+    }
+
+    #[test]
+    fn keys_are_sorted_and_whole_numbers_have_no_fraction() {
+        assert_eq!(
+            canonical(&json!({"b": [1.0, -0.0, -3.0, 0.5, 1e300], "a": "x\"\n", "B": null})),
+            r#"{"B":null,"a":"x\"\n","b":[1,0,-3,0.5,1e+300]}"#
+        );
+    }
+
+    #[test]
+    fn a_digest_reads_back_from_its_text() {
+        let digest = Digest([0xab; 32]);
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.short(), "abababababab");
+        assert!("abc".parse::<Digest>().is_err());
+    }
+}
