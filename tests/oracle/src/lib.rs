@@ -5,3 +5,5 @@
 //! answers with a clear ORA error, never with a silent success.
 
 pub mod api;
+pub mod bequeath;
+pub mod wire;
