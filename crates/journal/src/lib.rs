@@ -1,0 +1,475 @@
+//! The durable journal of both daemons.
+//!
+//! An append-only list of entries in one SQLite file, each entry bound to the
+//! one before it by a SHA-256 hash. Entries belong to streams (a run, or the
+//! daemon itself); a stream counts its own entries from 1, and an append
+//! names the number it expects to get (compare-and-append), so two writers
+//! can never both believe that they decided something.
+//!
+//! When [`Journal::append`] returns, the entries are on disk: write-ahead
+//! log with `synchronous=FULL`. One process owns a journal at a time (R11).
+//!
+//! It knows nothing of what the entries mean; bodies are text.
+
+mod schema;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Longest body of one entry: 4 MiB. A plan with every capture in it stays
+/// far below; anything longer is a fault, not data.
+pub const MAX_BODY: usize = 4 << 20;
+
+/// The hash before the first entry.
+const GENESIS: [u8; 32] = [0; 32];
+
+/// An entry as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Position in the whole journal, from 1.
+    pub position: u64,
+    /// The stream it belongs to.
+    pub stream: String,
+    /// Its number in the stream, from 1.
+    pub seq: u64,
+    /// When it was written, milliseconds since the epoch. For people only:
+    /// no decision rests on it.
+    pub at_ms: u64,
+    /// Kind of the record, for people and queries.
+    pub kind: String,
+    /// The record.
+    pub body: String,
+    /// Hash over this entry and the one before.
+    pub hash: [u8; 32],
+}
+
+impl Entry {
+    /// The hash in hex.
+    pub fn hash_hex(&self) -> String {
+        hex::encode(self.hash)
+    }
+}
+
+/// An entry to be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The stream.
+    pub stream: String,
+    /// The number it must get in the stream.
+    pub seq: u64,
+    /// Kind of the record.
+    pub kind: String,
+    /// The record.
+    pub body: String,
+}
+
+/// What can go wrong with a journal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite or the disk said no.
+    #[error("the journal {path} can't be {doing}")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// SQLite's own error.
+        source: rusqlite::Error,
+    },
+    /// Another process owns it.
+    #[error("the journal {path} is in use by another process; stop it first")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer program.
+    #[error("the journal {path} has format {found}, this program reads up to {known}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Format of the file.
+        found: i64,
+        /// Newest format this program reads.
+        known: i64,
+    },
+    /// It belongs to another kind of daemon.
+    #[error("the journal {path} belongs to a {found}, not to a {wanted}")]
+    Role {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who opened it.
+        wanted: String,
+    },
+    /// Somebody else appended first, or the caller's state is stale.
+    #[error("stream {stream} of the journal is at {found}, not at {expected}")]
+    Conflict {
+        /// The stream.
+        stream: String,
+        /// Number of its last entry.
+        found: u64,
+        /// Number that the caller took for its last.
+        expected: u64,
+    },
+    /// An entry is not what its hash says.
+    #[error("the journal {path} was altered: entry {position} does not match its hash")]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// The first entry that doesn't fit.
+        position: u64,
+    },
+    /// See [`MAX_BODY`].
+    #[error("a record of {bytes} bytes is longer than a journal entry may be ({MAX_BODY})")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// An open journal. Dropping it gives it back.
+pub struct Journal {
+    connection: Connection,
+    path: PathBuf,
+    id: String,
+    head: (u64, [u8; 32]),
+}
+
+impl Journal {
+    /// Opens the journal, or creates it with a new identity. `role` is the
+    /// kind of daemon; a journal is never shared between kinds.
+    ///
+    /// # Errors
+    /// When the file can't be opened, is owned by another process, was
+    /// written by a newer program or by another role, or was altered.
+    pub fn open(path: &Path, role: &str) -> Result<Self, Error> {
+        let store = |doing| move |source| failed(path, doing, source);
+        let mut connection = Connection::open(path).map_err(store("opened"))?;
+        schema::configure(&connection).map_err(store("configured"))?;
+        let id = schema::adopt(&mut connection, path, role)?;
+        let mut journal = Self {
+            connection,
+            path: path.to_owned(),
+            id,
+            head: (0, GENESIS),
+        };
+        journal.head = journal.verify()?;
+        Ok(journal)
+    }
+
+    /// The identity drawn when the journal was created.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Position and hash (hex) of the last entry; position 0 if there is none.
+    pub fn head(&self) -> (u64, String) {
+        (self.head.0, hex::encode(self.head.1))
+    }
+
+    /// Appends entries, all or none. When it returns they are on disk.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when an entry's number is not the next of its
+    /// stream; any [`Error::Store`] must end the process (R23): what is on
+    /// disk is no longer known.
+    pub fn append(&mut self, entries: &[NewEntry], at_ms: u64) -> Result<Vec<Entry>, Error> {
+        let path = self.path.clone();
+        let store = |doing| {
+            let path = path.clone();
+            move |source| failed(&path, doing, source)
+        };
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(store("written to"))?;
+        let mut head = self.head;
+        let mut written = Vec::with_capacity(entries.len());
+        for entry in entries {
+            expect_next(&transaction, entry, &path)?;
+            let entry = chained(head, entry, at_ms)?;
+            insert(&transaction, &entry).map_err(store("written to"))?;
+            head = (entry.position, entry.hash);
+            written.push(entry);
+        }
+        transaction.commit().map_err(store("written to"))?;
+        self.head = head;
+        Ok(written)
+    }
+
+    /// The entries of a stream after the given number, in order.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn read(&self, stream: &str, after: u64) -> Result<Vec<Entry>, Error> {
+        self.query("SELECT position, stream, seq, at_ms, kind, body, hash FROM entry WHERE stream = ?1 AND seq > ?2 ORDER BY seq", params![stream, after])
+    }
+
+    /// Names of all streams in the order of their first entry.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn streams(&self) -> Result<Vec<String>, Error> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT stream FROM entry WHERE seq = 1 ORDER BY position")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        };
+        read().map_err(|source| failed(&self.path, "read", source))
+    }
+
+    /// Goes through the whole chain; gives position and hash of its end.
+    fn verify(&self) -> Result<(u64, [u8; 32]), Error> {
+        let entries = self.query(
+            "SELECT position, stream, seq, at_ms, kind, body, hash FROM entry ORDER BY position",
+            params![],
+        )?;
+        let mut head = (0, GENESIS);
+        for entry in entries {
+            let fits = entry.position == head.0 + 1 && hash(&head.1, &entry) == entry.hash;
+            if !fits {
+                return Err(Error::Altered {
+                    path: self.path.clone(),
+                    position: entry.position,
+                });
+            }
+            head = (entry.position, entry.hash);
+        }
+        Ok(head)
+    }
+
+    fn query(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, Error> {
+        let read = || -> rusqlite::Result<Vec<Entry>> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement
+                .query_map(params, |row| {
+                    Ok(Entry {
+                        position: row.get(0)?,
+                        stream: row.get(1)?,
+                        seq: row.get(2)?,
+                        at_ms: row.get(3)?,
+                        kind: row.get(4)?,
+                        body: row.get(5)?,
+                        hash: row.get(6)?,
+                    })
+                })?
+                .collect()
+        };
+        read().map_err(|source| failed(&self.path, "read", source))
+    }
+}
+
+fn failed(path: &Path, doing: &'static str, source: rusqlite::Error) -> Error {
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            Error::InUse {
+                path: path.to_owned(),
+            }
+        }
+        _ => Error::Store {
+            path: path.to_owned(),
+            doing,
+            source,
+        },
+    }
+}
+
+fn expect_next(transaction: &Transaction<'_>, entry: &NewEntry, path: &Path) -> Result<(), Error> {
+    let last: Option<u64> = transaction
+        .prepare_cached("SELECT max(seq) FROM entry WHERE stream = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([&entry.stream], |row| row.get(0))
+                .optional()
+        })
+        .map_err(|source| failed(path, "read", source))?
+        .flatten();
+    let found = last.unwrap_or(0);
+    if found + 1 == entry.seq {
+        return Ok(());
+    }
+    let expected = entry.seq.saturating_sub(1);
+    Err(Error::Conflict {
+        stream: entry.stream.clone(),
+        found,
+        expected,
+    })
+}
+
+fn chained(head: (u64, [u8; 32]), entry: &NewEntry, at_ms: u64) -> Result<Entry, Error> {
+    if entry.body.len() > MAX_BODY {
+        return Err(Error::TooLong {
+            bytes: entry.body.len(),
+        });
+    }
+    let mut chained = Entry {
+        position: head.0 + 1,
+        stream: entry.stream.clone(),
+        seq: entry.seq,
+        at_ms,
+        kind: entry.kind.clone(),
+        body: entry.body.clone(),
+        hash: GENESIS,
+    };
+    chained.hash = hash(&head.1, &chained);
+    Ok(chained)
+}
+
+fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO entry (position, stream, seq, at_ms, kind, body, hash) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            entry.position,
+            entry.stream,
+            entry.seq,
+            entry.at_ms,
+            entry.kind,
+            entry.body,
+            entry.hash
+        ])?;
+    Ok(())
+}
+
+/// Every field goes in with its length before it, so that no two different
+/// entries can give the same bytes.
+fn hash(before: &[u8; 32], entry: &Entry) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(before);
+    for number in [entry.position, entry.seq, entry.at_ms] {
+        hasher.update(number.to_be_bytes());
+    }
+    for text in [&entry.stream, &entry.kind, &entry.body] {
+        hasher.update((text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(stream: &str, seq: u64) -> NewEntry {
+        let body = format!("{{\"n\":{seq}}}");
+        NewEntry {
+            stream: stream.into(),
+            seq,
+            kind: "test".into(),
+            body,
+        }
+    }
+
+    fn fresh() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        (dir, path)
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_reopening() {
+        let (_dir, path) = fresh();
+        let mut journal = Journal::open(&path, "agent").unwrap();
+        let id = journal.id().to_owned();
+        journal
+            .append(&[entry("a", 1), entry("b", 1), entry("a", 2)], 7)
+            .unwrap();
+        let head = journal.head();
+        drop(journal);
+        let journal = Journal::open(&path, "agent").unwrap();
+        assert_eq!(journal.id(), id);
+        assert_eq!(journal.head(), head);
+        assert_eq!(journal.streams().unwrap(), ["a", "b"]);
+        let seqs: Vec<u64> = journal
+            .read("a", 0)
+            .unwrap()
+            .iter()
+            .map(|e| e.seq)
+            .collect();
+        assert_eq!(seqs, [1, 2]);
+    }
+
+    #[test]
+    fn an_append_that_expects_another_number_changes_nothing() {
+        let (_dir, path) = fresh();
+        let mut journal = Journal::open(&path, "agent").unwrap();
+        journal.append(&[entry("a", 1)], 0).unwrap();
+        let head = journal.head();
+        for wrong in [1, 3] {
+            let refused = journal.append(&[entry("b", 1), entry("a", wrong)], 0);
+            assert!(
+                matches!(refused, Err(Error::Conflict { found: 1, .. })),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(journal.head(), head);
+        assert!(journal.read("b", 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_second_owner_is_refused() {
+        let (_dir, path) = fresh();
+        let first = Journal::open(&path, "agent").unwrap();
+        assert!(matches!(
+            Journal::open(&path, "agent"),
+            Err(Error::InUse { .. })
+        ));
+        drop(first);
+        Journal::open(&path, "agent").unwrap();
+    }
+
+    #[test]
+    fn another_role_is_refused() {
+        let (_dir, path) = fresh();
+        drop(Journal::open(&path, "agent").unwrap());
+        assert!(matches!(
+            Journal::open(&path, "coordinator"),
+            Err(Error::Role { .. })
+        ));
+    }
+
+    #[test]
+    fn an_edit_a_deletion_and_a_swap_are_noticed() {
+        for tampering in [
+            "UPDATE entry SET body = '{}' WHERE position = 2",
+            "DELETE FROM entry WHERE position = 2",
+            "UPDATE entry SET at_ms = at_ms + 1 WHERE position = 1",
+            "UPDATE entry SET seq = 9 WHERE position = 3",
+        ] {
+            let (_dir, path) = fresh();
+            let mut journal = Journal::open(&path, "agent").unwrap();
+            journal
+                .append(&[entry("a", 1), entry("a", 2), entry("a", 3)], 0)
+                .unwrap();
+            drop(journal);
+            Connection::open(&path)
+                .unwrap()
+                .execute_batch(tampering)
+                .unwrap();
+            let reopened = Journal::open(&path, "agent");
+            assert!(
+                matches!(reopened, Err(Error::Altered { .. })),
+                "{tampering}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let (_dir, path) = fresh();
+        drop(Journal::open(&path, "agent").unwrap());
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 99)
+            .unwrap();
+        assert!(matches!(
+            Journal::open(&path, "agent"),
+            Err(Error::Version { found: 99, .. })
+        ));
+    }
+}
