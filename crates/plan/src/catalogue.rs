@@ -546,7 +546,13 @@ pub struct DmsTask {
     pub resource: String,
     /// ARN of the replication task.
     pub task: String,
-    /// How long to wait for the state.
+    /// `dms.task.resume`: identifier of the reverse task. Resuming is refused
+    /// while that task exists and is not stopped, or changes would go round
+    /// in a circle.
+    #[serde(default)]
+    pub reverse: Option<String>,
+    /// How long to wait for the state. `dms.task.resume` waits for DMS to
+    /// take the order, not for `running`: Oracle must not stay closed for it.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -595,7 +601,8 @@ pub struct DmsReverseCreate {
 }
 
 /// `dms.reverse.start`: first start of that task, until it runs and its slot
-/// is active. Undo stops it.
+/// is active. Undo stops it and drops its slot; it refuses, and names the
+/// tables, when the task has applied anything but the canary.
 ///
 /// Outputs: `slot` (name).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -669,7 +676,7 @@ pub struct CloudwatchAlarms {
     pub alarms: Vec<Alarm>,
 }
 
-mod defaults {
+pub(crate) mod defaults {
     pub fn unit_secs() -> u64 {
         60
     }

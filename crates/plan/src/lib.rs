@@ -4,6 +4,7 @@
 //! problems with file, line, caret and remedy comes out; reading files,
 //! asking agents and running anything is for others.
 
+pub mod actions;
 pub mod catalogue;
 mod digest;
 pub mod model;
