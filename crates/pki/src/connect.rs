@@ -1,0 +1,147 @@
+//! Reaching a coordinator: from an agent or from the operator's command.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::credentials::Credentials;
+use crate::refusal::Refusal;
+
+/// How long the TCP connection and, separately, the handshake may take. Longer
+/// than the loss of a packet or two, short enough to try the next address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects a channel now; each later reconnection takes the credentials that
+/// are current then. The endpoint's address is `https://HOST:PORT`; its
+/// keep-alive and limits are the caller's.
+///
+/// # Errors
+/// tonic's error, with a [`ConnectError`] among its sources.
+pub async fn connect(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+) -> Result<Channel, tonic::transport::Error> {
+    endpoint
+        .connect_with_connector(Connector::new(credentials))
+        .await
+}
+
+/// As [`connect`], at the channel's first use. Must be called within a runtime.
+pub fn connect_lazy(endpoint: &Endpoint, credentials: &Credentials) -> Channel {
+    endpoint.connect_with_connector_lazy(Connector::new(credentials))
+}
+
+/// Makes connections for a tonic channel: TCP, then mutual TLS.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    credentials: Credentials,
+}
+
+impl Connector {
+    /// A connector that takes the current credentials at each connection.
+    pub fn new(credentials: &Credentials) -> Self {
+        Self {
+            credentials: credentials.clone(),
+        }
+    }
+
+    async fn connect(self, uri: Uri) -> Result<TokioIo<TlsStream<TcpStream>>, ConnectError> {
+        if uri.scheme_str() != Some("https") {
+            return Err(ConnectError::Address {
+                address: uri.to_string(),
+            });
+        }
+        let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
+            return Err(ConnectError::Address {
+                address: uri.to_string(),
+            });
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = format!("{host}:{port}");
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Address {
+            address: uri.to_string(),
+        })?;
+
+        let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
+            .map_err(|source| ConnectError::Tcp {
+                address: address.clone(),
+                source,
+            })?;
+        let tls = TlsConnector::from(self.credentials.current().client_config());
+        let stream = match timeout(CONNECT_TIMEOUT, tls.connect(name, tcp)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return Err(ConnectError::Tls {
+                    address,
+                    source: Refusal::of_io(&error),
+                });
+            }
+            Err(_) => {
+                let source = Refusal::HandshakeTimeout(CONNECT_TIMEOUT);
+                return Err(ConnectError::Tls { address, source });
+            }
+        };
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(ConnectError::Tls {
+                address,
+                source: Refusal::NotHttp2,
+            });
+        }
+        Ok(TokioIo::new(stream))
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// Why no connection to a coordinator was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not the form of an address.
+    #[error("{address:?} is not a coordinator's address; it has the form https://HOST:PORT")]
+    Address {
+        /// The address as given.
+        address: String,
+    },
+    /// Nobody there, or no way there.
+    #[error("can't reach the coordinator at {address}")]
+    Tcp {
+        /// Host and port.
+        address: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Somebody is there, but not a coordinator that we trust, or it refused us.
+    #[error("no secure connection to the coordinator at {address}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// In which way.
+        source: Refusal,
+    },
+}

@@ -1,0 +1,373 @@
+//! SPIFFE names of the three kinds of parties, read strictly.
+//!
+//! Strict, because two spellings of one name would be two rows in a policy and
+//! one line in somebody's head. Source of the form: the SPIFFE-ID standard
+//! (section 2) and its X.509-SVID profile (section 2: exactly one URI name).
+
+use std::fmt;
+use std::str::FromStr;
+
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Longest name of a party. Longer than any host name label that monitoring
+/// shows usefully, and short enough for a file name with its suffix.
+const MAX_NAME: usize = 128;
+
+/// Longest trust domain, as the SPIFFE-ID standard has it (section 2.1).
+const MAX_TRUST_DOMAIN: usize = 255;
+
+/// What a party is. What it may do follows from this and from the RPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Works on one host.
+    Agent,
+    /// Sequences the agents.
+    Coordinator,
+    /// A person, or a program in a person's place.
+    Operator,
+}
+
+impl Role {
+    /// The path segment that stands for the role.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Coordinator => "coordinator",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        match text {
+            "agent" => Ok(Self::Agent),
+            "coordinator" => Ok(Self::Coordinator),
+            "operator" => Ok(Self::Operator),
+            other => Err(IdentityError::UnknownRole {
+                found: other.to_owned(),
+            }),
+        }
+    }
+}
+
+/// The organisation's part of every identity, such as `example.org`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TrustDomain(String);
+
+impl TrustDomain {
+    /// The domain as written in identities.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        if text.is_empty() || text.len() > MAX_TRUST_DOMAIN || !text.bytes().all(plain) {
+            return Err(IdentityError::BadTrustDomain {
+                found: text.to_owned(),
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// One party within a trust domain; displayed as `agent/db-1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    role: Role,
+    name: String,
+}
+
+impl Identity {
+    /// Names a party: lowercase letters, digits, `.`, `-` and `_`, beginning and
+    /// ending with a letter or digit, at most 128 of them.
+    ///
+    /// # Errors
+    /// [`IdentityError::BadName`] for anything else.
+    pub fn new(role: Role, name: &str) -> Result<Self, IdentityError> {
+        let ends = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let bytes = name.as_bytes();
+        let good = bytes.len() <= MAX_NAME
+            && ends(bytes.first())
+            && ends(bytes.last())
+            && bytes.iter().copied().all(plain);
+        if !good {
+            return Err(IdentityError::BadName {
+                found: name.to_owned(),
+            });
+        }
+        Ok(Self {
+            role,
+            name: name.to_owned(),
+        })
+    }
+
+    /// What the party is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The party's own name, without its role.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The identity within its trust domain.
+    pub fn within(self, trust_domain: TrustDomain) -> SpiffeId {
+        SpiffeId {
+            trust_domain,
+            identity: self,
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.role, self.name)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        match text.split('/').collect::<Vec<_>>()[..] {
+            [role, name] => Self::new(role.parse()?, name),
+            _ => Err(IdentityError::WrongPath {
+                found: text.to_owned(),
+            }),
+        }
+    }
+}
+
+/// A whole SPIFFE id: `spiffe://DOMAIN/ROLE/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SpiffeId {
+    /// The organisation's part.
+    pub trust_domain: TrustDomain,
+    /// The party's part.
+    pub identity: Identity,
+}
+
+impl SpiffeId {
+    /// Reads the one URI of a certificate.
+    ///
+    /// # Errors
+    /// One variant for each way in which a certificate can fail to name a party.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, IdentityError> {
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|_| IdentityError::Unreadable)?;
+        if !rest.is_empty() {
+            return Err(IdentityError::Unreadable);
+        }
+        if certificate.is_ca() {
+            return Err(IdentityError::AuthorityAsParty);
+        }
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|_| IdentityError::Unreadable)?
+            .map(|extension| extension.value.general_names.clone())
+            .unwrap_or_default();
+        let uris: Vec<&str> = names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(*uri),
+                _ => None,
+            })
+            .collect();
+        match uris[..] {
+            [] => Err(IdentityError::NoUri),
+            [uri] => uri.parse(),
+            _ => Err(IdentityError::SeveralUris { count: uris.len() }),
+        }
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/{}", self.trust_domain, self.identity)
+    }
+}
+
+impl FromStr for SpiffeId {
+    type Err = IdentityError;
+
+    fn from_str(uri: &str) -> Result<Self, IdentityError> {
+        let rest = uri
+            .strip_prefix("spiffe://")
+            .ok_or_else(|| IdentityError::NotSpiffe {
+                found: uri.to_owned(),
+            })?;
+        let (domain, path) = rest
+            .split_once('/')
+            .ok_or_else(|| IdentityError::WrongPath {
+                found: String::new(),
+            })?;
+        Ok(Self {
+            trust_domain: domain.parse()?,
+            identity: path.parse()?,
+        })
+    }
+}
+
+/// Whom a certificate names, which must be within `trust_domain`. Says nothing
+/// about whether the certificate is valid: the chain is verified before this.
+///
+/// # Errors
+/// One variant for each way in which a certificate can fail to name a party.
+pub fn identity_of(der: &[u8], trust_domain: &TrustDomain) -> Result<Identity, IdentityError> {
+    let id = SpiffeId::of_certificate(der)?;
+    if id.trust_domain != *trust_domain {
+        return Err(IdentityError::WrongTrustDomain {
+            found: id.trust_domain,
+            expected: trust_domain.clone(),
+        });
+    }
+    Ok(id.identity)
+}
+
+/// Why a name or a certificate names no party.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not X.509, or with repeated extensions.
+    #[error("the certificate can't be read")]
+    Unreadable,
+    /// A CA's certificate where a party's belongs.
+    #[error("the certificate is a certificate authority's, not a party's")]
+    AuthorityAsParty,
+    /// Nothing names the party.
+    #[error("the certificate has no URI among its names; it needs spiffe://DOMAIN/ROLE/NAME")]
+    NoUri,
+    /// More than one name would leave open which one counts.
+    #[error("the certificate has {count} URIs among its names; it must have exactly one")]
+    SeveralUris {
+        /// How many there are.
+        count: usize,
+    },
+    /// A URI of another scheme.
+    #[error("{found:?} is not a SPIFFE id (spiffe://DOMAIN/ROLE/NAME)")]
+    NotSpiffe {
+        /// The URI.
+        found: String,
+    },
+    /// Not a trust domain's form.
+    #[error(
+        "{found:?} is not a trust domain: 1 to 255 lowercase letters, digits, dots, dashes and underscores"
+    )]
+    BadTrustDomain {
+        /// What stands in its place.
+        found: String,
+    },
+    /// Another organisation's identity.
+    #[error("the identity belongs to trust domain {found}, not to {expected}")]
+    WrongTrustDomain {
+        /// The certificate's.
+        found: TrustDomain,
+        /// Ours.
+        expected: TrustDomain,
+    },
+    /// Not two segments.
+    #[error("the identity {found:?} isn't of the form ROLE/NAME")]
+    WrongPath {
+        /// The path.
+        found: String,
+    },
+    /// Neither agent, coordinator nor operator.
+    #[error("{found:?} is none of agent, coordinator, operator")]
+    UnknownRole {
+        /// The first segment.
+        found: String,
+    },
+    /// Not a name's form.
+    #[error(
+        "{found:?} is not a name: 1 to 128 lowercase letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
+    )]
+    BadName {
+        /// What stands in its place.
+        found: String,
+    },
+    /// A valid party, but not of the kind that belongs at this end.
+    #[error("{found} answered where a {expected} was expected")]
+    WrongRole {
+        /// Who it is.
+        found: Identity,
+        /// What it should be.
+        expected: Role,
+    },
+}
+
+/// The bytes that trust domains and names consist of. Without `%`, `/` or
+/// capitals there is only one spelling of each name.
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_back_as_it_was_written() {
+        for text in ["agent/db-1.example.org", "coordinator/main", "operator/a_b"] {
+            let identity: Identity = text.parse().unwrap();
+            assert_eq!(identity.to_string(), text);
+            let id = identity.within("example.org".parse().unwrap());
+            assert_eq!(id.to_string().parse::<SpiffeId>().unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn anything_but_one_spelling_is_refused() {
+        let text = |found: &str| found.to_owned();
+        let cases = [
+            ("https://example.org/agent/a", "is not a SPIFFE id"),
+            ("SPIFFE://example.org/agent/a", "is not a SPIFFE id"),
+            ("spiffe://example.org", "isn't of the form"),
+            ("spiffe:///agent/a", "is not a trust domain"),
+            ("spiffe://Example.org/agent/a", "is not a trust domain"),
+            ("spiffe://user@example.org/agent/a", "is not a trust domain"),
+            ("spiffe://example.org:443/agent/a", "is not a trust domain"),
+            ("spiffe://example.org/agent", "isn't of the form"),
+            ("spiffe://example.org/agent/a/b", "isn't of the form"),
+            ("spiffe://example.org/agent/a/", "isn't of the form"),
+            ("spiffe://example.org/agent/", "is not a name"),
+            ("spiffe://example.org/agent/..", "is not a name"),
+            ("spiffe://example.org/agent/-a", "is not a name"),
+            ("spiffe://example.org/agent/A", "is not a name"),
+            ("spiffe://example.org/agent/a%2fb", "is not a name"),
+            ("spiffe://example.org/agent/a?b", "is not a name"),
+            ("spiffe://example.org/Agent/a", "is none of"),
+            ("spiffe://example.org/root/a", "is none of"),
+        ];
+        for (uri, expected) in cases {
+            let error = uri.parse::<SpiffeId>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{}: {error}", text(uri));
+        }
+        let long = format!("agent/{}", "a".repeat(MAX_NAME + 1));
+        assert!(matches!(
+            long.parse::<Identity>(),
+            Err(IdentityError::BadName { .. })
+        ));
+    }
+}

@@ -1,0 +1,378 @@
+//! The coordinator's door: TCP in, mutually authenticated connections out.
+//!
+//! Nothing reaches a handler before the handshake has proved an identity.
+//! Handshakes run side by side up to a bound; beyond it, new connections wait in
+//! the kernel's queue. A connection that stands is verified again at each change
+//! of the credentials and ends when its certificate would no longer be accepted.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tonic::transport::server::Connected;
+
+use crate::certificate;
+use crate::credentials::{Credentials, Loaded};
+use crate::identity::{Identity, Role, identity_of};
+use crate::refusal::Refusal;
+
+/// Connections that the kernel holds until they are accepted: a whole fleet
+/// that reconnects at once. Linux caps it at `net.core.somaxconn` (4096).
+const BACKLOG: u32 = 4096;
+
+/// Pause after the system couldn't accept (out of file descriptors), so that the
+/// loop doesn't spin while connections end and free theirs.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The bounds of a [`Listener`].
+#[derive(Debug, Clone)]
+pub struct ListenerOptions {
+    /// How long a handshake may take. Two round trips and a signature are a
+    /// fraction of a second anywhere; more is a stalled or hostile peer.
+    pub handshake_timeout: Duration,
+    /// How many handshakes run at once: at the timeout above, peers that never
+    /// finish can hold this many slots and no more memory than that.
+    pub pending_handshakes: usize,
+    /// How many connections one agent may hold: the one that works, and one that
+    /// replaces it before the old one's end has been noticed.
+    pub connections_per_agent: usize,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            pending_handshakes: 256,
+            connections_per_agent: 2,
+        }
+    }
+}
+
+/// Accepts connections from agents and operators.
+///
+/// As a [`Stream`] it suits tonic's `serve_with_incoming`; refused connections
+/// are then logged, each with its reason. Handlers find the [`Peer`] in the
+/// extensions of a request.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    credentials: Credentials,
+    options: ListenerOptions,
+    handshakes: JoinSet<Result<Connection, Refused>>,
+    pause: Option<Pin<Box<Sleep>>>,
+    held: Arc<Mutex<HashMap<Identity, usize>>>,
+}
+
+impl Listener {
+    /// Listens on an address. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The system's, when the address is taken or isn't this host's.
+    pub fn bind(
+        address: SocketAddr,
+        credentials: Credentials,
+        options: ListenerOptions,
+    ) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restarted coordinator must get its port back while connections of the
+        // previous one are still in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self {
+            tcp: socket.listen(BACKLOG)?,
+            credentials,
+            options,
+            handshakes: JoinSet::new(),
+            pause: None,
+            held: Arc::default(),
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// The next connection, or the next one that was refused. Never ends.
+    ///
+    /// # Errors
+    /// Who was refused and why; the listener goes on.
+    pub async fn accept(&mut self) -> Result<Connection, Refused> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection, Refused>> {
+        loop {
+            match self.handshakes.poll_join_next(cx) {
+                Poll::Ready(Some(Ok(outcome))) => return Poll::Ready(outcome),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::error!(%error, "a handshake ended abnormally");
+                    continue;
+                }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            if self.handshakes.len() >= self.options.pending_handshakes {
+                return Poll::Pending;
+            }
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match std::task::ready!(self.tcp.poll_accept(cx)) {
+                Ok((tcp, address)) => self.begin(tcp, address),
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept a connection; trying again shortly");
+                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
+        let credentials = self.credentials.clone();
+        let options = self.options.clone();
+        let held = self.held.clone();
+        self.handshakes.spawn(async move {
+            handshake(tcp, address, &credentials, &options, held)
+                .await
+                .map_err(|reason| Refused { address, reason })
+        });
+    }
+}
+
+impl Stream for Listener {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::task::ready!(self.poll_accept(cx)) {
+                Ok(connection) => return Poll::Ready(Some(Ok(connection))),
+                Err(refused) => refused.log(),
+            }
+        }
+    }
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    address: SocketAddr,
+    credentials: &Credentials,
+    options: &ListenerOptions,
+    held: Arc<Mutex<HashMap<Identity, usize>>>,
+) -> Result<Connection, Refusal> {
+    // Barriers are small messages that everybody waits for.
+    tcp.set_nodelay(true)
+        .map_err(|error| Refusal::of_io(&error))?;
+    // Subscribed before the handshake, so that a revocation during it counts.
+    let changes = credentials.subscribe();
+    let loaded = changes.borrow().clone();
+    let accept = TlsAcceptor::from(loaded.server_config()).accept(tcp);
+    let stream = tokio::time::timeout(options.handshake_timeout, accept)
+        .await
+        .map_err(|_| Refusal::HandshakeTimeout(options.handshake_timeout))?
+        .map_err(|error| Refusal::of_io(&error))?;
+
+    let (_, session) = stream.get_ref();
+    if session.alpn_protocol() != Some(b"h2") {
+        return Err(Refusal::NotHttp2);
+    }
+    let certificate = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .ok_or(Refusal::NoCertificate)?;
+    let identity = identity_of(certificate, loaded.trust_domain()).map_err(Refusal::Identity)?;
+    let peer = Peer {
+        fingerprint: certificate::fingerprint(certificate).into(),
+        address,
+        identity: identity.clone(),
+    };
+    let place = match identity.role() {
+        Role::Agent => Some(Place::take(held, identity, options.connections_per_agent)?),
+        Role::Coordinator | Role::Operator => None,
+    };
+    Ok(Connection {
+        stream,
+        peer,
+        changes: WatchStream::from_changes(changes),
+        _place: place,
+    })
+}
+
+/// Who is at the other end, as handlers find it in a request's extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The proven identity.
+    pub identity: Identity,
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: Arc<str>,
+}
+
+/// One mutually authenticated connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    changes: WatchStream<Arc<Loaded>>,
+    _place: Option<Place>,
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Verifies the peer again if the credentials have changed.
+    fn poll_verify(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Poll::Ready(Some(loaded)) = Pin::new(&mut self.changes).poll_next(cx) {
+            let chain = self
+                .stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .unwrap_or_default();
+            if let Err(reason) = loaded.verify_party(chain) {
+                tracing::warn!(
+                    peer = %self.peer.address,
+                    identity = %self.peer.identity,
+                    kind = reason.kind(),
+                    %reason,
+                    "connection ended: its certificate is no longer accepted"
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // HTTP/2 always has a read outstanding, so this is where a change is seen.
+        self.poll_verify(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// One of an agent's connections, given back when dropped.
+#[derive(Debug)]
+struct Place {
+    held: Arc<Mutex<HashMap<Identity, usize>>>,
+    identity: Identity,
+}
+
+impl Place {
+    fn take(
+        held: Arc<Mutex<HashMap<Identity, usize>>>,
+        identity: Identity,
+        limit: usize,
+    ) -> Result<Self, Refusal> {
+        {
+            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = held.entry(identity.clone()).or_default();
+            if *count >= limit {
+                return Err(Refusal::TooManyConnections { identity, limit });
+            }
+            *count += 1;
+        }
+        Ok(Self { held, identity })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.identity) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.identity);
+            }
+        }
+    }
+}
+
+/// A connection that was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("connection from {address} refused")]
+pub struct Refused {
+    /// Where it came from.
+    pub address: SocketAddr,
+    /// Why it was refused.
+    #[source]
+    pub reason: Refusal,
+}
+
+impl Refused {
+    /// Writes one line to the log.
+    pub fn log(&self) {
+        tracing::warn!(
+            peer = %self.address,
+            kind = self.reason.kind(),
+            reason = %self.reason,
+            "connection refused"
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! Why a connection was not made: one closed list for both ends.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
+
+use crate::identity::{Identity, IdentityError};
+
+/// Why the other end was refused. Each case of a test table has its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The other end proved no identity.
+    #[error("it presented no certificate")]
+    NoCertificate,
+    /// Past its end.
+    #[error("its certificate has expired; issue a new one, or set the clock right")]
+    Expired,
+    /// Before its beginning.
+    #[error("its certificate isn't valid yet; compare the clocks of both hosts")]
+    NotYetValid,
+    /// From a CA that we don't trust.
+    #[error("its certificate comes from a certificate authority that isn't ours")]
+    UnknownIssuer,
+    /// Altered, forged, or held without its key.
+    #[error("a signature is wrong: the certificate was forged, or its holder hasn't got its key")]
+    BadSignature,
+    /// Not made for this end of a connection.
+    #[error("its certificate isn't meant for this end of a connection (extended key usage)")]
+    WrongUsage,
+    /// Withdrawn.
+    #[error("its certificate has been revoked")]
+    Revoked,
+    /// A revocation list is configured, but none covers this certificate.
+    #[error("no revocation list covers its certificate; add the list of the CA that issued it")]
+    UnknownRevocation,
+    /// A CA's certificate as a party's.
+    #[error("it presented a certificate authority's certificate as its own")]
+    AuthorityAsParty,
+    /// A certificate signed by one that may not sign.
+    #[error("its certificate was signed by one that isn't a certificate authority's")]
+    IssuerNotAuthority,
+    /// More intermediates than the CA allows.
+    #[error("its chain is longer than its certificate authority allows")]
+    ChainTooLong,
+    /// The chain is valid, but names no party of ours.
+    #[error(transparent)]
+    Identity(IdentityError),
+    /// Plaintext or noise.
+    #[error("it doesn't speak TLS; there is no plaintext mode")]
+    NotTls,
+    /// An older protocol.
+    #[error("it doesn't speak TLS 1.3")]
+    TlsVersion,
+    /// Another protocol inside.
+    #[error("it doesn't speak HTTP/2")]
+    NotHttp2,
+    /// Too slow.
+    #[error("the handshake took longer than {} s", .0.as_secs_f32())]
+    HandshakeTimeout(std::time::Duration),
+    /// Gone before the end of the handshake.
+    #[error("it closed the connection during the handshake")]
+    Closed,
+    /// More connections than one identity needs.
+    #[error("{identity} already has {limit} connections")]
+    TooManyConnections {
+        /// Whose.
+        identity: Identity,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The other end refused us and said why.
+    #[error("it refused us: {0}")]
+    ByPeer(String),
+    /// What no other case describes, in the TLS library's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Refusal {
+    /// A short name of the kind, as counters and log fields show it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::BadSignature => "bad_signature",
+            Self::WrongUsage => "wrong_usage",
+            Self::Revoked => "revoked",
+            Self::UnknownRevocation => "unknown_revocation",
+            Self::AuthorityAsParty => "authority_as_party",
+            Self::IssuerNotAuthority => "issuer_not_authority",
+            Self::ChainTooLong => "chain_too_long",
+            Self::Identity(_) => "identity",
+            Self::NotTls => "not_tls",
+            Self::TlsVersion => "tls_version",
+            Self::NotHttp2 => "not_http2",
+            Self::HandshakeTimeout(_) => "handshake_timeout",
+            Self::Closed => "closed",
+            Self::TooManyConnections { .. } => "too_many_connections",
+            Self::ByPeer(_) => "by_peer",
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// Reads what a handshake ended with.
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        let inner = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(tls) => Self::of_tls(tls),
+            None => match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => Self::Closed,
+                _ => Self::Other(error.to_string()),
+            },
+        }
+    }
+
+    /// Reads the TLS library's error.
+    pub(crate) fn of_tls(error: &rustls::Error) -> Self {
+        use rustls::Error;
+        match error {
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidCertificate(error) => Self::of_certificate(error),
+            Error::NoApplicationProtocol => Self::NotHttp2,
+            Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls13RequiredForQuic
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            ) => Self::TlsVersion,
+            Error::InvalidMessage(
+                InvalidMessage::InvalidContentType
+                | InvalidMessage::UnknownProtocolVersion
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::InvalidEmptyPayload,
+            ) => Self::NotTls,
+            Error::AlertReceived(AlertDescription::ProtocolVersion) => Self::TlsVersion,
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Self::NotHttp2,
+            Error::AlertReceived(alert) => Self::ByPeer(format!("{alert:?}")),
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    fn of_certificate(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Self::NotYetValid
+            }
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::BadSignature,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Self::WrongUsage
+            }
+            CertificateError::Revoked => Self::Revoked,
+            CertificateError::UnknownRevocationStatus => Self::UnknownRevocation,
+            CertificateError::Other(OtherError(inner)) => {
+                if let Some(identity) = inner.downcast_ref::<IdentityError>() {
+                    Self::Identity(identity.clone())
+                } else if let Some(chain) = inner.downcast_ref::<webpki::Error>() {
+                    Self::of_chain(chain)
+                } else {
+                    Self::Other(inner.to_string())
+                }
+            }
+            other => Self::Other(format!("{other:?}")),
+        }
+    }
+
+    fn of_chain(error: &webpki::Error) -> Self {
+        match error {
+            webpki::Error::CaUsedAsEndEntity => Self::AuthorityAsParty,
+            webpki::Error::EndEntityUsedAsCa => Self::IssuerNotAuthority,
+            webpki::Error::PathLenConstraintViolated => Self::ChainTooLong,
+            other => Self::Other(format!("its certificate chain is refused: {other:?}")),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Both directions of verification: first the chain, then the identity.
+//!
+//! Neither direction looks at host names. The server's chain is verified for
+//! server use and against the revocation lists like a client's, and then its
+//! SPIFFE id must name a coordinator of our trust domain.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
+
+use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
+
+/// Verifies the agents and operators that dial in.
+#[derive(Debug)]
+pub(crate) struct PartyVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust_domain: TrustDomain,
+}
+
+impl PartyVerifier {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        crls: Vec<CertificateRevocationListDer<'static>>,
+        trust_domain: TrustDomain,
+    ) -> Result<Self, rustls::server::VerifierBuilderError> {
+        // Names of acceptable CAs are no secret, but they don't help anybody
+        // either: a party has one certificate.
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, crate::provider())
+            .with_crls(crls)
+            .clear_root_hint_subjects()
+            .build()?;
+        Ok(Self {
+            chain,
+            trust_domain,
+        })
+    }
+}
+
+impl ClientCertVerifier for PartyVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
+        identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Verifies the coordinator that an agent or an operator has dialled.
+#[derive(Debug)]
+pub(crate) struct CoordinatorVerifier {
+    roots: Arc<RootCertStore>,
+    crls: Vec<CertRevocationList<'static>>,
+    trust_domain: TrustDomain,
+}
+
+impl CoordinatorVerifier {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        crls: &[CertificateRevocationListDer<'static>],
+        trust_domain: TrustDomain,
+    ) -> Result<Self, webpki::Error> {
+        let crls = crls
+            .iter()
+            .map(|crl| OwnedCertRevocationList::from_der(crl).map(CertRevocationList::from))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            roots,
+            crls,
+            trust_domain,
+        })
+    }
+
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let crls: Vec<_> = self.crls.iter().collect();
+        // The builder refuses an empty set; without lists nothing is revoked.
+        let revocation = webpki::RevocationOptionsBuilder::new(&crls)
+            .ok()
+            .map(|builder| builder.build());
+        EndEntityCert::try_from(end_entity)?.verify_for_usage(
+            algorithms().all,
+            &self.roots.roots,
+            intermediates,
+            now,
+            KeyUsage::server_auth(),
+            revocation,
+            None,
+        )?;
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for CoordinatorVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify_chain(end_entity, intermediates, now)
+            .map_err(chain_error)?;
+        let found = identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
+        if found.role() != Role::Coordinator {
+            let expected = Role::Coordinator;
+            return Err(identity_error(IdentityError::WrongRole { found, expected }));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
+    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
+fn identity_error(error: IdentityError) -> Error {
+    CertificateError::Other(OtherError(Arc::new(error))).into()
+}
+
+/// Keeps the cases that have a TLS alert of their own, so that the other end
+/// learns of them; the rest travels whole for our own log.
+fn chain_error(error: webpki::Error) -> Error {
+    use webpki::Error as Chain;
+    match error {
+        Chain::CertExpired { .. } => CertificateError::Expired,
+        Chain::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        Chain::UnknownIssuer => CertificateError::UnknownIssuer,
+        Chain::CertRevoked => CertificateError::Revoked,
+        Chain::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        Chain::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        Chain::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+    .into()
+}
