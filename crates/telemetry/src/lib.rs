@@ -1,1 +1,16 @@
-//! Being built.
+//! Logs, traces, and values that must show up in neither.
+//!
+//! [`init`] sets up both for a process: log lines to standard error, spans to an
+//! OTLP collector if one is configured. Without a collector spans still have
+//! valid ids, so that every log line and message can name its trace.
+//!
+//! A run is one trace: the coordinator makes its [`TraceContext`] once, journals
+//! it, and every span of the run in any process has it as an ancestor.
+
+mod context;
+mod secret;
+mod subscriber;
+
+pub use context::{BadTraceparent, TraceContext, set_parent, traceparent_of};
+pub use secret::Secret;
+pub use subscriber::{Guard, InitError, LogFormat, TelemetryConfig, init};

@@ -1,0 +1,186 @@
+//! Setting up a process's logs and traces.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use serde::Deserialize;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// How long the end of a process waits for its last spans to leave. A collector
+/// that is down must not hold up a service manager's stop.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long one batch may take on its way to the collector.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What becomes a span. Independent of the log's filter, so that a quieter log
+/// leaves no holes in traces. The exporter's own libraries are kept out: their
+/// spans would beget further exports. Targets match by prefix: all our crates.
+const TRACE_FILTER: &str = "off,lockstep=info";
+
+/// A process's logs and traces, as a section of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// The collector's OTLP address over gRPC, such as `http://127.0.0.1:4317`.
+    /// Plain HTTP: a collector belongs on the same host. Without it nothing is
+    /// exported.
+    pub otlp_endpoint: Option<String>,
+    /// What is logged, such as `info` or `info,lockstep_agent=debug`.
+    pub log: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            log: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people and the journal.
+    #[default]
+    Text,
+    /// One object a line, for collectors of logs.
+    Json,
+}
+
+/// Sends what is left of the spans when dropped, within a bound of 3 seconds.
+/// Hold it until the end of `main`, inside of the tokio runtime.
+#[must_use = "dropping the guard ends the export of spans"]
+pub struct Guard {
+    provider: SdkTracerProvider,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
+            tracing::warn!(%error, "the last spans did not reach the collector");
+        }
+    }
+}
+
+/// Sets up logs and traces for the whole process. With a collector it must be
+/// called within a multi-threaded tokio runtime.
+///
+/// # Errors
+/// The filter or the collector's address is not valid, or it was called before.
+pub fn init(service_name: &'static str, config: &TelemetryConfig) -> Result<Guard, InitError> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|source| InitError::Filter {
+        filter: config.log.clone(),
+        source,
+    })?;
+    let provider = provider(service_name, config.otlp_endpoint.as_deref())?;
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_target(true);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(spans(&provider, service_name))
+        .try_init()
+        .map_err(InitError::Twice)?;
+    Ok(Guard { provider })
+}
+
+fn provider(
+    service_name: &'static str,
+    endpoint: Option<&str>,
+) -> Result<SdkTracerProvider, InitError> {
+    let resource = Resource::builder().with_service_name(service_name).build();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let Some(endpoint) = endpoint else {
+        return Ok(builder.build());
+    };
+    if !endpoint.starts_with("http://") {
+        return Err(InitError::Endpoint {
+            endpoint: endpoint.to_owned(),
+        });
+    }
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .with_timeout(EXPORT_TIMEOUT)
+        .build()
+        .map_err(|source| InitError::Exporter {
+            endpoint: endpoint.to_owned(),
+            source,
+        })?;
+    Ok(builder.with_batch_exporter(exporter).build())
+}
+
+fn spans<S>(provider: &SdkTracerProvider, service_name: &'static str) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(service_name))
+        .with_filter(EnvFilter::new(TRACE_FILTER))
+}
+
+/// A subscriber with traces and without an exporter, for tests.
+#[cfg(test)]
+pub(crate) fn unexported(
+    service_name: &'static str,
+) -> (SdkTracerProvider, impl Subscriber + Send + Sync) {
+    let provider = SdkTracerProvider::builder().build();
+    let subscriber = tracing_subscriber::Registry::default().with(spans(&provider, service_name));
+    (provider, subscriber)
+}
+
+/// Why logs and traces could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The log filter can't be read.
+    #[error("{filter:?} is not a log filter, such as info or info,lockstep_agent=debug")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What the reader says.
+        source: ParseError,
+    },
+    /// The collector's address isn't of the form we speak.
+    #[error("{endpoint:?} is not a collector's address of the form http://HOST:PORT")]
+    Endpoint {
+        /// The address.
+        endpoint: String,
+    },
+    /// The exporter refuses its configuration.
+    #[error("can't export spans to {endpoint}")]
+    Exporter {
+        /// The address.
+        endpoint: String,
+        /// What the exporter says.
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// A process has one subscriber.
+    #[error("logs and traces are set up already")]
+    Twice(#[source] TryInitError),
+}
