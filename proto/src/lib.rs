@@ -3,6 +3,8 @@
 //! Generated types stop at one conversion file per daemon; nothing else of a
 //! daemon knows them.
 
+pub mod convert;
+
 /// Package `lockstep.v1`.
 #[expect(
     clippy::allow_attributes_without_reason,
