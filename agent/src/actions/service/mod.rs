@@ -1,0 +1,112 @@
+//! systemd units: services and timers alike.
+
+pub mod restart;
+pub mod start;
+pub mod stop;
+
+use crate::action::{ActionError, Context};
+use crate::host::systemd::{Job, UnitState};
+use crate::policy::Need;
+use lockstep_plan::catalogue::Service;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// States by unit: the capture of every action here.
+type States = BTreeMap<String, UnitState>;
+
+fn needs(params: &Service) -> Vec<Need> {
+    params.units.iter().cloned().map(Need::Unit).collect()
+}
+
+fn limit(params: &Service) -> Duration {
+    Duration::from_secs(params.timeout_secs)
+}
+
+async fn states(cx: &Context, units: &[String]) -> Result<States, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let mut states = States::new();
+    for unit in units {
+        states.insert(unit.clone(), systemd.state(unit).await?);
+    }
+    Ok(states)
+}
+
+/// Units that the host doesn't have, a sentence each.
+fn absent(states: &States) -> Vec<String> {
+    states
+        .iter()
+        .filter(|(_, state)| state.load == "not-found")
+        .map(|(unit, _)| {
+            format!("the unit {unit} doesn't exist on this host; correct its name in the plan")
+        })
+        .collect()
+}
+
+/// As [`states`], for a probe: a unit that isn't there is a refusal.
+async fn existing(cx: &Context, units: &[String]) -> Result<States, ActionError> {
+    let states = states(cx, units).await?;
+    match absent(&states).into_iter().next() {
+        None => Ok(states),
+        Some(absent) => Err(ActionError::new("LS2108", absent).left("nothing was done")),
+    }
+}
+
+/// Puts one unit back as it was, enablement first: a start needs it less than
+/// a crash in between would.
+async fn put_back(
+    cx: &Context,
+    unit: &str,
+    was: &UnitState,
+    limit: Duration,
+) -> Result<bool, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let now = systemd.state(unit).await?;
+    let mut changed = false;
+    if now.is_enabled() != was.is_enabled() {
+        systemd.set_enabled(unit, was.is_enabled()).await?;
+        changed = true;
+    }
+    let job = match (was.is_up(), now.is_up()) {
+        (true, false) => Some(Job::Start),
+        (false, true) => Some(Job::Stop),
+        _ => None,
+    };
+    if let Some(job) = job {
+        cx.note(format!("{unit}: back to {}", was.active));
+        systemd.run(job, unit, limit).await?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// Puts every unit back, in the order given, and goes on past a failure, so
+/// that one bad unit doesn't keep the others down.
+async fn put_all_back<'a>(
+    cx: &Context,
+    units: impl Iterator<Item = &'a String>,
+    states: &States,
+    limit: Duration,
+) -> Result<bool, ActionError> {
+    let (mut changed, mut failures) = (false, Vec::new());
+    for unit in units {
+        let Some(was) = states.get(unit) else {
+            continue;
+        };
+        match put_back(cx, unit, was, limit).await {
+            Ok(this) => changed |= this,
+            Err(e) => failures.push(e),
+        }
+    }
+    match failures.len() {
+        0 => Ok(changed),
+        1 => Err(failures.remove(0)),
+        _ => {
+            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+            Err(
+                ActionError::new("LS2105", format!("{} units are not back", failures.len()))
+                    .left(stories.join("; "))
+                    .next("mend them and retry; the others are back"),
+            )
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `service.restart`: restarts units one after the other.
+//!
+//! A restart leaves no trace in a unit's state, so there is nothing to
+//! restore, and after a crash the probe can't tell whether it happened.
+
+use super::{absent, existing, limit, needs, states};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::systemd::Job;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::Service;
+use serde_json::Value;
+
+/// The action.
+pub struct Restart;
+
+#[async_trait]
+impl Action for Restart {
+    type Params = Service;
+
+    fn needs(&self, params: &Service) -> Vec<Need> {
+        needs(params)
+    }
+
+    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+        existing(cx, &params.units).await?;
+        Ok(found(Finding::Unclear))
+    }
+
+    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+        let states = states(cx, &params.units).await?;
+        let would_do = states
+            .iter()
+            .map(|(unit, state)| format!("RestartUnit {unit} (now {})", state.active))
+            .collect();
+        Ok(Description {
+            would_do,
+            obstacles: absent(&states),
+            ..Description::default()
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Service,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let systemd = cx.host.systemd().await?;
+        for unit in &params.units {
+            systemd.run(Job::Restart, unit, limit(params)).await?;
+            let state = systemd.state(unit).await?;
+            if !state.is_up() {
+                return Err(
+                    ActionError::new("LS2107", format!("{unit} did not stay up"))
+                        .left(format!("it is {}", state.active))
+                        .next(format!(
+                            "see `systemctl status {unit}` and its journal, then retry"
+                        )),
+                );
+            }
+            cx.note(format!("{unit}: restarted"));
+        }
+        Ok(Outputs::new())
+    }
+}

@@ -1,0 +1,93 @@
+//! `service.start`: starts units, last named first, and enables them where the
+//! plan says so.
+
+use super::{States, absent, existing, limit, needs, put_all_back, states};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::systemd::Job;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::Service;
+use serde_json::Value;
+
+/// The action.
+pub struct Start;
+
+#[async_trait]
+impl Action for Start {
+    type Params = Service;
+
+    fn needs(&self, params: &Service) -> Vec<Need> {
+        needs(params)
+    }
+
+    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+        let states = existing(cx, &params.units).await?;
+        let so = states
+            .values()
+            .all(|state| state.active == "active" && (!params.enablement || state.is_enabled()));
+        captured(if so { Finding::Already } else { Finding::Todo }, &states)
+    }
+
+    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+        let states = states(cx, &params.units).await?;
+        let mut description = Description {
+            obstacles: absent(&states),
+            ..Description::default()
+        };
+        for (unit, state) in &states {
+            if params.enablement && !state.is_enabled() {
+                description.would_do.push(format!("EnableUnitFiles {unit}"));
+            }
+            description
+                .would_do
+                .push(format!("StartUnit {unit} (now {})", state.active));
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Service,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let systemd = cx.host.systemd().await?;
+        for unit in params.units.iter().rev() {
+            if params.enablement && !systemd.state(unit).await?.is_enabled() {
+                systemd.set_enabled(unit, true).await?;
+                cx.note(format!("{unit}: enabled"));
+            }
+            systemd.run(Job::Start, unit, limit(params)).await?;
+            let state = systemd.state(unit).await?;
+            if !state.is_up() {
+                return Err(
+                    ActionError::new("LS2107", format!("{unit} did not stay up"))
+                        .left(format!("it is {}", state.active))
+                        .next(format!(
+                            "see `systemctl status {unit}` and its journal, then retry"
+                        )),
+                );
+            }
+            cx.note(format!("{unit}: started"));
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &Service,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let states: States = recalled(capture)?;
+        let changed = put_all_back(cx, params.units.iter(), &states, limit(params)).await?;
+        Ok(if changed {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        })
+    }
+}

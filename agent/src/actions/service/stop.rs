@@ -1,0 +1,104 @@
+//! `service.stop`: stops units, and disables them where the plan says so.
+
+use super::{States, absent, existing, limit, needs, put_all_back, states};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::systemd::Job;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::Service;
+use serde_json::Value;
+
+/// The action.
+pub struct Stop;
+
+impl Stop {
+    fn is_so(states: &States, params: &Service) -> bool {
+        states
+            .values()
+            .all(|state| state.is_down() && !(params.enablement && state.is_enabled()))
+    }
+}
+
+#[async_trait]
+impl Action for Stop {
+    type Params = Service;
+
+    fn needs(&self, params: &Service) -> Vec<Need> {
+        needs(params)
+    }
+
+    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+        let states = existing(cx, &params.units).await?;
+        let finding = if Self::is_so(&states, params) {
+            Finding::Already
+        } else {
+            Finding::Todo
+        };
+        captured(finding, &states)
+    }
+
+    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+        let states = states(cx, &params.units).await?;
+        let mut description = Description {
+            obstacles: absent(&states),
+            ..Description::default()
+        };
+        for (unit, state) in &states {
+            description
+                .would_do
+                .push(format!("StopUnit {unit} (now {})", state.active));
+            if params.enablement && state.is_enabled() {
+                description
+                    .would_do
+                    .push(format!("DisableUnitFiles {unit}"));
+            }
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Service,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let systemd = cx.host.systemd().await?;
+        for unit in &params.units {
+            if params.enablement && systemd.state(unit).await?.is_enabled() {
+                systemd.set_enabled(unit, false).await?;
+                cx.note(format!("{unit}: disabled"));
+            }
+            systemd.run(Job::Stop, unit, limit(params)).await?;
+            let state = systemd.state(unit).await?;
+            if !state.is_down() {
+                return Err(
+                    ActionError::new("LS2106", format!("{unit} came back after its stop"))
+                        .left(format!("it is {}", state.active))
+                        .next(
+                            "see what starts it (a timer, a socket, another unit), stop that too",
+                        ),
+                );
+            }
+            cx.note(format!("{unit}: stopped"));
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &Service,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let states: States = recalled(capture)?;
+        let changed = put_all_back(cx, params.units.iter().rev(), &states, limit(params)).await?;
+        Ok(if changed {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        })
+    }
+}

@@ -1,0 +1,347 @@
+//! The agent's configuration file, `agent.toml`.
+//!
+//! Everything secret or local lives here and nowhere else: connection
+//! settings, files with passwords, what the agent will ever do. The
+//! coordinator never sees it.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `agent.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name; must be the one in the certificate.
+    pub name: String,
+    /// `host:port` of the coordinator.
+    pub coordinator: String,
+    /// Directory of the journal.
+    pub state_dir: PathBuf,
+    /// Certificates.
+    pub tls: Tls,
+    /// Labels by which parties choose agents.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Logs and traces.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// What this agent will ever do; nothing by default.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// Where systemd is reached.
+    #[serde(default)]
+    pub systemd: SystemdConfig,
+    /// Oracle instances on this host, by resource name.
+    #[serde(default)]
+    pub oracle: BTreeMap<String, OracleConfig>,
+    /// PostgreSQL databases, by resource name.
+    #[serde(default)]
+    pub postgres: BTreeMap<String, PostgresConfig>,
+    /// AWS accounts and regions, by resource name.
+    #[serde(default)]
+    pub aws: BTreeMap<String, AwsConfig>,
+}
+
+/// Certificate files; read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The authority's certificate, PEM.
+    pub ca: PathBuf,
+    /// The agent's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Revoked certificates, PEM, if there are any.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
+    /// The trust domain of every identity.
+    pub trust_domain: String,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// OTLP endpoint (`http://host:4317`); empty: no export.
+    #[serde(default)]
+    pub otlp: String,
+    /// Log filter, as `RUST_LOG` has it.
+    #[serde(default)]
+    pub log: Option<String>,
+}
+
+/// What the agent will ever do. Default deny: what is not named is refused.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Action names; a trailing `*` stands for any rest.
+    #[serde(default)]
+    pub actions: Vec<String>,
+    /// Unit names; a trailing `*` stands for any rest.
+    #[serde(default)]
+    pub units: Vec<String>,
+    /// Directories in which files may be switched.
+    #[serde(default)]
+    pub paths: Vec<PathBuf>,
+    /// Commands by name.
+    #[serde(default)]
+    pub commands: BTreeMap<String, CommandPolicy>,
+    /// Processes by name.
+    #[serde(default)]
+    pub processes: BTreeMap<String, ProcessPolicy>,
+}
+
+/// A command that may be run. Never through a shell.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandPolicy {
+    /// Program and arguments; the program by absolute path.
+    pub argv: Vec<String>,
+    /// Upper limit, whatever a plan says.
+    #[serde(default = "default_command_secs")]
+    pub timeout_secs: u64,
+}
+
+fn default_command_secs() -> u64 {
+    60
+}
+
+/// Processes that may be stopped.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessPolicy {
+    /// Executable, by absolute path, as `/proc/PID/exe` shows it.
+    pub exe: PathBuf,
+    /// Text that one of the arguments must equal; empty: any.
+    #[serde(default)]
+    pub argument: Option<String>,
+}
+
+/// Where systemd is reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemdConfig {
+    /// D-Bus address of its bus; absent: the system bus.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+/// What controls the listeners of an Oracle home.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerControl {
+    /// `lsnrctl`.
+    #[default]
+    Lsnrctl,
+    /// `srvctl`, under Clusterware.
+    Srvctl,
+}
+
+/// An Oracle instance on this host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OracleConfig {
+    /// `ORACLE_HOME`.
+    pub home: PathBuf,
+    /// `ORACLE_SID`.
+    pub sid: String,
+    /// What controls the listeners.
+    #[serde(default)]
+    pub control: ListenerControl,
+    /// Listeners of this host.
+    #[serde(default)]
+    pub listeners: Vec<String>,
+    /// SCAN listeners that this host may stop (`srvctl` only).
+    #[serde(default)]
+    pub scan_listeners: Vec<String>,
+    /// Directory of libclntsh; absent: `lib` in the home.
+    #[serde(default)]
+    pub client_library: Option<PathBuf>,
+}
+
+/// A PostgreSQL database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// Host name or address; the server's certificate must carry it.
+    pub host: String,
+    /// Port.
+    #[serde(default = "default_postgres_port")]
+    pub port: u16,
+    /// Database.
+    pub dbname: String,
+    /// Role.
+    pub user: String,
+    /// File that holds the password and nothing else.
+    pub password_file: PathBuf,
+    /// Authority of the server's certificate, PEM.
+    pub ca: PathBuf,
+}
+
+fn default_postgres_port() -> u16 {
+    5432
+}
+
+/// An AWS account and region.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsConfig {
+    /// Region.
+    pub region: String,
+    /// Endpoint to use instead of AWS's own, for DMS and CloudWatch alike.
+    #[serde(default)]
+    pub endpoint_url: Option<String>,
+    /// Files with access key and secret; absent: the SDK's own chain
+    /// (instance role, profile, environment).
+    #[serde(default)]
+    pub access_key_id_file: Option<PathBuf>,
+    /// See `access_key_id_file`.
+    #[serde(default)]
+    pub secret_access_key_file: Option<PathBuf>,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("LS3001: {path} can't be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("LS3002: {path} is not a configuration of an agent")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// It contradicts itself.
+    #[error("LS3003: {path}: {problem}")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What, and the remedy.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, the place and the remedy.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        match config.contradiction() {
+            Some(problem) => Err(ConfigError::Contradiction {
+                path: path.to_owned(),
+                problem,
+            }),
+            None => Ok(config),
+        }
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        for (name, command) in &self.policy.commands {
+            let absolute = command
+                .argv
+                .first()
+                .is_some_and(|program| program.starts_with('/'));
+            if !absolute {
+                return Some(format!(
+                    "policy.commands.{name}: argv must begin with the absolute path of a program"
+                ));
+            }
+        }
+        for path in &self.policy.paths {
+            if !path.is_absolute() {
+                return Some(format!("policy.paths: {} must be absolute", path.display()));
+            }
+        }
+        for (name, oracle) in &self.oracle {
+            let lsnrctl = oracle.control == ListenerControl::Lsnrctl;
+            if lsnrctl && !oracle.scan_listeners.is_empty() {
+                return Some(format!(
+                    "oracle.{name}: scan_listeners need control = \"srvctl\"; lsnrctl knows none"
+                ));
+            }
+        }
+        for (name, aws) in &self.aws {
+            if aws.access_key_id_file.is_some() != aws.secret_access_key_file.is_some() {
+                return Some(format!(
+                    "aws.{name}: name both access_key_id_file and secret_access_key_file, or neither"
+                ));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"
+        name = "ora-1"
+        coordinator = "127.0.0.1:7443"
+        state_dir = "/var/lib/lockstep-agent"
+        [tls]
+        ca = "ca.pem"
+        cert = "ora-1.pem"
+        key = "ora-1-key.pem"
+        trust_domain = "example.test"
+    "#;
+
+    fn load(extra: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, format!("{LEAST}{extra}")).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn the_least_configuration_allows_nothing() {
+        let config = load("").unwrap();
+        assert!(config.policy.actions.is_empty());
+        assert!(config.policy.commands.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (extra, named) in [
+            (
+                "[policy.commands.x]\nargv = [\"true\"]",
+                "policy.commands.x",
+            ),
+            ("[policy]\npaths = [\"etc\"]", "policy.paths"),
+            (
+                "[oracle.o]\nhome=\"/o\"\nsid=\"O\"\nscan_listeners=[\"S\"]",
+                "oracle.o",
+            ),
+            (
+                "[aws.a]\nregion=\"eu-central-1\"\naccess_key_id_file=\"/k\"",
+                "aws.a",
+            ),
+        ] {
+            let error = load(extra).unwrap_err().to_string();
+            assert!(error.contains(named), "{extra}: {error}");
+        }
+        assert!(matches!(
+            load("[labls]\na=\"b\""),
+            Err(ConfigError::Parse { .. })
+        ));
+    }
+}

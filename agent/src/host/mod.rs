@@ -1,0 +1,83 @@
+//! The host as the actions see it: configuration, policy, and one thin
+//! wrapper for each tool or driver. Only these wrappers touch the outside
+//! world.
+
+pub mod systemd;
+
+use crate::action::ActionError;
+use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
+use crate::policy::Policy;
+use std::collections::BTreeMap;
+use systemd::Systemd;
+use tokio::sync::OnceCell;
+
+/// Everything local that an action may use.
+pub struct Host {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed.
+    pub policy: Policy,
+    systemd: OnceCell<Systemd>,
+}
+
+impl Host {
+    /// The host of this configuration. Nothing is connected to yet.
+    pub fn new(config: Config) -> Self {
+        let policy = Policy::new(&config);
+        Self {
+            config,
+            policy,
+            systemd: OnceCell::new(),
+        }
+    }
+
+    /// The service manager, connected on first use.
+    ///
+    /// # Errors
+    /// Where its bus can't be reached.
+    pub async fn systemd(&self) -> Result<&Systemd, ActionError> {
+        let address = self.config.systemd.address.as_deref();
+        self.systemd
+            .get_or_try_init(|| Systemd::connect(address))
+            .await
+    }
+
+    /// An Oracle resource.
+    ///
+    /// # Errors
+    /// Where the configuration has none of that name.
+    pub fn oracle(&self, name: &str) -> Result<&OracleConfig, ActionError> {
+        resource(&self.config.oracle, "oracle", name)
+    }
+
+    /// A PostgreSQL resource.
+    ///
+    /// # Errors
+    /// Where the configuration has none of that name.
+    pub fn postgres(&self, name: &str) -> Result<&PostgresConfig, ActionError> {
+        resource(&self.config.postgres, "postgres", name)
+    }
+
+    /// An AWS resource.
+    ///
+    /// # Errors
+    /// Where the configuration has none of that name.
+    pub fn aws(&self, name: &str) -> Result<&AwsConfig, ActionError> {
+        resource(&self.config.aws, "aws", name)
+    }
+}
+
+fn resource<'a, T>(
+    all: &'a BTreeMap<String, T>,
+    kind: &str,
+    name: &str,
+) -> Result<&'a T, ActionError> {
+    all.get(name).ok_or_else(|| {
+        ActionError::new(
+            "LS2005",
+            format!("this agent has no resource {kind}.{name}"),
+        )
+        .left("nothing was done")
+        .next(format!("define [{kind}.{name}] in agent.toml"))
+    })
+}

@@ -1,0 +1,255 @@
+//! systemd over D-Bus: states of units, jobs, enablement.
+//!
+//! It knows nothing of what a unit is for. A job counts as done when systemd
+//! says so (`JobRemoved`), not when it was queued.
+
+use crate::action::ActionError;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio_stream::StreamExt;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+
+/// Longest wait for an answer of systemd itself, apart from jobs.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1",
+    gen_blocking = false
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_unit_file_state(&self, name: &str) -> zbus::Result<String>;
+    fn enable_unit_files(
+        &self,
+        names: &[&str],
+        runtime: bool,
+        force: bool,
+    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    fn disable_unit_files(
+        &self,
+        names: &[&str],
+        runtime: bool,
+    ) -> zbus::Result<Vec<(String, String, String)>>;
+    fn reload(&self) -> zbus::Result<()>;
+    #[zbus(signal)]
+    fn job_removed(
+        &self,
+        id: u32,
+        job: OwnedObjectPath,
+        unit: String,
+        result: String,
+    ) -> zbus::Result<()>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.DBus.Properties",
+    default_service = "org.freedesktop.systemd1",
+    gen_blocking = false
+)]
+trait Properties {
+    fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedValue>;
+}
+
+/// A unit as systemd sees it. This is what gets captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating`, …
+    pub active: String,
+    /// `enabled`, `disabled`, `static`, `linked`, … ; empty where the unit
+    /// has no file.
+    pub file: String,
+}
+
+impl UnitState {
+    /// It works, or is about to.
+    pub fn is_up(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "activating" | "reloading")
+    }
+
+    /// It is down and stays down unless started.
+    pub fn is_down(&self) -> bool {
+        matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// A boot or a dependency brings it back.
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.file.as_str(), "enabled" | "enabled-runtime" | "linked")
+    }
+}
+
+/// What to do with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Restart it.
+    Restart,
+}
+
+impl Job {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// A connection to a service manager.
+pub struct Systemd {
+    connection: zbus::Connection,
+    manager: ManagerProxy<'static>,
+}
+
+impl Systemd {
+    /// Connects to the bus at this address, or to the system bus.
+    ///
+    /// # Errors
+    /// Where the bus can't be reached or systemd isn't on it.
+    pub async fn connect(address: Option<&str>) -> Result<Self, ActionError> {
+        let connect = async {
+            let builder = match address {
+                Some(address) => zbus::connection::Builder::address(address)?,
+                None => zbus::connection::Builder::system()?,
+            };
+            let connection = builder.build().await?;
+            let manager = ManagerProxy::new(&connection).await?;
+            manager.subscribe().await?;
+            Ok(Self {
+                connection,
+                manager,
+            })
+        };
+        limited(connect).await.map_err(|e| {
+            ActionError::new("LS2101", "systemd can't be reached over D-Bus")
+                .left("nothing was done")
+                .next("see that the agent may talk to the bus named under [systemd] in agent.toml")
+                .source(e)
+        })
+    }
+
+    /// How a unit stands.
+    ///
+    /// # Errors
+    /// Where systemd doesn't answer. A unit that doesn't exist is a state
+    /// (`not-found`), not an error.
+    pub async fn state(&self, unit: &str) -> Result<UnitState, ActionError> {
+        let read = async {
+            let path = self.manager.load_unit(unit).await?;
+            let properties = PropertiesProxy::builder(&self.connection)
+                .path(path)?
+                .build()
+                .await?;
+            let get = async |name: &str| -> zbus::Result<String> {
+                let value = properties
+                    .get("org.freedesktop.systemd1.Unit", name)
+                    .await?;
+                Ok(String::try_from(value)?)
+            };
+            let (load, active) = (get("LoadState").await?, get("ActiveState").await?);
+            let file = match load.as_str() {
+                "loaded" | "masked" => self
+                    .manager
+                    .get_unit_file_state(unit)
+                    .await
+                    .unwrap_or_default(),
+                _ => String::new(),
+            };
+            Ok(UnitState { load, active, file })
+        };
+        limited(read).await.map_err(|e| {
+            ActionError::new(
+                "LS2102",
+                format!("systemd doesn't tell the state of {unit}"),
+            )
+            .next("see `systemctl status` of it")
+            .source(e)
+        })
+    }
+
+    /// Queues a job and waits until systemd has finished it.
+    ///
+    /// # Errors
+    /// Where systemd refuses it, it fails, or it takes longer than `limit`.
+    pub async fn run(&self, job: Job, unit: &str, limit: Duration) -> Result<(), ActionError> {
+        let failed = |what: String| {
+            ActionError::new("LS2103", what)
+                .left(format!("{unit} is in whatever state systemd left it"))
+                .next(format!(
+                    "see `systemctl status {unit}` and its journal, then retry"
+                ))
+        };
+        let work = async {
+            let mut removed = self.manager.receive_job_removed().await?;
+            let path = match job {
+                Job::Start => self.manager.start_unit(unit, "replace").await?,
+                Job::Stop => self.manager.stop_unit(unit, "replace").await?,
+                Job::Restart => self.manager.restart_unit(unit, "replace").await?,
+            };
+            while let Some(signal) = removed.next().await {
+                let args = signal.args()?;
+                if *args.job() == path {
+                    return Ok(args.result().clone());
+                }
+            }
+            Err(zbus::Error::Failure(
+                "the bus closed before the job ended".to_owned(),
+            ))
+        };
+        let verb = job.verb();
+        match tokio::time::timeout(limit, work).await {
+            Ok(Ok(result)) if result == "done" => Ok(()),
+            Ok(Ok(result)) => Err(failed(format!(
+                "{unit} did not {verb}: systemd says {result}"
+            ))),
+            Ok(Err(e)) => Err(failed(format!("{unit} can't be told to {verb}")).source(e)),
+            Err(_) => Err(failed(format!(
+                "{unit} did not {verb} within {} s",
+                limit.as_secs()
+            ))),
+        }
+    }
+
+    /// Enables or disables a unit for good.
+    ///
+    /// # Errors
+    /// Where systemd refuses.
+    pub async fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), ActionError> {
+        let change = async {
+            if enabled {
+                self.manager.enable_unit_files(&[unit], false, true).await?;
+            } else {
+                self.manager.disable_unit_files(&[unit], false).await?;
+            }
+            self.manager.reload().await
+        };
+        limited(change).await.map_err(|e| {
+            let verb = if enabled { "enabled" } else { "disabled" };
+            ActionError::new("LS2104", format!("{unit} can't be {verb}"))
+                .left("its enablement is as it was, or half changed")
+                .next(format!("see `systemctl is-enabled {unit}`, then retry"))
+                .source(e)
+        })
+    }
+}
+
+async fn limited<T>(work: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
+    match tokio::time::timeout(CALL_LIMIT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(zbus::Error::Failure(format!(
+            "no answer within {} s",
+            CALL_LIMIT.as_secs()
+        ))),
+    }
+}

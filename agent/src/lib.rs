@@ -1,0 +1,11 @@
+//! The daemon that acts on a host.
+//!
+//! It opens one session to the coordinator, promises, acts and reports. What
+//! it may do is its own policy's matter; what it knows of passwords and
+//! addresses never leaves it.
+
+pub mod action;
+pub mod actions;
+pub mod config;
+pub mod host;
+pub mod policy;

@@ -1,0 +1,245 @@
+//! The agent's own policy: default deny.
+//!
+//! Whatever the coordinator orders, an action whose name, unit, path,
+//! command, process or resource is not named here is refused before anything
+//! is looked at. A stolen coordinator can't run a command of its choice.
+
+use crate::config::{CommandPolicy, Config, ProcessPolicy};
+use std::path::{Component, Path, PathBuf};
+
+/// Something an action needs permission for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// A systemd unit.
+    Unit(String),
+    /// A file or link that it changes.
+    Path(PathBuf),
+    /// A command by its name in the policy.
+    Command(String),
+    /// A process by its name in the policy.
+    Process(String),
+    /// An Oracle resource.
+    Oracle(String),
+    /// A PostgreSQL resource.
+    Postgres(String),
+    /// An AWS resource.
+    Aws(String),
+}
+
+/// Why something is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("LS2001: the policy of this agent doesn't allow {what}; {remedy}")]
+pub struct Denied {
+    /// What was asked for.
+    pub what: String,
+    /// What to add, and where, if it is wanted.
+    pub remedy: String,
+}
+
+/// The policy, as read from the configuration.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    config: Config,
+}
+
+impl Policy {
+    /// The policy of this configuration.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            config: config.clone(),
+        }
+    }
+
+    /// The patterns of allowed actions, for the coordinator to show.
+    pub fn allowed_actions(&self) -> &[String] {
+        &self.config.policy.actions
+    }
+
+    /// Whether the action may be carried out with these needs.
+    ///
+    /// # Errors
+    /// The first thing that is not allowed, with its remedy.
+    pub fn check(&self, action: &str, needs: &[Need]) -> Result<(), Denied> {
+        if !self
+            .config
+            .policy
+            .actions
+            .iter()
+            .any(|pattern| matches(pattern, action))
+        {
+            return Err(Denied {
+                what: format!("the action {action}"),
+                remedy: format!("add \"{action}\" to policy.actions in agent.toml if it is wanted"),
+            });
+        }
+        needs.iter().try_for_each(|need| self.allow(need))
+    }
+
+    /// The command of that name.
+    pub fn command(&self, name: &str) -> Option<&CommandPolicy> {
+        self.config.policy.commands.get(name)
+    }
+
+    /// The processes of that name.
+    pub fn process(&self, name: &str) -> Option<&ProcessPolicy> {
+        self.config.policy.processes.get(name)
+    }
+
+    fn allow(&self, need: &Need) -> Result<(), Denied> {
+        let policy = &self.config.policy;
+        let (allowed, what, remedy) = match need {
+            Need::Unit(unit) => (
+                policy.units.iter().any(|pattern| matches(pattern, unit)),
+                format!("the unit {unit}"),
+                format!("add \"{unit}\" to policy.units in agent.toml"),
+            ),
+            Need::Path(path) => (
+                policy.paths.iter().any(|allowed| inside(path, allowed)),
+                format!("to change {}", path.display()),
+                "add its directory to policy.paths in agent.toml".to_owned(),
+            ),
+            Need::Command(name) => (
+                policy.commands.contains_key(name),
+                format!("the command {name}"),
+                format!("define [policy.commands.{name}] in agent.toml"),
+            ),
+            Need::Process(name) => (
+                policy.processes.contains_key(name),
+                format!("to stop the process {name}"),
+                format!("define [policy.processes.{name}] in agent.toml"),
+            ),
+            Need::Oracle(name) => (
+                self.config.oracle.contains_key(name),
+                format!("the Oracle resource {name}: it has none of that name"),
+                format!("define [oracle.{name}] in agent.toml"),
+            ),
+            Need::Postgres(name) => (
+                self.config.postgres.contains_key(name),
+                format!("the PostgreSQL resource {name}: it has none of that name"),
+                format!("define [postgres.{name}] in agent.toml"),
+            ),
+            Need::Aws(name) => (
+                self.config.aws.contains_key(name),
+                format!("the AWS resource {name}: it has none of that name"),
+                format!("define [aws.{name}] in agent.toml"),
+            ),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Denied { what, remedy })
+        }
+    }
+}
+
+/// A pattern is a name, or a beginning with `*` at its end.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
+
+/// Whether a path lies inside a directory once every link in its parents is
+/// followed: `..` and links out of the directory are refused.
+fn inside(path: &Path, directory: &Path) -> bool {
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return false;
+    }
+    let Some(parent) = path.parent() else {
+        return false;
+    };
+    match (parent.canonicalize(), directory.canonicalize()) {
+        (Ok(parent), Ok(directory)) => parent.starts_with(directory),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
+        Policy::new(&toml::from_str(&format!("{least}{text}")).unwrap())
+    }
+
+    fn check(text: &str, action: &str, need: Option<Need>, allowed: bool) {
+        let needs: Vec<Need> = need.into_iter().collect();
+        let verdict = policy(text).check(action, &needs);
+        assert_eq!(
+            verdict.is_ok(),
+            allowed,
+            "{text} {action} {needs:?}: {verdict:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_default() {
+        check("", "service.stop", None, false);
+    }
+
+    #[test]
+    fn patterns_end_in_a_star() {
+        let units = "[policy]\nactions=['service.*']\nunits=['shop-*', 'nginx.service']";
+        let unit = |name: &str| Some(Need::Unit(name.into()));
+        check(units, "service.stop", unit("shop-web.service"), true);
+        check(units, "service.stop", unit("nginx.service"), true);
+        check(units, "service.stop", unit("nginx.service.d"), false);
+        check(units, "service.stop", unit("sshd.service"), false);
+        check(units, "oracle.sessions.kill", None, false);
+        check(
+            "[policy]\nactions=['service.stop']",
+            "service.stopp",
+            None,
+            false,
+        );
+    }
+
+    #[test]
+    fn commands_and_resources_must_be_defined() {
+        let text = "[policy]\nactions=['*']\n[policy.commands.ping]\nargv=['/bin/true']";
+        check(
+            text,
+            "command.run",
+            Some(Need::Command("ping".into())),
+            true,
+        );
+        check(
+            text,
+            "command.run",
+            Some(Need::Command("pong".into())),
+            false,
+        );
+        check(
+            text,
+            "oracle.finalize",
+            Some(Need::Oracle("orcl".into())),
+            false,
+        );
+    }
+
+    #[test]
+    fn a_path_can_not_climb_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let allowed = dir.path().join("etc");
+        let outside = dir.path().join("outside");
+        std::fs::create_dir_all(&allowed).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, allowed.join("way-out")).unwrap();
+        let text = format!(
+            "[policy]\nactions=['config.switch']\npaths=['{}']",
+            allowed.display()
+        );
+        let path = |tail: &str| Some(Need::Path(allowed.join(tail)));
+        check(&text, "config.switch", path("db.toml"), true);
+        check(&text, "config.switch", path("../outside/db.toml"), false);
+        check(&text, "config.switch", path("way-out/db.toml"), false);
+        check(
+            &text,
+            "config.switch",
+            Some(Need::Path("db.toml".into())),
+            false,
+        );
+    }
+}
