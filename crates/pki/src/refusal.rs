@@ -128,7 +128,9 @@ impl Refusal {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
             Error::NoApplicationProtocol => Self::NotHttp2,
             Error::PeerIncompatible(
-                PeerIncompatible::SupportedVersionsExtensionRequired
+                // What a hello of TLS 1.0 or 1.1 lacks first.
+                PeerIncompatible::SignatureAlgorithmsExtensionRequired
+                | PeerIncompatible::SupportedVersionsExtensionRequired
                 | PeerIncompatible::Tls13RequiredForQuic
                 | PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled

@@ -1,0 +1,224 @@
+//! Certificates change under way: new connections use the new files, and a
+//! withdrawn certificate's connections end.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod forge;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forge::Domain;
+use lockstep_pki::{
+    Authority, AuthorityError, Connector, Credentials, CredentialsError, Peer, Refusal, connect,
+};
+use tokio::io::AsyncReadExt;
+use tonic::body::Body;
+use tonic::transport::Endpoint;
+use tower::ServiceExt;
+
+impl Domain {
+    /// Puts a new certificate and key where the party's files are.
+    fn renew(&self, identity: &str) -> String {
+        let issued = self
+            .authority
+            .issue(&identity.parse().unwrap(), Duration::from_secs(3600), &[])
+            .unwrap();
+        let files = self.files(issued.identity.name());
+        fs::write(files.cert, &issued.cert_pem).unwrap();
+        fs::write(files.key, &issued.key_pem).unwrap();
+        issued.fingerprint
+    }
+}
+
+#[tokio::test]
+async fn new_connections_use_new_files() {
+    let domain = Domain::new();
+    let mut listener = domain.listener();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let agent = domain.credentials("a");
+    let before = agent.current().fingerprint().to_owned();
+
+    for renew in [false, true] {
+        let expected = if renew {
+            domain.renew("agent/a")
+        } else {
+            before.clone()
+        };
+        assert_eq!(agent.reload().unwrap(), renew);
+        let dial = Connector::new(&agent).oneshot(address.parse().unwrap());
+        let (accepted, dialled) = tokio::join!(listener.accept(), dial);
+        dialled.unwrap();
+        assert_eq!(*accepted.unwrap().peer().fingerprint, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_followed_without_being_told() {
+    let domain = Domain::new();
+    let credentials = Credentials::follow(domain.files("a")).unwrap();
+    let mut changes = credentials.subscribe();
+    let expected = domain.renew("agent/a");
+    changes.changed().await.unwrap();
+    assert_eq!(changes.borrow().fingerprint(), expected);
+}
+
+#[tokio::test]
+async fn half_a_renewal_changes_nothing_until_it_is_whole() {
+    let domain = Domain::new();
+    let credentials = domain.credentials("a");
+    let before = credentials.current().fingerprint().to_owned();
+    let old_key = fs::read(domain.path("a-key.pem")).unwrap();
+    let expected = domain.renew("agent/a");
+    let new_key = fs::read(domain.path("a-key.pem")).unwrap();
+
+    fs::write(domain.path("a-key.pem"), old_key).unwrap();
+    let error = credentials.reload().unwrap_err();
+    assert!(
+        matches!(error, CredentialsError::KeyMismatch { .. }),
+        "{error:?}"
+    );
+    assert_eq!(credentials.current().fingerprint(), before);
+
+    fs::write(domain.path("a-key.pem"), new_key).unwrap();
+    assert!(credentials.reload().unwrap());
+    assert_eq!(credentials.current().fingerprint(), expected);
+    assert!(!credentials.reload().unwrap());
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_loses_its_connection_and_gets_no_other() {
+    let domain = Domain::new();
+    let coordinator = domain.credentials("main");
+    let agent = domain.credentials("a");
+    let mut listener = lockstep_pki::Listener::bind(
+        "127.0.0.1:0".parse().unwrap(),
+        coordinator.clone(),
+        lockstep_pki::ListenerOptions::default(),
+    )
+    .unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let dial = || Connector::new(&agent).oneshot(address.parse().unwrap());
+    let (accepted, dialled) = tokio::join!(listener.accept(), dial());
+    let (mut accepted, _dialled) = (accepted.unwrap(), dialled.unwrap());
+
+    let waiting = tokio::spawn(async move { accepted.read_u8().await });
+    assert!(domain.authority.revoke(&domain.path("a.pem")).unwrap());
+    assert!(!domain.authority.revoke(&domain.path("a.pem")).unwrap());
+    assert!(coordinator.reload().unwrap());
+    let ended = waiting.await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), std::io::ErrorKind::PermissionDenied);
+
+    let (again, _) = tokio::join!(listener.accept(), dial());
+    assert_eq!(again.unwrap_err().reason, Refusal::Revoked);
+}
+
+#[tokio::test]
+async fn handlers_see_who_calls_and_never_see_who_was_refused() {
+    let domain = Domain::new();
+    domain.issue("agent/withdrawn");
+    let withdrawn = domain.credentials("withdrawn");
+    domain
+        .authority
+        .revoke(&domain.path("withdrawn.pem"))
+        .unwrap();
+    let listener = domain.listener();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let handler = tower::service_fn(move |request: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .unwrap()
+            .identity
+            .to_string();
+        async move {
+            let response = http::Response::builder().header("peer", peer);
+            Ok::<_, std::convert::Infallible>(response.body(Body::empty()).unwrap())
+        }
+    });
+    let server =
+        tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(handler, listener));
+
+    let endpoint = Endpoint::from_shared(address).unwrap();
+    let call = |credentials: Credentials| {
+        let endpoint = endpoint.clone();
+        async move {
+            let channel = connect(&endpoint, &credentials).await?;
+            channel.oneshot(http::Request::new(Body::empty())).await
+        }
+    };
+    let response = call(domain.credentials("a")).await.unwrap();
+    assert_eq!(response.headers()["peer"], "agent/a");
+    call(withdrawn).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    server.abort();
+}
+
+#[test]
+fn files_that_would_weaken_a_party_are_refused() {
+    let domain = Domain::new();
+    let load = || Credentials::load(domain.files("a")).unwrap_err();
+    let key = domain.path("a-key.pem");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&key), mode(&domain.path("ca-key.pem"))),
+        (0o600, 0o600)
+    );
+
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(
+        load(),
+        CredentialsError::KeyExposed { mode: 0o644, .. }
+    ));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    Credentials::load(domain.files("a")).unwrap();
+
+    fs::write(domain.path("crl.pem"), "").unwrap();
+    assert!(matches!(
+        load(),
+        CredentialsError::Empty {
+            what: "revocation list",
+            ..
+        }
+    ));
+    fs::copy(domain.path("main.pem"), domain.path("a.pem")).unwrap();
+    fs::remove_file(domain.path("crl.pem")).unwrap();
+    assert!(matches!(load(), CredentialsError::Read { .. }));
+}
+
+#[test]
+fn an_authority_overwrites_nothing_and_is_opened_as_it_was_made() {
+    let domain = Domain::new();
+    let before = fs::read(domain.path("ca-key.pem")).unwrap();
+    let again = Authority::create(domain.dir.path(), "example.org".parse().unwrap());
+    assert!(matches!(again, Err(AuthorityError::Exists { .. })));
+    assert_eq!(fs::read(domain.path("ca-key.pem")).unwrap(), before);
+
+    let opened = Authority::open(domain.dir.path()).unwrap();
+    assert_eq!(opened.trust_domain().as_str(), "example.org");
+    let day = Duration::from_secs(24 * 3600);
+    let issued = opened.issue(&"agent/a".parse().unwrap(), day, &[]).unwrap();
+    assert!(matches!(
+        issued.write(domain.dir.path()),
+        Err(AuthorityError::Exists { .. })
+    ));
+    let names = ["localhost".to_owned()];
+    let error = opened
+        .issue(&"agent/b".parse().unwrap(), day, &names)
+        .unwrap_err();
+    assert!(matches!(error, AuthorityError::NamesOfClient { .. }));
+    let error = opened
+        .issue(&"agent/b".parse().unwrap(), 100 * 365 * day, &[])
+        .unwrap_err();
+    assert!(matches!(error, AuthorityError::Outlives { .. }));
+
+    let stranger = forge::Domain::new();
+    let error = opened.revoke(&stranger.path("a.pem")).unwrap_err();
+    assert!(matches!(error, AuthorityError::Foreign { .. }));
+}
