@@ -6,4 +6,5 @@
 
 pub mod api;
 pub mod bequeath;
+pub mod tns;
 pub mod wire;
