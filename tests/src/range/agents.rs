@@ -126,10 +126,13 @@ fn application_side(name: &str) -> String {
 
 fn oracle_side(layout: &Layout, host: &OracleHost) -> String {
     let instance = host.sid.trim_start_matches("ORCL");
-    let [first, second] = host.listeners.map(|(name, _)| name);
+    let scan = |name: &str| name.starts_with("LISTENER_SCAN");
+    let names = host.listeners.map(|(name, _)| name);
+    let (scan, local): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| scan(name));
     format!(
         "[labels]\nrole = \"oracle\"\ninstance = {instance:?}\nhost = {:?}\n\n{}\
-         [oracle.orcl]\nhome = {:?}\nsid = {:?}\ncontrol = {:?}\nlisteners = [{first:?}, {second:?}]\n",
+         [oracle.orcl]\nhome = {:?}\nsid = {:?}\ncontrol = {:?}\nlisteners = {local:?}\n\
+         scan_listeners = {scan:?}\n",
         host.host,
         application_policy(", \"oracle.*\""),
         layout.oracle_home(host.host),

@@ -57,7 +57,7 @@ impl Dms {
             layout.log("dms"),
         );
         let mut process = Process::start(&launch, group)?;
-        process.wait_ready(START_LIMIT, || Self.get("/control/tasks").is_ok())?;
+        process.wait_ready(START_LIMIT, || Self.get("/control/health").is_ok())?;
         Ok((Self, process))
     }
 
