@@ -1,5 +1,6 @@
 //! Why a connection was not made: one closed list for both ends.
 
+use std::error::Error;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
@@ -101,6 +102,31 @@ impl Refusal {
             Self::ByPeer(_) => "by_peer",
             Self::Other(_) => "other",
         }
+    }
+
+    /// Finds the refusal among an error's sources. A server of TLS 1.3 refuses
+    /// after the client has finished its handshake, so the client learns of it
+    /// from whatever it does next, wrapped by every library in between.
+    pub fn among(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(refusal) = error.downcast_ref::<Self>() {
+                return Some(refusal.clone());
+            }
+            // An I/O error shows its content's source, not the content itself.
+            let inner = error
+                .downcast_ref::<io::Error>()
+                .and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
+            if let Some(tls) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+                return Some(Self::of_tls(tls));
+            }
+            // The HTTP/2 library keeps no more than the text of what it read.
+            if let Some(alert) = error.to_string().strip_prefix("received fatal alert: ") {
+                return Some(Self::ByPeer(alert.to_owned()));
+            }
+            next = error.source();
+        }
+        None
     }
 
     /// Reads what a handshake ended with.

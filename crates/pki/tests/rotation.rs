@@ -155,7 +155,9 @@ async fn handlers_see_who_calls_and_never_see_who_was_refused() {
     };
     let response = call(domain.credentials("a")).await.unwrap();
     assert_eq!(response.headers()["peer"], "agent/a");
-    call(withdrawn).await.unwrap_err();
+    let error = call(withdrawn).await.unwrap_err();
+    let told = Refusal::ByPeer("CertificateRevoked".to_owned());
+    assert_eq!(Refusal::among(&error), Some(told), "{error:?}");
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     server.abort();
 }
