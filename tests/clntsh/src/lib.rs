@@ -21,6 +21,7 @@ mod connect;
 mod convert;
 mod datetime;
 mod define;
+mod describe;
 mod environment;
 mod error;
 mod handles;

@@ -13,37 +13,31 @@
 //! The door knows no SQL. Array executions are cut into single executions
 //! here, and the rows of a query are kept here until they are fetched.
 
-use std::collections::HashMap;
+mod conversation;
+mod gate;
+
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::api::{
-    Bind, Canceller, Credentials, Database, Door, Login, OraError, Reply, Session, Value,
-};
-use crate::wire::{
-    self, Answer, Call, Execute, Hello, Logon, Message, Receiver, Request, Response, RowError,
-    Stream, Welcome, WireError,
-};
+use crate::api::{Database, Door, OraError};
+use crate::wire::{self, Call, Hello, Message, Receiver, Response, Stream, Welcome, WireError};
+
+use conversation::Conversation;
+pub use conversation::MAX_CURSORS;
+use gate::Gate;
 
 /// Connections one instance's socket carries at a time: the order of the real
 /// SESSIONS parameter, far above what a rehearsal opens.
 pub const MAX_CONNECTIONS: usize = 500;
-
-/// Cursors a session keeps rows for: OPEN_CURSORS as installations raise it.
-pub const MAX_CURSORS: usize = 300;
-
-/// How often a cancel is repeated until the call has noticed: it can arrive
-/// before the engine has begun the call, where it would mean nothing.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a client may take to greet once it is connected.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -271,270 +265,6 @@ fn read(mut receiver: Receiver, calls: &SyncSender<Call>, gate: &Gate) -> Result
     }
 }
 
-/// Lets the reading thread interrupt the call that the other thread makes.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    finished: Condvar,
-}
-
-#[derive(Default)]
-struct GateState {
-    running: u64,
-    cancelled: u64,
-    abandoned: bool,
-    canceller: Option<Box<dyn Canceller>>,
-}
-
-impl Gate {
-    fn begin(&self, call: u64) {
-        lock(&self.state).running = call;
-    }
-
-    fn finish(&self, call: u64) {
-        let mut state = lock(&self.state);
-        if state.running == call {
-            state.running = 0;
-        }
-        drop(state);
-        self.finished.notify_all();
-    }
-
-    fn arm(&self, canceller: Box<dyn Canceller>) {
-        lock(&self.state).canceller = Some(canceller);
-    }
-
-    /// Whether the call must not go on: an array execution asks before each row.
-    fn cancelled(&self, call: u64) -> bool {
-        let state = lock(&self.state);
-        state.abandoned || state.cancelled == call
-    }
-
-    /// Interrupts that call and waits until it has ended.
-    fn cancel(&self, call: u64) {
-        let mut state = lock(&self.state);
-        if state.running != call || call == 0 {
-            return;
-        }
-        state.cancelled = call;
-        while state.running == call {
-            if let Some(canceller) = &state.canceller {
-                canceller.cancel();
-            }
-            state = self
-                .finished
-                .wait_timeout(state, CANCEL_INTERVAL)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    /// The client is gone: whatever runs for it ends.
-    fn abandon(&self) {
-        let running = {
-            let mut state = lock(&self.state);
-            state.abandoned = true;
-            state.running
-        };
-        self.cancel(running);
-    }
-}
-
-/// One connection's session and cursors.
-struct Conversation<'a> {
-    db: &'a dyn Database,
-    caller: Caller,
-    service: String,
-    gate: &'a Gate,
-    session: Option<Box<dyn Session>>,
-    cursors: HashMap<u32, std::vec::IntoIter<Vec<Value>>>,
-    last_cursor: u32,
-}
-
-impl<'a> Conversation<'a> {
-    fn new(db: &'a dyn Database, caller: Caller, service: String, gate: &'a Gate) -> Self {
-        Self {
-            db,
-            caller,
-            service,
-            gate,
-            session: None,
-            cursors: HashMap::new(),
-            last_cursor: 0,
-        }
-    }
-
-    fn answer(&mut self, call: Call) -> Response {
-        for cursor in call.close {
-            self.cursors.remove(&cursor);
-        }
-        if let (Some(tags), Some(session)) = (&call.tags, &mut self.session) {
-            session.tag(tags);
-        }
-        let result = match call.request {
-            Request::Logon(logon) => {
-                let answer = self.log_on(logon);
-                if let (Some(tags), Some(session)) = (&call.tags, &mut self.session) {
-                    session.tag(tags);
-                }
-                answer
-            }
-            Request::Execute(execute) => self.execute(call.id, &execute),
-            Request::Describe { sql } => self
-                .session()
-                .and_then(|session| session.describe(&sql))
-                .map(|columns| Answer::Described { columns }),
-            Request::Fetch { cursor, rows } => self.fetch(cursor, rows),
-            Request::Commit => self
-                .session()
-                .and_then(|session| session.commit())
-                .map(|()| Answer::Done),
-            Request::Rollback => self
-                .session()
-                .and_then(|session| session.rollback())
-                .map(|()| Answer::Done),
-            Request::Ping => self
-                .session()
-                .and_then(|session| session.ping())
-                .map(|()| Answer::Done),
-            Request::Logoff => {
-                self.cursors.clear();
-                if let Some(session) = self.session.take() {
-                    session.logoff();
-                }
-                Ok(Answer::Done)
-            }
-        };
-        let in_transaction = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.in_transaction());
-        Response {
-            result,
-            in_transaction,
-        }
-    }
-
-    fn session(&mut self) -> Result<&mut Box<dyn Session>, OraError> {
-        self.session
-            .as_mut()
-            .ok_or_else(|| OraError::new(1012, "not logged on"))
-    }
-
-    fn log_on(&mut self, logon: Logon) -> Result<Answer, OraError> {
-        if self.session.is_some() {
-            return Err(OraError::new(
-                1032,
-                "no such userid: this connection already carries a session",
-            ));
-        }
-        let credentials = match logon.password {
-            Some((user, password)) => Credentials::Password { user, password },
-            None if self.caller.door != Door::Bequeath => {
-                return Err(OraError::new(
-                    1017,
-                    "invalid username/password; logon denied",
-                ));
-            }
-            None if !self.caller.trusted => {
-                return Err(OraError::new(1031, "insufficient privileges"));
-            }
-            None => Credentials::OperatingSystem,
-        };
-        let session = self.db.connect(Login {
-            credentials,
-            sysdba: logon.sysdba,
-            service: self.service.clone(),
-            door: self.caller.door.clone(),
-            machine: logon.machine,
-            program: logon.program,
-            os_user: logon.os_user,
-            process: logon.process,
-            address: self.caller.address.clone(),
-        })?;
-        self.gate.arm(session.canceller());
-        let answer = Answer::LoggedOn {
-            sid: session.sid(),
-            serial: session.serial(),
-        };
-        self.session = Some(session);
-        Ok(answer)
-    }
-
-    fn execute(&mut self, call: u64, execute: &Execute) -> Result<Answer, OraError> {
-        let mut replies = Vec::new();
-        let mut failed = Vec::new();
-        for (row, binds) in execute.rows.iter().enumerate() {
-            match self.execute_once(call, &execute.sql, binds) {
-                Ok(reply) => replies.push(reply),
-                Err(error) => {
-                    let last = !execute.keep_going || ends_array(&error);
-                    failed.push(RowError {
-                        row: u32::try_from(row).unwrap_or(u32::MAX),
-                        error,
-                    });
-                    if last {
-                        break;
-                    }
-                }
-            }
-        }
-        let cursor = match replies.last_mut() {
-            Some(Reply::Rows { rows, .. }) if rows.len() > execute.first_rows as usize => {
-                Some(rows.split_off(execute.first_rows as usize))
-            }
-            _ => None,
-        };
-        let cursor = cursor.map(|rest| self.keep(rest)).transpose()?;
-        if execute.commit && failed.is_empty() {
-            self.session()?.commit()?;
-        }
-        Ok(Answer::Executed {
-            replies,
-            cursor,
-            failed,
-        })
-    }
-
-    fn execute_once(&mut self, call: u64, sql: &str, binds: &[Bind]) -> Result<Reply, OraError> {
-        if self.gate.cancelled(call) {
-            return Err(OraError::new(
-                1013,
-                "user requested cancel of current operation",
-            ));
-        }
-        self.session()?.execute(sql, binds)
-    }
-
-    fn keep(&mut self, rows: Vec<Vec<Value>>) -> Result<u32, OraError> {
-        if self.cursors.len() >= MAX_CURSORS {
-            return Err(OraError::new(1000, "maximum open cursors exceeded"));
-        }
-        self.last_cursor = self.last_cursor.wrapping_add(1);
-        self.cursors.insert(self.last_cursor, rows.into_iter());
-        Ok(self.last_cursor)
-    }
-
-    /// The rows are here already, but a killed session gets no more of them.
-    fn fetch(&mut self, cursor: u32, rows: u32) -> Result<Answer, OraError> {
-        self.session()?.ping()?;
-        let Some(rest) = self.cursors.get_mut(&cursor) else {
-            return Err(OraError::new(1001, "invalid cursor"));
-        };
-        let rows: Vec<_> = rest.by_ref().take(rows as usize).collect();
-        let more = rest.len() > 0;
-        if !more {
-            self.cursors.remove(&cursor);
-        }
-        Ok(Answer::Fetched { rows, more })
-    }
-}
-
-/// Errors after which the rows that follow in an array can't fare better.
-fn ends_array(error: &OraError) -> bool {
-    matches!(error.code, 28 | 1012 | 1013 | 1092 | 3113 | 3114 | 3136)
-}
-
 /// Whether the process at the other end may log in `/ as sysdba`: it runs as
 /// root or as the user the simulator runs as, which stands for the OSDBA group.
 fn trusted_peer(stream: &UnixStream) -> bool {
@@ -558,8 +288,4 @@ fn trusted_peer(stream: &UnixStream) -> bool {
     // SAFETY: geteuid only reads and can't fail.
     let own = unsafe { libc::geteuid() };
     status == 0 && (peer.uid == 0 || peer.uid == own)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,87 @@
+//! Between the thread that reads a connection and the one that makes its calls.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::api::Canceller;
+
+/// How often a cancel is repeated until the call has noticed: it can arrive
+/// before the engine has begun the call, where it would mean nothing.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Lets the reading thread interrupt the call that the other thread makes.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    finished: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    running: u64,
+    cancelled: u64,
+    abandoned: bool,
+    canceller: Option<Box<dyn Canceller>>,
+}
+
+impl Gate {
+    /// A call has come in.
+    pub fn begin(&self, call: u64) {
+        lock(&self.state).running = call;
+    }
+
+    /// A call has ended.
+    pub fn finish(&self, call: u64) {
+        let mut state = lock(&self.state);
+        if state.running == call {
+            state.running = 0;
+        }
+        drop(state);
+        self.finished.notify_all();
+    }
+
+    /// From now on there is a session to interrupt.
+    pub fn arm(&self, canceller: Box<dyn Canceller>) {
+        lock(&self.state).canceller = Some(canceller);
+    }
+
+    /// Whether the call must not go on: an array execution asks before each row.
+    pub fn cancelled(&self, call: u64) -> bool {
+        let state = lock(&self.state);
+        state.abandoned || state.cancelled == call
+    }
+
+    /// Interrupts that call and waits until it has ended.
+    pub fn cancel(&self, call: u64) {
+        let mut state = lock(&self.state);
+        if state.running != call || call == 0 {
+            return;
+        }
+        state.cancelled = call;
+        while state.running == call {
+            if let Some(canceller) = &state.canceller {
+                canceller.cancel();
+            }
+            state = self
+                .finished
+                .wait_timeout(state, CANCEL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The client is gone: whatever runs for it ends.
+    pub fn abandon(&self) {
+        let running = {
+            let mut state = lock(&self.state);
+            state.abandoned = true;
+            state.running
+        };
+        self.cancel(running);
+    }
+}
+
+/// A poisoned lock is taken all the same: the state is plain numbers.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
