@@ -134,6 +134,24 @@ fn write_canonical(value: &Value, json: &mut String) {
     }
 }
 
+/// The value with its whole numbers as integers, as they are when a plan is
+/// read back from its JSON.
+pub(crate) fn settled(value: Value) -> Value {
+    match value {
+        Value::Number(number) => canonical_number(&number)
+            .parse()
+            .map_or(Value::Number(number), Value::Number),
+        Value::Array(items) => items.into_iter().map(settled).collect(),
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, field)| (key, settled(field)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
 /// Integers up to 2^53 are exact in a double; beyond that the fraction is
 /// kept as written.
 const EXACT_IN_DOUBLE: f64 = 9_007_199_254_740_992.0;

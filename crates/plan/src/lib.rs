@@ -6,12 +6,27 @@
 
 pub mod actions;
 pub mod catalogue;
+pub mod check;
+pub mod diagnose;
 mod digest;
+mod document;
+mod duration;
+mod expand;
+mod load;
 pub mod model;
 mod reference;
+pub mod render;
+mod schema;
+pub mod source;
+mod structure;
 
+pub use diagnose::{CODES, Fault, Problem, Problems};
 pub use digest::{Digest, NoDigest};
+pub use document::MAX_BYTES;
+pub use duration::{Duration, NoDuration};
+pub use expand::cutover::STANDARD_PHASES;
+pub use load::{Checked, Overrides, check, load};
 pub use model::{
     AgentFacts, FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step,
 };
-pub use reference::{Reference, ReferenceError};
+pub use reference::{Reference, ReferenceError, resolve};

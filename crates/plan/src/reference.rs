@@ -220,7 +220,12 @@ fn as_text(value: Value, written: &str) -> Result<String, ReferenceError> {
     }
 }
 
-pub(crate) fn resolve(
+/// Parameters for one agent with every `${…}` replaced: see
+/// [`crate::Step::resolve`].
+///
+/// # Errors
+/// As there.
+pub fn resolve(
     params: &Value,
     outputs: &BTreeMap<Reference, Value>,
     agent: AgentFacts<'_>,

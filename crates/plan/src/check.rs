@@ -1,0 +1,330 @@
+//! Whether an expanded plan makes sense.
+//!
+//! The loader asks this of every plan it makes, and the coordinator asks it
+//! again of every plan it is given: what arrives over the network may not
+//! come from this loader. Pointers in the faults are those of the expanded
+//! plan's JSON; a file of kind `Plan` has the same, so its loader can show
+//! the line.
+//!
+//! Whether agents exist, resources are configured and policies allow the
+//! actions is not known here: that is the preflight's.
+
+mod flow;
+mod steps;
+
+pub(crate) use steps::longest_ms;
+
+use crate::diagnose::{self, Fault, suggest};
+use crate::model::{OnFailure, Phase, Plan};
+use std::collections::BTreeSet;
+
+/// Phases of a plan, way forward and way back together: more than three
+/// times what a cutover with everything has.
+pub const MAX_PHASES: usize = 128;
+
+/// Steps of a plan: a run's state holds one task per step and agent.
+pub const MAX_STEPS: usize = 1024;
+
+/// Agents of one party: a barrier waits for the slowest, and a coordinator's
+/// journal keeps every task.
+pub const MAX_AGENTS: u32 = 1000;
+
+/// Characters of a name; names become parts of unit names and of columns on
+/// a terminal.
+pub const MAX_NAME: usize = 64;
+
+/// Everything that is wrong with the plan; warnings among it are marked.
+pub fn verify(plan: &Plan) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    names(plan, &mut faults);
+    parties(plan, &mut faults);
+    phases(plan, &mut faults);
+    outage(plan, &mut faults);
+    steps::check(plan, &mut faults);
+    flow::check(plan, &mut faults);
+    faults
+}
+
+/// Phases of both ways with their pointers, in the order of the plan.
+fn all_phases(plan: &Plan) -> impl Iterator<Item = (String, &Phase)> {
+    numbered("/phases", &plan.phases).chain(numbered("/rollback", &plan.rollback))
+}
+
+fn numbered<'a>(
+    pointer: &'static str,
+    phases: &'a [Phase],
+) -> impl Iterator<Item = (String, &'a Phase)> {
+    phases
+        .iter()
+        .enumerate()
+        .map(move |(index, phase)| (format!("{pointer}/{index}"), phase))
+}
+
+fn names(plan: &Plan, faults: &mut Vec<Fault>) {
+    name("/name", &plan.name, &[], faults);
+    for party in plan.parties.keys() {
+        name(
+            &crate::document::join("/parties", party),
+            party,
+            &[],
+            faults,
+        );
+    }
+    let mut phases = BTreeSet::new();
+    let mut steps = BTreeSet::new();
+    for (pointer, phase) in all_phases(plan) {
+        name(&format!("{pointer}/name"), &phase.name, &[], faults);
+        if !phases.insert(&phase.name) {
+            twice(&format!("{pointer}/name"), "phase", &phase.name, faults);
+        }
+        for (index, step) in phase.steps.iter().enumerate() {
+            let pointer = format!("{pointer}/steps/{index}/id");
+            // `${vars.x}` and `${agent.name}` would be ambiguous.
+            name(&pointer, &step.id, &["vars", "agent"], faults);
+            if step.id.contains('.') {
+                faults.push(Fault::new(
+                    diagnose::UNUSABLE_NAME,
+                    &pointer,
+                    format!("the step's id {:?} has a full stop", step.id),
+                    "a reference ends the step's id at a full stop: use a hyphen",
+                ));
+            }
+            if !steps.insert(&step.id) {
+                twice(&pointer, "step", &step.id, faults);
+            }
+        }
+    }
+    if plan.phases.len() + plan.rollback.len() > MAX_PHASES || steps.len() > MAX_STEPS {
+        faults.push(Fault::new(
+            diagnose::TOO_LARGE,
+            "/phases",
+            format!("the plan has {} steps", steps.len()),
+            format!("a plan has at most {MAX_PHASES} phases and {MAX_STEPS} steps; split it"),
+        ));
+    }
+}
+
+fn name(pointer: &str, name: &str, reserved: &[&str], faults: &mut Vec<Fault>) {
+    let usable = name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+    if !usable {
+        faults.push(Fault::new(
+            diagnose::UNUSABLE_NAME,
+            pointer,
+            format!("{name:?} cannot be a name"),
+            format!(
+                "names begin with a small letter or a digit and go on with small letters, digits, \
+                 - _ and . up to {MAX_NAME} characters"
+            ),
+        ));
+    } else if reserved.contains(&name) {
+        faults.push(Fault::new(
+            diagnose::UNUSABLE_NAME,
+            pointer,
+            format!("{name:?} means something else in references"),
+            "choose another name",
+        ));
+    }
+}
+
+fn twice(pointer: &str, what: &str, name: &str, faults: &mut Vec<Fault>) {
+    faults.push(Fault::new(
+        diagnose::DUPLICATE_NAME,
+        pointer,
+        format!("there is another {what} named {name:?}"),
+        "give each its own name: reports, approvals and references go by it",
+    ));
+}
+
+fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
+    if plan.parties.is_empty() {
+        faults.push(Fault::new(
+            diagnose::EMPTY_PARTY,
+            "/parties",
+            "the plan has no parties",
+            "name at least one: labels of its agents and how many are expected",
+        ));
+    }
+    for (name, party) in &plan.parties {
+        let pointer = crate::document::join("/parties", name);
+        if party.labels.is_empty() {
+            faults.push(Fault::new(
+                diagnose::EMPTY_PARTY,
+                format!("{pointer}/labels"),
+                format!("party {name:?} has no labels"),
+                "name the labels that its agents carry; a party of any agent is never meant",
+            ));
+        }
+        if !(1..=MAX_AGENTS).contains(&party.expected) {
+            faults.push(Fault::new(
+                diagnose::EMPTY_PARTY,
+                format!("{pointer}/expected"),
+                format!("party {name:?} expects {} agents", party.expected),
+                format!(
+                    "say how many agents must match, 1 to {MAX_AGENTS}: a party that may be empty \
+                     would always be ready"
+                ),
+            ));
+        }
+        let used = plan
+            .phases
+            .iter()
+            .chain(&plan.rollback)
+            .flat_map(|phase| &phase.steps)
+            .any(|step| step.party == *name);
+        if !used {
+            faults.push(
+                Fault::new(
+                    diagnose::UNUSED_PARTY,
+                    pointer,
+                    format!("party {name:?} has no step"),
+                    "remove it, or give it something to do",
+                )
+                .as_warning(),
+            );
+        }
+    }
+}
+
+fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
+    if plan.phases.is_empty() {
+        faults.push(Fault::new(
+            diagnose::NO_STEPS,
+            "/phases",
+            "the plan has no phases",
+            "write at least one phase with a step",
+        ));
+    }
+    let mut no_return: Option<&str> = None;
+    for (pointer, phase) in all_phases(plan) {
+        let forward = pointer.starts_with("/phases");
+        if phase.steps.is_empty() {
+            faults.push(Fault::new(
+                diagnose::NO_STEPS,
+                format!("{pointer}/steps"),
+                format!("phase {:?} has no steps", phase.name),
+                "give it a step, or remove it",
+            ));
+        }
+        if phase.start_by_ms == 0 || phase.finish_by_ms == 0 {
+            faults.push(Fault::new(
+                diagnose::SHORT_DEADLINE,
+                format!("{pointer}/finish_by"),
+                format!("phase {:?} has a deadline of zero", phase.name),
+                "give it the time that its steps may take",
+            ));
+        }
+        if phase.point_of_no_return && (!forward || no_return.is_some()) {
+            faults.push(Fault::new(
+                diagnose::NO_RETURN,
+                format!("{pointer}/point_of_no_return"),
+                match no_return {
+                    Some(first) => format!("phase {first:?} is the point of no return already"),
+                    None => "a way back has no point of no return".to_owned(),
+                },
+                "mark the one phase with whose release the way back ends",
+            ));
+        }
+        let past = phase.point_of_no_return || no_return.is_some();
+        if forward && past && phase.on_failure == OnFailure::Rollback {
+            faults.push(Fault::new(
+                diagnose::NO_RETURN,
+                format!("{pointer}/on_failure"),
+                format!(
+                    "phase {:?} cannot roll back: the point of no return is passed",
+                    phase.name
+                ),
+                "write on_failure: hold",
+            ));
+        }
+        let fits = if forward {
+            phase.on_failure != OnFailure::Continue
+        } else {
+            phase.on_failure != OnFailure::Rollback
+        };
+        if !fits {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                format!("{pointer}/on_failure"),
+                "this policy does not fit here",
+                "on the way forward a failure holds or rolls back; on the way back it holds or \
+                 goes on",
+            ));
+        }
+        if forward && phase.point_of_no_return {
+            no_return = Some(&phase.name);
+        }
+    }
+}
+
+fn outage(plan: &Plan, faults: &mut Vec<Fault>) {
+    let Some(outage) = &plan.outage else {
+        return;
+    };
+    let mut position = |field: &str, name: &str| {
+        let found = plan.phases.iter().position(|phase| phase.name == *name);
+        if found.is_none() {
+            faults.push(unknown_phase(plan, &format!("/outage/{field}"), name));
+        }
+        found
+    };
+    let start = position("starts_with", &outage.starts_with);
+    let end = position("ends_with", &outage.ends_with);
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        faults.push(Fault::new(
+            diagnose::OUTAGE_BUDGET,
+            "/outage/ends_with",
+            format!(
+                "the outage would end with {:?}, before it starts with {:?}",
+                outage.ends_with, outage.starts_with
+            ),
+            "name a phase that comes later",
+        ));
+    }
+    if outage.rollback_reserve_ms >= outage.budget_ms {
+        faults.push(Fault::new(
+            diagnose::OUTAGE_BUDGET,
+            "/outage/rollback_reserve",
+            "the rollback's reserve takes the whole budget",
+            "the reserve is a part of the budget: make it smaller or the budget larger",
+        ));
+    }
+}
+
+fn unknown_phase(plan: &Plan, pointer: &str, name: &str) -> Fault {
+    Fault::new(
+        diagnose::UNKNOWN_PHASE,
+        pointer,
+        format!("there is no phase {name:?}"),
+        suggest(name, plan.phases.iter().map(|phase| phase.name.as_str())),
+    )
+}
+
+fn unknown_action(pointer: &str, name: &str) -> Fault {
+    let known = crate::actions::ACTIONS.iter().map(|action| action.name);
+    let remedy = match diagnose::nearest(name, known.clone()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => {
+            let family = name.split('.').next().unwrap_or_default();
+            let related: Vec<&str> = known
+                .filter(|known| known.split('.').next() == Some(family))
+                .collect();
+            if related.is_empty() {
+                "`lockstep plan schema` lists the actions there are".to_owned()
+            } else {
+                format!("actions of that family: {}", related.join(", "))
+            }
+        }
+    };
+    Fault::new(
+        diagnose::UNKNOWN_ACTION,
+        pointer,
+        format!("there is no action {name:?}"),
+        remedy,
+    )
+}

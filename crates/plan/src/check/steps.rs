@@ -1,0 +1,262 @@
+//! Each step by itself and in its phase: party, action, parameters, undo,
+//! watch, time.
+
+use super::{all_phases, unknown_action, unknown_phase};
+use crate::actions::{self, Action};
+use crate::diagnose::{self, Fault, suggest};
+use crate::duration::shown;
+use crate::model::{Mode, Party, Phase, Plan, Step};
+use serde_json::Value;
+
+pub(super) fn check(plan: &Plan, faults: &mut Vec<Fault>) {
+    for (pointer, phase) in all_phases(plan) {
+        for (index, step) in phase.steps.iter().enumerate() {
+            let pointer = format!("{pointer}/steps/{index}");
+            party(plan, &pointer, step, faults);
+            match Action::find(&step.action) {
+                None => faults.push(unknown_action(&format!("{pointer}/action"), &step.action)),
+                Some(action) => {
+                    parameters(&pointer, step, action, faults);
+                    undo(plan, &pointer, step, action, faults);
+                    watch(plan, &pointer, phase, step, action, faults);
+                    timeout(&pointer, step, faults);
+                }
+            }
+        }
+        deadline(plan, &pointer, phase, faults);
+    }
+    dms_listener(plan, faults);
+}
+
+fn party(plan: &Plan, pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
+    if !plan.parties.contains_key(&step.party) {
+        faults.push(Fault::new(
+            diagnose::UNKNOWN_PARTY,
+            format!("{pointer}/party"),
+            format!("there is no party {:?}", step.party),
+            suggest(&step.party, plan.parties.keys().map(String::as_str)),
+        ));
+    }
+}
+
+/// Parameters are decoded into the action's own type. Those with references
+/// in them are complete only at the release: the loader checks their shape
+/// against the schema, and the agent decodes them again.
+fn parameters(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>) {
+    if has_reference(&step.params) {
+        return;
+    }
+    if let Err(error) = action.decode(&step.params) {
+        faults.push(Fault::new(
+            diagnose::WRONG_VALUE,
+            format!("{pointer}/params"),
+            format!("parameters of {}: {error}", step.action),
+            "`lockstep plan schema` shows what the action takes",
+        ));
+    }
+}
+
+fn has_reference(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${"),
+        Value::Array(items) => items.iter().any(has_reference),
+        Value::Object(fields) => fields.values().any(has_reference),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn undo(plan: &Plan, pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>) {
+    if step.undoable && !action.undoable {
+        faults.push(Fault::new(
+            diagnose::NOTHING_TO_UNDO,
+            format!("{pointer}/undo"),
+            format!("{} has no undo", step.action),
+            "leave undo out; if the way back needs something done, plan it as a step",
+        ));
+    }
+    let Mode::Undo { of } = &step.mode else {
+        return;
+    };
+    let forward = pointer.starts_with("/phases");
+    let undone = plan
+        .phases
+        .iter()
+        .flat_map(|phase| &phase.steps)
+        .find(|other| other.id == *of);
+    let reason = match undone {
+        _ if forward => Some("the way forward undoes nothing".to_owned()),
+        None => Some(format!("there is no step {of:?} on the way forward")),
+        Some(undone) if !undone.undoable => Some(format!("step {of:?} is not undoable")),
+        Some(undone) if undone.action != step.action || undone.party != step.party => {
+            Some(format!("step {of:?} is another action, or another party's"))
+        }
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
+        faults.push(Fault::new(
+            diagnose::NOTHING_TO_UNDO,
+            format!("{pointer}/mode"),
+            reason,
+            "an undo names an undoable step of the way forward, with its party and action",
+        ));
+    }
+}
+
+fn watch(
+    plan: &Plan,
+    pointer: &str,
+    phase: &Phase,
+    step: &Step,
+    action: &Action,
+    faults: &mut Vec<Fault>,
+) {
+    let at = format!("{pointer}/watch_until");
+    let Some(until) = &step.watch_until else {
+        if action.watch {
+            faults.push(Fault::new(
+                diagnose::WATCH,
+                format!("{pointer}/action"),
+                format!("{} is a watch without an end", step.action),
+                "add watch_until with the phase whose release ends the watch",
+            ));
+        }
+        return;
+    };
+    if !action.watch {
+        faults.push(Fault::new(
+            diagnose::WATCH,
+            at,
+            format!("{} is not a watch", step.action),
+            "leave watch_until out",
+        ));
+        return;
+    }
+    let here = plan
+        .phases
+        .iter()
+        .position(|other| other.name == phase.name);
+    let there = plan.phases.iter().position(|other| other.name == *until);
+    match (here, there) {
+        (_, None) => faults.push(unknown_phase(plan, &at, until)),
+        (Some(here), Some(there)) if there > here => {}
+        _ => faults.push(Fault::new(
+            diagnose::WATCH,
+            at,
+            format!(
+                "the watch would end with {until:?}, which does not come after {:?}",
+                phase.name
+            ),
+            "name a phase that comes later than the watch itself",
+        )),
+    }
+}
+
+fn timeout(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
+    if step.timeout_ms == 0 {
+        faults.push(Fault::new(
+            diagnose::SHORT_DEADLINE,
+            format!("{pointer}/timeout"),
+            format!("step {:?} has a timeout of zero", step.id),
+            "give it the time that it may take",
+        ));
+        return;
+    }
+    let own = actions::own_limit_secs(&step.action, &step.params).saturating_mul(1000);
+    if step.timeout_ms < own {
+        faults.push(
+            Fault::new(
+                diagnose::SHORT_DEADLINE,
+                format!("{pointer}/timeout"),
+                format!(
+                    "step {:?} is stopped after {}, but {} may take {} by its own parameters",
+                    step.id,
+                    shown(step.timeout_ms),
+                    step.action,
+                    shown(own)
+                ),
+                "make the timeout longer, or the limits in params shorter",
+            )
+            .as_warning(),
+        );
+    }
+}
+
+fn deadline(plan: &Plan, pointer: &str, phase: &Phase, faults: &mut Vec<Fault>) {
+    let needed = longest_ms(&plan.parties, &phase.steps);
+    if phase.finish_by_ms > 0 && phase.finish_by_ms < needed {
+        faults.push(
+            Fault::new(
+                diagnose::SHORT_DEADLINE,
+                format!("{pointer}/finish_by"),
+                format!(
+                    "phase {:?} ends after {}, but the steps of one agent may take {}",
+                    phase.name,
+                    shown(phase.finish_by_ms),
+                    shown(needed)
+                ),
+                "make finish_by longer, or the steps' timeouts shorter",
+            )
+            .as_warning(),
+        );
+    }
+}
+
+/// The longest that one agent may need for its steps, one after the other.
+/// An agent of a party is in every party whose labels are among its own.
+pub(crate) fn longest_ms(
+    parties: &std::collections::BTreeMap<String, Party>,
+    steps: &[Step],
+) -> u64 {
+    parties
+        .values()
+        .map(|agent| {
+            steps
+                .iter()
+                .filter(|step| {
+                    parties
+                        .get(&step.party)
+                        .is_some_and(|party| party.matches(&agent.labels))
+                })
+                .fold(0, |sum: u64, step| sum.saturating_add(step.timeout_ms))
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// A reverse task opens a new connection to Oracle after the listeners are
+/// down, so one of them has to stay (AWS DMS: the target endpoint is
+/// connected when the task starts).
+fn dms_listener(plan: &Plan, faults: &mut Vec<Fault>) {
+    let steps = || {
+        plan.phases.iter().enumerate().flat_map(|(p, phase)| {
+            phase
+                .steps
+                .iter()
+                .enumerate()
+                .map(move |(s, step)| (p, s, step))
+        })
+    };
+    let Some((started, ..)) = steps().find(|(.., step)| step.action == "dms.reverse.start") else {
+        return;
+    };
+    for (phase, index, step) in steps() {
+        let keeps = step
+            .params
+            .get("keep")
+            .and_then(Value::as_array)
+            .is_some_and(|keep| !keep.is_empty());
+        let names = step
+            .params
+            .get("listeners")
+            .and_then(Value::as_array)
+            .is_some_and(|listeners| !listeners.is_empty());
+        if step.action == "oracle.listener.stop" && phase <= started && !keeps && !names {
+            faults.push(Fault::new(
+                diagnose::NO_DMS_LISTENER,
+                format!("/phases/{phase}/steps/{index}/params"),
+                "every listener is stopped, and the reverse task could not connect to Oracle",
+                "name the listener reserved for DMS below keep",
+            ));
+        }
+    }
+}

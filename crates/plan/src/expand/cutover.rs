@@ -1,0 +1,170 @@
+//! `kind: Cutover`: the seed procedure as phases and steps.
+//!
+//! The standard phases are fixed in name and order. Where a step needs what
+//! another agent has just done or given, the standard phase is cut by a
+//! further barrier: `final-changes`, `final-changes.arrived`, and so on. A
+//! part without steps is left out.
+
+mod applications;
+mod forward;
+mod rollback;
+mod source;
+
+use super::plan::policy;
+use crate::diagnose::Fault;
+use crate::model::{FormatVersion, Gate, Kind, OnFailure, Outage, Party, Phase, Plan, Step};
+use crate::source::cutover::Cutover;
+use std::collections::BTreeMap;
+
+/// The standard phases, in order.
+pub const STANDARD_PHASES: &[&str] = &[
+    "preflight",
+    "prepare",
+    "stop-applications",
+    "close-oracle",
+    "final-changes",
+    "verify-rows",
+    "stop-dms",
+    "reverse-task",
+    "prepare-postgres",
+    "monitoring",
+    "open-postgres",
+    "start-applications",
+    "keep-closed",
+];
+
+/// Every host of the Oracle database.
+const ORACLE: &str = "oracle";
+/// The one that speaks to the database.
+const LEAD: &str = "oracle-lead";
+/// The agent of the PostgreSQL side.
+const POSTGRES: &str = "postgres";
+/// The agent that calls AWS.
+const AWS: &str = "aws";
+
+/// The first phase that cannot be taken back.
+const NO_RETURN: &str = "open-postgres";
+
+/// The expanded plan, and what the file asks for in vain.
+pub(crate) fn expand(source: &Cutover) -> (Plan, Vec<Fault>) {
+    let faults = source::check(source);
+    let mut draft = Draft {
+        source,
+        parties: parties(source),
+        phases: Vec::new(),
+    };
+    forward::phases(&mut draft);
+    let rollback = rollback::phases(&draft);
+    let ends_with = draft
+        .phases
+        .iter()
+        .rfind(|phase| phase.standard == "start-applications")
+        .map_or_else(|| NO_RETURN.to_owned(), |phase| phase.name.clone());
+    let plan = Plan {
+        format: FormatVersion::CURRENT,
+        name: source.name.clone(),
+        kind: Kind::Cutover,
+        parties: draft.parties,
+        phases: draft.phases,
+        rollback,
+        outage: Some(Outage {
+            budget_ms: source.outage.budget.ms(),
+            starts_with: "stop-applications".to_owned(),
+            ends_with,
+            rollback_reserve_ms: source.outage.rollback_reserve.ms(),
+        }),
+    };
+    (plan, faults)
+}
+
+fn parties(source: &Cutover) -> BTreeMap<String, Party> {
+    let aws = source.dms.host.as_ref().unwrap_or(&source.postgres.host);
+    let mut parties = BTreeMap::from([
+        (ORACLE.to_owned(), source.oracle.hosts.party(false)),
+        (LEAD.to_owned(), source.oracle.lead.party(false)),
+        (POSTGRES.to_owned(), source.postgres.host.party(false)),
+        (AWS.to_owned(), aws.party(true)),
+    ]);
+    for application in &source.applications {
+        parties
+            .entry(application.name.clone())
+            .or_insert_with(|| application.hosts.party(true));
+        if let Some(canary) = &application.canary {
+            parties
+                .entry(canary_party(&application.name))
+                .or_insert_with(|| canary.party(true));
+        }
+    }
+    parties
+}
+
+fn canary_party(application: &str) -> String {
+    format!("{application}-canary")
+}
+
+/// The plan as far as it is made.
+struct Draft<'a> {
+    source: &'a Cutover,
+    parties: BTreeMap<String, Party>,
+    phases: Vec<Phase>,
+}
+
+impl Draft<'_> {
+    /// Adds a part of a standard phase, if it has steps. `part` is empty for
+    /// the first one.
+    fn add(&mut self, standard: &str, part: &str, seed_steps: &[&str], steps: Vec<Step>) {
+        if steps.is_empty() {
+            return;
+        }
+        let first = !self.phases.iter().any(|phase| phase.standard == standard);
+        // Gates, deadlines and the outage go by the standard name, so the
+        // first part carries it even if an earlier part was left out.
+        let name = if first {
+            standard.to_owned()
+        } else {
+            format!("{standard}.{part}")
+        };
+        let mut phase = super::phase(&name, self.on_failure(standard), &self.parties, steps);
+        standard.clone_into(&mut phase.standard);
+        phase.seed_steps = seed_steps.iter().map(|&step| step.to_owned()).collect();
+        if first {
+            phase.gate = self.gate(standard);
+        }
+        if let Some(start_by) = self.source.start_by {
+            phase.start_by_ms = start_by.ms();
+        }
+        if let Some(deadline) = self.source.deadlines.get(standard) {
+            phase.finish_by_ms = deadline.ms();
+        }
+        phase.point_of_no_return = first && standard == NO_RETURN;
+        self.phases.push(phase);
+    }
+
+    /// Before the point of no return the file decides; after it a failure
+    /// holds, for there is nothing to go back to.
+    fn on_failure(&self, standard: &str) -> OnFailure {
+        let position = |name| STANDARD_PHASES.iter().position(|&known| known == name);
+        if position(standard) >= position(NO_RETURN) {
+            OnFailure::Hold
+        } else {
+            policy(self.source.on_failure)
+        }
+    }
+
+    fn gate(&self, standard: &str) -> Gate {
+        let default = if standard == NO_RETURN {
+            Gate::Approval
+        } else {
+            Gate::None
+        };
+        self.source.gates.get(standard).copied().unwrap_or(default)
+    }
+
+    /// The step of the way forward with that id.
+    fn step(&self, id: &str) -> Option<&Step> {
+        self.phases
+            .iter()
+            .flat_map(|phase| &phase.steps)
+            .find(|step| step.id == id)
+    }
+}

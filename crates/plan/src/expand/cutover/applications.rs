@@ -1,0 +1,166 @@
+//! The applications' steps: stopping them on Oracle, starting them on
+//! PostgreSQL.
+
+use super::super::{health_checks, step};
+use super::{Draft, canary_party};
+use crate::catalogue::{CheckTcp, Cron, PortState, Process, Service};
+use crate::model::Step;
+use crate::source::cutover::Application;
+
+/// Seconds that a unit may take if the file does not say.
+const UNIT_SECS: u64 = 60;
+
+/// From SIGTERM to SIGKILL for processes that no unit owns.
+const PROCESS_SECS: u64 = 30;
+
+/// How long to look whether Oracle's listeners are shut. They were stopped
+/// minutes ago; one look would do but for a slow network.
+const CLOSED_SECS: u64 = 30;
+
+fn service(application: &Application, units: &[String]) -> Service {
+    Service {
+        units: units.to_vec(),
+        timeout_secs: application
+            .unit_timeout
+            .map_or(UNIT_SECS, |given| given.secs()),
+        enablement: application.disable_units,
+    }
+}
+
+/// What must be well before anything is stopped.
+pub(super) fn health(draft: &Draft<'_>) -> Vec<Step> {
+    draft
+        .source
+        .applications
+        .iter()
+        .flat_map(|application| {
+            let name = &application.name;
+            health_checks(&application.health, &format!("{name}-before"), name)
+        })
+        .collect()
+}
+
+/// Timers and cron first, or they start again what is being stopped; then
+/// services; then what no unit owns.
+pub(super) fn stop(draft: &Draft<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let applications = &draft.source.applications;
+    for app in applications.iter().filter(|app| !app.timers.is_empty()) {
+        let id = format!("{}-timers-stop", app.name);
+        steps.push(step(
+            id,
+            &app.name,
+            "service.stop",
+            &service(app, &app.timers),
+        ));
+    }
+    for app in applications.iter().filter(|app| !app.cron.is_empty()) {
+        let files = app.cron.clone();
+        let id = format!("{}-cron-disable", app.name);
+        steps.push(step(id, &app.name, "cron.disable", &Cron { files }));
+    }
+    for app in applications.iter().filter(|app| !app.services.is_empty()) {
+        let id = format!("{}-services-stop", app.name);
+        steps.push(step(
+            id,
+            &app.name,
+            "service.stop",
+            &service(app, &app.services),
+        ));
+    }
+    for app in applications.iter().filter(|app| !app.processes.is_empty()) {
+        let process = Process {
+            processes: app.processes.clone(),
+            timeout_secs: PROCESS_SECS,
+        };
+        let id = format!("{}-processes-stop", app.name);
+        steps.push(step(id, &app.name, "process.stop", &process));
+    }
+    steps
+}
+
+fn starting<'a>(draft: &'a Draft<'_>) -> impl Iterator<Item = &'a Application> {
+    draft.source.applications.iter().filter(|app| app.start)
+}
+
+/// The configuration everywhere, and the canary hosts started and well.
+pub(super) fn switch(draft: &Draft<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for app in starting(draft) {
+        for (index, config) in app.config.iter().enumerate() {
+            let id = format!("{}-config-{}", app.name, index + 1);
+            steps.push(step(id, &app.name, "config.switch", config).kept());
+        }
+    }
+    for app in starting(draft).filter(|app| app.canary.is_some() && !app.services.is_empty()) {
+        let party = canary_party(&app.name);
+        let id = format!("{party}-start");
+        let start = step(id, &party, "service.start", &service(app, &app.services));
+        steps.push(start.kept());
+        steps.extend(health_checks(&app.health, &party, &party));
+    }
+    steps
+}
+
+/// All hosts: services before the timers that use them, cron last. A host
+/// whose services run already finds it so.
+pub(super) fn start(draft: &Draft<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for app in starting(draft).filter(|app| !app.services.is_empty()) {
+        let id = format!("{}-services-start", app.name);
+        let start = step(id, &app.name, "service.start", &service(app, &app.services));
+        steps.push(start.kept());
+    }
+    for app in starting(draft).filter(|app| !app.timers.is_empty()) {
+        let id = format!("{}-timers-start", app.name);
+        let start = step(id, &app.name, "service.start", &service(app, &app.timers));
+        steps.push(start.kept());
+    }
+    for app in starting(draft).filter(|app| !app.cron.is_empty()) {
+        let files = app.cron.clone();
+        let id = format!("{}-cron-restore", app.name);
+        steps.push(step(id, &app.name, "cron.restore", &Cron { files }));
+    }
+    steps
+}
+
+/// Every host is well, and none of them reaches Oracle any more.
+pub(super) fn verify(draft: &Draft<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for app in starting(draft) {
+        let prefix = format!("{}-after", app.name);
+        steps.extend(health_checks(&app.health, &prefix, &app.name));
+    }
+    for app in &draft.source.applications {
+        for (index, address) in draft.source.oracle.closed_addresses.iter().enumerate() {
+            let closed = CheckTcp {
+                address: address.clone(),
+                expect: PortState::Closed,
+                within_secs: CLOSED_SECS,
+            };
+            let id = format!("{}-oracle-closed-{}", app.name, index + 1);
+            steps.push(step(id, &app.name, "check.tcp", &closed));
+        }
+    }
+    steps
+}
+
+/// Whether the phase `start-applications` has anything to do.
+pub(super) fn any_after_open(draft: &Draft<'_>) -> bool {
+    [switch, start, verify]
+        .iter()
+        .any(|part| !part(draft).is_empty())
+}
+
+/// After a rollback: well again on Oracle.
+pub(super) fn health_after_rollback(draft: &Draft<'_>) -> Vec<Step> {
+    draft
+        .source
+        .applications
+        .iter()
+        .flat_map(|application| {
+            let name = &application.name;
+            health_checks(&application.health, &format!("{name}-back"), name)
+        })
+        .collect()
+}

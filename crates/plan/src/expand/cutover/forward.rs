@@ -1,0 +1,529 @@
+//! The way forward, phase by phase, in the order of a DBA who has done it.
+
+use super::super::step;
+use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
+use crate::catalogue as c;
+use crate::duration::Duration;
+use crate::model::Step;
+use crate::source::cutover::Cutover;
+use serde_json::Value;
+
+/// Waiting for markers and for states of DMS tasks. A resumed or started
+/// task needs minutes on a small replication instance.
+const DMS: Duration = Duration::from_secs(300);
+
+/// Comparing rows inside the outage; bulk comparison belongs before it.
+const COMPARE: Duration = Duration::from_secs(300);
+
+/// Collecting statistics before the outage.
+const ANALYZE: Duration = Duration::from_secs(600);
+
+/// Collecting what is missing inside it.
+const ANALYZE_MISSING: Duration = Duration::from_secs(120);
+
+pub(super) fn phases(draft: &mut Draft<'_>) {
+    preflight(draft);
+    prepare(draft);
+    draft.add("stop-applications", "", &["1"], applications::stop(draft));
+    close_oracle(draft);
+    final_changes(draft);
+    verify_rows(draft);
+    let stop = step(
+        "forward-stop",
+        AWS,
+        "dms.task.stop",
+        &forward_task(draft.source),
+    );
+    draft.add("stop-dms", "", &["7"], vec![stop]);
+    if draft.source.dms.reverse.is_some() {
+        reverse_task(draft);
+    }
+    prepare_postgres(draft);
+    monitoring(draft);
+    open_postgres(draft);
+    let switched = applications::switch(draft);
+    draft.add("start-applications", "", &["10", "10.1"], switched);
+    let started = applications::start(draft);
+    draft.add("start-applications", "everywhere", &["10", "10.1"], started);
+    let verified = applications::verify(draft);
+    draft.add("start-applications", "verified", &["10.1"], verified);
+    keep_closed(draft);
+}
+
+fn preflight(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let oracle = c::OracleReady {
+        resource: source.oracle.resource.clone(),
+        marker_table: source.oracle.marker_table.clone(),
+        canary_table: canary(source, &source.oracle.canary_table),
+        dms_listener: source.oracle.dms_listener.clone(),
+        spare: spare(source),
+        oldest_transaction_secs: source
+            .oracle
+            .oldest_transaction
+            .map_or(c::defaults::transaction_secs(), Duration::secs),
+    };
+    let postgres = c::PostgresReady {
+        resource: source.postgres.resource.clone(),
+        marker_table: source.postgres.marker_table.clone(),
+        canary_table: canary(source, &source.postgres.canary_table),
+        control_schema: control_schema(source),
+        schemas: source.postgres.schemas.clone(),
+    };
+    let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
+    let mut steps = vec![
+        step("oracle-ready", LEAD, "oracle.ready", &oracle),
+        step("postgres-ready", POSTGRES, "postgres.ready", &postgres),
+        step(
+            "forward-ready",
+            AWS,
+            "dms.task.ready",
+            &forward_task(source),
+        ),
+        step(
+            "forward-connections",
+            AWS,
+            "dms.connection.test",
+            &connections(source, &endpoints),
+        ),
+    ];
+    steps.extend(applications::health(draft));
+    draft.add("preflight", "", &[], steps);
+}
+
+/// Everything that can be done before anyone has to stop working.
+fn prepare(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    // A rollback leaves the roles closed: nobody may write to PostgreSQL
+    // while applications write to Oracle.
+    let mut steps = vec![
+        step(
+            "postgres-roles-close",
+            POSTGRES,
+            "postgres.roles.close",
+            &roles(source),
+        )
+        .kept(),
+    ];
+    if source.postgres.jobs {
+        steps.push(step(
+            "postgres-jobs-disable",
+            POSTGRES,
+            "postgres.jobs.disable",
+            &postgres_jobs(source),
+        ));
+    }
+    let analyze = analyze(source, false);
+    let limit = source.postgres.analyze_timeout.unwrap_or(ANALYZE).ms();
+    steps.push(step("statistics", POSTGRES, "postgres.analyze", &analyze).within_ms(limit));
+    let mut seed_steps: &[&str] = &[];
+    if let Some(reverse) = &source.dms.reverse {
+        seed_steps = &["8", "8.2"];
+        let endpoints = [&reverse.source_endpoint, &reverse.target_endpoint];
+        steps.push(step(
+            "reverse-connections",
+            AWS,
+            "dms.connection.test",
+            &connections(source, &endpoints),
+        ));
+        let create = c::DmsReverseCreate {
+            resource: source.dms.resource.clone(),
+            identifier: reverse.identifier.clone(),
+            instance: source.dms.instance.clone(),
+            source_endpoint: reverse.source_endpoint.clone(),
+            target_endpoint: reverse.target_endpoint.clone(),
+            table_mappings: reverse.table_mappings.clone(),
+            settings: reverse.settings.clone().unwrap_or(Value::Null),
+            timeout_secs: dms_secs(source),
+        };
+        steps.push(step("reverse-create", AWS, "dms.reverse.create", &create));
+    }
+    draft.add("prepare", "", seed_steps, steps);
+}
+
+/// First the doors, then whoever is still inside; or pools come back as fast
+/// as they are killed.
+fn close_oracle(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let oracle = &source.oracle;
+    let resource = || oracle.resource.clone();
+    let mut seed_steps = vec!["3"];
+    let listener = c::OracleListener {
+        resource: resource(),
+        listeners: Vec::new(),
+        keep: oracle.dms_listener.iter().cloned().collect(),
+    };
+    let accounts = c::OracleAccounts {
+        resource: resource(),
+        accounts: oracle.accounts.clone(),
+    };
+    let mut doors = vec![
+        step(
+            "oracle-listeners-stop",
+            ORACLE,
+            "oracle.listener.stop",
+            &listener,
+        ),
+        step(
+            "oracle-accounts-lock",
+            LEAD,
+            "oracle.accounts.lock",
+            &accounts,
+        ),
+    ];
+    if oracle.restrict_logins {
+        let logins = c::OracleLogins {
+            resource: resource(),
+        };
+        doors.push(step(
+            "oracle-logins-restrict",
+            LEAD,
+            "oracle.logins.restrict",
+            &logins,
+        ));
+    }
+    if oracle.queue_monitor {
+        seed_steps.push("5");
+        let monitor = c::OracleQueueMonitor {
+            resource: resource(),
+            scope: c::Scope::Memory,
+        };
+        doors.push(step(
+            "oracle-queue-monitor-disable",
+            LEAD,
+            "oracle.queue_monitor.disable",
+            &monitor,
+        ));
+    }
+    if oracle.jobs.disable {
+        seed_steps.insert(1, "4");
+        let jobs = c::OracleJobs {
+            resource: resource(),
+            wait_secs: oracle
+                .jobs
+                .wait
+                .map_or(c::defaults::jobs_secs(), Duration::secs),
+            stop_running: oracle.jobs.stop_running,
+            scope: c::Scope::Memory,
+        };
+        doors.push(step(
+            "oracle-jobs-disable",
+            LEAD,
+            "oracle.jobs.disable",
+            &jobs,
+        ));
+    }
+    draft.add("close-oracle", "", &seed_steps, doors);
+
+    let sessions = c::OracleSessions {
+        resource: resource(),
+        spare: spare(source),
+        stable_secs: stable_secs(source),
+        timeout_secs: oracle
+            .sessions
+            .timeout
+            .map_or(c::defaults::sessions_secs(), Duration::secs),
+    };
+    let until = if applications::any_after_open(draft) {
+        "start-applications"
+    } else {
+        "keep-closed"
+    };
+    let watch = step("fence", LEAD, "oracle.fence.watch", &fence(source))
+        .as_proof()
+        .watching_until(until);
+    let kill = step(
+        "oracle-sessions-kill",
+        LEAD,
+        "oracle.sessions.kill",
+        &sessions,
+    )
+    .as_proof();
+    draft.add("close-oracle", "sessions", &["1", "2"], vec![kill, watch]);
+}
+
+/// The proof of the drain: marker, arrival, nothing pending; and once more
+/// with the fence verified again.
+fn final_changes(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let finalize = c::OracleFinalize {
+        resource: source.oracle.resource.clone(),
+        marker_table: source.oracle.marker_table.clone(),
+        tasks: vec![source.dms.task.clone()],
+        fence: fence(source),
+        schemas: source.oracle.schemas.clone(),
+    };
+    let arrive = |id: &str, by: &str| {
+        let marker = c::PostgresMarker {
+            resource: source.postgres.resource.clone(),
+            marker_table: source.postgres.marker_table.clone(),
+            tasks: vec![source.dms.task.clone()],
+            nonce: format!("${{{by}.nonce}}"),
+            scn: format!("${{{by}.scn}}"),
+            control_schema: control_schema(source),
+            apply_exceptions: "${postgres-ready.apply_exceptions}".into(),
+            timeout_secs: dms_secs(source),
+        };
+        step(id, POSTGRES, "postgres.marker.await", &marker).as_proof()
+    };
+    let seed = &["6"];
+    let first = step("finalize", LEAD, "oracle.finalize", &finalize).as_proof();
+    draft.add("final-changes", "", seed, vec![first]);
+    let arrived = arrive("marker-await", "finalize");
+    draft.add("final-changes", "arrived", seed, vec![arrived]);
+    let mut verified = vec![
+        step(
+            "forward-drain",
+            AWS,
+            "dms.task.drain",
+            &forward_task(source),
+        )
+        .as_proof(),
+    ];
+    if source.dms.second_marker {
+        verified.push(step("finalize-again", LEAD, "oracle.finalize", &finalize).as_proof());
+    }
+    draft.add("final-changes", "verified", seed, verified);
+    if source.dms.second_marker {
+        let confirmed = arrive("marker-await-again", "finalize-again");
+        draft.add("final-changes", "confirmed", seed, vec![confirmed]);
+    }
+}
+
+/// The step whose SCN is the last word of Oracle.
+fn last_finalize(source: &Cutover) -> &'static str {
+    if source.dms.second_marker {
+        "finalize-again"
+    } else {
+        "finalize"
+    }
+}
+
+fn verify_rows(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let limit = source.compare.timeout.unwrap_or(COMPARE).ms();
+    let oracle = c::OracleRows {
+        resource: source.oracle.resource.clone(),
+        scn: format!("${{{}.scn}}", last_finalize(source)),
+        tables: source.compare.tables.clone(),
+    };
+    let postgres = c::PostgresRows {
+        resource: source.postgres.resource.clone(),
+        tables: source.compare.tables.clone(),
+        expected: "${oracle-rows.tables}".into(),
+        schemas: source.postgres.schemas.clone(),
+    };
+    let counted = step("oracle-rows", LEAD, "oracle.rows.digest", &oracle).as_proof();
+    let compared = step("postgres-rows", POSTGRES, "postgres.rows.verify", &postgres).as_proof();
+    draft.add("verify-rows", "", &["6"], vec![counted.within_ms(limit)]);
+    draft.add(
+        "verify-rows",
+        "compared",
+        &["6"],
+        vec![compared.within_ms(limit)],
+    );
+}
+
+/// Oracle's triggers off before the first replayed row can fire one; then
+/// the way back is proved by a row that has gone it.
+fn reverse_task(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let triggers = c::OracleTriggers {
+        resource: source.oracle.resource.clone(),
+        schemas: source.oracle.schemas.clone(),
+    };
+    let off = step(
+        "oracle-triggers-disable",
+        LEAD,
+        "oracle.triggers.disable",
+        &triggers,
+    );
+    draft.add("reverse-task", "", &["8", "8.1"], vec![off]);
+    let start = c::DmsReverseStart {
+        resource: source.dms.resource.clone(),
+        task: "${reverse-create.task}".to_owned(),
+        postgres: source.postgres.resource.clone(),
+        timeout_secs: dms_secs(source),
+    };
+    let started = step("reverse-start", AWS, "dms.reverse.start", &start);
+    draft.add("reverse-task", "started", &["8", "8.3"], vec![started]);
+    let write = c::PostgresCanary {
+        resource: source.postgres.resource.clone(),
+        canary_table: source.postgres.canary_table.clone().unwrap_or_default(),
+    };
+    let written = step("canary-write", POSTGRES, "postgres.canary.write", &write);
+    draft.add("reverse-task", "canary", &["8", "8.3"], vec![written]);
+    let returned = c::OracleCanary {
+        resource: source.oracle.resource.clone(),
+        canary_table: source.oracle.canary_table.clone().unwrap_or_default(),
+        nonce: "${canary-write.nonce}".to_owned(),
+        timeout_secs: dms_secs(source),
+    };
+    let back = step("canary-await", LEAD, "oracle.canary.await", &returned).as_proof();
+    draft.add("reverse-task", "returned", &["8", "8.3"], vec![back]);
+}
+
+fn prepare_postgres(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let triggers = c::PostgresTriggers {
+        resource: source.postgres.resource.clone(),
+        schemas: source.postgres.schemas.clone(),
+        set: source.postgres.triggers.set,
+        baseline: source.postgres.triggers.baseline.clone(),
+    };
+    let mut steps = vec![step(
+        "postgres-triggers-enable",
+        POSTGRES,
+        "postgres.triggers.enable",
+        &triggers,
+    )];
+    if !source.postgres.sequences.is_empty() {
+        let sequences = c::PostgresSequences {
+            resource: source.postgres.resource.clone(),
+            sequences: source.postgres.sequences.clone(),
+            oracle: format!("${{{}.sequences}}", last_finalize(source)).into(),
+            margin: source
+                .postgres
+                .sequence_margin
+                .unwrap_or(c::defaults::sequence_margin()),
+        };
+        steps.push(step(
+            "sequences",
+            POSTGRES,
+            "postgres.sequences.align",
+            &sequences,
+        ));
+    }
+    let missing = step(
+        "missing-statistics",
+        POSTGRES,
+        "postgres.analyze",
+        &analyze(source, true),
+    );
+    steps.push(missing.within_ms(ANALYZE_MISSING.ms()));
+    draft.add("prepare-postgres", "", &["9"], steps);
+}
+
+fn monitoring(draft: &mut Draft<'_>) {
+    let alarms = c::CloudwatchAlarms {
+        resource: draft.source.dms.resource.clone(),
+        alarms: draft.source.alarms.clone(),
+    };
+    let steps: Vec<Step> = (!alarms.alarms.is_empty())
+        .then(|| step("alarms", AWS, "cloudwatch.alarms.put", &alarms))
+        .into_iter()
+        .collect();
+    draft.add("monitoring", "", &["10", "10.2"], steps);
+}
+
+fn open_postgres(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let open = step(
+        "postgres-roles-open",
+        POSTGRES,
+        "postgres.roles.open",
+        &roles(source),
+    );
+    let mut steps = vec![open.kept()];
+    if source.postgres.jobs {
+        steps.push(step(
+            "postgres-jobs-restore",
+            POSTGRES,
+            "postgres.jobs.restore",
+            &postgres_jobs(source),
+        ));
+    }
+    draft.add("open-postgres", "", &["10"], steps);
+}
+
+fn keep_closed(draft: &mut Draft<'_>) {
+    let oracle = &draft.source.oracle;
+    let keep = c::OracleKeepClosed {
+        resource: oracle.resource.clone(),
+        keep: oracle.dms_listener.iter().cloned().collect(),
+        jobs: oracle.jobs.disable,
+    };
+    let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
+    draft.add("keep-closed", "", &[], vec![step]);
+}
+
+fn canary(source: &Cutover, table: &Option<String>) -> Option<String> {
+    source.dms.reverse.as_ref().and(table.clone())
+}
+
+fn control_schema(source: &Cutover) -> String {
+    source
+        .postgres
+        .control_schema
+        .clone()
+        .unwrap_or_else(c::defaults::control_schema)
+}
+
+fn spare(source: &Cutover) -> c::Spare {
+    c::Spare {
+        users: source.oracle.dms_users.clone(),
+        machines: source.oracle.dms_machines.clone(),
+    }
+}
+
+fn stable_secs(source: &Cutover) -> u64 {
+    source
+        .oracle
+        .sessions
+        .stable
+        .map_or(c::defaults::stable_secs(), Duration::secs)
+}
+
+fn fence(source: &Cutover) -> c::OracleFence {
+    c::OracleFence {
+        resource: source.oracle.resource.clone(),
+        spare: spare(source),
+        keep: source.oracle.dms_listener.iter().cloned().collect(),
+        accounts: source.oracle.accounts.clone(),
+        jobs_off: source.oracle.jobs.disable,
+        window_secs: stable_secs(source),
+    }
+}
+
+fn dms_secs(source: &Cutover) -> u64 {
+    source.dms.timeout.unwrap_or(DMS).secs()
+}
+
+fn analyze(source: &Cutover, missing_only: bool) -> c::PostgresAnalyze {
+    c::PostgresAnalyze {
+        resource: source.postgres.resource.clone(),
+        schemas: source.postgres.schemas.clone(),
+        missing_only,
+    }
+}
+
+fn postgres_jobs(source: &Cutover) -> c::PostgresJobs {
+    c::PostgresJobs {
+        resource: source.postgres.resource.clone(),
+    }
+}
+
+pub(super) fn roles(source: &Cutover) -> c::PostgresRoles {
+    c::PostgresRoles {
+        resource: source.postgres.resource.clone(),
+        roles: source.postgres.roles.clone(),
+    }
+}
+
+pub(super) fn forward_task(source: &Cutover) -> c::DmsTask {
+    c::DmsTask {
+        resource: source.dms.resource.clone(),
+        task: source.dms.task.clone(),
+        reverse: None,
+        timeout_secs: dms_secs(source),
+    }
+}
+
+pub(super) fn connections(source: &Cutover, endpoints: &[&String]) -> c::DmsConnection {
+    c::DmsConnection {
+        resource: source.dms.resource.clone(),
+        instance: source.dms.instance.clone(),
+        endpoints: endpoints.iter().map(|&arn| arn.clone()).collect(),
+        timeout_secs: dms_secs(source),
+    }
+}

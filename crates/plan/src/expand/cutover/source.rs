@@ -1,0 +1,215 @@
+//! What a Cutover file says that cannot be meant, with pointers into the
+//! file.
+
+use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
+use crate::diagnose::{self, Fault, suggest};
+use crate::document::join;
+use crate::source::cutover::{Application, Cutover};
+use std::collections::BTreeSet;
+
+pub(super) fn check(source: &Cutover) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    reverse(source, &mut faults);
+    table_names(source, &mut faults);
+    phase_names(source, &mut faults);
+    let mut names = BTreeSet::from([ORACLE, LEAD, POSTGRES, AWS].map(str::to_owned));
+    for (index, application) in source.applications.iter().enumerate() {
+        let pointer = format!("/applications/{index}");
+        application_name(application, &pointer, &mut names, &mut faults);
+        application_work(application, &pointer, &mut faults);
+    }
+    faults
+}
+
+fn reverse(source: &Cutover, faults: &mut Vec<Fault>) {
+    if source.dms.reverse.is_none() {
+        return;
+    }
+    if source.oracle.dms_listener.is_none() {
+        faults.push(Fault::new(
+            diagnose::NO_DMS_LISTENER,
+            "/dms/reverse",
+            "the reverse task connects to Oracle when the listeners are down",
+            "reserve a listener for DMS (static registration, restricted to DMS's addresses) and \
+             name it in oracle.dms_listener",
+        ));
+    }
+    for (side, table) in [
+        ("oracle", &source.oracle.canary_table),
+        ("postgres", &source.postgres.canary_table),
+    ] {
+        if table.is_none() {
+            faults.push(Fault::new(
+                diagnose::REVERSE_INCOMPLETE,
+                "/dms/reverse",
+                format!("the way back is proved by a canary, and {side}.canary_table is missing"),
+                format!("create the canary table and name it in {side}.canary_table"),
+            ));
+        }
+    }
+}
+
+fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
+    let mut parts = |pointer: String, name: &str, wanted: usize, form: &str| {
+        let found = name.split('.').filter(|part| !part.is_empty()).count();
+        if found != wanted || name.split('.').count() != wanted {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                pointer,
+                format!("{name:?} is not of the form {form}"),
+                format!("write {form}"),
+            ));
+        }
+    };
+    let oracle = &source.oracle;
+    let postgres = &source.postgres;
+    parts(
+        "/oracle/marker_table".into(),
+        &oracle.marker_table,
+        2,
+        "OWNER.TABLE",
+    );
+    parts(
+        "/postgres/marker_table".into(),
+        &postgres.marker_table,
+        2,
+        "schema.table",
+    );
+    if let Some(table) = &oracle.canary_table {
+        parts("/oracle/canary_table".into(), table, 2, "OWNER.TABLE");
+    }
+    if let Some(table) = &postgres.canary_table {
+        parts("/postgres/canary_table".into(), table, 2, "schema.table");
+    }
+    for (index, table) in source.compare.tables.iter().enumerate() {
+        let pointer = format!("/compare/tables/{index}");
+        parts(format!("{pointer}/oracle"), &table.oracle, 2, "OWNER.TABLE");
+        parts(
+            format!("{pointer}/postgres"),
+            &table.postgres,
+            2,
+            "schema.table",
+        );
+    }
+    for (index, sequence) in postgres.sequences.iter().enumerate() {
+        let pointer = format!("/postgres/sequences/{index}");
+        parts(
+            format!("{pointer}/column"),
+            &sequence.column,
+            3,
+            "schema.table.column",
+        );
+        if let Some(oracle) = &sequence.oracle {
+            parts(format!("{pointer}/oracle"), oracle, 2, "OWNER.SEQUENCE");
+        }
+    }
+    for trigger in postgres.triggers.baseline.keys() {
+        let pointer = join("/postgres/triggers/baseline", trigger);
+        parts(pointer, trigger, 3, "schema.table.trigger");
+    }
+}
+
+fn phase_names(source: &Cutover, faults: &mut Vec<Fault>) {
+    let gates = source.gates.keys().map(|name| ("/gates", name));
+    let deadlines = source.deadlines.keys().map(|name| ("/deadlines", name));
+    for (pointer, name) in gates.chain(deadlines) {
+        if !STANDARD_PHASES.contains(&name.as_str()) {
+            faults.push(
+                Fault::new(
+                    diagnose::UNKNOWN_PHASE,
+                    join(pointer, name),
+                    format!("{name:?} is no standard phase"),
+                    suggest(name, STANDARD_PHASES.iter().copied()),
+                )
+                .at_key(),
+            );
+        }
+    }
+}
+
+fn application_name(
+    application: &Application,
+    pointer: &str,
+    names: &mut BTreeSet<String>,
+    faults: &mut Vec<Fault>,
+) {
+    let name = &application.name;
+    let canary = application.canary.as_ref().map(|_| canary_party(name));
+    for party in std::iter::once(name.clone()).chain(canary) {
+        if !names.insert(party.clone()) {
+            faults.push(Fault::new(
+                diagnose::DUPLICATE_NAME,
+                format!("{pointer}/name"),
+                format!("there is another party named {party:?}"),
+                format!(
+                    "choose another name; {ORACLE}, {LEAD}, {POSTGRES}, {AWS} and NAME-canary are \
+                     taken"
+                ),
+            ));
+        }
+    }
+    if application.hosts.expected == 1 && application.canary.is_some() {
+        faults.push(
+            Fault::new(
+                diagnose::UNUSED_PARTY,
+                format!("{pointer}/canary"),
+                format!("application {name:?} has one host, which is its own canary"),
+                "leave canary out",
+            )
+            .as_warning(),
+        );
+    }
+}
+
+fn application_work(application: &Application, pointer: &str, faults: &mut Vec<Fault>) {
+    let lists = [
+        ("timers", &application.timers, ".timer"),
+        ("services", &application.services, ".service"),
+    ];
+    for (field, units, suffix) in lists {
+        for (index, unit) in units.iter().enumerate() {
+            if !unit.contains('.') && !unit.contains("${") {
+                faults.push(Fault::new(
+                    diagnose::WRONG_VALUE,
+                    format!("{pointer}/{field}/{index}"),
+                    format!("{unit:?} is not the full name of a unit"),
+                    format!("write {unit}{suffix}"),
+                ));
+            }
+        }
+    }
+    for (index, file) in application.cron.iter().enumerate() {
+        absolute(&format!("{pointer}/cron/{index}"), file, faults);
+    }
+    for (index, config) in application.config.iter().enumerate() {
+        absolute(
+            &format!("{pointer}/config/{index}/path"),
+            &config.path,
+            faults,
+        );
+        absolute(&format!("{pointer}/config/{index}/to"), &config.to, faults);
+    }
+    let nothing = application.timers.is_empty()
+        && application.services.is_empty()
+        && application.cron.is_empty()
+        && application.processes.is_empty();
+    if nothing {
+        faults.push(Fault::new(
+            diagnose::NO_STEPS,
+            format!("{pointer}/name"),
+            format!("application {:?} has nothing to stop", application.name),
+            "name its services, timers, cron files or processes",
+        ));
+    }
+}
+
+fn absolute(pointer: &str, path: &str, faults: &mut Vec<Fault>) {
+    if !path.starts_with('/') && !path.starts_with("${") {
+        faults.push(Fault::new(
+            diagnose::WRONG_VALUE,
+            pointer,
+            format!("{path:?} is not an absolute path"),
+            "write the whole path from /",
+        ));
+    }
+}

@@ -1,0 +1,71 @@
+//! `kind: Restart`: look, stop everywhere, start everywhere, look again.
+
+use super::{health_checks, phase, plan::policy, rollback, step};
+use crate::catalogue::Service;
+use crate::diagnose::{self, Fault};
+use crate::model::{FormatVersion, Gate, Kind, Outage, Phase, Plan, Step};
+use crate::source::restart::{Restart, Strategy};
+use std::collections::BTreeMap;
+
+const FLEET: &str = "fleet";
+const CANARY: &str = "canary";
+
+/// Seconds that a unit may take if the file does not say.
+const UNIT_SECS: u64 = 60;
+
+/// The expanded plan, and what the file asks for in vain.
+pub(crate) fn expand(source: &Restart) -> (Plan, Vec<Fault>) {
+    let mut parties = BTreeMap::from([(FLEET.to_owned(), source.hosts.party(true))]);
+    if let Some(canary) = &source.canary {
+        parties.insert(CANARY.to_owned(), canary.party(true));
+    }
+    let service = Service {
+        units: source.units.clone(),
+        timeout_secs: source.unit_timeout.map_or(UNIT_SECS, |given| given.secs()),
+        enablement: false,
+    };
+    let on_failure = policy(source.on_failure);
+    let mut phases: Vec<Phase> = Vec::new();
+    let mut push = |name: &str, steps: Vec<Step>| {
+        if !steps.is_empty() {
+            phases.push(phase(name, on_failure, &parties, steps));
+        }
+    };
+    push("preflight", health_checks(&source.health, "before", FLEET));
+    push("stop", vec![step("stop", FLEET, "service.stop", &service)]);
+    if source.canary.is_some() {
+        let mut steps = vec![step("start-canary", CANARY, "service.start", &service)];
+        steps.extend(health_checks(&source.health, "canary", CANARY));
+        push("start-canary", steps);
+    }
+    let mut steps = vec![step("start", FLEET, "service.start", &service)];
+    steps.extend(health_checks(&source.health, "after", FLEET));
+    push("start", steps);
+    if source.approval
+        && let Some(stop) = phases.iter_mut().find(|phase| phase.name == "stop")
+    {
+        stop.gate = Gate::Approval;
+    }
+    let plan = Plan {
+        format: FormatVersion::CURRENT,
+        name: source.name.clone(),
+        kind: Kind::Restart,
+        rollback: rollback::reversed(&phases, &parties),
+        parties,
+        phases,
+        outage: None::<Outage>,
+    };
+    (plan, faults(source))
+}
+
+fn faults(source: &Restart) -> Vec<Fault> {
+    if source.strategy != Strategy::Rolling {
+        return Vec::new();
+    }
+    vec![Fault::new(
+        diagnose::NOT_IN_THIS_VERSION,
+        "/strategy",
+        "rolling restarts are not in this version",
+        "use all-at-once, or write a plan of kind Plan with a party for each batch",
+    )]
+}

@@ -1,0 +1,97 @@
+//! The JSON Schema of plan files: what editors complete and underline, and
+//! what the loader checks against.
+
+use crate::actions::{ACTIONS, Action};
+use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// The kinds of plan files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Cutover,
+    Restart,
+    Plan,
+}
+
+impl FileKind {
+    pub const ALL: [Self; 3] = [Self::Cutover, Self::Restart, Self::Plan];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cutover => "Cutover",
+            Self::Restart => "Restart",
+            Self::Plan => "Plan",
+        }
+    }
+
+    /// Name of its definition.
+    fn definition(self) -> &'static str {
+        match self {
+            Self::Cutover => "Cutover",
+            Self::Restart => "Restart",
+            Self::Plan => "PlanFile",
+        }
+    }
+
+    pub fn reference(self) -> Value {
+        json!({"$ref": format!("#/$defs/{}", self.definition())})
+    }
+}
+
+/// The schema of all kinds of plan files, JSON Schema draft 2020-12.
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    generator.subschema_for::<Cutover>();
+    generator.subschema_for::<Restart>();
+    generator.subschema_for::<PlanFile>();
+    let conditions: Vec<Value> = ACTIONS
+        .iter()
+        .map(|action| {
+            json!({
+                "if": {"properties": {"action": {"const": action.name}}, "required": ["action"]},
+                "then": {"properties": {"params": action.schema(&mut generator)}},
+            })
+        })
+        .collect();
+    let mut definitions = generator.take_definitions(true);
+    for kind in FileKind::ALL {
+        if let Some(field) = property(&mut definitions, kind.definition(), "kind") {
+            *field = json!({"type": "string", "const": kind.name(), "description": "The kind."});
+        }
+    }
+    if let Some(field) = property(&mut definitions, "StepSource", "action") {
+        let names: Vec<&str> = ACTIONS.iter().map(|action| action.name).collect();
+        *field = json!({
+            "description": "Name of the action.",
+            "type": "string",
+            "examples": names,
+        });
+    }
+    if let Some(step) = definitions.get_mut("StepSource") {
+        step["allOf"] = Value::Array(conditions);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Lockstep plan",
+        "oneOf": FileKind::ALL.map(FileKind::reference),
+        "$defs": definitions,
+    })
+}
+
+fn property<'a>(
+    definitions: &'a mut Map<String, Value>,
+    definition: &str,
+    name: &str,
+) -> Option<&'a mut Value> {
+    definitions
+        .get_mut(definition)?
+        .pointer_mut(&format!("/properties/{name}"))
+}
+
+/// The schema of an action's parameters, a reference into [`schema()`].
+pub(crate) fn parameters(action: &Action) -> Value {
+    let mut generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
+    action.schema(&mut generator).to_value()
+}

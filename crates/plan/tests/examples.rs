@@ -1,0 +1,193 @@
+//! The example plans are what readers start from: they load without a
+//! warning, and what they expand to is written down.
+
+use lockstep_plan::{Mode, OnFailure, Overrides, Plan, STANDARD_PHASES, check};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+fn text(name: &str) -> String {
+    let path = format!("{}/../../deploy/plans/{name}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn load(name: &str, vars: &[(&str, &str)]) -> Plan {
+    let vars: BTreeMap<String, String> = vars
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let checked = check(name, &text(name), &Overrides { vars });
+    assert!(checked.problems.is_empty(), "{}", checked.problems);
+    checked.plan.unwrap()
+}
+
+fn cutover() -> Plan {
+    load("cutover.yaml", &[])
+}
+
+#[test]
+fn the_cutover_expands_to_the_standard_phases() {
+    let plan = cutover();
+    insta::assert_snapshot!("cutover-forward", lockstep_plan::render::forward(&plan));
+    insta::assert_snapshot!("cutover-rollback", lockstep_plan::render::rollback(&plan));
+    let mut standard: Vec<&str> = plan.phases.iter().map(|p| p.standard.as_str()).collect();
+    standard.dedup();
+    assert_eq!(standard, STANDARD_PHASES);
+}
+
+#[test]
+fn every_step_of_the_seed_procedure_is_in_a_phase() {
+    // Step 5 is off in the example, as Oracle recommends.
+    let text = text("cutover.yaml").replace("queue_monitor: false", "queue_monitor: true");
+    let plan = lockstep_plan::load("cutover.yaml", &text, &Overrides::default()).unwrap();
+    let covered: BTreeSet<&str> = plan
+        .phases
+        .iter()
+        .flat_map(|phase| phase.seed_steps.iter().map(String::as_str))
+        .collect();
+    let wanted = BTreeSet::from([
+        "1", "2", "3", "4", "5", "6", "7", "8", "8.1", "8.2", "8.3", "9", "10", "10.1", "10.2",
+    ]);
+    assert_eq!(covered, wanted);
+}
+
+/// Position of the phase that holds a step, on the way forward or back.
+fn phase_of(plan: &Plan, id: &str) -> usize {
+    let both = [&plan.phases, &plan.rollback];
+    both.into_iter()
+        .find_map(|way| {
+            way.iter()
+                .position(|phase| phase.steps.iter().any(|step| step.id == id))
+        })
+        .unwrap_or_else(|| panic!("no step {id}"))
+}
+
+#[test]
+fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
+    let plan = cutover();
+    let before = |first: &str, second: &str| {
+        assert!(
+            phase_of(&plan, first) < phase_of(&plan, second),
+            "{first} before {second}"
+        );
+    };
+    for door in [
+        "oracle-listeners-stop",
+        "oracle-accounts-lock",
+        "oracle-jobs-disable",
+    ] {
+        before(door, "oracle-sessions-kill");
+    }
+    before("fence", "finalize");
+    before("finalize", "marker-await");
+    before("marker-await", "forward-drain");
+    before("postgres-rows", "forward-stop");
+    before("oracle-triggers-disable", "reverse-start");
+    before("canary-write", "canary-await");
+    before("canary-await", "postgres-roles-open");
+    before("postgres-roles-open", "shop-orders-canary-start");
+    before("shop-orders-canary-start", "shop-orders-services-start");
+    before("back-roles-closed", "undo-oracle-accounts-lock");
+    before("undo-reverse-start", "undo-reverse-create");
+    before("undo-reverse-start", "back-forward-resume");
+    before("undo-oracle-accounts-lock", "undo-oracle-listeners-stop");
+    before("undo-oracle-listeners-stop", "undo-oracle-jobs-disable");
+    before("undo-oracle-listeners-stop", "back-forward-connections");
+    before("back-forward-resume", "undo-shop-orders-services-stop");
+}
+
+#[test]
+fn whatever_changes_before_the_point_of_no_return_is_undone() {
+    let plan = cutover();
+    let undone: BTreeSet<&str> = plan
+        .rollback
+        .iter()
+        .flat_map(|phase| &phase.steps)
+        .filter_map(|step| match &step.mode {
+            Mode::Undo { of } => Some(of.as_str()),
+            Mode::Execute => None,
+        })
+        .collect();
+    let changing: BTreeSet<&str> = plan
+        .phases
+        .iter()
+        .take_while(|phase| !phase.point_of_no_return)
+        .flat_map(|phase| &phase.steps)
+        .filter(|step| step.undoable)
+        .map(|step| step.id.as_str())
+        .collect();
+    assert_eq!(undone, changing);
+}
+
+#[test]
+fn a_failure_rolls_back_before_the_point_of_no_return_and_holds_after_it() {
+    let plan = cutover();
+    let mut passed = false;
+    for phase in &plan.phases {
+        passed |= phase.point_of_no_return;
+        let wanted = if passed {
+            OnFailure::Hold
+        } else {
+            OnFailure::Rollback
+        };
+        assert_eq!(phase.on_failure, wanted, "{}", phase.name);
+    }
+    assert_eq!(plan.point_of_no_return().unwrap().name, "open-postgres");
+}
+
+#[test]
+fn a_failure_of_dms_never_keeps_oracle_closed() {
+    for phase in cutover().rollback {
+        if phase.steps.iter().any(|step| step.party == "aws") {
+            assert_eq!(phase.on_failure, OnFailure::Continue, "{}", phase.name);
+        }
+    }
+}
+
+#[test]
+fn the_written_out_plan_and_the_restart_expand() {
+    let plan = load("plan.yaml", &[("release", "2026-11")]);
+    insta::assert_snapshot!("plan-forward", lockstep_plan::render::forward(&plan));
+    insta::assert_snapshot!("plan-rollback", lockstep_plan::render::rollback(&plan));
+    let restart = load("restart.yaml", &[]);
+    insta::assert_snapshot!("restart-forward", lockstep_plan::render::forward(&restart));
+}
+
+#[test]
+fn the_digest_names_what_is_run() {
+    let plan = cutover();
+    let read = Plan::from_json(&plan.to_json()).unwrap();
+    assert_eq!(read, plan);
+    assert_eq!(read.digest(), plan.digest());
+    let mut other = plan.clone();
+    other.phases[3].finish_by_ms += 1;
+    assert_ne!(other.digest(), plan.digest());
+    let newer = plan.to_json().replace("\"format\":1", "\"format\":2");
+    let refused = Plan::from_json(&newer).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("plan format 2 is not known here"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn without_options_the_phases_stay_with_fewer_steps() {
+    let text = text("cutover.yaml");
+    let start = text.find("  # Step 8, optional").unwrap();
+    let end = text.find("# Counted on both sides").unwrap();
+    let plain = format!("{}{}", &text[..start], &text[end..])
+        .replace("    disable: true\n", "    disable: false\n")
+        .replace("  task: ", "  second_marker: false\n  task: ");
+    let plan = lockstep_plan::load("cutover.yaml", &plain, &Overrides::default()).unwrap();
+    let names: Vec<&str> = plan
+        .phases
+        .iter()
+        .map(|phase| phase.name.as_str())
+        .collect();
+    assert!(!names.iter().any(|name| name.starts_with("reverse-task")));
+    assert!(plan.step("finalize-again").is_none());
+    assert!(plan.step("oracle-jobs-disable").is_none());
+    assert_eq!(
+        plan.step("oracle-rows").unwrap().params["scn"],
+        "${finalize.scn}"
+    );
+}
