@@ -6,5 +6,8 @@
 
 pub mod api;
 pub mod bequeath;
+pub mod config;
+pub mod control;
+pub mod listener;
 pub mod tns;
 pub mod wire;
