@@ -60,6 +60,14 @@ pub enum Object {
     Timestamp(Timestamp),
 }
 
+// SAFETY: what is not an atomic or behind a lock is never changed. The locks
+// guard pointers to the client's buffers too; those are followed only inside a
+// call made with the statement's handle, and OCI leaves it to the client that
+// no two threads use them at once.
+unsafe impl Send for Object {}
+// SAFETY: as for Send.
+unsafe impl Sync for Object {}
+
 /// The last error, and the failed rows of the last batch.
 #[derive(Default)]
 pub struct ErrorRecord {
