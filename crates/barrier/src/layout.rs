@@ -59,6 +59,10 @@ pub enum OnFailure {
     /// The run rolls back by itself, unless a task is `unknown` or the point
     /// of no return is passed: then it holds.
     Rollback,
+    /// In a rollback only: the next phase is begun all the same, and the run
+    /// holds at its end with the failure named. A DMS failure must not keep
+    /// applications from Oracle.
+    Continue,
 }
 
 /// A phase.

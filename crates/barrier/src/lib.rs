@@ -1,7 +1,7 @@
 //! The barrier protocol, pure.
 //!
 //! Two state machines, [`coordinator`] (one per run) and [`participant`] (one
-//! per agent). Each takes `(now, Event)` and returns [`Effect`]s in the order
+//! per agent). Each takes `(now, Event)` and returns effects in the order
 //! in which the driver must carry them out: a `Persist` stands before every
 //! `Send` that relies on it, so a driver that goes through the list in order
 //! can't promise what it has not stored. There is no clock, no randomness, no
@@ -14,6 +14,9 @@
 //!
 //! The rules are cited by their numbers, R1 to R23: `docs/protocol.md`.
 
+pub mod coordinator;
 pub mod ids;
 pub mod layout;
 pub mod message;
+pub mod participant;
+pub mod record;

@@ -1,0 +1,132 @@
+//! What a failure leads to, and the write outage's budget.
+
+use super::state::PhaseStatus;
+use super::{Effect, Run};
+use crate::ids::{AgentName, Millis, PhaseRef, Track};
+use crate::layout::{OnFailure, Outage};
+use crate::record::{Failure, Record, RollbackCause};
+
+impl Run {
+    /// Fails a phase. Whoever has promised is told that nothing will come.
+    pub(super) fn fail(
+        &mut self,
+        phase: PhaseRef,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(state) = self.state.phase(phase) else {
+            return false;
+        };
+        let attempt = state.attempt;
+        let only_promised = state.status == PhaseStatus::Preparing;
+        self.live.attesting = None;
+        self.live.disarming_since = None;
+        self.persist(
+            Record::Failed {
+                phase,
+                attempt,
+                failure,
+                leads_to: self.leads_to(phase),
+            },
+            effects,
+        );
+        if only_promised {
+            self.send_revoke(phase, effects);
+        }
+        true
+    }
+
+    /// The plan's policy, where it may be followed: not behind the point of
+    /// no return, not while a task is `unknown` or `drifted`, not inside a
+    /// rollback.
+    fn leads_to(&self, phase: PhaseRef) -> OnFailure {
+        let policy = self
+            .state
+            .spec(phase)
+            .map_or(OnFailure::Hold, |spec| spec.on_failure);
+        if phase.track == Track::Forward && self.may_roll_back_by_itself() {
+            policy
+        } else {
+            OnFailure::Hold
+        }
+    }
+
+    fn may_roll_back_by_itself(&self) -> bool {
+        self.state.rollback.is_none()
+            && self.state.abort.is_none()
+            && !self.state.past_no_return()
+            && !self.state.begin.layout.rollback.is_empty()
+            && !self.state.tasks.values().any(super::TaskState::is_unclear)
+    }
+
+    /// A failed phase holds for the operator, or rolls back by policy.
+    pub(super) fn after_failure(
+        &mut self,
+        phase: PhaseRef,
+        leads_to: OnFailure,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if leads_to == OnFailure::Rollback && self.may_roll_back_by_itself() {
+            let cause = RollbackCause::Policy { phase };
+            self.persist(Record::RollbackDecided { cause }, effects);
+            return true;
+        }
+        false
+    }
+
+    /// Write outage so far; `None` while its clock stands.
+    pub fn outage_elapsed(&self, now: Millis) -> Option<Millis> {
+        self.live
+            .outage_began
+            .map(|began| now.saturating_sub(began))
+            .max(self.state.outage)
+    }
+
+    /// When the budget, less what the rollback needs, is used up; `None` when
+    /// that could decide nothing.
+    pub(super) fn outage_limit(&self) -> Option<Millis> {
+        let Outage {
+            budget,
+            rollback_reserve,
+            ends_with,
+            ..
+        } = self.state.begin.layout.outage.clone()?;
+        let last = self.state.forward.get(ends_with as usize)?;
+        let over = matches!(
+            last.status,
+            PhaseStatus::Completed | PhaseStatus::Skipped { .. }
+        );
+        if over || !self.may_roll_back_by_itself() {
+            return None;
+        }
+        let began = self.live.outage_began?;
+        Some(began.saturating_add(budget.saturating_sub(rollback_reserve)))
+    }
+
+    /// Rolls back before the budget is exceeded, with the rollback's own time
+    /// still inside it.
+    pub(super) fn watch_outage(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+        let Some(limit) = self.outage_limit() else {
+            return false;
+        };
+        if now < limit || self.in_grace(now) {
+            return false;
+        }
+        let elapsed = self.outage_elapsed(now).unwrap_or(0);
+        let cause = RollbackCause::Budget { elapsed };
+        self.persist(Record::RollbackDecided { cause }, effects);
+        true
+    }
+
+    /// An agent came back without its journal (R10): what was released to it
+    /// is `unknown` from here on.
+    pub(super) fn journal_lost(&mut self, agent: &AgentName, effects: &mut Vec<Effect>) {
+        let known = self.state.begin.members.contains_key(agent)
+            && !self.state.journals_lost.contains(agent)
+            && self.state.ended.is_none();
+        if known {
+            let agent = agent.clone();
+            self.persist(Record::JournalLost { agent }, effects);
+        }
+    }
+}

@@ -1,0 +1,601 @@
+//! From records to state. Nothing here decides anything: a record is a fact.
+
+use super::state::{
+    Breach, PhaseState, PhaseStatus, Rollback, State, TaskState, TaskStatus, WatchState, all_steps,
+    undone_by,
+};
+use super::{Entry, StartError};
+use crate::ids::{AgentName, PhaseRef, StepId, Term, Track};
+use crate::message::{Outcome, TaskReport};
+use crate::record::{Begin, Debt, DebtCause, Record, Resolution, lost_with_journal};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why a journal can't be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// It holds no record.
+    #[error("the run's journal is empty")]
+    Empty,
+    /// The first record is not the beginning of a run.
+    #[error("the run's journal doesn't begin with its `began` record")]
+    NotBegun,
+    /// A run begins once.
+    #[error("record {seq} begins the run a second time")]
+    BegunTwice {
+        /// Where.
+        seq: u64,
+    },
+    /// A record is missing or out of place.
+    #[error("record {found} stands where record {expected} belongs")]
+    Gap {
+        /// Which should be there.
+        expected: u64,
+        /// Which is.
+        found: u64,
+    },
+    /// The first record describes a run that can't begin.
+    #[error("the run's first record is not valid")]
+    Invalid(#[source] StartError),
+    /// The term offered is not higher than the journal's: another coordinator
+    /// has led this run since (R9).
+    #[error("term {offered} is not higher than term {journal} in the run's journal")]
+    StaleTerm {
+        /// Number of the term offered.
+        offered: u64,
+        /// Highest in the journal.
+        journal: u64,
+    },
+}
+
+/// Refuses what can't be run.
+pub(super) fn check_begin(begin: &Begin) -> Result<(), StartError> {
+    let layout = &begin.layout;
+    if layout.forward.is_empty() {
+        return Err(StartError::NoPhases);
+    }
+    let mut seen = BTreeSet::new();
+    for (phase, step) in all_steps(layout) {
+        if step.agents.is_empty() {
+            return Err(StartError::NoAgents {
+                step: step.id.clone(),
+            });
+        }
+        if !seen.insert(&step.id) {
+            return Err(StartError::DuplicateStep {
+                step: step.id.clone(),
+            });
+        }
+        if let Some(agent) = step.agents.iter().find(|a| !begin.members.contains_key(*a)) {
+            return Err(StartError::NotAMember {
+                agent: agent.clone(),
+            });
+        }
+        if let Some(of) = undone_by(step) {
+            let found = phase.track == Track::Rollback
+                && layout
+                    .forward
+                    .iter()
+                    .any(|p| p.steps.iter().any(|s| s.id == *of));
+            if !found {
+                return Err(StartError::UndoesNothing {
+                    step: step.id.clone(),
+                    of: of.clone(),
+                });
+            }
+        }
+    }
+    match &layout.outage {
+        Some(outage)
+            if outage.starts_with > outage.ends_with
+                || outage.ends_with as usize >= layout.forward.len() =>
+        {
+            Err(StartError::OutagePhases {
+                starts_with: outage.starts_with,
+                ends_with: outage.ends_with,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl PhaseState {
+    fn new() -> Self {
+        Self {
+            status: PhaseStatus::Pending,
+            attempt: 0,
+            tasks: BTreeMap::new(),
+            rounds: 0,
+            automatic_retries: 0,
+            gate_opened: None,
+            revoked: false,
+            consumed: Vec::new(),
+            ever_released: false,
+        }
+    }
+}
+
+impl State {
+    /// The state after a run's first record.
+    pub(super) fn new(begin: Begin, term: Term) -> Self {
+        let mut tasks = BTreeMap::new();
+        for (phase, step) in all_steps(&begin.layout) {
+            for agent in &step.agents {
+                tasks.insert(
+                    (step.id.clone(), agent.clone()),
+                    TaskState {
+                        phase,
+                        status: TaskStatus::Waiting,
+                        attempt: 0,
+                        touched: false,
+                        suspect: false,
+                        resolved: None,
+                    },
+                );
+            }
+        }
+        Self {
+            forward: begin
+                .layout
+                .forward
+                .iter()
+                .map(|_| PhaseState::new())
+                .collect(),
+            backward: begin
+                .layout
+                .rollback
+                .iter()
+                .map(|_| PhaseState::new())
+                .collect(),
+            begin,
+            term,
+            last: 1,
+            decision: 1,
+            tasks,
+            outputs: BTreeMap::new(),
+            captures: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            breaches: Vec::new(),
+            breach_pending: None,
+            debts: Vec::new(),
+            paused: None,
+            held: Vec::new(),
+            rollback: None,
+            abort: None,
+            journals_lost: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            outage: None,
+            ended: None,
+            closed_by: BTreeSet::new(),
+        }
+    }
+
+    /// Folds a run's journal.
+    ///
+    /// # Errors
+    /// When the entries are not the complete journal of one run.
+    pub fn fold(entries: impl IntoIterator<Item = Entry>) -> Result<Self, FoldError> {
+        let mut entries = entries.into_iter();
+        let first = entries.next().ok_or(FoldError::Empty)?;
+        let (1, Record::Began { begin, term }) = (first.seq, first.record) else {
+            return Err(FoldError::NotBegun);
+        };
+        check_begin(&begin).map_err(FoldError::Invalid)?;
+        let mut state = Self::new(*begin, term);
+        for entry in entries {
+            if entry.seq != state.last + 1 {
+                return Err(FoldError::Gap {
+                    expected: state.last + 1,
+                    found: entry.seq,
+                });
+            }
+            if matches!(entry.record, Record::Began { .. }) {
+                return Err(FoldError::BegunTwice { seq: entry.seq });
+            }
+            state.apply(&entry);
+        }
+        Ok(state)
+    }
+
+    pub(super) fn phase_mut(&mut self, phase: PhaseRef) -> Option<&mut PhaseState> {
+        match phase.track {
+            Track::Forward => &mut self.forward,
+            Track::Rollback => &mut self.backward,
+        }
+        .get_mut(phase.index as usize)
+    }
+
+    /// Takes one record in.
+    pub(super) fn apply(&mut self, entry: &Entry) {
+        self.last = entry.seq;
+        if entry.record.decides() {
+            self.decision = entry.seq;
+        }
+        if let Some(signed) = entry.record.signed() {
+            self.requests.insert(signed.request.clone(), entry.seq);
+        }
+        self.apply_to_run(&entry.record);
+        self.apply_to_phase(&entry.record);
+        self.apply_to_tasks(&entry.record);
+    }
+
+    fn apply_to_run(&mut self, record: &Record) {
+        match record {
+            Record::TermBegan { term } => self.term = *term,
+            Record::Preparing { outage, .. } | Record::Released { outage, .. } => {
+                self.outage = self.outage.max(*outage);
+            }
+            Record::Paused { signed } => self.paused = Some(signed.clone()),
+            Record::Resumed { .. } => {
+                self.paused = None;
+                self.held.clear();
+            }
+            Record::RollbackDecided { cause } => {
+                self.paused = None;
+                self.held.clear();
+                self.breach_pending = None;
+                self.rollback = Some(Rollback {
+                    cause: cause.clone(),
+                    began: false,
+                    needed: false,
+                });
+            }
+            Record::RollbackBegan {} => {
+                let needed = self.anything_changed();
+                if let Some(rollback) = &mut self.rollback {
+                    rollback.began = true;
+                    rollback.needed = needed;
+                }
+            }
+            Record::AbortDecided { signed } => self.abort = Some(signed.clone()),
+            Record::Breached {
+                agent,
+                step,
+                detail,
+            } => self.breached(agent, step, detail),
+            Record::Contradicted { detail, .. } => self.held.push(detail.clone()),
+            Record::Owed { debt } => self.debts.push(debt.clone()),
+            Record::JournalLost { agent } => {
+                self.journals_lost.insert(agent.clone());
+            }
+            Record::Ended { ending } => self.ended = Some(*ending),
+            Record::ClosedBy { agent } => {
+                self.closed_by.insert(agent.clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_phase(&mut self, record: &Record) {
+        let Some(phase) = record.phase().and_then(|at| self.phase_mut(at)) else {
+            return;
+        };
+        match record {
+            Record::Preparing { attempt, tasks, .. } => {
+                phase.status = PhaseStatus::Preparing;
+                phase.attempt = *attempt;
+                phase.tasks = tasks.clone();
+                phase.rounds += 1;
+                phase.revoked = false;
+                phase.consumed.clear();
+            }
+            Record::GateOpened { signed, .. } => phase.gate_opened = Some(signed.clone()),
+            Record::Released { consumed, .. } => {
+                phase.status = PhaseStatus::Released;
+                phase.consumed = consumed.clone();
+                phase.ever_released = true;
+            }
+            Record::Revoked { .. } => phase.revoked = true,
+            Record::Failed {
+                failure, leads_to, ..
+            } => {
+                phase.status = PhaseStatus::Failed {
+                    failure: failure.clone(),
+                    leads_to: *leads_to,
+                };
+                phase.gate_opened = None;
+                self.breach_pending = None;
+            }
+            Record::Completed { .. } => phase.status = PhaseStatus::Completed,
+            Record::Skipped { why, .. } => phase.status = PhaseStatus::Skipped { why: why.clone() },
+            Record::RetryDecided { signed, .. } => {
+                phase.status = PhaseStatus::Pending;
+                phase.rounds = 0;
+                match signed {
+                    None => phase.automatic_retries += 1,
+                    Some(_) => phase.automatic_retries = 0,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_tasks(&mut self, record: &Record) {
+        match record {
+            Record::Released {
+                phase, captures, ..
+            } => self.released(*phase, captures),
+            Record::TaskEnded { agent, report } | Record::Contradicted { agent, report, .. } => {
+                self.task_ended(agent, report);
+            }
+            Record::TaskLost { agent, step } => {
+                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+                    task.status = TaskStatus::Lost;
+                    task.suspect = true;
+                }
+            }
+            Record::RetryDecided { phase, signed } => {
+                self.retry_unsettled(*phase);
+                if signed.is_some() {
+                    self.retry_voided();
+                }
+            }
+            Record::Waived {
+                agent,
+                step,
+                signed,
+            } => self.waived(agent, step, signed),
+            Record::UnknownResolved {
+                agent,
+                step,
+                resolution,
+                ..
+            } => {
+                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+                    task.resolved = Some(*resolution);
+                }
+                if *resolution == Resolution::Done {
+                    self.untouch_undone(step, agent);
+                }
+            }
+            Record::Disarmed { agent, steps } => {
+                for step in steps {
+                    self.watches.remove(&(step.clone(), agent.clone()));
+                }
+            }
+            Record::Owed { debt } => {
+                let open = self
+                    .tasks
+                    .get(&(debt.step.clone(), debt.agent.clone()))
+                    .is_some_and(|task| !task.is_settled());
+                if open {
+                    self.set_status(&debt.step, &debt.agent, TaskStatus::Owed);
+                }
+                self.leave_round(&debt.step, &debt.agent);
+            }
+            Record::JournalLost { agent } => self.journal_lost(agent),
+            _ => {}
+        }
+    }
+
+    fn released(
+        &mut self,
+        phase: PhaseRef,
+        captures: &BTreeMap<AgentName, BTreeMap<StepId, serde_json::Value>>,
+    ) {
+        let Some(state) = self.phase(phase) else {
+            return;
+        };
+        let attempt = state.attempt;
+        for (agent, steps) in state.tasks.clone() {
+            for step in steps {
+                let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+                    continue;
+                };
+                task.status = TaskStatus::Released;
+                task.attempt = attempt;
+                task.resolved = None;
+                // A vote of a later attempt sees the host as this run has
+                // left it; only an untouched host shows what to restore (R6).
+                let seen = captures.get(&agent).and_then(|c| c.get(&step));
+                if let (false, Some(capture)) = (task.touched || task.suspect, seen) {
+                    self.captures
+                        .entry(agent.clone())
+                        .or_default()
+                        .insert(step, capture.clone());
+                }
+            }
+        }
+    }
+
+    fn task_ended(&mut self, agent: &AgentName, report: &TaskReport) {
+        let key = (report.step.clone(), agent.clone());
+        let Some(task) = self.tasks.get_mut(&key) else {
+            return;
+        };
+        task.status = TaskStatus::Ended {
+            report: report.clone(),
+        };
+        task.resolved = None;
+        task.suspect = false;
+        task.touched |= report.outcome.may_have_changed();
+        if let Some(capture) = &report.capture {
+            self.captures
+                .entry(agent.clone())
+                .or_default()
+                .insert(report.step.clone(), capture.clone());
+        }
+        if report.outcome.is_good() {
+            self.outputs
+                .entry(report.step.clone())
+                .or_default()
+                .insert(agent.clone(), (report.attempt, report.outputs.clone()));
+            self.untouch_undone(&report.step, agent);
+            self.debts
+                .retain(|debt| debt.step != report.step || debt.agent != *agent);
+        }
+        if report.outcome == Outcome::Standing {
+            self.watches.insert(
+                key,
+                WatchState {
+                    breaches: Vec::new(),
+                },
+            );
+        }
+    }
+
+    /// An undo that ended well takes the forward task's change back.
+    fn untouch_undone(&mut self, undo: &StepId, agent: &AgentName) {
+        let Some(of) = self
+            .step(undo)
+            .and_then(|(_, spec)| undone_by(spec).cloned())
+        else {
+            return;
+        };
+        if let Some(task) = self.tasks.get_mut(&(of.clone(), agent.clone())) {
+            task.touched = false;
+            task.suspect = false;
+        }
+        self.debts
+            .retain(|debt| debt.step != of || debt.agent != *agent);
+    }
+
+    fn set_status(&mut self, step: &StepId, agent: &AgentName, status: TaskStatus) {
+        if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+            task.status = status;
+        }
+    }
+
+    fn leave_round(&mut self, step: &StepId, agent: &AgentName) {
+        let Some(phase) = self.step(step).map(|(at, _)| at) else {
+            return;
+        };
+        if let Some(phase) = self.phase_mut(phase)
+            && phase.status == PhaseStatus::Preparing
+            && let Some(steps) = phase.tasks.get_mut(agent)
+        {
+            steps.retain(|s| s != step);
+            if steps.is_empty() {
+                phase.tasks.remove(agent);
+            }
+        }
+    }
+
+    fn retry_unsettled(&mut self, phase: PhaseRef) {
+        for task in self.tasks.values_mut().filter(|t| t.phase == phase) {
+            let again = matches!(task.status, TaskStatus::Ended { .. } | TaskStatus::Voided);
+            if again && !task.is_settled() {
+                task.status = TaskStatus::Waiting;
+                task.resolved = None;
+            }
+        }
+    }
+
+    /// What a breach voided is proved anew, and the phases it stood in become
+    /// due again; what else was done in them carries forward (R15).
+    fn retry_voided(&mut self) {
+        let voided: BTreeSet<PhaseRef> = self
+            .tasks
+            .values()
+            .filter(|task| task.status == TaskStatus::Voided)
+            .map(|task| task.phase)
+            .collect();
+        for phase in voided {
+            self.retry_unsettled(phase);
+            if let Some(state) = self.phase_mut(phase) {
+                state.status = PhaseStatus::Pending;
+                state.rounds = 0;
+            }
+        }
+    }
+
+    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &crate::record::Signed) {
+        self.watches.remove(&(step.clone(), agent.clone()));
+        let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+            return;
+        };
+        if task.is_open() {
+            task.status = TaskStatus::Waived;
+            task.suspect = true;
+        }
+        self.debts.push(Debt {
+            agent: agent.clone(),
+            step: step.clone(),
+            cause: DebtCause::Waived {
+                signed: signed.clone(),
+            },
+        });
+    }
+
+    fn journal_lost(&mut self, agent: &AgentName) {
+        let open: Vec<StepId> = self
+            .open_tasks()
+            .filter(|((_, whose), _)| whose == agent)
+            .map(|((step, _), _)| step.clone())
+            .collect();
+        for step in open {
+            let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+                continue;
+            };
+            task.touched = true;
+            task.status = TaskStatus::Ended {
+                report: TaskReport {
+                    run: self.begin.run.clone(),
+                    phase: task.phase,
+                    attempt: task.attempt,
+                    step,
+                    outcome: lost_with_journal(),
+                    outputs: BTreeMap::new(),
+                    capture: None,
+                    took: 0,
+                },
+            };
+        }
+    }
+
+    fn breached(&mut self, agent: &AgentName, step: &StepId, detail: &str) {
+        let after_no_return = self.past_no_return();
+        self.breaches.push(Breach {
+            agent: agent.clone(),
+            step: step.clone(),
+            detail: detail.to_owned(),
+            after_no_return,
+        });
+        if let Some(watch) = self.watches.get_mut(&(step.clone(), agent.clone())) {
+            watch.breaches.push(detail.to_owned());
+        }
+        if self.rollback.is_some() || self.abort.is_some() {
+            return;
+        }
+        if after_no_return {
+            self.held.push(format!(
+                "watch {step} on {agent} saw a breach after the point of no return: {detail}"
+            ));
+            return;
+        }
+        self.breach_pending = Some((agent.clone(), step.clone(), detail.to_owned()));
+        self.void_proofs_since(step);
+    }
+
+    /// What was proved since the watch was set no longer holds (R15).
+    fn void_proofs_since(&mut self, watch: &StepId) {
+        let Some((since, _)) = self.step(watch) else {
+            return;
+        };
+        let proofs: BTreeSet<StepId> = all_steps(&self.begin.layout)
+            .filter(|(phase, step)| {
+                phase.track == Track::Forward
+                    && phase.index >= since.index
+                    && (step.proof || step.id == *watch)
+            })
+            .map(|(_, step)| step.id.clone())
+            .collect();
+        for ((step, _), task) in &mut self.tasks {
+            if proofs.contains(step) && matches!(task.status, TaskStatus::Ended { .. }) {
+                task.status = TaskStatus::Voided;
+                self.outputs.remove(step);
+            }
+        }
+    }
+
+    /// Something forward may have changed a host. A proof that can't be
+    /// undone changes nothing.
+    fn anything_changed(&self) -> bool {
+        self.tasks.iter().any(|((step, _), task)| {
+            task.phase.track == Track::Forward
+                && task.may_have_changed()
+                && self
+                    .step(step)
+                    .is_some_and(|(_, spec)| spec.undoable || !spec.proof)
+        })
+    }
+}

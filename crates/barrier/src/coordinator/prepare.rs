@@ -1,0 +1,375 @@
+//! From a due phase to the moment of its release: rounds of Prepare, votes,
+//! the gate.
+
+use super::state::{PhaseStatus, TaskStatus, undone_by};
+use super::{Effect, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
+use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
+use crate::layout::{Gate, PhaseSpec};
+use crate::message::{Mode, Verdict};
+use crate::record::{Because, Debt, DebtCause, Failure, Record, SkipCause};
+use std::collections::BTreeMap;
+
+/// How long to leave an agent alone that is still busy with an earlier
+/// attempt, before it is asked again.
+pub(super) const BUSY_PAUSE: Millis = 1_000;
+
+impl Run {
+    /// Begins a phase that is due, or settles that it has nothing to do.
+    pub(super) fn begin_phase(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if self.state.paused.is_some() || !self.state.held.is_empty() {
+            return false;
+        }
+        let due = self.due_tasks(phase);
+        if self.owe_for_debtors(phase, &due, effects) {
+            return true;
+        }
+        if !due.is_empty() {
+            self.start_round(now, phase, Because::Due, due, effects);
+            return true;
+        }
+        let carried = self.state.phase(phase).is_some_and(|p| p.ever_released);
+        let record = if carried {
+            Record::Completed { phase }
+        } else {
+            let why = SkipCause::NothingToDo;
+            Record::Skipped { phase, why }
+        };
+        self.persist(record, effects);
+        true
+    }
+
+    /// Tasks of a phase that wait for an attempt, by agent, in the plan's
+    /// order.
+    fn due_tasks(&self, phase: PhaseRef) -> BTreeMap<AgentName, Vec<StepId>> {
+        let mut due: BTreeMap<AgentName, Vec<StepId>> = BTreeMap::new();
+        let steps = self.state.spec(phase).map_or(&[][..], |spec| &spec.steps);
+        for step in steps {
+            for agent in &step.agents {
+                let waiting = self
+                    .state
+                    .tasks
+                    .get(&(step.id.clone(), agent.clone()))
+                    .is_some_and(|task| task.status == TaskStatus::Waiting);
+                if waiting && self.is_needed(phase, step, agent) {
+                    due.entry(agent.clone()).or_default().push(step.id.clone());
+                }
+            }
+        }
+        due
+    }
+
+    /// Undo goes where the forward task may have changed something (R7); what
+    /// a rollback executes, it executes everywhere, if it has anything to do.
+    fn is_needed(
+        &self,
+        phase: PhaseRef,
+        step: &crate::layout::StepSpec,
+        agent: &AgentName,
+    ) -> bool {
+        match undone_by(step) {
+            Some(of) => self
+                .state
+                .tasks
+                .get(&(of.clone(), agent.clone()))
+                .is_some_and(super::TaskState::may_have_changed),
+            None => {
+                phase.track == Track::Forward
+                    || self.state.rollback.as_ref().is_some_and(|r| r.needed)
+            }
+        }
+    }
+
+    /// An agent that owes an earlier part of the rollback gets no later part:
+    /// debts keep the plan's order (R18).
+    fn owe_for_debtors(
+        &mut self,
+        phase: PhaseRef,
+        due: &BTreeMap<AgentName, Vec<StepId>>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if phase.track == Track::Forward {
+            return false;
+        }
+        let debtors: Vec<AgentName> = due
+            .keys()
+            .filter(|agent| self.is_debtor(agent))
+            .cloned()
+            .collect();
+        for agent in &debtors {
+            self.owe(agent, &due[agent], &DebtCause::Unreachable, effects);
+        }
+        !debtors.is_empty()
+    }
+
+    fn is_debtor(&self, agent: &AgentName) -> bool {
+        self.state
+            .debts
+            .iter()
+            .any(|debt| debt.agent == *agent && matches!(debt.cause, DebtCause::Unreachable))
+    }
+
+    /// Records steps as debts of an agent.
+    pub(super) fn owe(
+        &mut self,
+        agent: &AgentName,
+        steps: &[StepId],
+        cause: &DebtCause,
+        effects: &mut Vec<Effect>,
+    ) {
+        for step in steps {
+            let debt = Debt {
+                agent: agent.clone(),
+                step: step.clone(),
+                cause: cause.clone(),
+            };
+            self.persist(Record::Owed { debt }, effects);
+        }
+    }
+
+    /// Begins a prepare round: a new attempt, which voids every earlier vote.
+    pub(super) fn start_round(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        because: Because,
+        tasks: BTreeMap<AgentName, Vec<StepId>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let attempt = self.state.phase(phase).map_or(1, |p| p.attempt + 1);
+        let outage = self.outage_elapsed(now);
+        let agents: Vec<AgentName> = tasks.keys().cloned().collect();
+        self.persist(
+            Record::Preparing {
+                phase,
+                attempt,
+                because,
+                tasks,
+                outage,
+            },
+            effects,
+        );
+        self.live.votes.clear();
+        self.live.sent.clear();
+        self.live.round_began = now;
+        self.live.attesting = None;
+        self.live.disarming_since = None;
+        for agent in agents {
+            self.send_prepare(now, phase, &agent, effects);
+        }
+    }
+
+    /// Votes count in their own term: after a restart a phase that was being
+    /// prepared is prepared again (R9).
+    pub(super) fn prepare_in_new_term(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let past_it = self.state.ended.is_some() || self.is_turning();
+        let Some(phase) = self.state.current().filter(|_| !past_it) else {
+            return;
+        };
+        let Some(state) = self.state.phase(phase) else {
+            return;
+        };
+        if state.status == PhaseStatus::Preparing && !state.tasks.is_empty() {
+            let tasks = state.tasks.clone();
+            self.start_round(now, phase, Because::Term, tasks, effects);
+        }
+    }
+
+    /// A vote came in. It counts in its own term and attempt only.
+    pub(super) fn take_vote(
+        &mut self,
+        now: Millis,
+        from: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        term: Term,
+        verdict: Verdict,
+    ) {
+        let Some(state) = self.state.phase(phase) else {
+            return;
+        };
+        let asked = self.state.current() == Some(phase)
+            && state.status == PhaseStatus::Preparing
+            && state.attempt == attempt
+            && !state.revoked
+            && term == self.state.term
+            && state.tasks.contains_key(&from);
+        let (true, Some(spec)) = (asked, self.state.spec(phase)) else {
+            return;
+        };
+        let sent = self.live.sent.get(&from).copied().unwrap_or(now);
+        let lapses = sent.saturating_add(spec.start_by);
+        self.live.votes.insert(from, Vote { verdict, lapses });
+    }
+
+    /// Looks at a round: it fails, is repeated, waits, or leads to a release.
+    pub(super) fn judge_round(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if let Some((agent, step, detail)) = self.state.breach_pending.clone() {
+            let failure = Failure::Breach {
+                step,
+                agent,
+                detail,
+            };
+            return self.fail(phase, failure, effects);
+        }
+        if let Some(done) = self.judge_votes(now, phase, effects) {
+            return done;
+        }
+        let Some(spec) = self.state.spec(phase) else {
+            return false;
+        };
+        if !self.gate_is_open(phase, spec)
+            || self.state.paused.is_some()
+            || !self.state.held.is_empty()
+        {
+            return false;
+        }
+        if self.margin_is_gone(now, spec) {
+            if self.live.attesting.is_some() || self.live.disarming_since.is_some() {
+                let watches = self.silent_watches(phase);
+                return self.fail(phase, Failure::Unattested { watches }, effects);
+            }
+            return self.repeat_round(now, phase, Because::Margin, effects);
+        }
+        self.clear_watches_and_release(now, phase, effects)
+    }
+
+    /// `None` when every vote is ready.
+    fn judge_votes(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        effects: &mut Vec<Effect>,
+    ) -> Option<bool> {
+        let reasons: BTreeMap<AgentName, Vec<String>> = self
+            .live
+            .votes
+            .iter()
+            .filter_map(|(agent, vote)| match &vote.verdict {
+                Verdict::Refuse { reasons } => Some((agent.clone(), reasons.clone())),
+                _ => None,
+            })
+            .collect();
+        if !reasons.is_empty() {
+            return Some(self.fail(phase, Failure::Refused { reasons }, effects));
+        }
+        let voted = |verdict: &Verdict| self.live.votes.values().any(|v| v.verdict == *verdict);
+        if voted(&Verdict::Lapsed) {
+            return Some(self.repeat_round(now, phase, Because::Lapsed, effects));
+        }
+        if voted(&Verdict::Busy) && now >= self.live.round_began.saturating_add(BUSY_PAUSE) {
+            return Some(self.repeat_round(now, phase, Because::Lapsed, effects));
+        }
+        let missing = self.missing_votes(phase);
+        if missing.is_empty() {
+            // A round that every debtor has left is empty; there is nothing
+            // to release.
+            let empty = self.state.phase(phase).is_none_or(|p| p.tasks.is_empty());
+            if empty {
+                self.persist(Record::Completed { phase }, effects);
+                return Some(true);
+            }
+            return (voted(&Verdict::Busy)).then_some(false);
+        }
+        let limit = self.state.spec(phase).map_or(0, |spec| spec.start_by);
+        if now < self.live.round_began.saturating_add(limit) || self.in_grace(now) {
+            return Some(false);
+        }
+        if phase.track == Track::Rollback && missing.iter().all(|a| self.is_detachable(a)) {
+            for agent in missing {
+                let steps = self.state.phase(phase)?.tasks.get(&agent)?.clone();
+                self.owe(&agent, &steps, &DebtCause::Unreachable, effects);
+            }
+            return Some(true);
+        }
+        Some(self.fail(phase, Failure::Silent { agents: missing }, effects))
+    }
+
+    /// Agents of the round that have not voted.
+    pub(super) fn missing_votes(&self, phase: PhaseRef) -> Vec<AgentName> {
+        let tasks = self.state.phase(phase).map(|p| &p.tasks);
+        tasks
+            .into_iter()
+            .flat_map(|tasks| tasks.keys())
+            .filter(|agent| !self.live.votes.contains_key(*agent))
+            .cloned()
+            .collect()
+    }
+
+    /// Every agent of the round has voted ready.
+    pub(super) fn all_ready(&self, phase: PhaseRef) -> bool {
+        self.missing_votes(phase).is_empty()
+            && self
+                .live
+                .votes
+                .values()
+                .all(|vote| matches!(vote.verdict, Verdict::Ready { .. }))
+    }
+
+    pub(super) fn is_detachable(&self, agent: &AgentName) -> bool {
+        self.state.begin.layout.detachable.contains(agent)
+    }
+
+    pub(super) fn gate_is_open(&self, phase: PhaseRef, spec: &PhaseSpec) -> bool {
+        spec.gate == Gate::None
+            || self
+                .state
+                .phase(phase)
+                .is_some_and(|p| p.gate_opened.is_some())
+    }
+
+    /// When the votes no longer leave room for a release to arrive.
+    pub(super) fn margin_ends(&self, spec: &PhaseSpec) -> Millis {
+        let margin = RELEASE_MARGIN.min(spec.start_by / 5);
+        self.live
+            .votes
+            .values()
+            .map(|vote| vote.lapses.saturating_sub(margin))
+            .min()
+            .unwrap_or(Millis::MAX)
+    }
+
+    fn margin_is_gone(&self, now: Millis, spec: &PhaseSpec) -> bool {
+        now >= self.margin_ends(spec)
+    }
+
+    fn repeat_round(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        because: Because,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(state) = self.state.phase(phase) else {
+            return false;
+        };
+        let (rounds, tasks) = (state.rounds, state.tasks.clone());
+        if rounds >= MAX_ROUNDS {
+            return self.fail(phase, Failure::NoPromise { rounds }, effects);
+        }
+        self.start_round(now, phase, because, tasks, effects);
+        true
+    }
+
+    /// The order for one task, as the plan has it.
+    pub(super) fn task_order(&self, step: &StepId) -> Option<crate::message::TaskOrder> {
+        let (_, spec) = self.state.step(step)?;
+        Some(crate::message::TaskOrder {
+            step: spec.id.clone(),
+            action: spec.action.clone(),
+            mode: spec.mode.clone(),
+            params: spec.params.clone(),
+            timeout: spec.timeout,
+            watch: spec.watch_until.is_some() && spec.mode == Mode::Execute,
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! Orders, and sending again what an agent is owed when it connects.
+
+use super::state::{PhaseStatus, TaskKey};
+use super::{Effect, Run};
+use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
+use crate::message::{Order, Standing};
+use std::collections::BTreeSet;
+
+impl Run {
+    /// What every order about a phase carries. The decision is the run's last
+    /// one: whatever is sent now stands under it (R1).
+    pub(super) fn header(&self, phase: PhaseRef) -> Option<Header> {
+        Some(Header {
+            run: self.state.begin.run.clone(),
+            phase,
+            attempt: self.state.phase(phase)?.attempt,
+            term: self.state.term,
+            decision: self.state.decision,
+            digest: self.state.begin.layout.digest.clone(),
+        })
+    }
+
+    /// An agent's session stands.
+    pub(super) fn connected(
+        &mut self,
+        now: Millis,
+        standing: &Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        let agent = &standing.agent;
+        if !self.state.begin.members.contains_key(agent) {
+            return;
+        }
+        if let Some(reason) = self.is_foreign(standing) {
+            self.live.fenced = Some(reason);
+            return;
+        }
+        self.live.connected.insert(agent.clone());
+        self.take_age(now, standing);
+        self.hear(now, agent);
+        self.send_owed(now, agent, effects);
+    }
+
+    /// A term or a decision that this coordinator never gave: another one
+    /// leads, or led, this run (R11).
+    fn is_foreign(&self, standing: &Standing) -> Option<String> {
+        let (theirs, ours) = (standing.term, self.state.term);
+        let foreign_term = theirs.number > ours.number
+            || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
+        if foreign_term {
+            return Some(format!(
+                "agent {} has obeyed term {} ({:x}), which is not lower than ours, {} ({:x})",
+                standing.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
+            ));
+        }
+        let here = standing.run.as_ref() == Some(&self.state.begin.run);
+        (here && standing.decision > self.state.decision).then(|| {
+            format!(
+                "agent {} has obeyed decision {} of this run, and its journal here ends with {}",
+                standing.agent, standing.decision, self.state.decision
+            )
+        })
+    }
+
+    /// The largest age wins (R13): a release is as old as the oldest one that
+    /// an agent reports.
+    fn take_age(&mut self, now: Millis, standing: &Standing) {
+        let here = standing.run.as_ref() == Some(&self.state.begin.run);
+        let (true, Some(age), Some(phase)) = (here, standing.release_age, self.state.current())
+        else {
+            return;
+        };
+        let released = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Released);
+        if !released {
+            return;
+        }
+        let began = now.saturating_sub(age);
+        self.live.released_at = self.live.released_at.min(began);
+        let outage = self.state.begin.layout.outage.as_ref();
+        let inside =
+            outage.is_some_and(|o| phase.track == Track::Forward && phase.index >= o.starts_with);
+        if let (true, Some(since)) = (inside, self.live.outage_began) {
+            self.live.outage_began = Some(since.min(began));
+        }
+    }
+
+    fn send_owed(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
+        if self.state.ended.is_some() {
+            self.send_close(agent, effects);
+            return;
+        }
+        self.send_open(agent, effects);
+        let disarm: BTreeSet<TaskKey> = self.to_disarm();
+        let Some(phase) = self.state.current() else {
+            return;
+        };
+        let own = disarm.into_iter().filter(|(_, whose)| whose == agent);
+        let steps: Vec<_> = own.map(|(step, _)| step).collect();
+        if let (false, Some(header)) = (steps.is_empty(), self.header(phase)) {
+            self.send(agent, Order::Disarm { header, steps }, effects);
+        }
+        let Some(state) = self.state.phase(phase) else {
+            return;
+        };
+        if state.status != PhaseStatus::Preparing || state.revoked {
+            return;
+        }
+        if state.tasks.contains_key(agent) {
+            // It may have restarted, and a restart voids promises: its vote
+            // counts again when it has repeated it.
+            self.live.votes.remove(agent);
+            self.send_prepare(now, phase, agent, effects);
+        }
+        if let Some(attesting) = &self.live.attesting {
+            let nonce = attesting.nonce;
+            let watches = self.state.watches.keys();
+            let own: Vec<_> = watches.filter(|(_, whose)| whose == agent).collect();
+            for (step, _) in own {
+                self.send_attest(phase, agent, step, nonce, effects);
+            }
+        }
+    }
+
+    /// Releases without outcomes; revoked ones as a Revoke, which the agent
+    /// answers with what it has.
+    fn send_open(&self, agent: &AgentName, effects: &mut Vec<Effect>) {
+        let phases: BTreeSet<PhaseRef> = self
+            .state
+            .open_tasks()
+            .filter(|((_, whose), _)| whose == agent)
+            .map(|(_, task)| task.phase)
+            .collect();
+        for phase in phases {
+            let revoked = self.state.phase(phase).is_some_and(|p| p.revoked);
+            let order = if revoked {
+                self.header(phase).map(|header| Order::Revoke { header })
+            } else {
+                self.release_order(phase, agent)
+            };
+            if let Some(order) = order {
+                self.send(agent, order, effects);
+            }
+        }
+    }
+
+    pub(super) fn send_prepare(
+        &mut self,
+        now: Millis,
+        phase: PhaseRef,
+        agent: &AgentName,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (Some(header), Some(spec), Some(state)) = (
+            self.header(phase),
+            self.state.spec(phase),
+            self.state.phase(phase),
+        ) else {
+            return;
+        };
+        let steps = state.tasks.get(agent).map_or(&[][..], Vec::as_slice);
+        let order = Order::Prepare {
+            header,
+            tasks: steps.iter().filter_map(|s| self.task_order(s)).collect(),
+            start_by: spec.start_by,
+            finish_by: spec.finish_by,
+            provisional: false,
+        };
+        if self.live.connected.contains(agent) {
+            // From before sending, and from the first time: what the agent
+            // counts from can only be later (R12).
+            self.live.sent.entry(agent.clone()).or_insert(now);
+        }
+        self.send(agent, order, effects);
+    }
+
+    /// Revokes the current attempt of a phase at everyone who takes part.
+    pub(super) fn send_revoke(&self, phase: PhaseRef, effects: &mut Vec<Effect>) {
+        let agents = self
+            .state
+            .phase(phase)
+            .into_iter()
+            .flat_map(|p| p.tasks.keys());
+        for agent in agents {
+            if let Some(header) = self.header(phase) {
+                self.send(agent, Order::Revoke { header }, effects);
+            }
+        }
+    }
+
+    pub(super) fn send_close(&self, agent: &AgentName, effects: &mut Vec<Effect>) {
+        if self.state.closed_by.contains(agent) {
+            return;
+        }
+        let order = Order::Close {
+            run: self.state.begin.run.clone(),
+            term: self.state.term,
+            decision: self.state.decision,
+        };
+        self.send(agent, order, effects);
+    }
+}

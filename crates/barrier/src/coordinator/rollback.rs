@@ -1,0 +1,135 @@
+//! Close first (R2): before a run turns round, or ends early, nothing is open
+//! and no watch stands.
+
+use super::state::{PhaseStatus, TaskKey, TaskStatus};
+use super::{Effect, Run};
+use crate::ids::{Millis, PhaseRef, Track};
+use crate::record::{DebtCause, Ending, Record};
+use std::collections::BTreeSet;
+
+impl Run {
+    /// Between the decision to roll back or abort and its taking effect.
+    pub(super) fn close_first(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+        let Some(phase) = self.state.current() else {
+            return self.closed(now, effects);
+        };
+        if self.revoke_current(phase, effects) || self.lose_overdue(now, phase, effects) {
+            return true;
+        }
+        let open: Vec<TaskKey> = self
+            .state
+            .open_tasks()
+            .map(|(key, _)| key.clone())
+            .collect();
+        if open.is_empty() {
+            return self.closed(now, effects);
+        }
+        let passable = self.state.abort.is_none()
+            && open.iter().all(|(step, agent)| {
+                self.is_detachable(agent)
+                    && self.state.tasks[&(step.clone(), agent.clone())].status == TaskStatus::Lost
+            });
+        if passable {
+            for (step, agent) in open {
+                self.owe(&agent, &[step], &DebtCause::Unreachable, effects);
+            }
+        }
+        passable
+    }
+
+    /// Calls back what was promised or released in the current phase.
+    fn revoke_current(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) -> bool {
+        let Some(state) = self.state.phase(phase) else {
+            return false;
+        };
+        let at_large = matches!(
+            state.status,
+            PhaseStatus::Preparing | PhaseStatus::Released | PhaseStatus::Failed { .. }
+        );
+        if state.revoked || !at_large {
+            return false;
+        }
+        let attempt = state.attempt;
+        self.persist(Record::Revoked { phase, attempt }, effects);
+        self.send_revoke(phase, effects);
+        true
+    }
+
+    /// Nothing is open any more.
+    fn closed(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+        if self.state.abort.is_some() {
+            let changed: Vec<TaskKey> = self.state.still_changed().cloned().collect();
+            for (step, agent) in changed {
+                self.owe_once(&(step, agent), &DebtCause::Aborted, effects);
+            }
+            self.end(Ending::Aborted, effects);
+            return true;
+        }
+        let watches: BTreeSet<TaskKey> = self.state.watches.keys().cloned().collect();
+        if watches.is_empty() {
+            self.live.disarming_since = None;
+            self.persist(Record::RollbackBegan {}, effects);
+            return true;
+        }
+        let track = Track::Forward;
+        let index = self.state.current().map_or(0, |phase| phase.index);
+        self.ask_to_disarm(now, PhaseRef { track, index }, &watches, effects);
+        false
+    }
+
+    fn owe_once(&mut self, key: &TaskKey, cause: &DebtCause, effects: &mut Vec<Effect>) {
+        let (step, agent) = key;
+        let known = self
+            .state
+            .debts
+            .iter()
+            .any(|debt| debt.step == *step && debt.agent == *agent);
+        if !known {
+            self.owe(agent, std::slice::from_ref(step), cause, effects);
+        }
+    }
+
+    /// What a rollback phase that is left out leaves undone.
+    pub(super) fn owe_skipped(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) {
+        let undone: Vec<TaskKey> = self
+            .state
+            .tasks_of(phase)
+            .filter(|(_, task)| task.attempt > 0 || task.status != TaskStatus::Waiting)
+            .filter(|(_, task)| !task.is_settled())
+            .map(|(key, _)| key.clone())
+            .collect();
+        let refused: Vec<TaskKey> = self
+            .state
+            .phase(phase)
+            .into_iter()
+            .flat_map(|p| &p.tasks)
+            .flat_map(|(agent, steps)| steps.iter().map(|s| (s.clone(), agent.clone())))
+            .filter(|key| {
+                !self
+                    .state
+                    .tasks
+                    .get(key)
+                    .is_some_and(super::TaskState::is_settled)
+            })
+            .collect();
+        for key in undone.into_iter().chain(refused).collect::<BTreeSet<_>>() {
+            self.owe_once(&key, &DebtCause::Skipped, effects);
+        }
+    }
+
+    /// Every phase of the track is behind the run.
+    pub(super) fn end_of_track(&mut self, effects: &mut Vec<Effect>) {
+        match self.state.track() {
+            Track::Forward => self.end(Ending::Completed, effects),
+            Track::Rollback => self.end(Ending::RolledBack, effects),
+        }
+    }
+
+    fn end(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
+        self.persist(Record::Ended { ending }, effects);
+        let members: Vec<_> = self.state.begin.members.keys().cloned().collect();
+        for agent in members {
+            self.send_close(&agent, effects);
+        }
+    }
+}

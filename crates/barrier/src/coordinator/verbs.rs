@@ -1,0 +1,421 @@
+//! What operators may ask for, and when. A verb that is refused has changed
+//! nothing, and says what to do instead.
+
+use super::state::{PhaseStatus, TaskKey, TaskStatus};
+use super::{Effect, Run, Verb, VerbAction};
+use crate::ids::{AgentName, Digest, Millis, PhaseRef, StepId, Track};
+use crate::layout::Gate;
+use crate::record::{Record, Resolution, RollbackCause, Signed, SkipCause};
+use serde::{Deserialize, Serialize};
+
+/// Why a verb is refused, in a word for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedCode {
+    /// The run has decided something since the operator looked.
+    Stale,
+    /// The run is over.
+    Ended,
+    /// Another coordinator was here.
+    Fenced,
+    /// A rollback or an abort is decided already.
+    Turning,
+    /// It is not this phase's turn, or the phase has no such gate.
+    WrongPhase,
+    /// Another plan.
+    WrongDigest,
+    /// Votes are still missing.
+    NotReady,
+    /// The phase has not failed, the run is not paused: nothing to do.
+    NotNeeded,
+    /// Tasks are open.
+    Open,
+    /// A task is unclear and must be resolved first.
+    Unclear,
+    /// A proof can't be passed over.
+    Proof,
+    /// The point of no return is passed.
+    NoReturn,
+    /// The plan has no rollback.
+    NoRollbackPlan,
+    /// A reason must be given.
+    ReasonMissing,
+    /// No such task, or it doesn't stand so.
+    NoSuchTask,
+}
+
+/// A refused verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}; {remedy}")]
+pub struct Refused {
+    /// Why, in a word.
+    pub code: RefusedCode,
+    /// Why, in a sentence.
+    pub what: String,
+    /// What to do instead.
+    pub remedy: String,
+}
+
+fn refuse<T>(
+    code: RefusedCode,
+    what: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Result<T, Refused> {
+    Err(Refused {
+        code,
+        what: what.into(),
+        remedy: remedy.into(),
+    })
+}
+
+impl Run {
+    /// Checks a verb against the state and records it.
+    pub(super) fn decide_verb(
+        &mut self,
+        _now: Millis,
+        verb: Verb,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        if self.state.requests.contains_key(&verb.request) {
+            return Ok(());
+        }
+        self.check_any_verb(&verb)?;
+        let signed = Signed {
+            by: verb.by,
+            request: verb.request,
+            reason: verb.reason,
+        };
+        match verb.action {
+            VerbAction::Approve { phase, digest } => {
+                self.check_approval(phase, &digest)?;
+                self.persist(Record::GateOpened { phase, signed }, effects);
+            }
+            VerbAction::Resume => {
+                let record = self.resume_record(signed)?;
+                self.persist(record, effects);
+            }
+            VerbAction::Pause => {
+                self.check_not_turning()?;
+                if self.state.paused.is_some() {
+                    return refuse(
+                        RefusedCode::NotNeeded,
+                        "the run is paused",
+                        "resume ends it",
+                    );
+                }
+                self.persist(Record::Paused { signed }, effects);
+            }
+            VerbAction::Retry => {
+                let phase = self.check_retry()?;
+                let signed = Some(signed);
+                self.persist(Record::RetryDecided { phase, signed }, effects);
+            }
+            VerbAction::Skip => {
+                let phase = self.check_skip(&signed)?;
+                if phase.track == Track::Rollback {
+                    self.owe_skipped(phase, effects);
+                }
+                let why = SkipCause::Operator { signed };
+                self.persist(Record::Skipped { phase, why }, effects);
+            }
+            VerbAction::Rollback => {
+                self.check_rollback()?;
+                let cause = RollbackCause::Operator { signed };
+                self.persist(Record::RollbackDecided { cause }, effects);
+            }
+            VerbAction::Abort => self.persist(Record::AbortDecided { signed }, effects),
+            VerbAction::Waive { agent, step } => {
+                self.check_waive(&agent, &step, &signed)?;
+                self.persist(
+                    Record::Waived {
+                        agent,
+                        step,
+                        signed,
+                    },
+                    effects,
+                );
+            }
+            VerbAction::ResolveUnknown {
+                agent,
+                step,
+                resolution,
+            } => {
+                let record = self.resolve_record(agent, step, resolution, signed)?;
+                self.persist(record, effects);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_any_verb(&self, verb: &Verb) -> Result<(), Refused> {
+        if let Some(reason) = &self.live.fenced {
+            return refuse(
+                RefusedCode::Fenced,
+                reason.clone(),
+                "find the other coordinator and stop it, then start this one with --take-over",
+            );
+        }
+        if let Some(ending) = self.state.ended {
+            return refuse(
+                RefusedCode::Ended,
+                format!("the run has ended ({ending:?})"),
+                "start another run",
+            );
+        }
+        if verb.expected.is_some_and(|seen| seen < self.state.decision) {
+            return refuse(
+                RefusedCode::Stale,
+                format!(
+                    "the run has moved on: it is at {} and the request was made at {}",
+                    self.state.decision,
+                    verb.expected.unwrap_or(0)
+                ),
+                "look at the run again and repeat the request if it still fits",
+            );
+        }
+        if self.state.abort.is_some() && !matches!(verb.action, VerbAction::Waive { .. }) {
+            return refuse(
+                RefusedCode::Turning,
+                "the run is being aborted",
+                "wait until nothing is open, or waive what can't be reached",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_not_turning(&self) -> Result<(), Refused> {
+        if self.is_turning() {
+            return refuse(
+                RefusedCode::Turning,
+                "a rollback is decided and waits for open tasks",
+                "wait until nothing is open, or waive what can't be reached",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_approval(&self, phase: PhaseRef, digest: &Digest) -> Result<(), Refused> {
+        self.check_not_turning()?;
+        if *digest != self.state.begin.layout.digest {
+            return refuse(
+                RefusedCode::WrongDigest,
+                format!(
+                    "the approval is for plan {digest}, this run's plan is {}",
+                    self.state.begin.layout.digest
+                ),
+                "read this run's plan and approve its digest",
+            );
+        }
+        let gate = self.state.spec(phase).map(|spec| spec.gate);
+        if self.state.current() != Some(phase) || gate != Some(Gate::Approval) {
+            return refuse(
+                RefusedCode::WrongPhase,
+                format!("phase {phase} does not wait for an approval now"),
+                "see which phase the run is in",
+            );
+        }
+        if self.gate_already_open(phase) {
+            return refuse(
+                RefusedCode::NotNeeded,
+                "the gate is open; one approval serves once",
+                "nothing needs to be done",
+            );
+        }
+        self.check_ready(phase)
+    }
+
+    fn gate_already_open(&self, phase: PhaseRef) -> bool {
+        self.state
+            .phase(phase)
+            .is_some_and(|p| p.gate_opened.is_some())
+    }
+
+    fn check_ready(&self, phase: PhaseRef) -> Result<(), Refused> {
+        let preparing = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Preparing);
+        if preparing && self.all_ready(phase) {
+            return Ok(());
+        }
+        let missing: Vec<String> = self
+            .missing_votes(phase)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        refuse(
+            RefusedCode::NotReady,
+            format!(
+                "phase {phase} is not ready; missing: {}",
+                missing.join(", ")
+            ),
+            "open the gate when every agent has voted ready",
+        )
+    }
+
+    /// `resume` ends the nearest of: a pause, a hold, a hold gate.
+    fn resume_record(&self, signed: Signed) -> Result<Record, Refused> {
+        self.check_not_turning()?;
+        if self.state.paused.is_some() || !self.state.held.is_empty() {
+            return Ok(Record::Resumed { signed });
+        }
+        let at_gate = self.state.current().filter(|phase| {
+            self.state.spec(*phase).map(|spec| spec.gate) == Some(Gate::Hold)
+                && !self.gate_already_open(*phase)
+        });
+        let Some(phase) = at_gate else {
+            return refuse(
+                RefusedCode::NotNeeded,
+                "the run is neither paused nor held",
+                "a failed phase takes retry, skip, rollback or abort",
+            );
+        };
+        self.check_ready(phase)?;
+        Ok(Record::GateOpened { phase, signed })
+    }
+
+    fn failed_phase(&self) -> Result<PhaseRef, Refused> {
+        self.check_not_turning()?;
+        let failed = self.state.current().filter(|phase| {
+            let status = self.state.phase(*phase).map(|p| &p.status);
+            matches!(status, Some(PhaseStatus::Failed { .. }))
+        });
+        let Some(phase) = failed else {
+            return refuse(
+                RefusedCode::NotNeeded,
+                "no phase has failed",
+                "see what the run waits for",
+            );
+        };
+        if let Some(((step, agent), _)) = self.state.open_tasks().next() {
+            return refuse(
+                RefusedCode::Open,
+                format!("{step} on {agent} is still open: nobody knows whether it runs"),
+                format!("wait until {agent} is heard, or waive that task"),
+            );
+        }
+        Ok(phase)
+    }
+
+    fn check_retry(&self) -> Result<PhaseRef, Refused> {
+        let phase = self.failed_phase()?;
+        let unclear = self.state.tasks_of(phase).find(|(_, t)| t.is_unclear());
+        match unclear {
+            Some(((step, agent), _)) => refuse(
+                RefusedCode::Unclear,
+                format!("nobody knows whether {step} on {agent} has taken effect"),
+                "look at the host, then resolve it as done or failed",
+            ),
+            None => Ok(phase),
+        }
+    }
+
+    fn check_skip(&self, signed: &Signed) -> Result<PhaseRef, Refused> {
+        let phase = self.failed_phase()?;
+        require_reason(signed)?;
+        let proof = self.state.tasks_of(phase).find(|((step, _), task)| {
+            !task.is_settled() && self.state.step(step).is_some_and(|(_, spec)| spec.proof)
+        });
+        match proof {
+            Some(((step, agent), _)) => refuse(
+                RefusedCode::Proof,
+                format!("{step} on {agent} is a proof, and proofs can't be skipped"),
+                "retry, roll back or abort",
+            ),
+            None => Ok(phase),
+        }
+    }
+
+    fn check_rollback(&self) -> Result<(), Refused> {
+        if self.state.rollback.is_some() {
+            return refuse(
+                RefusedCode::Turning,
+                "the run is being rolled back",
+                "see what it waits for",
+            );
+        }
+        if self.state.begin.layout.rollback.is_empty() {
+            return refuse(
+                RefusedCode::NoRollbackPlan,
+                "the plan has no rollback",
+                "retry, skip or abort",
+            );
+        }
+        if self.state.past_no_return() && !self.state.no_return_is_tombstoned() {
+            return refuse(
+                RefusedCode::NoReturn,
+                "the point of no return is passed: PostgreSQL may have taken writes",
+                "go forward, or fall back as the operating guide describes",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_waive(
+        &self,
+        agent: &AgentName,
+        step: &StepId,
+        signed: &Signed,
+    ) -> Result<(), Refused> {
+        require_reason(signed)?;
+        let key: TaskKey = (step.clone(), agent.clone());
+        if self.is_turning() && self.state.watches.contains_key(&key) {
+            return Ok(());
+        }
+        let Some(task) = self.state.tasks.get(&key).filter(|task| task.is_open()) else {
+            return refuse(
+                RefusedCode::NoSuchTask,
+                format!("{step} on {agent} is not open"),
+                "only a task that was released and has no outcome can be waived",
+            );
+        };
+        if task.status == TaskStatus::Released && self.live.connected.contains(agent) {
+            return refuse(
+                RefusedCode::Open,
+                format!("{agent} is connected and {step} is not overdue"),
+                "wait for its outcome or its deadline",
+            );
+        }
+        let proof = self.state.step(step).is_some_and(|(_, spec)| spec.proof);
+        if proof && !self.is_turning() && task.phase.track == Track::Forward {
+            return refuse(
+                RefusedCode::Proof,
+                format!("{step} on {agent} is a proof, and proofs can't be passed"),
+                "wait for the agent, roll back or abort",
+            );
+        }
+        Ok(())
+    }
+
+    fn resolve_record(
+        &self,
+        agent: AgentName,
+        step: StepId,
+        resolution: Resolution,
+        signed: Signed,
+    ) -> Result<Record, Refused> {
+        require_reason(&signed)?;
+        let task = self.state.tasks.get(&(step.clone(), agent.clone()));
+        if !task.is_some_and(super::TaskState::is_unclear) {
+            return refuse(
+                RefusedCode::NoSuchTask,
+                format!("{step} on {agent} is neither unknown nor drifted"),
+                "only such a task needs an operator's word",
+            );
+        }
+        Ok(Record::UnknownResolved {
+            agent,
+            step,
+            resolution,
+            signed,
+        })
+    }
+}
+
+fn require_reason(signed: &Signed) -> Result<(), Refused> {
+    match &signed.reason {
+        Some(reason) if !reason.trim().is_empty() => Ok(()),
+        _ => refuse(
+            RefusedCode::ReasonMissing,
+            "a reason is required; it stands in the run's report",
+            "repeat the request with a reason",
+        ),
+    }
+}

@@ -1,0 +1,238 @@
+//! What a run waits for, and until when.
+
+use super::prepare::BUSY_PAUSE;
+use super::state::{PhaseStatus, TaskStatus};
+use super::{ATTESTATION_MAX_AGE, Run};
+use crate::ids::{AgentName, Millis, PhaseRef, StepId};
+use crate::layout::Gate;
+use crate::message::Verdict;
+use serde::Serialize;
+
+/// Who or what a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "for")]
+pub enum Wait {
+    /// A vote.
+    Vote {
+        /// Whose.
+        agent: AgentName,
+        /// Its session stands.
+        connected: bool,
+        /// It is busy with an earlier attempt.
+        busy: bool,
+    },
+    /// An operator's approval.
+    Approval {
+        /// Of which phase.
+        phase: PhaseRef,
+    },
+    /// An operator's `resume`, at a hold gate.
+    HoldGate {
+        /// Of which phase.
+        phase: PhaseRef,
+    },
+    /// The end of a pause.
+    Paused {
+        /// Who paused it.
+        by: String,
+    },
+    /// An operator's decision on what contradicts the run's course.
+    Held {
+        /// What.
+        reasons: Vec<String>,
+    },
+    /// An operator's decision on a failed phase.
+    Decision {
+        /// Which.
+        phase: PhaseRef,
+    },
+    /// A watch to be disarmed.
+    Disarm {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        step: StepId,
+    },
+    /// A watch's attestation.
+    Attestation {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        step: StepId,
+    },
+    /// An outcome.
+    Outcome {
+        /// Whose.
+        agent: AgentName,
+        /// Of which task.
+        step: StepId,
+        /// It is overdue (R5): only its agent or an operator's waive ends
+        /// the wait.
+        lost: bool,
+    },
+    /// An operator with `--take-over`: another coordinator was here (R11).
+    TakeOver {
+        /// How that is known.
+        reason: String,
+    },
+    /// Agents to be told that the run is over.
+    Close {
+        /// Who.
+        agent: AgentName,
+    },
+}
+
+impl Run {
+    /// Who or what the run waits for; empty only when it is closed.
+    pub fn waits_on(&self) -> Vec<Wait> {
+        if let Some(reason) = &self.live.fenced {
+            return vec![Wait::TakeOver {
+                reason: reason.clone(),
+            }];
+        }
+        if self.state.ended.is_some() {
+            return self.waits_to_close();
+        }
+        let mut waits = self.waits_for_outcomes();
+        if self.is_turning() {
+            if waits.is_empty() {
+                waits.extend(self.waits_for_disarming());
+            }
+            return waits;
+        }
+        if !self.state.held.is_empty() {
+            waits.push(Wait::Held {
+                reasons: self.state.held.clone(),
+            });
+        }
+        if let Some(signed) = &self.state.paused {
+            waits.push(Wait::Paused {
+                by: signed.by.clone(),
+            });
+        }
+        let Some(phase) = self.state.current() else {
+            return waits;
+        };
+        match self.state.phase(phase).map(|p| &p.status) {
+            Some(PhaseStatus::Preparing) => waits.extend(self.waits_before_release(phase)),
+            Some(PhaseStatus::Failed { .. }) => waits.push(Wait::Decision { phase }),
+            _ => {}
+        }
+        waits
+    }
+
+    /// Rollback or abort is decided and waits for what is open.
+    pub(super) fn is_turning(&self) -> bool {
+        self.state.abort.is_some() || self.state.rollback.as_ref().is_some_and(|r| !r.began)
+    }
+
+    fn waits_to_close(&self) -> Vec<Wait> {
+        let members = self.state.begin.members.keys();
+        members
+            .filter(|agent| !self.state.closed_by.contains(*agent))
+            .map(|agent| Wait::Close {
+                agent: agent.clone(),
+            })
+            .collect()
+    }
+
+    fn waits_for_outcomes(&self) -> Vec<Wait> {
+        self.state
+            .open_tasks()
+            .map(|((step, agent), task)| Wait::Outcome {
+                agent: agent.clone(),
+                step: step.clone(),
+                lost: task.status == TaskStatus::Lost,
+            })
+            .collect()
+    }
+
+    fn waits_for_disarming(&self) -> Vec<Wait> {
+        self.to_disarm()
+            .into_iter()
+            .map(|(step, agent)| Wait::Disarm { agent, step })
+            .collect()
+    }
+
+    fn waits_before_release(&self, phase: PhaseRef) -> Vec<Wait> {
+        let mut waits = Vec::new();
+        for agent in self
+            .state
+            .phase(phase)
+            .into_iter()
+            .flat_map(|p| p.tasks.keys())
+        {
+            let vote = self.live.votes.get(agent).map(|vote| &vote.verdict);
+            if matches!(vote, None | Some(Verdict::Busy)) {
+                waits.push(Wait::Vote {
+                    agent: agent.clone(),
+                    connected: self.live.connected.contains(agent),
+                    busy: vote.is_some(),
+                });
+            }
+        }
+        let Some(spec) = self.state.spec(phase).filter(|_| waits.is_empty()) else {
+            return waits;
+        };
+        if !self.gate_is_open(phase, spec) {
+            waits.push(match spec.gate {
+                Gate::Hold => Wait::HoldGate { phase },
+                _ => Wait::Approval { phase },
+            });
+            return waits;
+        }
+        waits.extend(self.waits_for_disarming());
+        if let Some(attesting) = &self.live.attesting {
+            for (step, agent) in self.silent_watches(phase) {
+                if !attesting.answered.contains(&(step.clone(), agent.clone())) {
+                    waits.push(Wait::Attestation { agent, step });
+                }
+            }
+        }
+        waits
+    }
+
+    /// When [`Run::handle`] must be given a `Tick` at the latest; `None` when
+    /// only an event can move the run on.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        if self.state.ended.is_some() || self.live.fenced.is_some() {
+            return None;
+        }
+        let phase = self.state.current();
+        let own = phase.and_then(|phase| self.phase_deadline(phase));
+        let next = [own, self.outage_limit()].into_iter().flatten().min()?;
+        // Nothing is judged before the grace after a restart is over (R11).
+        Some(next.max(self.live.grace_until.unwrap_or(0)))
+    }
+
+    fn phase_deadline(&self, phase: PhaseRef) -> Option<Millis> {
+        let state = self.state.phase(phase)?;
+        let overdue = self
+            .state
+            .tasks_of(phase)
+            .any(|(_, task)| task.status == TaskStatus::Released)
+            .then(|| self.lost_at(phase));
+        if self.is_turning() || state.status != PhaseStatus::Preparing {
+            return overdue;
+        }
+        let spec = self.state.spec(phase)?;
+        if !self.missing_votes(phase).is_empty() {
+            return Some(self.live.round_began.saturating_add(spec.start_by));
+        }
+        if !self.all_ready(phase) {
+            return Some(self.live.round_began.saturating_add(BUSY_PAUSE));
+        }
+        let stands = !self.gate_is_open(phase, spec)
+            || self.state.paused.is_some()
+            || !self.state.held.is_empty();
+        if stands {
+            return None;
+        }
+        let attested = self
+            .live
+            .attesting
+            .as_ref()
+            .map(|a| a.asked.saturating_add(ATTESTATION_MAX_AGE + 1));
+        Some(self.margin_ends(spec).min(attested.unwrap_or(Millis::MAX)))
+    }
+}

@@ -1,0 +1,555 @@
+//! From the release to the last outcome: one task after the other, intent
+//! before the act, outcome before the report.
+
+use super::state::PromiseStatus;
+use super::{Effect, Execution, Participant, Purpose, Stage};
+use crate::ids::{Header, Millis, PhaseRef, RunId, StepId};
+use crate::layout::Outputs;
+use crate::message::{Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
+use crate::record::{ParticipantRecord, Tombstone};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// How a task ended, before it is a report.
+pub(super) struct End {
+    pub outcome: Outcome,
+    pub outputs: Outputs,
+    pub took: Millis,
+}
+
+impl End {
+    pub(super) fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            outputs: Outputs::new(),
+            took: 0,
+        }
+    }
+}
+
+impl Participant {
+    /// The release came. It is obeyed on a live promise only (R3).
+    pub(super) fn release(
+        &mut self,
+        now: Millis,
+        header: &Header,
+        inputs: BTreeMap<StepId, Outputs>,
+        captures: BTreeMap<StepId, Value>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let promise = self.state.promise(&header.run, header.phase);
+        let Some(promise) = promise.filter(|p| p.attempt == header.attempt) else {
+            self.release_without_promise(header, effects);
+            return;
+        };
+        if promise.status != PromiseStatus::Live {
+            self.answer_from_records(header, effects);
+            return;
+        }
+        if self.live.execution.is_some() {
+            // Can't be: nothing is promised while an attempt is open. If it
+            // is, the coordinator's deadline says so to the operator.
+            return;
+        }
+        let (tasks, finish_by) = (promise.tasks.clone(), promise.finish_by);
+        self.live.lapses.remove(&(header.run.clone(), header.phase));
+        self.persist(
+            ParticipantRecord::Released {
+                run: header.run.clone(),
+                phase: header.phase,
+                attempt: header.attempt,
+                inputs,
+                captures,
+            },
+            effects,
+        );
+        self.live.execution = Some(Execution {
+            run: header.run.clone(),
+            phase: header.phase,
+            attempt: header.attempt,
+            tasks,
+            released_at: now,
+            finish_at: now.saturating_add(finish_by),
+            stage: Stage::Idle,
+            stop: false,
+            cancelled: false,
+            closing: false,
+        });
+        self.proceed(now, effects);
+    }
+
+    /// An attempt that was never promised here is closed, so that it never
+    /// will be.
+    fn release_without_promise(&mut self, header: &Header, effects: &mut Vec<Effect>) {
+        let later = self
+            .state
+            .promise(&header.run, header.phase)
+            .is_some_and(|promise| promise.attempt > header.attempt);
+        if !later {
+            self.drop_probing(header);
+            self.tombstone(header, Tombstone::Lapsed, effects);
+        }
+        self.send_reports_of(header, effects);
+    }
+
+    /// Nothing that hasn't started shall start any more.
+    pub(super) fn revoke(&mut self, header: &Header, effects: &mut Vec<Effect>) {
+        if let Some(execution) = &mut self.live.execution
+            && execution.run == header.run
+            && execution.phase == header.phase
+        {
+            execution.stop = true;
+            self.send_reports_of(header, effects);
+            if self.between_tasks() {
+                self.settle_rest(effects);
+            }
+            return;
+        }
+        self.drop_probing(header);
+        let known = self.state.promise(&header.run, header.phase);
+        let closed = known.is_some_and(|promise| match promise.attempt.cmp(&header.attempt) {
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => promise.status != PromiseStatus::Live,
+            std::cmp::Ordering::Less => false,
+        });
+        if !closed {
+            self.tombstone(header, Tombstone::Revoked, effects);
+        }
+        self.answer_from_records(header, effects);
+    }
+
+    fn drop_probing(&mut self, header: &Header) {
+        let same = self.live.probing.as_ref().is_some_and(|probing| {
+            probing.header.run == header.run
+                && probing.header.phase == header.phase
+                && probing.header.attempt <= header.attempt
+        });
+        if same {
+            self.live.probing = None;
+        }
+    }
+
+    fn between_tasks(&self) -> bool {
+        self.live
+            .execution
+            .as_ref()
+            .is_some_and(|execution| execution.stage == Stage::Idle)
+    }
+
+    /// Says how each task of an attempt stands. Tasks of a closed attempt
+    /// that never began get their outcome now.
+    fn answer_from_records(&mut self, header: &Header, effects: &mut Vec<Effect>) {
+        let promise = self.state.promise(&header.run, header.phase);
+        let closed = promise
+            .filter(|p| p.attempt == header.attempt)
+            .and_then(|p| match p.status {
+                PromiseStatus::Tombstoned { why } => Some((why, p.tasks.clone())),
+                _ => None,
+            });
+        let Some((why, tasks)) = closed else {
+            self.send_reports_of(header, effects);
+            return;
+        };
+        for task in tasks {
+            let outcome = match why {
+                Tombstone::Lapsed | Tombstone::Restarted => Outcome::Lapsed,
+                Tombstone::Revoked | Tombstone::Undone => Outcome::NotStarted,
+            };
+            let log = self.state.task(&header.run, &task.step);
+            if let Some(report) = log.and_then(|log| log.ended(header.attempt)) {
+                effects.push(Effect::Send(Reply::Outcome(report.clone())));
+            } else {
+                let at = (header.phase, header.attempt);
+                self.end_task(&header.run, at, &task.step, End::of(outcome), effects);
+            }
+        }
+    }
+
+    fn send_reports_of(&self, header: &Header, effects: &mut Vec<Effect>) {
+        let tasks = self.state.run(&header.run).map(|log| &log.tasks);
+        for task in tasks.into_iter().flat_map(|tasks| tasks.values()) {
+            let report = task.ended(header.attempt);
+            if let Some(report) = report.filter(|report| report.phase == header.phase) {
+                effects.push(Effect::Send(Reply::Outcome(report.clone())));
+            }
+        }
+    }
+
+    /// Begins the next task, or settles the rest and is done.
+    fn proceed(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        loop {
+            let Some(execution) = &mut self.live.execution else {
+                return;
+            };
+            execution.stage = Stage::Idle;
+            if execution.stop || now >= execution.finish_at {
+                self.settle_rest(effects);
+                return;
+            }
+            let (run, attempt) = (execution.run.clone(), execution.attempt);
+            let next = execution.tasks.iter().find(|task| {
+                let log = self
+                    .state
+                    .runs
+                    .get(&run)
+                    .and_then(|r| r.tasks.get(&task.step));
+                log.is_none_or(|log| log.ended(attempt).is_none())
+            });
+            let Some(task) = next.cloned() else {
+                self.settle_rest(effects);
+                return;
+            };
+            let waits = match &task.mode {
+                Mode::Execute => self.probe_before_start(task, effects),
+                Mode::Undo { of } => {
+                    let of = of.clone();
+                    self.start_undo(now, task, &of, effects)
+                }
+            };
+            if waits {
+                return;
+            }
+        }
+    }
+
+    fn probe_before_start(&mut self, task: TaskOrder, effects: &mut Vec<Effect>) -> bool {
+        let inputs = self.current_inputs();
+        if let Some(execution) = &mut self.live.execution {
+            execution.stage = Stage::Probing(task.step.clone());
+            effects.push(Effect::Probe {
+                run: execution.run.clone(),
+                phase: execution.phase,
+                attempt: execution.attempt,
+                purpose: Purpose::Start,
+                tasks: vec![task],
+                inputs,
+            });
+        }
+        true
+    }
+
+    /// What the release that is being carried out brought.
+    pub(super) fn current_inputs(&self) -> BTreeMap<StepId, Outputs> {
+        let promise = self
+            .live
+            .execution
+            .as_ref()
+            .and_then(|e| self.state.promise(&e.run, e.phase));
+        match promise.map(|promise| &promise.status) {
+            Some(PromiseStatus::Released { inputs, .. }) => inputs.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// What is not begun by now never will be, in this attempt.
+    fn settle_rest(&mut self, effects: &mut Vec<Effect>) {
+        let Some(execution) = self.live.execution.take() else {
+            return;
+        };
+        let at = (execution.phase, execution.attempt);
+        for task in &execution.tasks {
+            let log = self.state.task(&execution.run, &task.step);
+            if log.is_none_or(|log| log.ended(execution.attempt).is_none()) {
+                let end = End::of(Outcome::NotStarted);
+                self.end_task(&execution.run, at, &task.step, end, effects);
+            }
+        }
+        if execution.closing {
+            self.close_now(execution.run, effects);
+        }
+    }
+
+    /// The probe before a start is in; it settles `already` and the capture
+    /// (R8).
+    pub(super) fn probed_start(
+        &mut self,
+        now: Millis,
+        run: &RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.expected(run, phase, attempt, Purpose::Start) else {
+            return;
+        };
+        let over = self
+            .live
+            .execution
+            .as_ref()
+            .is_none_or(|e| e.stop || now >= e.finish_at);
+        if over {
+            if let Some(execution) = &mut self.live.execution {
+                execution.stop = true;
+            }
+            self.proceed(now, effects);
+            return;
+        }
+        let probe = match results.remove(&task.step) {
+            Some(Ok(probe)) => probe,
+            Some(Err(error)) => {
+                let end = End::of(Outcome::Failed { error });
+                self.conclude(now, run, (phase, attempt), &task.step, end, effects);
+                return;
+            }
+            None => return,
+        };
+        if probe.finding == Finding::Already && !task.watch {
+            let end = self.already(run, &task.step);
+            self.conclude(now, run, (phase, attempt), &task.step, end, effects);
+            return;
+        }
+        let capture =
+            self.declare_intent(run, (phase, attempt), &task.step, probe.capture, effects);
+        let inputs = self.current_inputs();
+        if let Some(execution) = &mut self.live.execution {
+            execution.stage = Stage::Acting(task.step.clone());
+            effects.push(Effect::Execute {
+                run: run.clone(),
+                phase,
+                attempt,
+                inputs,
+                capture,
+                deadline: now.saturating_add(task.timeout).min(execution.finish_at),
+                task,
+            });
+        }
+    }
+
+    /// Found so: `done` where an earlier attempt of ours meant to do it (R6),
+    /// with what that attempt gave.
+    fn already(&self, run: &RunId, step: &StepId) -> End {
+        let log = self.state.task(run, step);
+        if !log.is_some_and(super::TaskLog::may_have_changed) {
+            return End::of(Outcome::Already);
+        }
+        let outputs = log.and_then(|log| log.report.as_ref().map(|r| r.outputs.clone()));
+        End {
+            outputs: outputs.unwrap_or_default(),
+            ..End::of(Outcome::Done)
+        }
+    }
+
+    /// Journals the intent. The first capture survives attempts (R6).
+    pub(super) fn declare_intent(
+        &mut self,
+        run: &RunId,
+        (phase, attempt): (PhaseRef, u32),
+        step: &StepId,
+        capture: Option<Value>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Value> {
+        let first = self
+            .state
+            .task(run, step)
+            .and_then(|log| log.capture.clone());
+        let capture = first.unwrap_or(capture);
+        self.persist(
+            ParticipantRecord::Intent {
+                run: run.clone(),
+                phase,
+                attempt,
+                step: step.clone(),
+                capture: capture.clone(),
+            },
+            effects,
+        );
+        capture
+    }
+
+    /// The task that a probe's result is about, if it is the one waited for.
+    fn expected(
+        &self,
+        run: &RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        purpose: Purpose,
+    ) -> Option<TaskOrder> {
+        let execution = self.live.execution.as_ref()?;
+        let step = match (&execution.stage, purpose) {
+            (Stage::Probing(step), Purpose::Start) => step,
+            (Stage::Recovering(step), Purpose::AfterCrash) => step,
+            _ => return None,
+        };
+        let same =
+            execution.run == *run && execution.phase == phase && execution.attempt == attempt;
+        let mut tasks = execution.tasks.iter();
+        tasks.find(|task| same && task.step == *step).cloned()
+    }
+
+    /// The driver has carried a task out.
+    pub(super) fn finished(
+        &mut self,
+        now: Millis,
+        run: &RunId,
+        step: &StepId,
+        (phase, attempt): (PhaseRef, u32),
+        end: End,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.acting() != Some((run, phase, attempt, step)) {
+            return;
+        }
+        if end.outcome == Outcome::Standing {
+            let task = self
+                .live
+                .execution
+                .as_ref()
+                .and_then(|e| e.tasks.iter().find(|task| task.step == *step).cloned());
+            let inputs = self.current_inputs();
+            if let Some(task) = task {
+                let run = run.clone();
+                self.persist(ParticipantRecord::WatchArmed { run, task, inputs }, effects);
+            }
+        }
+        self.conclude(now, run, (phase, attempt), step, end, effects);
+    }
+
+    /// Ends a task and goes on; after a bad end nothing more starts.
+    pub(super) fn conclude(
+        &mut self,
+        now: Millis,
+        run: &RunId,
+        at: (PhaseRef, u32),
+        step: &StepId,
+        end: End,
+        effects: &mut Vec<Effect>,
+    ) {
+        let good = end.outcome.is_good();
+        self.end_task(run, at, step, end, effects);
+        if let Some(execution) = &mut self.live.execution {
+            execution.stop |= !good;
+        }
+        self.proceed(now, effects);
+    }
+
+    /// Journals an outcome, then reports it (R23).
+    pub(super) fn end_task(
+        &mut self,
+        run: &RunId,
+        (phase, attempt): (PhaseRef, u32),
+        step: &StepId,
+        end: End,
+        effects: &mut Vec<Effect>,
+    ) {
+        let log = self.state.task(run, step);
+        let report = TaskReport {
+            run: run.clone(),
+            phase,
+            attempt,
+            step: step.clone(),
+            outcome: end.outcome,
+            outputs: end.outputs,
+            capture: log.and_then(|log| log.capture.clone()).flatten(),
+            took: end.took,
+        };
+        let record = ParticipantRecord::Ended {
+            report: report.clone(),
+        };
+        self.persist(record, effects);
+        effects.push(Effect::Send(Reply::Outcome(report)));
+    }
+
+    /// At `finish_by` the running task is cancelled and nothing more starts
+    /// (R12).
+    pub(super) fn stop_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let Some(execution) = &mut self.live.execution else {
+            return;
+        };
+        if now < execution.finish_at || execution.cancelled {
+            return;
+        }
+        execution.stop = true;
+        execution.cancelled = true;
+        if let Stage::Acting(step) = &execution.stage {
+            effects.push(Effect::Cancel {
+                run: execution.run.clone(),
+                step: step.clone(),
+                attempt: execution.attempt,
+            });
+        }
+    }
+
+    /// After a restart: what was released and not begun never will be; what
+    /// was begun without an outcome is probed.
+    pub(super) fn recover(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let open = self.state.runs.iter().find_map(|(run, log)| {
+            log.phases.iter().find_map(|(phase, promise)| {
+                let released = matches!(promise.status, PromiseStatus::Released { .. });
+                let unended = promise.tasks.iter().any(|task| {
+                    let log = log.tasks.get(&task.step);
+                    log.is_none_or(|log| log.ended(promise.attempt).is_none())
+                });
+                (released && unended).then(|| (run.clone(), *phase, promise.clone()))
+            })
+        });
+        let Some((run, phase, promise)) = open else {
+            return;
+        };
+        let pending = promise.tasks.iter().find(|task| {
+            let log = self.state.task(&run, &task.step);
+            log.is_some_and(|log| log.is_pending(promise.attempt))
+        });
+        let pending = pending.cloned();
+        let stage = match &pending {
+            Some(task) => Stage::Recovering(task.step.clone()),
+            None => Stage::Idle,
+        };
+        self.live.execution = Some(Execution {
+            run: run.clone(),
+            phase,
+            attempt: promise.attempt,
+            tasks: promise.tasks,
+            released_at: now,
+            finish_at: now.saturating_add(promise.finish_by),
+            stage,
+            stop: true,
+            cancelled: false,
+            closing: false,
+        });
+        match pending {
+            None => self.settle_rest(effects),
+            Some(task) => effects.push(Effect::Probe {
+                run,
+                phase,
+                attempt: promise.attempt,
+                purpose: Purpose::AfterCrash,
+                tasks: vec![task],
+                inputs: self.current_inputs(),
+            }),
+        }
+    }
+
+    /// The probe after a crash is in. What it can't tell is `unknown`, and
+    /// never retried by itself (R4).
+    pub(super) fn probed_after_crash(
+        &mut self,
+        now: Millis,
+        run: &RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.expected(run, phase, attempt, Purpose::AfterCrash) else {
+            return;
+        };
+        let outcome = match results.remove(&task.step) {
+            Some(Ok(probe)) => match probe.finding {
+                // A watch did not survive the restart; it is set up again.
+                _ if task.watch => Outcome::Interrupted,
+                Finding::Already => Outcome::Done,
+                Finding::Todo => Outcome::Interrupted,
+                Finding::Unclear => Outcome::Unknown {
+                    reason: "the agent restarted while it ran, and the probe can't tell".to_owned(),
+                },
+            },
+            Some(Err(reason)) => Outcome::Unknown { reason },
+            None => Outcome::Unknown {
+                reason: "the agent restarted while it ran, and it was not probed".to_owned(),
+            },
+        };
+        let end = End::of(outcome);
+        self.conclude(now, run, (phase, attempt), &task.step, end, effects);
+    }
+}

@@ -1,0 +1,238 @@
+//! From records to state. Nothing here decides anything: a record is a fact.
+
+use super::Entry;
+use super::state::{Promise, PromiseStatus, RunLog, State, WatchLog};
+use crate::ids::{Digest, PhaseRef, RunId, Track};
+use crate::message::TaskReport;
+use crate::record::{ParticipantRecord, Tombstone};
+use std::collections::BTreeMap;
+
+/// Why an agent's journal can't be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParticipantFoldError {
+    /// A record is missing or out of place.
+    #[error("record {found} stands where record {expected} belongs")]
+    Gap {
+        /// Which should be there.
+        expected: u64,
+        /// Which is.
+        found: u64,
+    },
+}
+
+impl State {
+    /// Folds an agent's journal.
+    ///
+    /// # Errors
+    /// When entries are missing.
+    pub fn fold(entries: impl IntoIterator<Item = Entry>) -> Result<Self, ParticipantFoldError> {
+        let mut state = Self::default();
+        for entry in entries {
+            if entry.seq != state.last + 1 {
+                return Err(ParticipantFoldError::Gap {
+                    expected: state.last + 1,
+                    found: entry.seq,
+                });
+            }
+            state.apply(&entry);
+        }
+        Ok(state)
+    }
+
+    /// Takes one record in.
+    pub(super) fn apply(&mut self, entry: &Entry) {
+        self.last = entry.seq;
+        match &entry.record {
+            ParticipantRecord::Obeyed {
+                run,
+                term,
+                decision,
+            } => {
+                self.term = *term;
+                let log = self.runs.entry(run.clone()).or_default();
+                log.decision = *decision;
+            }
+            ParticipantRecord::Closed { run } => {
+                self.runs.remove(run);
+                self.closed.insert(run.clone());
+            }
+            ParticipantRecord::Promised { .. }
+            | ParticipantRecord::Refused { .. }
+            | ParticipantRecord::Tombstoned { .. }
+            | ParticipantRecord::Released { .. }
+            | ParticipantRecord::ForwardClosed { .. } => self.apply_to_promise(&entry.record),
+            ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Ended { .. }
+            | ParticipantRecord::Acked { .. } => self.apply_to_task(&entry.record),
+            ParticipantRecord::WatchArmed { .. }
+            | ParticipantRecord::WatchBroke { .. }
+            | ParticipantRecord::Disarmed { .. } => self.apply_to_watch(&entry.record),
+        }
+    }
+
+    fn log_of(&mut self, run: &RunId, digest: &Digest) -> &mut RunLog {
+        let log = self.runs.entry(run.clone()).or_default();
+        log.digest.get_or_insert_with(|| digest.clone());
+        log
+    }
+
+    fn apply_to_promise(&mut self, record: &ParticipantRecord) {
+        match record {
+            ParticipantRecord::Promised {
+                run,
+                digest,
+                phase,
+                attempt,
+                tasks,
+                finish_by,
+                probes,
+            } => {
+                let promise = Promise {
+                    attempt: *attempt,
+                    status: PromiseStatus::Live,
+                    tasks: tasks.clone(),
+                    finish_by: *finish_by,
+                    probes: probes.clone(),
+                };
+                self.log_of(run, digest).phases.insert(*phase, promise);
+            }
+            ParticipantRecord::Refused {
+                run,
+                digest,
+                phase,
+                attempt,
+                reasons,
+            } => {
+                let status = PromiseStatus::Refused {
+                    reasons: reasons.clone(),
+                };
+                let promise = empty_promise(*attempt, status);
+                self.log_of(run, digest).phases.insert(*phase, promise);
+            }
+            ParticipantRecord::Tombstoned {
+                run,
+                digest,
+                phase,
+                attempt,
+                why,
+            } => self.tombstone(run, digest, *phase, *attempt, *why),
+            ParticipantRecord::ForwardClosed { run, digest } => self.close_forward(run, digest),
+            ParticipantRecord::Released {
+                run,
+                phase,
+                inputs,
+                captures,
+                ..
+            } => {
+                let promise = self.runs.get_mut(run).and_then(|r| r.phases.get_mut(phase));
+                if let Some(promise) = promise {
+                    promise.status = PromiseStatus::Released {
+                        inputs: inputs.clone(),
+                        captures: captures.clone(),
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tombstone(
+        &mut self,
+        run: &RunId,
+        digest: &Digest,
+        phase: PhaseRef,
+        attempt: u32,
+        why: Tombstone,
+    ) {
+        let status = PromiseStatus::Tombstoned { why };
+        let phases = &mut self.log_of(run, digest).phases;
+        match phases.get_mut(&phase) {
+            Some(promise) if promise.attempt == attempt => promise.status = status,
+            _ => {
+                phases.insert(phase, empty_promise(attempt, status));
+            }
+        }
+    }
+
+    fn close_forward(&mut self, run: &RunId, digest: &Digest) {
+        let log = self.log_of(run, digest);
+        log.forward_closed = true;
+        for (phase, promise) in &mut log.phases {
+            if phase.track == Track::Forward && promise.status == PromiseStatus::Live {
+                promise.status = PromiseStatus::Tombstoned {
+                    why: Tombstone::Undone,
+                };
+            }
+        }
+    }
+
+    fn apply_to_task(&mut self, record: &ParticipantRecord) {
+        match record {
+            ParticipantRecord::Intent {
+                run,
+                attempt,
+                step,
+                capture,
+                ..
+            } => {
+                let log = self.runs.entry(run.clone()).or_default();
+                let task = log.tasks.entry(step.clone()).or_default();
+                task.intent = Some(*attempt);
+                task.capture.get_or_insert_with(|| capture.clone());
+            }
+            ParticipantRecord::Ended { report } => self.ended(report),
+            ParticipantRecord::Acked {
+                run, step, attempt, ..
+            } => {
+                let task = self.runs.get_mut(run).and_then(|r| r.tasks.get_mut(step));
+                if let Some(task) = task.filter(|task| task.ended(*attempt).is_some()) {
+                    task.unacknowledged = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, report: &TaskReport) {
+        let log = self.runs.entry(report.run.clone()).or_default();
+        let task = log.tasks.entry(report.step.clone()).or_default();
+        task.report = Some(report.clone());
+        task.unacknowledged = true;
+    }
+
+    fn apply_to_watch(&mut self, record: &ParticipantRecord) {
+        match record {
+            ParticipantRecord::WatchArmed { run, task, inputs } => {
+                let watch = WatchLog {
+                    task: task.clone(),
+                    inputs: inputs.clone(),
+                    breaches: Vec::new(),
+                };
+                let log = self.runs.entry(run.clone()).or_default();
+                log.watches.insert(task.step.clone(), watch);
+            }
+            ParticipantRecord::WatchBroke { run, step, detail } => {
+                let log = self.runs.get_mut(run);
+                if let Some(watch) = log.and_then(|log| log.watches.get_mut(step)) {
+                    watch.breaches.push(detail.clone());
+                }
+            }
+            ParticipantRecord::Disarmed { run, steps } => {
+                if let Some(log) = self.runs.get_mut(run) {
+                    log.watches.retain(|step, _| !steps.contains(step));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn empty_promise(attempt: u32, status: PromiseStatus) -> Promise {
+    Promise {
+        attempt,
+        status,
+        tasks: Vec::new(),
+        finish_by: 0,
+        probes: BTreeMap::new(),
+    }
+}

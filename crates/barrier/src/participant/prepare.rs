@@ -1,0 +1,343 @@
+//! Which orders are obeyed, and how a promise is made and lapses.
+
+use super::state::PromiseStatus;
+use super::{Effect, Participant, Probing, Purpose};
+use crate::ids::{Header, Millis, PhaseRef, RunId, StepId, Term, Track};
+use crate::message::{Probe, Reply, TaskOrder, Verdict};
+use crate::record::{ParticipantRecord, Tombstone};
+use std::collections::BTreeMap;
+
+impl Participant {
+    /// Whether an order is to be carried out: from a term, for a run, of a
+    /// plan, under a decision that this agent may obey. What is higher than
+    /// before is durable before anything follows (R1, R9).
+    pub(super) fn obey(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
+        let known = self.state.run(&header.run);
+        let right_plan = known
+            .and_then(|log| log.digest.as_ref())
+            .is_none_or(|digest| *digest == header.digest);
+        let free = self.state.locked().is_none_or(|run| *run == header.run);
+        right_plan
+            && free
+            && !self.state.closed.contains(&header.run)
+            && self.accept(&header.run, header.term, header.decision, effects)
+    }
+
+    /// As [`Self::obey`], but a Prepare that can't be obeyed for a reason
+    /// that an operator can mend is answered with it.
+    pub(super) fn obey_prepare(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
+        if self.is_stale(header.term) {
+            return false;
+        }
+        let other = self.state.locked().filter(|run| **run != header.run);
+        if let Some(run) = other {
+            let reason = format!(
+                "{} is locked by run {run}, which has not been closed here; end that run first",
+                self.agent
+            );
+            let verdict = Verdict::Refuse {
+                reasons: vec![reason],
+            };
+            effects.push(vote(header, verdict));
+            return false;
+        }
+        let promised = self.state.run(&header.run).and_then(|l| l.digest.clone());
+        if let Some(digest) = promised.filter(|digest| *digest != header.digest) {
+            let reason = format!(
+                "{} takes part in this run with plan {digest}, not with {}",
+                self.agent, header.digest
+            );
+            let verdict = Verdict::Refuse {
+                reasons: vec![reason],
+            };
+            effects.push(vote(header, verdict));
+            return false;
+        }
+        self.obey(header, effects)
+    }
+
+    /// A term lower than one already obeyed, or the same number drawn by
+    /// another coordinator (R9).
+    pub(super) fn is_stale(&self, term: Term) -> bool {
+        let obeyed = self.state.term;
+        term.number < obeyed.number
+            || (term.number == obeyed.number && term.incarnation != obeyed.incarnation)
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        run: &RunId,
+        term: Term,
+        decision: u64,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let highest = self.state.run(run).map_or(0, |log| log.decision);
+        if self.is_stale(term) || decision < highest {
+            return false;
+        }
+        if term != self.state.term || decision > highest {
+            let run = run.clone();
+            self.persist(
+                ParticipantRecord::Obeyed {
+                    run,
+                    term,
+                    decision,
+                },
+                effects,
+            );
+        }
+        true
+    }
+
+    /// Answers a Prepare: from the records where the attempt is known, or by
+    /// probing.
+    pub(super) fn prepare(
+        &mut self,
+        header: Header,
+        tasks: Vec<TaskOrder>,
+        lapses: Millis,
+        finish_by: Millis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let forward = header.phase.track == Track::Forward;
+        let closed = self
+            .state
+            .run(&header.run)
+            .is_some_and(|log| log.forward_closed);
+        if forward && closed {
+            self.tombstone(&header, Tombstone::Undone, effects);
+            effects.push(vote(&header, Verdict::Lapsed));
+            return;
+        }
+        if let Some(verdict) = self.recorded_verdict(&header) {
+            effects.push(vote(&header, verdict));
+            return;
+        }
+        if self.live.execution.is_some() {
+            effects.push(vote(&header, Verdict::Busy));
+            return;
+        }
+        if let Some(probing) = &mut self.live.probing {
+            let same = probing.header.run == header.run
+                && probing.header.phase == header.phase
+                && probing.header.attempt == header.attempt;
+            if same {
+                // The probes are under way; their vote shall count in the
+                // term that asked last.
+                probing.header = header;
+                return;
+            }
+        }
+        if !forward && !closed {
+            let (run, digest) = (header.run.clone(), header.digest.clone());
+            self.persist(ParticipantRecord::ForwardClosed { run, digest }, effects);
+            self.live
+                .lapses
+                .retain(|(_, phase), _| phase.track != Track::Forward);
+        }
+        effects.push(Effect::Probe {
+            run: header.run.clone(),
+            phase: header.phase,
+            attempt: header.attempt,
+            purpose: Purpose::Vote,
+            tasks: tasks.clone(),
+            inputs: BTreeMap::new(),
+        });
+        self.live.probing = Some(Probing {
+            header,
+            tasks,
+            finish_by,
+            lapses,
+        });
+    }
+
+    /// What was answered before to this attempt, or to a later one (R3).
+    fn recorded_verdict(&self, header: &Header) -> Option<Verdict> {
+        let promise = self.state.promise(&header.run, header.phase)?;
+        if header.attempt < promise.attempt {
+            return Some(Verdict::Lapsed);
+        }
+        if header.attempt > promise.attempt {
+            return None;
+        }
+        Some(match &promise.status {
+            PromiseStatus::Live | PromiseStatus::Released { .. } => Verdict::Ready {
+                probes: promise.probes.clone(),
+            },
+            PromiseStatus::Refused { reasons } => Verdict::Refuse {
+                reasons: reasons.clone(),
+            },
+            PromiseStatus::Tombstoned { .. } => Verdict::Lapsed,
+        })
+    }
+
+    /// The probes for a vote are in: promise or refuse.
+    pub(super) fn probed_vote(
+        &mut self,
+        run: &RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let asked = self.live.probing.as_ref().is_some_and(|probing| {
+            let header = &probing.header;
+            header.run == *run && header.phase == phase && header.attempt == attempt
+        });
+        if !asked {
+            return;
+        }
+        let Some(probing) = self.live.probing.take() else {
+            return;
+        };
+        let mut probes = BTreeMap::new();
+        let mut reasons = Vec::new();
+        for task in &probing.tasks {
+            match results.remove(&task.step) {
+                Some(Ok(probe)) => {
+                    probes.insert(task.step.clone(), probe);
+                }
+                Some(Err(reason)) => reasons.push(reason),
+                None => reasons.push(format!("step {} was not probed", task.step)),
+            }
+        }
+        if reasons.is_empty() {
+            self.promise(probing, probes, effects);
+        } else {
+            self.refuse(probing.header, reasons, effects);
+        }
+    }
+
+    fn promise(
+        &mut self,
+        probing: Probing,
+        probes: BTreeMap<StepId, Probe>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let header = probing.header;
+        self.persist(
+            ParticipantRecord::Promised {
+                run: header.run.clone(),
+                digest: header.digest.clone(),
+                phase: header.phase,
+                attempt: header.attempt,
+                tasks: probing.tasks,
+                finish_by: probing.finish_by,
+                probes: probes.clone(),
+            },
+            effects,
+        );
+        self.live
+            .lapses
+            .insert((header.run.clone(), header.phase), probing.lapses);
+        effects.push(vote(&header, Verdict::Ready { probes }));
+    }
+
+    fn refuse(&mut self, header: Header, reasons: Vec<String>, effects: &mut Vec<Effect>) {
+        self.persist(
+            ParticipantRecord::Refused {
+                run: header.run.clone(),
+                digest: header.digest.clone(),
+                phase: header.phase,
+                attempt: header.attempt,
+                reasons: reasons.clone(),
+            },
+            effects,
+        );
+        effects.push(vote(&header, Verdict::Refuse { reasons }));
+    }
+
+    /// Closes an attempt for ever.
+    pub(super) fn tombstone(&mut self, header: &Header, why: Tombstone, effects: &mut Vec<Effect>) {
+        let known = self.state.promise(&header.run, header.phase);
+        let closed = known.is_some_and(|promise| {
+            promise.attempt > header.attempt
+                || (promise.attempt == header.attempt
+                    && matches!(promise.status, PromiseStatus::Tombstoned { .. }))
+        });
+        self.live.lapses.remove(&(header.run.clone(), header.phase));
+        if closed {
+            return;
+        }
+        self.persist(
+            ParticipantRecord::Tombstoned {
+                run: header.run.clone(),
+                digest: header.digest.clone(),
+                phase: header.phase,
+                attempt: header.attempt,
+                why,
+            },
+            effects,
+        );
+    }
+
+    /// Promises whose time is over, by this agent's clock (R12).
+    pub(super) fn lapse_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let overdue: Vec<(RunId, PhaseRef)> = self
+            .live
+            .lapses
+            .iter()
+            .filter(|(_, lapses)| now >= **lapses)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in overdue {
+            self.live.lapses.remove(&key);
+            self.bury(&key.0, key.1, Tombstone::Lapsed, effects);
+        }
+        if self.live.probing.as_ref().is_some_and(|p| now >= p.lapses)
+            && let Some(probing) = self.live.probing.take()
+        {
+            self.tombstone(&probing.header, Tombstone::Lapsed, effects);
+        }
+    }
+
+    /// A restart voids promises (R12).
+    pub(super) fn void_promises(&mut self, effects: &mut Vec<Effect>) {
+        let live: Vec<(RunId, PhaseRef)> = self
+            .state
+            .runs
+            .iter()
+            .flat_map(|(run, log)| {
+                log.phases
+                    .iter()
+                    .filter(|(_, promise)| promise.status == PromiseStatus::Live)
+                    .map(|(phase, _)| (run.clone(), *phase))
+            })
+            .collect();
+        for (run, phase) in live {
+            self.bury(&run, phase, Tombstone::Restarted, effects);
+        }
+    }
+
+    fn bury(&mut self, run: &RunId, phase: PhaseRef, why: Tombstone, effects: &mut Vec<Effect>) {
+        let Some(log) = self.state.run(run) else {
+            return;
+        };
+        let live = log
+            .phases
+            .get(&phase)
+            .filter(|promise| promise.status == PromiseStatus::Live);
+        let (Some(promise), Some(digest)) = (live, log.digest.clone()) else {
+            return;
+        };
+        let record = ParticipantRecord::Tombstoned {
+            run: run.clone(),
+            digest,
+            phase,
+            attempt: promise.attempt,
+            why,
+        };
+        self.persist(record, effects);
+    }
+}
+
+/// A vote, in the term of the order it answers (R9).
+pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
+    Effect::Send(Reply::Vote {
+        run: header.run.clone(),
+        phase: header.phase,
+        attempt: header.attempt,
+        term: header.term,
+        verdict,
+    })
+}

@@ -1,0 +1,102 @@
+//! What is said again on a new session, and how a run is let go.
+
+use super::{Effect, Participant, Stage};
+use crate::ids::{Decision, PhaseRef, RunId, StepId, Term};
+use crate::message::Reply;
+use crate::record::ParticipantRecord;
+
+impl Participant {
+    /// Outcomes that the coordinator has not acknowledged, and every breach.
+    pub(super) fn send_again(&self, effects: &mut Vec<Effect>) {
+        for (run, log) in &self.state.runs {
+            for task in log.tasks.values().filter(|task| task.unacknowledged) {
+                if let Some(report) = &task.report {
+                    effects.push(Effect::Send(Reply::Outcome(report.clone())));
+                }
+            }
+            for (step, watch) in &log.watches {
+                for detail in &watch.breaches {
+                    effects.push(Effect::Send(Reply::Breach {
+                        run: run.clone(),
+                        step: step.clone(),
+                        detail: detail.clone(),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The coordinator has an outcome.
+    pub(super) fn acknowledged(
+        &mut self,
+        run: RunId,
+        step: StepId,
+        phase: PhaseRef,
+        attempt: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let log = self.state.task(&run, &step);
+        let waits = log.is_some_and(|log| {
+            let report = log.ended(attempt);
+            log.unacknowledged && report.is_some_and(|report| report.phase == phase)
+        });
+        if waits {
+            self.persist(
+                ParticipantRecord::Acked {
+                    run,
+                    step,
+                    phase,
+                    attempt,
+                },
+                effects,
+            );
+        }
+    }
+
+    /// The run is over. A task that still runs (the operator passed it) is
+    /// cancelled first.
+    pub(super) fn close(
+        &mut self,
+        run: RunId,
+        term: Term,
+        decision: Decision,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.state.run(&run).is_none() {
+            if !self.is_stale(term) {
+                effects.push(Effect::Send(Reply::Closed { run }));
+            }
+            return;
+        }
+        if !self.accept(&run, term, decision, effects) {
+            return;
+        }
+        if let Some(execution) = &mut self.live.execution
+            && execution.run == run
+        {
+            execution.stop = true;
+            execution.closing = true;
+            if let (Stage::Acting(step), false) = (&execution.stage, execution.cancelled) {
+                let step = step.clone();
+                execution.cancelled = true;
+                effects.push(Effect::Cancel {
+                    run,
+                    step,
+                    attempt: execution.attempt,
+                });
+            }
+            return;
+        }
+        self.close_now(run, effects);
+    }
+
+    pub(super) fn close_now(&mut self, run: RunId, effects: &mut Vec<Effect>) {
+        let standing = self.state.run(&run).map(|log| log.watches.keys().cloned());
+        let steps: Vec<StepId> = standing.into_iter().flatten().collect();
+        self.stop_watches(&run, &steps, effects);
+        self.live.lapses.retain(|(whose, _), _| *whose != run);
+        self.live.probing = None;
+        self.persist(ParticipantRecord::Closed { run: run.clone() }, effects);
+        effects.push(Effect::Send(Reply::Closed { run }));
+    }
+}

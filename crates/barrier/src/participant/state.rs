@@ -1,0 +1,146 @@
+//! The durable state of an agent: the fold of its records.
+
+use crate::ids::{Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
+use crate::layout::Outputs;
+use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
+use crate::record::Tombstone;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How the latest attempt of a phase stands at an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PromiseStatus {
+    /// Promised, not released.
+    Live,
+    /// Refused; nothing was promised.
+    Refused {
+        /// Why.
+        reasons: Vec<String>,
+    },
+    /// Released.
+    Released {
+        /// What the tasks consume.
+        inputs: BTreeMap<StepId, Outputs>,
+        /// Captures that the coordinator kept, for undo.
+        captures: BTreeMap<StepId, Value>,
+    },
+    /// Closed for ever (R3).
+    Tombstoned {
+        /// Why.
+        why: Tombstone,
+    },
+}
+
+/// The latest attempt of a phase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Promise {
+    /// Which attempt.
+    pub attempt: u32,
+    /// How it stands.
+    pub status: PromiseStatus,
+    /// Its tasks, in order; empty where only a tombstone is known.
+    pub tasks: Vec<TaskOrder>,
+    /// Limit for all of them.
+    pub finish_by: Millis,
+    /// What the probes found.
+    pub probes: BTreeMap<StepId, Probe>,
+}
+
+/// A task, over all its attempts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TaskLog {
+    /// The attempt that last declared intent.
+    pub intent: Option<u32>,
+    /// State before the first intent (R6); outer `None` before it.
+    pub capture: Option<Option<Value>>,
+    /// Its last end.
+    pub report: Option<TaskReport>,
+    /// The coordinator has not acknowledged it yet.
+    pub unacknowledged: bool,
+}
+
+impl TaskLog {
+    /// The outcome of an attempt, if that attempt has ended.
+    pub fn ended(&self, attempt: u32) -> Option<&TaskReport> {
+        self.report.as_ref().filter(|r| r.attempt == attempt)
+    }
+
+    /// An attempt has declared intent and has no outcome.
+    pub fn is_pending(&self, attempt: u32) -> bool {
+        self.intent == Some(attempt) && self.ended(attempt).is_none()
+    }
+
+    /// An intent was declared, and it did not end in certainty that nothing
+    /// happened.
+    pub fn may_have_changed(&self) -> bool {
+        self.intent.is_some()
+    }
+
+    /// How it ended last.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.report.as_ref().map(|report| &report.outcome)
+    }
+}
+
+/// A watch that stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchLog {
+    /// Its task.
+    pub task: TaskOrder,
+    /// What it consumes.
+    pub inputs: BTreeMap<StepId, Outputs>,
+    /// Breaches it saw.
+    pub breaches: Vec<String>,
+}
+
+/// What an agent knows of a run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunLog {
+    /// Of which plan.
+    pub digest: Option<Digest>,
+    /// Highest decision obeyed (R1).
+    pub decision: Decision,
+    /// Latest attempt of each phase.
+    pub phases: BTreeMap<PhaseRef, Promise>,
+    /// Its tasks, by phase and step.
+    pub tasks: BTreeMap<StepId, TaskLog>,
+    /// Watches that stand.
+    pub watches: BTreeMap<StepId, WatchLog>,
+    /// A rollback has reached this agent.
+    pub forward_closed: bool,
+}
+
+/// The durable state of an agent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Sequence of its last record.
+    pub last: u64,
+    /// Highest term obeyed (R9).
+    pub term: Term,
+    /// Runs that are not closed. At most one holds a promise (R19).
+    pub runs: BTreeMap<RunId, RunLog>,
+    /// Runs that are.
+    pub closed: BTreeSet<RunId>,
+}
+
+impl State {
+    /// The run this agent is locked to (R19).
+    pub fn locked(&self) -> Option<&RunId> {
+        self.runs.keys().next()
+    }
+
+    /// What is known of a run.
+    pub fn run(&self, run: &RunId) -> Option<&RunLog> {
+        self.runs.get(run)
+    }
+
+    /// What is known of an attempt.
+    pub fn promise(&self, run: &RunId, phase: PhaseRef) -> Option<&Promise> {
+        self.runs.get(run)?.phases.get(&phase)
+    }
+
+    /// What is known of a task.
+    pub fn task(&self, run: &RunId, step: &StepId) -> Option<&TaskLog> {
+        self.runs.get(run)?.tasks.get(step)
+    }
+}

@@ -1,0 +1,102 @@
+//! Undo: restoring what the forward task captured (R7).
+
+use super::execute::End;
+use super::state::PromiseStatus;
+use super::{Effect, Participant, Stage};
+use crate::ids::{Millis, RunId, StepId, Track};
+use crate::message::{Outcome, TaskOrder};
+use serde_json::Value;
+
+/// What an undo has to go by.
+enum Ground {
+    /// The forward task declared intent here, or the coordinator kept what it
+    /// captured.
+    Capture(Option<Value>),
+    /// This journal knows that the forward task never began.
+    NeverBegan,
+    /// Nobody knows what to restore.
+    Missing,
+}
+
+impl Participant {
+    /// Starts an undo task; `false` when it ended at once.
+    pub(super) fn start_undo(
+        &mut self,
+        now: Millis,
+        task: TaskOrder,
+        of: &StepId,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(execution) = &self.live.execution else {
+            return true;
+        };
+        let run = execution.run.clone();
+        let at = (execution.phase, execution.attempt);
+        let capture = match self.ground(&run, of) {
+            Ground::Capture(capture) => capture,
+            Ground::NeverBegan => {
+                self.end_task(&run, at, &task.step, End::of(Outcome::Already), effects);
+                return false;
+            }
+            Ground::Missing => {
+                let reason = format!(
+                    "neither this agent's journal nor the coordinator's knows what {of} found \
+                     before it changed anything; compare the host by hand"
+                );
+                let end = End::of(Outcome::Unknown { reason });
+                self.end_task(&run, at, &task.step, end, effects);
+                if let Some(execution) = &mut self.live.execution {
+                    execution.stop = true;
+                }
+                return false;
+            }
+        };
+        self.declare_intent(&run, at, &task.step, capture.clone(), effects);
+        let inputs = self.current_inputs();
+        if let Some(execution) = &mut self.live.execution {
+            execution.stage = Stage::Acting(task.step.clone());
+            effects.push(Effect::Undo {
+                run,
+                phase: at.0,
+                attempt: at.1,
+                inputs,
+                capture,
+                deadline: now.saturating_add(task.timeout).min(execution.finish_at),
+                task,
+            });
+        }
+        true
+    }
+
+    fn ground(&self, run: &RunId, of: &StepId) -> Ground {
+        let own = self.state.task(run, of);
+        if let Some(capture) = own.and_then(|log| log.capture.clone()) {
+            return Ground::Capture(capture);
+        }
+        if own.is_some() || self.promised_forward(run, of) {
+            return Ground::NeverBegan;
+        }
+        match self.kept_by_coordinator(of) {
+            Some(capture) => Ground::Capture(Some(capture)),
+            None => Ground::Missing,
+        }
+    }
+
+    /// The promise of a forward task is in this journal, so its intent would
+    /// be too.
+    fn promised_forward(&self, run: &RunId, of: &StepId) -> bool {
+        let phases = self.state.run(run).map(|log| &log.phases);
+        phases.into_iter().flatten().any(|(phase, promise)| {
+            phase.track == Track::Forward && promise.tasks.iter().any(|task| task.step == *of)
+        })
+    }
+
+    fn kept_by_coordinator(&self, of: &StepId) -> Option<Value> {
+        let execution = self.live.execution.as_ref()?;
+        let promise = self.state.promise(&execution.run, execution.phase)?;
+        match &promise.status {
+            PromiseStatus::Released { captures, .. } => captures.get(of).cloned(),
+            _ => None,
+        }
+    }
+}

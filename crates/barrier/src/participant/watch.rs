@@ -1,0 +1,137 @@
+//! Watches at an agent: armed durably, attested on request, disarmed before a
+//! door is opened (R16, R17).
+
+use super::{Effect, Participant};
+use crate::ids::{RunId, StepId};
+use crate::message::Reply;
+use crate::record::ParticipantRecord;
+
+impl Participant {
+    /// Watches that stood before a restart stand again; that nobody watched
+    /// meanwhile is for them to judge.
+    pub(super) fn arm_again(&self, effects: &mut Vec<Effect>) {
+        for (run, log) in &self.state.runs {
+            for (step, watch) in &log.watches {
+                effects.push(Effect::Arm {
+                    run: run.clone(),
+                    step: step.clone(),
+                    task: watch.task.clone(),
+                    inputs: watch.inputs.clone(),
+                    after_gap: true,
+                });
+            }
+        }
+    }
+
+    fn stands(&self, run: &RunId, step: &StepId) -> bool {
+        self.state
+            .run(run)
+            .is_some_and(|log| log.watches.contains_key(step))
+    }
+
+    pub(super) fn attest(&self, run: RunId, step: StepId, nonce: u64, effects: &mut Vec<Effect>) {
+        if self.stands(&run, &step) {
+            effects.push(Effect::Attest { run, step, nonce });
+            return;
+        }
+        let breach = Some(format!("watch {step} does not stand on {}", self.agent));
+        effects.push(Effect::Send(Reply::Attestation {
+            run,
+            step,
+            nonce,
+            breach,
+        }));
+    }
+
+    /// The watch has looked. A breach it has ever seen is part of its answer.
+    pub(super) fn attested(
+        &mut self,
+        run: RunId,
+        step: StepId,
+        nonce: u64,
+        breach: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(detail) = &breach {
+            self.record_breach(&run, &step, detail.clone(), effects);
+        }
+        let log = self.state.run(&run).and_then(|log| log.watches.get(&step));
+        let Some(watch) = log else {
+            return;
+        };
+        let breach = breach.or_else(|| watch.breaches.first().cloned());
+        effects.push(Effect::Send(Reply::Attestation {
+            run,
+            step,
+            nonce,
+            breach,
+        }));
+    }
+
+    pub(super) fn watch_broke(
+        &mut self,
+        run: &RunId,
+        step: &StepId,
+        detail: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.record_breach(run, step, detail.clone(), effects) {
+            effects.push(Effect::Send(Reply::Breach {
+                run: run.clone(),
+                step: step.clone(),
+                detail,
+            }));
+        }
+    }
+
+    fn record_breach(
+        &mut self,
+        run: &RunId,
+        step: &StepId,
+        detail: String,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let log = self.state.run(run).and_then(|log| log.watches.get(step));
+        let new = log.is_some_and(|watch| !watch.breaches.contains(&detail));
+        if new {
+            let (run, step) = (run.clone(), step.clone());
+            self.persist(ParticipantRecord::WatchBroke { run, step, detail }, effects);
+        }
+        new
+    }
+
+    /// Stops watches, then says so. Watches that do not stand are answered
+    /// for as well: the question may be a repeated one.
+    pub(super) fn disarm(&mut self, run: &RunId, steps: &[StepId], effects: &mut Vec<Effect>) {
+        self.stop_watches(run, steps, effects);
+        effects.push(Effect::Send(Reply::Disarmed {
+            run: run.clone(),
+            steps: steps.to_vec(),
+        }));
+    }
+
+    pub(super) fn stop_watches(
+        &mut self,
+        run: &RunId,
+        steps: &[StepId],
+        effects: &mut Vec<Effect>,
+    ) {
+        let standing: Vec<StepId> = steps
+            .iter()
+            .filter(|step| self.stands(run, step))
+            .cloned()
+            .collect();
+        if standing.is_empty() {
+            return;
+        }
+        for step in &standing {
+            effects.push(Effect::Disarm {
+                run: run.clone(),
+                step: step.clone(),
+            });
+        }
+        let run = run.clone();
+        let steps = standing;
+        self.persist(ParticipantRecord::Disarmed { run, steps }, effects);
+    }
+}

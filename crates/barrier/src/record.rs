@@ -1,0 +1,626 @@
+//! What both sides write to their journals.
+//!
+//! A machine's durable state is the fold of these records and of nothing
+//! else. They are stored as JSON, tagged by `record`; an unknown record or
+//! field is refused on reading, because a coordinator that overlooks half of
+//! what was decided would decide it again.
+
+use crate::ids::{AgentName, Decision, Digest, JournalId, Millis, PhaseRef, RunId, StepId, Term};
+use crate::layout::{Layout, OnFailure, Outputs};
+use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Version of the records' form. A journal names it in its header; a reader
+/// that doesn't know it must not fold the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FormatVersion(pub u32);
+
+impl FormatVersion {
+    /// What this build writes and reads.
+    pub const CURRENT: Self = Self(1);
+}
+
+/// What a run begins with. Frozen from then on (R21).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begin {
+    /// The run.
+    pub run: RunId,
+    /// Its plan, parties resolved.
+    pub layout: Layout,
+    /// Every agent of the layout with the journal it had at the start.
+    pub members: BTreeMap<AgentName, JournalId>,
+    /// The operator who started it.
+    pub by: String,
+    /// Trace context, opaque.
+    pub trace: String,
+    /// What the driver keeps with the run (plan document, names); opaque.
+    pub rest: Value,
+}
+
+/// Who asked for something, under which request id (R20), and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// The operator.
+    pub by: String,
+    /// Request id: the same request is carried out once.
+    pub request: String,
+    /// The reason given.
+    pub reason: Option<String>,
+}
+
+/// An output that a release consumed, and whose it was (R15).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consumed {
+    /// The producing step.
+    pub step: StepId,
+    /// The agent that produced it.
+    pub agent: AgentName,
+    /// In which attempt.
+    pub attempt: u32,
+    /// Name of the output.
+    pub output: String,
+}
+
+/// Why a prepare round began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Because {
+    /// The phase before is complete, or a retry was decided.
+    Due,
+    /// A promise had lapsed or an agent was busy.
+    Lapsed,
+    /// The gate opened, or an attestation came, too late for the votes (R13).
+    Margin,
+    /// A new term began; votes count in their own (R9).
+    Term,
+}
+
+/// Why a phase failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "why", deny_unknown_fields)]
+pub enum Failure {
+    /// An agent refused to promise.
+    Refused {
+        /// Who, with its reasons.
+        reasons: BTreeMap<AgentName, Vec<String>>,
+    },
+    /// Agents did not vote in time. Unreachable is a failure, always.
+    Silent {
+        /// Who.
+        agents: Vec<AgentName>,
+    },
+    /// Promises lapsed again and again, or agents stayed busy.
+    NoPromise {
+        /// How many rounds were tried.
+        rounds: u32,
+    },
+    /// An output that a step consumes does not exist, is ambiguous, or was
+    /// voided by a breach.
+    MissingInput {
+        /// The consuming step.
+        step: StepId,
+        /// Which output, and why it isn't there.
+        detail: String,
+    },
+    /// Tasks ended badly.
+    Tasks {
+        /// Step and agent of each.
+        tasks: Vec<(StepId, AgentName)>,
+    },
+    /// Released tasks were not heard of in time; they are still open (R5).
+    Lost {
+        /// Step and agent of each.
+        tasks: Vec<(StepId, AgentName)>,
+    },
+    /// A watch saw a breach.
+    Breach {
+        /// The watch.
+        step: StepId,
+        /// Its agent.
+        agent: AgentName,
+        /// What was seen.
+        detail: String,
+    },
+    /// A watch did not attest (R17), or did not disarm, in time.
+    Unattested {
+        /// The watches that stayed silent.
+        watches: Vec<(StepId, AgentName)>,
+    },
+}
+
+/// Why a rollback was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
+pub enum RollbackCause {
+    /// A phase failed whose policy says so.
+    Policy {
+        /// The phase.
+        phase: PhaseRef,
+    },
+    /// The write outage would have exceeded its budget.
+    Budget {
+        /// Elapsed, in milliseconds, when it was decided.
+        elapsed: Millis,
+    },
+    /// The operator.
+    Operator {
+        /// Who and why.
+        signed: Signed,
+    },
+}
+
+/// Why a phase was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
+pub enum SkipCause {
+    /// It has no tasks: its forward counterparts changed nothing.
+    NothingToDo,
+    /// The operator.
+    Operator {
+        /// Who and why.
+        signed: Signed,
+    },
+}
+
+/// Why something is owed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
+pub enum DebtCause {
+    /// The agent was out of reach and the rollback went on without it (R18).
+    Unreachable,
+    /// The operator waived it (R5).
+    Waived {
+        /// Who and why.
+        signed: Signed,
+    },
+    /// The operator skipped the phase that would have undone it.
+    Skipped,
+    /// The run was aborted.
+    Aborted,
+}
+
+/// A change that this run made and did not take back. The agent owes its
+/// undo (R5, R18).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debt {
+    /// Who owes it.
+    pub agent: AgentName,
+    /// The forward step that may still be in effect, or the rollback step
+    /// that was not carried out.
+    pub step: StepId,
+    /// Why it is owed.
+    pub cause: DebtCause,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// Every phase is complete or was skipped.
+    Completed,
+    /// Rolled back, but for its debts.
+    RolledBack,
+    /// Given up where it stood.
+    Aborted,
+}
+
+/// What an operator says of an `unknown` task (R4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolution {
+    /// It is in effect.
+    Done,
+    /// It is not; it may be tried again.
+    Failed,
+}
+
+/// The coordinator's records, of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "record", deny_unknown_fields)]
+pub enum Record {
+    /// The run began. Always the first.
+    Began {
+        /// With what.
+        begin: Box<Begin>,
+        /// Under which term.
+        term: Term,
+    },
+    /// A coordinator took the run up again.
+    TermBegan {
+        /// Its term.
+        term: Term,
+    },
+    /// A prepare round began.
+    Preparing {
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        because: Because,
+        /// Who is asked for which steps, in order.
+        tasks: BTreeMap<AgentName, Vec<StepId>>,
+        /// Write outage so far, where its clock runs (R13).
+        outage: Option<Millis>,
+    },
+    /// The operator opened the gate.
+    GateOpened {
+        /// The phase.
+        phase: PhaseRef,
+        /// Who, and why.
+        signed: Signed,
+    },
+    /// The release.
+    Released {
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Captures that the votes carried (R6).
+        captures: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
+        /// Outputs that the tasks consume (R15).
+        consumed: Vec<Consumed>,
+        /// Write outage so far, where its clock runs (R13).
+        outage: Option<Millis>,
+    },
+    /// A task ended.
+    TaskEnded {
+        /// Whose.
+        agent: AgentName,
+        /// How.
+        report: TaskReport,
+    },
+    /// A released task was not heard of in time. It stays open (R5).
+    TaskLost {
+        /// Whose.
+        agent: AgentName,
+        /// The task.
+        step: StepId,
+    },
+    /// Nothing that hasn't started in this attempt shall start any more (R2).
+    Revoked {
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// The phase failed.
+    Failed {
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// What follows.
+        leads_to: OnFailure,
+    },
+    /// The phase is complete; nothing in it is open.
+    Completed {
+        /// The phase.
+        phase: PhaseRef,
+    },
+    /// The phase was left out.
+    Skipped {
+        /// The phase.
+        phase: PhaseRef,
+        /// Why.
+        why: SkipCause,
+    },
+    /// What did not end well is to be tried again (R4).
+    RetryDecided {
+        /// The phase.
+        phase: PhaseRef,
+        /// Who asked; `None` when the protocol retried by itself.
+        signed: Option<Signed>,
+    },
+    /// The operator passed an open task (R5).
+    Waived {
+        /// Whose.
+        agent: AgentName,
+        /// The task.
+        step: StepId,
+        /// Who and why.
+        signed: Signed,
+    },
+    /// The operator said what became of an `unknown` or `drifted` task.
+    UnknownResolved {
+        /// Whose.
+        agent: AgentName,
+        /// The task.
+        step: StepId,
+        /// As what.
+        resolution: Resolution,
+        /// Who and why.
+        signed: Signed,
+    },
+    /// The operator asked to go no further.
+    Paused {
+        /// Who and why.
+        signed: Signed,
+    },
+    /// The operator ended a pause or a hold.
+    Resumed {
+        /// Who and why.
+        signed: Signed,
+    },
+    /// The run is to be rolled back. From here on nothing goes forward.
+    RollbackDecided {
+        /// Why.
+        cause: RollbackCause,
+    },
+    /// Nothing forward is open and no watch stands: the rollback's phases
+    /// begin.
+    RollbackBegan {},
+    /// The operator gave the run up. It ends as soon as nothing is open.
+    AbortDecided {
+        /// Who and why.
+        signed: Signed,
+    },
+    /// A watch saw a breach.
+    Breached {
+        /// Whose.
+        agent: AgentName,
+        /// The watch.
+        step: StepId,
+        /// What was seen.
+        detail: String,
+    },
+    /// Watches no longer stand.
+    Disarmed {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        steps: Vec<StepId>,
+    },
+    /// An outcome contradicts what has been decided since; the run holds.
+    Contradicted {
+        /// Whose.
+        agent: AgentName,
+        /// What it says now.
+        report: TaskReport,
+        /// What was recorded, and what rests on it.
+        detail: String,
+    },
+    /// Something stays undone.
+    Owed {
+        /// What.
+        debt: Debt,
+    },
+    /// An agent came back without the journal it had (R10); its open tasks
+    /// are `unknown`.
+    JournalLost {
+        /// Who.
+        agent: AgentName,
+    },
+    /// The run ended. What is owed is in the state.
+    Ended {
+        /// How.
+        ending: Ending,
+    },
+    /// An agent is free of this run.
+    ClosedBy {
+        /// Who.
+        agent: AgentName,
+    },
+}
+
+impl Record {
+    /// Whether orders rely on it. The sequence of the last such record is the
+    /// decision that orders carry (R1).
+    pub fn decides(&self) -> bool {
+        !matches!(
+            self,
+            Self::TaskEnded { .. }
+                | Self::TaskLost { .. }
+                | Self::Disarmed { .. }
+                | Self::Breached { .. }
+                | Self::ClosedBy { .. }
+        )
+    }
+
+    /// The operator's request that it carries out, if one did.
+    pub fn signed(&self) -> Option<&Signed> {
+        match self {
+            Self::GateOpened { signed, .. }
+            | Self::Waived { signed, .. }
+            | Self::UnknownResolved { signed, .. }
+            | Self::Paused { signed }
+            | Self::Resumed { signed }
+            | Self::AbortDecided { signed }
+            | Self::RetryDecided {
+                signed: Some(signed),
+                ..
+            }
+            | Self::Skipped {
+                why: SkipCause::Operator { signed },
+                ..
+            }
+            | Self::RollbackDecided {
+                cause: RollbackCause::Operator { signed },
+            } => Some(signed),
+            _ => None,
+        }
+    }
+
+    /// The phase that it is about, if it is about one.
+    pub fn phase(&self) -> Option<PhaseRef> {
+        match self {
+            Self::Preparing { phase, .. }
+            | Self::GateOpened { phase, .. }
+            | Self::Released { phase, .. }
+            | Self::Revoked { phase, .. }
+            | Self::Failed { phase, .. }
+            | Self::Completed { phase }
+            | Self::Skipped { phase, .. }
+            | Self::RetryDecided { phase, .. } => Some(*phase),
+            _ => None,
+        }
+    }
+}
+
+/// Why an attempt is closed for ever at an agent (R3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tombstone {
+    /// The coordinator revoked it.
+    Revoked,
+    /// Its promise lapsed by the clock.
+    Lapsed,
+    /// The agent restarted, and a restart voids promises (R12).
+    Restarted,
+    /// A rollback began here.
+    Undone,
+}
+
+/// A participant's records, of all runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "record", deny_unknown_fields)]
+pub enum ParticipantRecord {
+    /// An order with a higher term or decision than any before was accepted.
+    /// Stands before the first reply to it (R1, R9).
+    Obeyed {
+        /// The run.
+        run: RunId,
+        /// The term.
+        term: Term,
+        /// The decision.
+        decision: Decision,
+    },
+    /// A promise was made. The first one locks the agent to the run (R19).
+    Promised {
+        /// The run.
+        run: RunId,
+        /// Of which plan.
+        digest: Digest,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// The tasks, in order.
+        tasks: Vec<TaskOrder>,
+        /// Limit for all of them, from the release's receipt.
+        finish_by: Millis,
+        /// What the probes found.
+        probes: BTreeMap<StepId, Probe>,
+    },
+    /// A promise was refused.
+    Refused {
+        /// The run.
+        run: RunId,
+        /// Of which plan.
+        digest: Digest,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        reasons: Vec<String>,
+    },
+    /// An attempt is closed for ever.
+    Tombstoned {
+        /// The run.
+        run: RunId,
+        /// Of which plan.
+        digest: Digest,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        why: Tombstone,
+    },
+    /// A rollback has reached this agent; nothing goes forward any more.
+    ForwardClosed {
+        /// The run.
+        run: RunId,
+        /// Of which plan.
+        digest: Digest,
+    },
+    /// The release came.
+    Released {
+        /// The run.
+        run: RunId,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// What the tasks consume.
+        inputs: BTreeMap<StepId, Outputs>,
+        /// Captures that the coordinator kept, for undo.
+        captures: BTreeMap<StepId, Value>,
+    },
+    /// A task is about to change the host.
+    Intent {
+        /// The run.
+        run: RunId,
+        /// The phase.
+        phase: PhaseRef,
+        /// The attempt.
+        attempt: u32,
+        /// The task.
+        step: StepId,
+        /// State before the first intent of this task (R6).
+        capture: Option<Value>,
+    },
+    /// A task ended.
+    Ended {
+        /// How.
+        report: TaskReport,
+    },
+    /// The coordinator has the outcome.
+    Acked {
+        /// The run.
+        run: RunId,
+        /// The task.
+        step: StepId,
+        /// Its phase.
+        phase: PhaseRef,
+        /// Its attempt.
+        attempt: u32,
+    },
+    /// A watch stands; it is armed again after a restart (R16).
+    WatchArmed {
+        /// The run.
+        run: RunId,
+        /// Its task.
+        task: TaskOrder,
+        /// What it consumes.
+        inputs: BTreeMap<StepId, Outputs>,
+    },
+    /// A watch saw a breach.
+    WatchBroke {
+        /// The run.
+        run: RunId,
+        /// The watch.
+        step: StepId,
+        /// What was seen.
+        detail: String,
+    },
+    /// Watches no longer stand.
+    Disarmed {
+        /// The run.
+        run: RunId,
+        /// Which.
+        steps: Vec<StepId>,
+    },
+    /// The run is over; the agent is free (R19).
+    Closed {
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// An outcome on its own, for what has no report: a lost journal.
+pub(crate) fn lost_with_journal() -> Outcome {
+    Outcome::Unknown {
+        reason: "the agent came back without the journal that says how far it got".to_owned(),
+    }
+}
