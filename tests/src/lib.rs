@@ -4,3 +4,4 @@
 //! exactly the same landscape.
 
 pub mod range;
+pub mod rehearsal;

@@ -1,21 +1,86 @@
 //! Carries out a whole cutover on the rehearsal range and judges it.
+//!
+//! Exit code 0 when the run ended as it should (completed, or rolled back
+//! where a fault was asked for), no order was lost or doubled, and every step
+//! was seen; 1 otherwise.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
+use lockstep_tests::range::layout::Layout;
+use lockstep_tests::range::{Error, Options};
+use lockstep_tests::rehearsal::{self, Fault, Settings};
+
+/// Rehearse a cutover from Oracle to PostgreSQL on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "rehearse", version)]
+struct Arguments {
+    /// Leave the range up; the next rehearsal ends it.
+    #[arg(long)]
+    keep: bool,
+    /// Application hosts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=50))]
+    apps: u8,
+    /// Orders a second, all application hosts together.
+    #[arg(long, default_value_t = 210, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    rate: u32,
+    /// Orders to be acknowledged before the run starts.
+    #[arg(long, default_value_t = 2000)]
+    orders: u64,
+    /// Another plan than the rehearsal's own.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Make something in the range fail in this phase, to see the rollback.
+    #[arg(long, value_name = "PHASE")]
+    fault: Option<Fault>,
+    /// Where the report goes.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// No run: only the range, the applications and the replication.
+    #[arg(long)]
+    range_only: bool,
+}
+
 fn main() -> ExitCode {
-    match lockstep_tests::range::Range::start(lockstep_tests::range::Options {
-        product: false,
-        ..Default::default()
-    }) {
-        Ok(range) => {
-            println!("{:?}", range.processes());
-            std::thread::sleep(std::time::Duration::from_secs(5));
-            drop(range);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
+    let arguments = Arguments::parse();
+    let report = arguments
+        .report
+        .unwrap_or_else(|| Layout::of_this_checkout().rehearsal.join("report.json"));
+    let settings = Settings {
+        range: Options {
+            apps: arguments.apps,
+            rate: arguments.rate,
+            product: !arguments.range_only,
+        },
+        orders: arguments.orders,
+        plan: arguments.plan,
+        fault: arguments.fault,
+        report,
+        keep: arguments.keep,
+    };
+    if let Err(error) = rehearsal::end_on_signals() {
+        eprintln!("cannot listen for signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    match rehearsal::rehearse(&settings) {
+        Ok(report) if report.is_good() => ExitCode::SUCCESS,
+        Ok(_) => {
+            eprintln!("the report is in {}", settings.report.display());
             ExitCode::FAILURE
         }
+        Err(error) => {
+            print_chain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_chain(error: &Error) {
+    eprintln!("{error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        eprintln!("  because: {inner}");
+        cause = inner.source();
     }
 }

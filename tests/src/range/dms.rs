@@ -76,6 +76,14 @@ impl Dms {
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         exchange("POST", path, Some(body))
     }
+
+    /// Takes something back at the control interface.
+    ///
+    /// # Errors
+    /// As [`Dms::get`].
+    pub fn delete(&self, path: &str) -> Result<Value, Error> {
+        exchange("DELETE", path, None)
+    }
 }
 
 /// One request over a connection of its own; the double is on loopback and

@@ -155,10 +155,10 @@ impl Oracle {
         };
         let answer: Value =
             serde_json::from_str(&line).map_err(|error| unusable(error.to_string()))?;
-        if answer.get("ok") == Some(&Value::Bool(false)) {
-            return Err(unusable(answer.to_string()));
+        match answer.get("ok") {
+            Some(value) => Ok(value.clone()),
+            None => Err(unusable(answer.to_string())),
         }
-        Ok(answer.get("result").cloned().unwrap_or(answer))
     }
 }
 

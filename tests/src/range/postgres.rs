@@ -82,7 +82,7 @@ impl Postgres {
             ],
             layout.log("postgres"),
         )
-        .as_user(user())
+        .run_by(user())
         // SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for sessions.
         .stopped_by(libc::SIGINT);
         let mut process = Process::start(&launch, group)?;

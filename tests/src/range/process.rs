@@ -77,7 +77,7 @@ impl Launch {
 
     /// Runs as that user.
     #[must_use]
-    pub fn as_user(mut self, user: Option<&str>) -> Self {
+    pub fn run_by(mut self, user: Option<&str>) -> Self {
         self.user = user.map(str::to_owned);
         self
     }

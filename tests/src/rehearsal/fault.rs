@@ -1,0 +1,185 @@
+//! Faults made in the range, one for each phase that can roll back.
+//!
+//! Each strikes a late task of its phase, so that something has been done
+//! before it fails. The product has no switch for any of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::json;
+
+use crate::range::{Error, Range};
+
+/// A unit that takes this long to stop has failed by the rehearsal's plan.
+const SLOW_STOP_SECS: u32 = 25;
+
+/// The phase in which the range makes something fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// DMS refuses to create the reverse task.
+    Prepare,
+    /// A service takes longer to stop than the plan allows.
+    StopApplications,
+    /// Oracle refuses to change AQ_TM_PROCESSES.
+    CloseOracle,
+    /// The marker never arrives: DMS applies nothing.
+    FinalChanges,
+    /// PostgreSQL holds a row that Oracle doesn't.
+    VerifyRows,
+    /// DMS refuses to stop the forward task.
+    StopDms,
+    /// DMS refuses to start the reverse task.
+    ReverseTask,
+    /// A sequence may not be set.
+    PreparePostgres,
+    /// CloudWatch refuses the alarms.
+    Monitoring,
+}
+
+impl Fault {
+    /// All of them, in the order of the phases.
+    pub const ALL: [Self; 9] = [
+        Self::Prepare,
+        Self::StopApplications,
+        Self::CloseOracle,
+        Self::FinalChanges,
+        Self::VerifyRows,
+        Self::StopDms,
+        Self::ReverseTask,
+        Self::PreparePostgres,
+        Self::Monitoring,
+    ];
+
+    /// The standard phase it strikes.
+    #[must_use]
+    pub fn phase(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::StopApplications => "stop-applications",
+            Self::CloseOracle => "close-oracle",
+            Self::FinalChanges => "final-changes",
+            Self::VerifyRows => "verify-rows",
+            Self::StopDms => "stop-dms",
+            Self::ReverseTask => "reverse-task",
+            Self::PreparePostgres => "prepare-postgres",
+            Self::Monitoring => "monitoring",
+        }
+    }
+
+    /// What is wrong in the range, for the reader of the rehearsal.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Prepare => "DMS denies CreateReplicationTask",
+            Self::StopApplications => "shop-orders.service on app-3 is slow to stop",
+            Self::CloseOracle => "Oracle answers ORA-02097 to AQ_TM_PROCESSES",
+            Self::FinalChanges => "the DMS task applies nothing",
+            Self::VerifyRows => "PostgreSQL holds a row too many in shop.ticks",
+            Self::StopDms => "DMS denies StopReplicationTask",
+            Self::ReverseTask => "DMS denies StartReplicationTask",
+            Self::PreparePostgres => "PostgreSQL lets nobody set the sequence of shop.order_lines",
+            Self::Monitoring => "CloudWatch denies PutMetricAlarm",
+        }
+    }
+
+    /// Puts the fault into the range.
+    ///
+    /// # Errors
+    /// When the part that is to fail does not take it.
+    pub fn arm(self, range: &Range) -> Result<(), Error> {
+        let dms = |body: serde_json::Value| range.dms.post("/control/faults", &body).map(drop);
+        let deny = |operation: &str| {
+            dms(json!({"kind": "access_denied", "operation": operation, "times": 1}))
+        };
+        match self {
+            Self::Prepare => deny("CreateReplicationTask"),
+            Self::StopApplications => slow_stop(range),
+            Self::CloseOracle => range.oracle.inject("AQ_TM_PROCESSES", 2097, 1).map(drop),
+            Self::FinalChanges => dms(json!({"kind": "apply_paused", "task": "forward"})),
+            Self::VerifyRows => {
+                let sql = "INSERT INTO shop.ticks VALUES (-1, now())";
+                range.postgres.query(sql, "shop").map(drop)
+            }
+            Self::StopDms => deny("StopReplicationTask"),
+            Self::ReverseTask => deny("StartReplicationTask"),
+            Self::PreparePostgres => {
+                let sql = "REVOKE ALL ON SEQUENCE shop.order_lines_id_seq FROM shop_owner";
+                range.postgres.query(sql, "shop").map(drop)
+            }
+            Self::Monitoring => deny("PutMetricAlarm"),
+        }
+    }
+
+    /// Takes it out again; what it left behind in the range is put right.
+    ///
+    /// # Errors
+    /// When the part that failed does not answer.
+    pub fn clear(self, range: &Range) -> Result<(), Error> {
+        range.dms.delete("/control/faults")?;
+        match self {
+            Self::VerifyRows => range
+                .postgres
+                .query("DELETE FROM shop.ticks WHERE id = -1", "shop")
+                .map(drop),
+            Self::PreparePostgres => {
+                let sql = "GRANT ALL ON SEQUENCE shop.order_lines_id_seq TO shop_owner";
+                range.postgres.query(sql, "shop").map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A drop-in with a slow ExecStop: the unit does stop, only too late.
+fn slow_stop(range: &Range) -> Result<(), Error> {
+    let Some(host) = range.host("app-3") else {
+        return Ok(());
+    };
+    let dir = host.units().join("shop-orders.service.d");
+    std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+    let path = dir.join("slow.conf");
+    let text = format!("[Service]\nExecStop=/bin/sleep {SLOW_STOP_SECS}\nTimeoutStopSec=60\n");
+    std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+    host.systemctl(&["daemon-reload"]).map(drop)
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.phase())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|fault| fault.phase() == text)
+            .ok_or_else(|| {
+                let known: Vec<&str> = Self::ALL.into_iter().map(Self::phase).collect();
+                format!(
+                    "{text:?} is no phase that can be made to fail; take one of {}",
+                    known.join(", ")
+                )
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_found_by_the_name_of_its_phase() {
+        for fault in Fault::ALL {
+            assert_eq!(fault.phase().parse(), Ok(fault));
+        }
+        assert!(
+            "open-postgres"
+                .parse::<Fault>()
+                .unwrap_err()
+                .contains("stop-dms")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! A rehearsal: the range, one run of the product on it, and the judgement.
+//!
+//! The product is used as an operator uses it, through its command. What it
+//! says about itself goes into the report next to what the range has seen;
+//! whether the rehearsal is good rests on the range and on the independent
+//! checker, never on the product's word alone.
+
+mod effects;
+mod fault;
+mod product;
+mod report;
+mod state;
+mod workload;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use effects::{Effects, Look};
+pub use fault::Fault;
+pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
+pub use report::{Report, Shortcoming};
+pub use state::State;
+pub use workload::Verdict;
+
+use crate::range::{self, Error, Options, Range, wait};
+
+/// How long the applications may take to write the orders asked for, at the
+/// slowest rate that a busy machine gives.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(300);
+
+/// Orders to see after the run before it is judged: the switched applications
+/// must have been writing, not only have been started.
+const ORDERS_AFTER: u64 = 200;
+
+/// What a rehearsal is to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Size of the range.
+    pub range: Options,
+    /// Orders to be acknowledged before the run starts.
+    pub orders: u64,
+    /// The plan; the rehearsal's own when absent.
+    pub plan: Option<PathBuf>,
+    /// A fault to make in the range.
+    pub fault: Option<Fault>,
+    /// Where the report goes.
+    pub report: PathBuf,
+    /// Leave the range up.
+    pub keep: bool,
+}
+
+/// Carries out a rehearsal and writes its report.
+///
+/// # Errors
+/// When the range can't be started or looked at. A run that fails, or a
+/// verdict that is bad, is no error: the report says so.
+pub fn rehearse(settings: &Settings) -> Result<Report, Error> {
+    say("starting the range");
+    let began = Instant::now();
+    let range = Range::start(settings.range)?;
+    say(&format!(
+        "the range is up after {:.1} s: {} processes, state in {}",
+        began.elapsed().as_secs_f64(),
+        range.processes().len(),
+        range.layout.root.display(),
+    ));
+    let outcome = on_range(&range, settings);
+    if settings.keep {
+        say("the range stays up; the next rehearsal ends it");
+        range.keep();
+    } else {
+        say("stopping the range");
+        range.stop()?;
+    }
+    outcome
+}
+
+fn on_range(range: &Range, settings: &Settings) -> Result<Report, Error> {
+    say(&format!("waiting for {} orders", settings.orders));
+    wait::until("the orders before the run", WARM_UP_LIMIT, || {
+        Ok((workload::acknowledged(range)?.total() >= settings.orders).then_some(()))
+    })?;
+    let before = State::of(range)?;
+    let run = if settings.range.product {
+        Some(run(range, settings)?)
+    } else {
+        None
+    };
+    let completed = run.as_ref().is_some_and(|run| run.outcome == "completed");
+    if run.is_some() {
+        // Writing goes on, wherever the run has left it.
+        let so_far = workload::acknowledged(range)?.total();
+        let more = wait::until("orders after the run", WARM_UP_LIMIT / 5, || {
+            Ok((workload::acknowledged(range)?.total() >= so_far + ORDERS_AFTER).then_some(()))
+        });
+        match more {
+            Ok(()) | Err(Error::NotReady { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let after = State::of(range)?;
+    let look = run
+        .as_ref()
+        .map(|run| Look::at_range(range, run))
+        .transpose()?;
+    let final_database = if run.is_none() || completed {
+        "postgres"
+    } else {
+        "oracle"
+    };
+    let fence = run.as_ref().and_then(product::fence_scn);
+    let verdict = workload::judge(range, final_database, fence.as_deref(), settings.keep)?;
+    let effects = Effects::of(look.as_ref(), &verdict);
+    let report = Report::assemble(range, settings, run, &before, &after, verdict, effects);
+    report.write(&settings.report)?;
+    say(&report.summary());
+    Ok(report)
+}
+
+/// Starts the run and shows it live until it ends or waits for someone.
+fn run(range: &Range, settings: &Settings) -> Result<RunStatus, Error> {
+    let product = Product::of(range);
+    product.wait_for_agents(range.hosts.len())?;
+    if let Some(fault) = settings.fault {
+        say(&format!("a fault is in place: {}", fault.description()));
+        fault.arm(range)?;
+    }
+    let plan = settings
+        .plan
+        .clone()
+        .unwrap_or_else(|| range.layout.source.join("tests/plans/rehearsal.yaml"));
+    product.run(&plan, settings.range.apps)?;
+    let status = product.newest_run()?;
+    if let Some(fault) = settings.fault {
+        fault.clear(range)?;
+    }
+    Ok(status)
+}
+
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Ctrl-C and SIGTERM end a rehearsal in order: every wait gives up, and the
+/// range is torn down as after any other failure.
+///
+/// # Errors
+/// When the runtime that listens for signals can't be made.
+pub fn end_on_signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let (Ok(mut terminate), Ok(mut interrupt)) = (
+                    signal(SignalKind::terminate()),
+                    signal(SignalKind::interrupt()),
+                ) else {
+                    return;
+                };
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                range::wait::interrupt();
+            });
+        })?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! The product as an operator meets it: the command `lockstep`, and how it
+//! says that a run stands.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::range::{self, Error, Range, agents, wait};
+
+/// Agents connect within a second; the bound is for a machine at its limits.
+const AGENTS_LIMIT: Duration = Duration::from_secs(60);
+
+/// A cutover of the rehearsal takes half a minute, a rollback as long again;
+/// every phase has its own deadline, all of them together stay below this.
+const RUN_LIMIT: Duration = Duration::from_secs(900);
+
+/// How a run stands, as `lockstep run show -o json` prints it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunStatus {
+    /// The run.
+    pub run_id: String,
+    /// The plan's name.
+    pub plan_name: String,
+    /// The plan's digest.
+    pub plan_digest: String,
+    /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`, `running`.
+    pub outcome: String,
+    /// The command's exit code for it.
+    pub exit_code: i32,
+    /// Its trace.
+    pub trace_id: String,
+    /// Why it holds, failed or rolled back.
+    pub reason: String,
+    /// What it waits for.
+    pub waits_on: Vec<String>,
+    /// What is still changed.
+    pub still_changed: Vec<String>,
+    /// Both tracks.
+    pub phases: Vec<PhaseStatus>,
+}
+
+/// How a phase stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PhaseStatus {
+    /// Unique name.
+    pub name: String,
+    /// The standard phase it belongs to.
+    pub standard: String,
+    /// `forward` or `rollback`.
+    pub track: String,
+    /// Steps of the procedure.
+    pub seed_steps: Vec<String>,
+    /// `done`, `failed`, `skipped`, `undone`…
+    pub outcome: String,
+    /// What the barrier itself cost.
+    pub barrier_ms: u64,
+    /// From its release to its completion.
+    pub took_ms: u64,
+    /// Its tasks.
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// How a task stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskStatus {
+    /// The agent.
+    pub agent: String,
+    /// The step.
+    pub step_id: String,
+    /// The action.
+    pub action: String,
+    /// `done`, `already`, `failed`…
+    pub outcome: String,
+    /// Error or detail.
+    pub detail: String,
+    /// How long the action took.
+    pub took_ms: u64,
+    /// Outputs.
+    pub outputs: Value,
+}
+
+/// The command, with the operator's certificate.
+#[derive(Debug)]
+pub struct Product<'a> {
+    range: &'a Range,
+}
+
+impl<'a> Product<'a> {
+    /// The product on this range.
+    #[must_use]
+    pub fn of(range: &'a Range) -> Self {
+        Self { range }
+    }
+
+    /// `lockstep` with the certificate of an operator: `operator` starts
+    /// runs, `approver` approves them.
+    #[must_use]
+    pub fn command(&self, operator: &str) -> Command {
+        let layout = &self.range.layout;
+        let mut command = Command::new(layout.binary("lockstep"));
+        command
+            .envs(agents::operator(layout, operator))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn json(&self, purpose: &str, args: &[&str]) -> Result<Value, Error> {
+        let text = range::run(
+            purpose,
+            self.command("operator").args(args).args(["-o", "json"]),
+        )?;
+        serde_json::from_str(&text).map_err(|error| Error::Answer {
+            from: purpose.into(),
+            detail: error.to_string(),
+        })
+    }
+
+    /// Waits until that many agents are connected.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] when they aren't, with what was seen last.
+    pub fn wait_for_agents(&self, expected: usize) -> Result<(), Error> {
+        wait::until(
+            &format!("{expected} agents to connect"),
+            AGENTS_LIMIT,
+            || {
+                let Ok(agents) = self.json("lockstep agents list", &["agents", "list"]) else {
+                    return Ok(None);
+                };
+                let list = agents
+                    .get("agents")
+                    .unwrap_or(&agents)
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                let connected = list
+                    .iter()
+                    .filter(|agent| agent["connected"] == true)
+                    .count();
+                Ok((connected >= expected).then_some(()))
+            },
+        )
+    }
+
+    /// `run start --watch`, its output shown as it comes. A run that does not
+    /// complete is no error here: its status says how it ended.
+    ///
+    /// # Errors
+    /// When the command can't be started, or goes on for ever.
+    pub fn run(&self, plan: &Path, apps: u8) -> Result<(), Error> {
+        let mut child = self
+            .command("operator")
+            .args(["run", "start", "--watch", "--var", &format!("apps={apps}")])
+            .arg(plan)
+            .spawn()
+            .map_err(|source| Error::Start {
+                program: "lockstep".into(),
+                purpose: "start the run".into(),
+                source,
+            })?;
+        let ended = wait::until("the run's end", RUN_LIMIT, || {
+            Ok(child.try_wait().ok().flatten())
+        });
+        if ended.is_err() {
+            // Nothing is left to do about a child that can't be killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        ended.map(drop)
+    }
+
+    /// How the newest run stands.
+    ///
+    /// # Errors
+    /// When the command fails, or there is no run.
+    pub fn newest_run(&self) -> Result<RunStatus, Error> {
+        let value = self.json("lockstep run show", &["run", "show"])?;
+        serde_json::from_value(value).map_err(|error| Error::Answer {
+            from: "lockstep run show".into(),
+            detail: error.to_string(),
+        })
+    }
+}
+
+/// All tasks of an action that were carried out, in the plan's order.
+pub(super) fn tasks<'r>(
+    run: &'r RunStatus,
+    action: &'r str,
+) -> impl Iterator<Item = &'r TaskStatus> {
+    let forward = run.phases.iter().filter(|phase| phase.track != "rollback");
+    forward
+        .flat_map(|phase| &phase.tasks)
+        .filter(move |task| task.action == action)
+}
+
+/// The SCN of the fence, from the task that read it.
+pub(super) fn fence_scn(run: &RunStatus) -> Option<String> {
+    tasks(run, "oracle.finalize").find_map(|task| {
+        let scn = task.outputs.get("scn")?;
+        scn.as_str().map_or_else(
+            || scn.as_u64().map(|n| n.to_string()),
+            |s| Some(s.to_owned()),
+        )
+    })
+}
