@@ -9,11 +9,11 @@
 //! the layout of bind and define buffers, the codecs of Oracle's types, bind
 //! names, timeouts and breaks.
 //!
-//! Deliberately absent: LOBs, objects, queues, scrollable cursors, implicit
-//! results, two-phase commit. A function that isn't here makes ODPI-C say
-//! DPI-1049; an attribute that isn't here answers ORA-24315 and says so on
-//! standard error. `LOCKSTEP_CLNTSH_TRACE` names a file that takes a line for
-//! every call.
+//! Deliberately absent: session pools, LOBs, objects, queues, scrollable
+//! cursors, implicit results, two-phase commit. A function that isn't here
+//! makes ODPI-C say DPI-1049; an attribute that isn't here answers ORA-24315
+//! and says so on standard error. `LOCKSTEP_CLNTSH_TRACE` names a file that
+//! takes a line for every call.
 
 mod attributes;
 mod bind;
