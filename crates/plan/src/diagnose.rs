@@ -262,7 +262,10 @@ impl Problems {
             .with_width(REPORT_WIDTH)
             .with_links(false);
         let mut report = String::new();
-        for problem in &self.all {
+        for (index, problem) in self.all.iter().enumerate() {
+            if index > 0 {
+                report.push('\n');
+            }
             // Writing into a String has no way to fail.
             let _ = handler.render_report(&mut report, problem);
         }

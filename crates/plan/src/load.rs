@@ -72,11 +72,13 @@ fn checked(mut document: Node, overrides: &Overrides, located: &mut Located) -> 
         }
         Err(fault) => (None, vec![fault]),
     };
-    // References into a broken definition would tell the same thing twice.
-    located.extend(faults.into_iter().map(|fault| {
+    // A variable that has no value has no right type either; once is enough.
+    let told: Vec<Range<usize>> = located.iter().map(|(_, place)| place.clone()).collect();
+    let placed = faults.into_iter().map(|fault| {
         let place = document.place(&fault.pointer, fault.at_key);
         (fault, place)
-    }));
+    });
+    located.extend(placed.filter(|(_, place)| !told.contains(place)));
     plan
 }
 

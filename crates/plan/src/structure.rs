@@ -48,13 +48,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn value(&mut self, node: &Node, pointer: &str, schema: &Value) {
-        let Some(schema) = self.resolved(schema) else {
-            // `true`: anything goes.
+        let schema = self.resolved(schema).unwrap_or_default();
+        if takes_anything(&schema) {
             if self.late != Late::Elsewhere {
                 self.references(node, pointer);
             }
             return;
-        };
+        }
         if let Content::Text(text) = &node.content
             && text.contains("${")
             && self.is_late(text, pointer, &schema)
@@ -371,6 +371,16 @@ impl Walk<'_> {
             self.too_few(pointer);
         }
     }
+}
+
+/// Whether the schema only describes, and asks for nothing.
+fn takes_anything(schema: &Map<String, Value>) -> bool {
+    schema.keys().all(|key| {
+        matches!(
+            key.as_str(),
+            "description" | "default" | "title" | "examples"
+        )
+    })
 }
 
 fn alternatives(schema: &Map<String, Value>) -> Option<&Vec<Value>> {

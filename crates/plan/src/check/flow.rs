@@ -87,12 +87,16 @@ fn fault(
             return Some(fault);
         }
     };
+    let earlier = places
+        .iter()
+        .filter(|(_, (place, _))| *place < number)
+        .map(|(&id, _)| id);
     let Some((producer_number, producer)) = places.get(reference.step.as_str()) else {
         return Some(Fault::new(
             diagnose::UNKNOWN_OUTPUT,
             at,
             format!("{reference}: there is no step {:?}", reference.step),
-            suggest(&reference.step, places.keys().copied()),
+            suggest(&reference.step, earlier),
         ));
     };
     let outputs = Action::find(&producer.action)?.outputs;

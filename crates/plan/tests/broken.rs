@@ -1,0 +1,466 @@
+//! Broken plans: each case breaks an example in one way and names the
+//! problems that must be told, with the word under the caret.
+
+use lockstep_plan::{CODES, Overrides, check};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The example, what is replaced in it, by what, and the problems: code, and
+/// the text at which it points.
+struct Case {
+    example: &'static str,
+    replace: &'static str,
+    by: &'static str,
+    told: &'static [(&'static str, &'static str)],
+}
+
+fn case(
+    example: &'static str,
+    replace: &'static str,
+    by: &'static str,
+    told: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case {
+        example,
+        replace,
+        by,
+        told,
+    }
+}
+
+fn text(name: &str) -> String {
+    let path = format!(
+        "{}/../../deploy/plans/{name}.yaml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    fs::read_to_string(path).unwrap()
+}
+
+/// Runs a case and gives the codes that were told.
+fn run(case: &Case) -> Result<Vec<&'static str>, String> {
+    let good = text(case.example);
+    assert!(
+        good.contains(case.replace),
+        "{:?} is in the example",
+        case.replace
+    );
+    let broken = good.replacen(case.replace, case.by, 1);
+    let mut overrides = Overrides::default();
+    if case.example == "plan" {
+        overrides.vars.insert("release".into(), "2026-11".into());
+    }
+    let checked = check("broken.yaml", &broken, &overrides);
+    let told: Vec<(&str, String)> = checked
+        .problems
+        .iter()
+        .map(|problem| {
+            let line = broken.lines().nth(problem.line - 1).unwrap_or_default();
+            (
+                problem.code,
+                line.chars().skip(problem.column - 1).collect(),
+            )
+        })
+        .collect();
+    let as_wanted = told.len() == case.told.len()
+        && told
+            .iter()
+            .zip(case.told)
+            .all(|((code, at), (wanted, word))| code == wanted && at.starts_with(word));
+    if !as_wanted {
+        return Err(format!(
+            "{:?} by {:?}: wanted {:?}, told\n{}\n",
+            case.replace, case.by, case.told, checked.problems
+        ));
+    }
+    for problem in checked.problems.iter() {
+        assert!(!problem.remedy.is_empty(), "{problem}");
+    }
+    assert_eq!(checked.plan.is_some(), !checked.problems.has_errors());
+    Ok(told.into_iter().map(|(code, _)| code).collect())
+}
+
+/// Runs all cases; fails with all that went wrong.
+fn run_all() -> BTreeSet<&'static str> {
+    let cases = [structure(), references(), sense()];
+    let (told, wrong): (Vec<_>, Vec<_>) = cases.iter().flatten().map(run).partition(Result::is_ok);
+    let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    told.into_iter().filter_map(Result::ok).flatten().collect()
+}
+
+fn structure() -> Vec<Case> {
+    vec![
+        case("plan", "parties:\n", "parties: [\n", &[("LS1001", "")]),
+        case("plan", "kind: Plan", "kind: Plans", &[("LS1006", "Plans")]),
+        case("plan", "kind: Plan\n", "", &[("LS1006", "name")]),
+        case(
+            "plan",
+            "gate: approval",
+            "gates: approval",
+            &[("LS1002", "gates")],
+        ),
+        case(
+            "plan",
+            "gate: approval",
+            "gate: aproval",
+            &[("LS1004", "aproval")],
+        ),
+        case("plan", "        party: apps\n", "", &[("LS1003", "id")]),
+        case(
+            "plan",
+            "finish_by: 3m",
+            "finish_by: 180",
+            &[("LS1004", "180")],
+        ),
+        case(
+            "plan",
+            "finish_by: 3m",
+            "finish_by: 3min",
+            &[("LS1004", "3min")],
+        ),
+        case(
+            "plan",
+            "start_by: 30s",
+            "start_by: 30s\n    start_by: 40s",
+            &[("LS1005", "start_by")],
+        ),
+        case(
+            "plan",
+            "timeout_secs: 60",
+            "timeout_secs: soon",
+            &[("LS1004", "soon")],
+        ),
+        case(
+            "plan",
+            "timeout_secs: 60",
+            "timeout_sec: 60",
+            &[("LS1002", "timeout_sec")],
+        ),
+        case(
+            "plan",
+            "units: [\"${vars.unit}\"]\n          timeout",
+            "timeout",
+            &[("LS1003", "params")],
+        ),
+        case(
+            "cutover",
+            "    expected: 2\n",
+            "    expected: two\n",
+            &[("LS1004", "two")],
+        ),
+        case("cutover", "  resource: orcl\n", "", &[("LS1003", "oracle")]),
+        case(
+            "cutover",
+            "accounts: [SHOP, BATCH]",
+            "accounts: SHOP",
+            &[("LS1004", "SHOP")],
+        ),
+        case(
+            "cutover",
+            "schemas: [SHOP]",
+            "schemas: []",
+            &[("LS1004", "schemas")],
+        ),
+        case("cutover", "expected: 3", "expected: 0", &[("LS1004", "0")]),
+        case(
+            "restart",
+            "expected: 3",
+            "expected: 3\nstrategy: rolling",
+            &[("LS1007", "rolling")],
+        ),
+    ]
+}
+
+fn references() -> Vec<Case> {
+    let url = "\"http://127.0.0.1:8080/health\"}\n\n  - name: stop";
+    vec![
+        case(
+            "plan",
+            "${vars.hosts}",
+            "${vars.host}",
+            &[("LS1010", "${vars.host}")],
+        ),
+        case(
+            "plan",
+            "  unit: shop",
+            "  units: shop",
+            &[
+                ("LS1010", "\"${vars.unit}\""),
+                ("LS1010", "\"${vars.unit}\""),
+            ],
+        ),
+        case(
+            "plan",
+            url,
+            "\"${vars\"}\n\n  - name: stop",
+            &[("LS1011", "\"${vars\"")],
+        ),
+        case(
+            "plan",
+            url,
+            "\"${nobody.url}\"}\n\n  - name: stop",
+            &[("LS1012", "\"${nobody.url}\"")],
+        ),
+        case(
+            "plan",
+            url,
+            "\"${stop-orders.url}\"}\n\n  - name: stop",
+            &[("LS1012", "\"${stop-orders.url}\"")],
+        ),
+        case(
+            "cutover",
+            "name: shop\n",
+            "name: ${finalize.scn}\n",
+            &[("LS1011", "${finalize.scn}")],
+        ),
+        case(
+            "cutover",
+            "schema-name: shop,",
+            "schema-name: \"${finalize.scn}\",",
+            &[("LS1011", "\"${finalize.scn}\"")],
+        ),
+    ]
+}
+
+fn sense() -> Vec<Case> {
+    vec![
+        case(
+            "plan",
+            "- id: configure",
+            "- id: stop-orders",
+            &[("LS1020", "stop-orders")],
+        ),
+        case(
+            "plan",
+            "- name: start",
+            "- name: stop",
+            &[("LS1020", "stop")],
+        ),
+        case(
+            "plan",
+            "- id: configure",
+            "- id: Configure",
+            &[("LS1021", "Configure")],
+        ),
+        case("plan", "party: apps", "party: app", &[("LS1022", "app")]),
+        case(
+            "plan",
+            "labels: {role: app}",
+            "labels: {}",
+            &[("LS1023", "labels")],
+        ),
+        case(
+            "plan",
+            "  apps:\n",
+            "  more: {labels: {a: b}, expected: 1}\n  apps:\n",
+            &[("LS1024", "more")],
+        ),
+        case(
+            "plan",
+            "phases:\n",
+            "outage: {budget: 5m, rollback_reserve: 5m, starts_with: stpo, ends_with: start}\nphases:\n",
+            &[("LS1042", "5m"), ("LS1025", "stpo")],
+        ),
+        case(
+            "plan",
+            "        timeout: 90s",
+            "        watch_until: start",
+            &[("LS1026", "start")],
+        ),
+        case(
+            "plan",
+            "service.stop",
+            "service.halt",
+            &[("LS1030", "service.halt")],
+        ),
+        case(
+            "plan",
+            "service.stop",
+            "oracle.listeners.stop",
+            &[("LS1030", "oracle.listeners.stop")],
+        ),
+        case(
+            "plan",
+            "finish_by: 3m",
+            "finish_by: 1m",
+            &[("LS1032", "1m")],
+        ),
+        case("plan", "timeout: 90s", "timeout: 30s", &[("LS1032", "30s")]),
+        case(
+            "plan",
+            "finish_by: 3m",
+            "point_of_no_return: true",
+            &[("LS1033", "rollback"), ("LS1033", "rollback")],
+        ),
+        case(
+            "plan",
+            "        action: check.http",
+            "        undo: true\n        action: check.http",
+            &[("LS1034", "true")],
+        ),
+        case(
+            "cutover",
+            "  dms_listener: LISTENER_DMS\n",
+            "",
+            &[("LS1040", "reverse")],
+        ),
+        case(
+            "cutover",
+            "  canary_table: LOCKSTEP.LOCKSTEP_CANARY\n",
+            "",
+            &[("LS1041", "reverse")],
+        ),
+        case(
+            "cutover",
+            "rollback_reserve: 8m",
+            "rollback_reserve: 40m",
+            &[("LS1042", "40m")],
+        ),
+        case(
+            "cutover",
+            "open-postgres: approval",
+            "open_postgres: approval",
+            &[("LS1025", "open_postgres")],
+        ),
+        case(
+            "cutover",
+            "- name: shop-report",
+            "- name: oracle",
+            &[("LS1020", "oracle")],
+        ),
+        case(
+            "cutover",
+            "services: [shop-orders.service]",
+            "services: [shop-orders]",
+            &[("LS1004", "shop-orders")],
+        ),
+        case(
+            "cutover",
+            "    timers: [shop-report.timer]\n",
+            "",
+            &[("LS1031", "shop-report")],
+        ),
+        case(
+            "cutover",
+            "marker_table: LOCKSTEP.LOCKSTEP_MARKER",
+            "marker_table: MARKER",
+            &[("LS1004", "MARKER")],
+        ),
+        case(
+            "cutover",
+            "on_failure: rollback",
+            "deadlines: {close-oracle: 30s}",
+            &[("LS1032", "30s"), ("LS1032", "30s")],
+        ),
+    ]
+}
+
+const FLOW: &str = "\
+kind: Plan
+name: flow
+parties:
+  lead: {labels: {role: oracle}, expected: 1}
+phases:
+  - name: one
+    steps:
+      - {id: rows, party: lead, action: oracle.rows.digest,
+         params: {resource: orcl, scn: \"${finalize.scn}\", tables: []}}
+  - name: two
+    steps:
+      - {id: finalize, party: lead, action: oracle.finalize,
+         params: {resource: orcl, marker_table: A.B, tasks: [x], fence: {resource: orcl}}}
+";
+
+fn codes_of(text: &str) -> Vec<&'static str> {
+    let checked = check("flow.yaml", text, &Overrides::default());
+    checked
+        .problems
+        .iter()
+        .map(|problem| problem.code)
+        .collect()
+}
+
+#[test]
+fn an_output_must_come_from_an_earlier_phase_and_from_one_agent() {
+    assert_eq!(codes_of(FLOW), ["LS1013"]);
+    let circle = FLOW.replace("orcl, marker_table", "\"${rows.tables}\", marker_table");
+    assert_eq!(codes_of(&circle), ["LS1014"]);
+    let (head, phases) = FLOW.split_once("phases:\n").unwrap();
+    let second = phases.find("  - name: two").unwrap();
+    let good = format!("{head}phases:\n{}{}", &phases[second..], &phases[..second]);
+    assert_eq!(codes_of(&good), [""; 0]);
+    assert_eq!(
+        codes_of(&good.replace("expected: 1", "expected: 2")),
+        ["LS1015"]
+    );
+    let renamed = good.replace("${finalize.scn}", "${finalize.scm}");
+    assert_eq!(codes_of(&renamed), ["LS1012"]);
+}
+
+#[test]
+fn a_written_out_reverse_task_needs_a_listener_for_dms_too() {
+    let plan = "\
+kind: Plan
+name: reverse
+parties:
+  lead: {labels: {role: oracle}, expected: 1}
+phases:
+  - name: close
+    steps:
+      - {id: listeners, party: lead, action: oracle.listener.stop, params: {resource: orcl}}
+  - name: start
+    steps:
+      - {id: start, party: lead, action: dms.reverse.start,
+         params: {resource: dms, task: arn, postgres: shop}}
+";
+    assert_eq!(codes_of(plan), ["LS1040"]);
+    let kept = plan.replace("resource: orcl}", "resource: orcl, keep: [LISTENER_DMS]}");
+    assert_eq!(codes_of(&kept), [""; 0]);
+}
+
+#[test]
+fn a_watch_ends_in_a_later_phase() {
+    let plan = FLOW
+        .replace("oracle.rows.digest", "oracle.fence.watch, watch_until: two")
+        .replace(", scn: \"${finalize.scn}\", tables: []", "");
+    assert_eq!(codes_of(&plan), [""; 0]);
+    for until in ["one", "three"] {
+        let broken = plan.replace("watch_until: two", &format!("watch_until: {until}"));
+        let wanted = if until == "one" { "LS1026" } else { "LS1025" };
+        assert_eq!(codes_of(&broken), [wanted]);
+    }
+    assert_eq!(
+        codes_of(&plan.replace(", watch_until: two", "")),
+        ["LS1026"]
+    );
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let broken = text("cutover")
+        .replace("expected: 2", "expected: two")
+        .replace(
+            "services: [shop-local.service]",
+            "service: [shop-local.service]",
+        )
+        .replace("set: user", "set: usr")
+        .replace("statistic: Average", "statistics: Average")
+        .replace("budget: 30m", "budget: half an hour");
+    let checked = check("cutover.yaml", &broken, &Overrides::default());
+    insta::assert_snapshot!("all-at-once", checked.problems);
+    let json = checked.problems.json();
+    assert_eq!(json[0]["code"], "LS1004");
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[0]["line"], 26);
+}
+
+#[test]
+fn every_break_is_told_at_its_place_and_every_code_has_a_case() {
+    let mut told = run_all();
+    // Told in the tests above, on a plan of their own.
+    told.extend(["LS1013", "LS1014", "LS1015"]);
+    told.extend(codes_of(&" ".repeat(lockstep_plan::MAX_BYTES + 1)));
+    for (code, title) in CODES {
+        assert!(told.contains(code), "{code} {title}");
+    }
+}
