@@ -13,7 +13,9 @@
 //! | `{"op":"stop","name":"LISTENER","by":"srvctl"}` | `{"ok":STATUS}` |
 //! | `{"op":"enable","name":"LISTENER"}`, `"disable"` | `{"ok":STATUS}` |
 //! | `{"op":"observe"}` | `{"ok":{…}}`: the engine's observation, and under `listeners` those of all hosts |
-//! | `{"op":"inject","fault":{…}}` | `{"ok":null}` |
+//! | `{"op":"commits_after","scn":N}` | `{"ok":{USER:COUNT, …}}` |
+//! | `{"op":"inject","fault":{"statement_contains":"…","ora_code":N,"times":N}}` | `{"ok":null}` |
+//! | `{"op":"clear_faults"}` | `{"ok":null}` |
 //!
 //! STATUS is [`listener::Status`]. A failure is
 //! `{"error":{"kind":"not_running","message":"…"}}`; the kinds are those of
@@ -45,8 +47,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub trait Observed: Send + Sync + 'static {
     /// The state of the database as an independent checker wants it.
     fn observe(&self) -> Value;
+    /// Commits per user after an SCN.
+    fn commits_after(&self, scn: u64) -> Value;
     /// Plants a fault; the error says what is wrong with its description.
     fn inject(&self, fault: Value) -> Result<(), String>;
+    /// Takes every fault away.
+    fn clear_faults(&self);
 }
 
 /// A request.
@@ -81,6 +87,13 @@ pub enum Request {
     },
     /// The state of the database.
     Observe,
+    /// Commits per user after an SCN.
+    CommitsAfter {
+        /// The SCN.
+        scn: u64,
+    },
+    /// Takes every fault away.
+    ClearFaults,
     /// Plants a fault.
     Inject {
         /// As the engine describes it.
@@ -160,6 +173,11 @@ impl Control {
                     kind: "fault".to_owned(),
                     message,
                 });
+            }
+            Request::CommitsAfter { scn } => return Ok(self.engine.commits_after(scn)),
+            Request::ClearFaults => {
+                self.engine.clear_faults();
+                return Ok(Value::Null);
             }
             Request::Start { name, by } => listeners.start(host, &name, by)?,
             Request::Stop { name, by } => listeners.stop(host, &name, by)?,

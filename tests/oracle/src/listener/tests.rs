@@ -174,6 +174,10 @@ impl Observed for Engine {
     fn observe(&self) -> serde_json::Value {
         serde_json::json!({ "scn": 7 })
     }
+    fn commits_after(&self, scn: u64) -> serde_json::Value {
+        serde_json::json!({ "SHOP": scn })
+    }
+    fn clear_faults(&self) {}
     fn inject(&self, fault: serde_json::Value) -> Result<(), String> {
         fault
             .get("ora_code")
@@ -218,6 +222,8 @@ fn tns_the_control_socket_reaches_listeners_and_engine() {
         (&seen["scn"], &seen["listeners"][0]["name"]),
         (&7.into(), &"LISTENER".into())
     );
+    let after: serde_json::Value = control::call(&path, &Request::CommitsAfter { scn: 9 }).unwrap();
+    assert_eq!(after["SHOP"], 9);
     let inject = |fault| control::call::<()>(&path, &Request::Inject { fault });
     inject(serde_json::json!({ "ora_code": 1 })).unwrap();
     assert!(matches!(
