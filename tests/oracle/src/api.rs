@@ -147,7 +147,11 @@ pub struct OraError {
 impl OraError {
     /// An error that points at no place in the statement.
     pub fn new(code: u32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), offset: 0 }
+        Self {
+            code,
+            message: message.into(),
+            offset: 0,
+        }
     }
 
     /// The same error pointing at a byte of the statement.

@@ -46,7 +46,9 @@ impl Instance {
     /// The socket of the bequeath door.
     #[must_use]
     pub fn bequeath_socket(&self) -> PathBuf {
-        self.home.join("dbs").join(format!("bequeath_{}.sock", self.name))
+        self.home
+            .join("dbs")
+            .join(format!("bequeath_{}.sock", self.name))
     }
 
     /// The socket on which `lsnrctl`, `srvctl` and the range speak to the
@@ -124,12 +126,18 @@ impl Config {
     /// When the file is missing, is not valid TOML of this shape, or names no
     /// instance.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|source| Error::Parse { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|source| Error::Parse {
+            path: path.to_owned(),
+            source,
+        })?;
         if config.instances.is_empty() {
-            return Err(Error::NoInstance { path: path.to_owned() });
+            return Err(Error::NoInstance {
+                path: path.to_owned(),
+            });
         }
         Ok(config)
     }
@@ -165,6 +173,9 @@ static = true
         let config = Config::load(&path).unwrap();
         let instance = &config.instances[0];
         assert!(instance.listeners[0].is_static);
-        assert_eq!(instance.bequeath_socket(), Path::new("/tmp/home/dbs/bequeath_ORCL1.sock"));
+        assert_eq!(
+            instance.bequeath_socket(),
+            Path::new("/tmp/home/dbs/bequeath_ORCL1.sock")
+        );
     }
 }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::Engine;
 use crate::listener::{self, Manager, Requester};
 
 /// Longest request; faults carry a piece of a statement.
@@ -53,6 +54,27 @@ pub trait Observed: Send + Sync + 'static {
     fn inject(&self, fault: Value) -> Result<(), String>;
     /// Takes every fault away.
     fn clear_faults(&self);
+}
+
+impl Observed for Engine {
+    fn observe(&self) -> Value {
+        Engine::observe(self)
+    }
+
+    fn commits_after(&self, scn: u64) -> Value {
+        Engine::commits_after(self, scn)
+    }
+
+    fn inject(&self, fault: Value) -> Result<(), String> {
+        let fault =
+            serde_json::from_value(fault).map_err(|error| format!("not a fault: {error}"))?;
+        Engine::inject(self, fault);
+        Ok(())
+    }
+
+    fn clear_faults(&self) {
+        Engine::clear_faults(self);
+    }
 }
 
 /// A request.

@@ -8,6 +8,7 @@ pub mod api;
 pub mod bequeath;
 pub mod config;
 pub mod control;
+pub mod engine;
 pub mod listener;
 pub mod tns;
 pub mod wire;

@@ -1,0 +1,645 @@
+//! Tables, indexes, sequences, triggers: made, changed, dropped.
+
+use std::sync::Arc;
+
+use sqlparser::ast::{
+    self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
+};
+use sqlparser::tokenizer::Token;
+
+use crate::api::OraError;
+
+use super::call::Call;
+use super::errors::{Outcome, no_table, ora, stop, unsupported};
+use super::exec::upper;
+use super::lex::Cursor;
+use super::query::split_name;
+use super::sequences::Sequence;
+use super::sessions::SessionKey;
+use super::state::State;
+use super::storage::{ColumnDef, Constraint, Rule, Table};
+use super::triggers::{Event, Timing, Trigger};
+use super::{kinds, lex, plsql};
+
+const TABLE: (u32, &str) = (903, "invalid table name");
+const OPTION: (u32, &str) = (922, "missing or invalid option");
+
+impl State {
+    fn schema(&self, key: SessionKey) -> String {
+        self.session(key)
+            .map(|session| session.schema.clone())
+            .unwrap_or_default()
+    }
+
+    /// Whether a session may make an object in a schema.
+    fn may_create(&self, key: SessionKey, owner: &str, what: &str) -> Result<(), OraError> {
+        if !self.users.contains_key(owner) {
+            return Err(ora(1918, format!("user '{owner}' does not exist")));
+        }
+        if self.acting_user(key) == owner {
+            self.require(key, &format!("CREATE {what}"))
+        } else {
+            self.require(key, &format!("CREATE ANY {what}"))
+        }
+    }
+
+    fn name_taken(&self, owner: &str, name: &str) -> Result<(), OraError> {
+        let object = (owner.to_owned(), name.to_owned());
+        if self.find_table(owner, name).is_some() || self.sequences.contains_key(&object) {
+            return Err(ora(955, "name is already used by an existing object"));
+        }
+        Ok(())
+    }
+
+    /// The table a name means, for its owner or with an ANY privilege.
+    fn own_table(
+        &self,
+        key: SessionKey,
+        (owner, name): (Option<String>, String),
+        any: &str,
+    ) -> Result<usize, OraError> {
+        let owner = owner.unwrap_or_else(|| self.schema(key));
+        let number = self.find_table(&owner, &name).ok_or_else(no_table)?;
+        if self.acting_user(key) != owner {
+            self.require(key, any)?;
+        }
+        Ok(number)
+    }
+}
+
+/// CREATE TABLE.
+pub fn create_table(st: &mut State, key: SessionKey, create: &ast::CreateTable) -> Outcome<()> {
+    if create.query.is_some() || create.temporary || create.global.is_some() {
+        return Err(unsupported("CREATE TABLE … AS SELECT and temporary tables").into());
+    }
+    let (owner, name) = split_name(&create.name);
+    let owner = owner.unwrap_or_else(|| st.schema(key));
+    st.may_create(key, &owner, "TABLE")?;
+    st.name_taken(&owner, &name)?;
+    let mut columns: Vec<ColumnDef> = Vec::new();
+    for column in &create.columns {
+        let kind = kinds::of_data_type(&column.data_type)?;
+        let name = upper(&column.name);
+        if columns.iter().any(|other| other.name == name) {
+            return stop(957, "duplicate column name");
+        }
+        columns.push(ColumnDef {
+            name,
+            kind,
+            nullable: true,
+            default: None,
+        });
+    }
+    let scn = st.next_scn();
+    let mut table = Table::new(owner, name, columns, scn);
+    for (at, column) in create.columns.iter().enumerate() {
+        for option in &column.options {
+            let given = option.name.as_ref().map(upper);
+            column_option(st, &mut table, at, given, &option.option)?;
+        }
+    }
+    for constraint in &create.constraints {
+        table_constraint(st, &mut table, constraint)?;
+    }
+    st.add_table(table);
+    Ok(())
+}
+
+fn column_option(
+    st: &State,
+    table: &mut Table,
+    at: usize,
+    name: Option<String>,
+    option: &ColumnOption,
+) -> Outcome<()> {
+    match option {
+        ColumnOption::Null => {}
+        ColumnOption::NotNull => table.columns[at].nullable = false,
+        ColumnOption::Default(expr) => table.columns[at].default = Some(expr.clone()),
+        ColumnOption::PrimaryKey(_) => add_key(st, table, name, vec![at], Rule::Primary)?,
+        ColumnOption::Unique(_) => add_key(st, table, name, vec![at], Rule::Unique)?,
+        ColumnOption::ForeignKey(foreign) => {
+            let rule = foreign_rule(
+                st,
+                table,
+                &foreign.foreign_table,
+                &foreign.referred_columns,
+                foreign.on_delete,
+            )?;
+            add_key(st, table, name, vec![at], rule)?;
+        }
+        ColumnOption::Generated {
+            generated_as: GeneratedAs::Always | GeneratedAs::ByDefault,
+            ..
+        } => {
+            return Err(unsupported("identity columns; use a sequence").into());
+        }
+        other => return Err(unsupported(format!("the column option {other}")).into()),
+    }
+    Ok(())
+}
+
+fn positions<'i>(
+    table: &Table,
+    names: impl Iterator<Item = &'i ast::Ident>,
+) -> Result<Vec<usize>, OraError> {
+    names
+        .map(|name| {
+            let name = upper(name);
+            table
+                .column(&name)
+                .ok_or_else(|| ora(904, format!("\"{name}\": invalid identifier")))
+        })
+        .collect()
+}
+
+fn index_columns(table: &Table, columns: &[IndexColumn]) -> Result<Vec<usize>, OraError> {
+    let mut names = Vec::new();
+    for column in columns {
+        match &column.column.expr {
+            Expr::Identifier(name) => names.push(name),
+            _ => return Err(unsupported("keys over expressions")),
+        }
+    }
+    positions(table, names.into_iter())
+}
+
+fn table_constraint(st: &State, table: &mut Table, constraint: &TableConstraint) -> Outcome<()> {
+    match constraint {
+        TableConstraint::PrimaryKey(key) => {
+            let columns = index_columns(table, &key.columns)?;
+            add_key(
+                st,
+                table,
+                key.name.as_ref().map(upper),
+                columns,
+                Rule::Primary,
+            )
+        }
+        TableConstraint::Unique(key) => {
+            let columns = index_columns(table, &key.columns)?;
+            add_key(
+                st,
+                table,
+                key.name.as_ref().map(upper),
+                columns,
+                Rule::Unique,
+            )
+        }
+        TableConstraint::ForeignKey(key) => {
+            let columns = positions(table, key.columns.iter())?;
+            let rule = foreign_rule(
+                st,
+                table,
+                &key.foreign_table,
+                &key.referred_columns,
+                key.on_delete,
+            )?;
+            add_key(st, table, key.name.as_ref().map(upper), columns, rule)
+        }
+        other => Err(unsupported(format!("the constraint {other}")).into()),
+    }
+}
+
+fn foreign_rule(
+    st: &State,
+    table: &Table,
+    parent: &ast::ObjectName,
+    columns: &[ast::Ident],
+    on_delete: Option<ReferentialAction>,
+) -> Result<Rule, OraError> {
+    let (owner, name) = split_name(parent);
+    let owner = owner.unwrap_or_else(|| table.owner.clone());
+    let number = st.find_table(&owner, &name).ok_or_else(no_table)?;
+    let parent = &st.tables[number];
+    let columns = if columns.is_empty() {
+        parent
+            .primary_key()
+            .map(<[usize]>::to_vec)
+            .ok_or_else(|| ora(2268, "referenced table does not have a primary key"))?
+    } else {
+        positions(parent, columns.iter())?
+    };
+    let is_key = parent.constraints.iter().any(|constraint| {
+        constraint.columns == columns && !matches!(constraint.rule, Rule::Foreign { .. })
+    });
+    if !is_key {
+        return Err(ora(
+            2270,
+            "no matching unique or primary key for this column-list",
+        ));
+    }
+    let cascade = match on_delete {
+        None | Some(ReferentialAction::NoAction | ReferentialAction::Restrict) => false,
+        Some(ReferentialAction::Cascade) => true,
+        Some(_) => return Err(unsupported("ON DELETE SET NULL")),
+    };
+    Ok(Rule::Foreign {
+        parent: number,
+        columns,
+        cascade,
+    })
+}
+
+/// Adds a constraint with its index; SYS_C… where it has no name.
+fn add_key(
+    st: &State,
+    table: &mut Table,
+    name: Option<String>,
+    columns: Vec<usize>,
+    rule: Rule,
+) -> Outcome<()> {
+    let taken = |name: &str| {
+        st.live_tables()
+            .filter(|other| other.owner == table.owner)
+            .flat_map(|other| &other.constraints)
+            .chain(&table.constraints)
+            .any(|constraint| constraint.name == name)
+    };
+    let name = match name {
+        Some(name) if taken(&name) => {
+            return stop(2264, "name already used by an existing constraint");
+        }
+        Some(name) => name,
+        None => format!(
+            "SYS_C{:07}",
+            7000 + st.tables.len() * 10 + table.constraints.len()
+        ),
+    };
+    match rule {
+        Rule::Primary => {
+            if table.primary_key().is_some() {
+                return stop(2260, "table can have only one primary key");
+            }
+            columns
+                .iter()
+                .for_each(|at| table.columns[*at].nullable = false);
+        }
+        Rule::Unique | Rule::Foreign { .. } => {}
+    }
+    table.add_index(columns.clone());
+    table.constraints.push(Constraint {
+        name,
+        columns,
+        rule,
+        enabled: true,
+    });
+    Ok(())
+}
+
+/// `ALTER TABLE name ADD CONSTRAINT …`, `ADD SUPPLEMENTAL LOG DATA …`,
+/// `ENABLE|DISABLE ALL TRIGGERS`, `ENABLE|DISABLE CONSTRAINT name`.
+pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let name = c.qualified(TABLE)?;
+    let number = call.st.own_table(call.key, name, "ALTER ANY TABLE")?;
+    if c.eat("ADD SUPPLEMENTAL LOG DATA") {
+        let list = c
+            .until(|c| c.sees("COLUMNS"))
+            .text()
+            .trim_matches(['(', ' '])
+            .to_uppercase();
+        let kind = match list.as_str() {
+            "ALL" => "ALL COLUMN LOGGING",
+            "PRIMARY KEY" => "PRIMARY KEY LOGGING",
+            "UNIQUE" => "UNIQUE KEY LOGGING",
+            "FOREIGN KEY" => "FOREIGN KEY LOGGING",
+            _ => return Err(c.error(OPTION)),
+        };
+        let table = &mut call.st.tables[number];
+        if !table.log_groups.iter().any(|(_, have)| have == kind) {
+            let group = format!("SYS_C{:07}", 9000 + number * 10 + table.log_groups.len());
+            table.log_groups.push((group, kind.to_owned()));
+        }
+        return Ok(());
+    }
+    if c.sees("ENABLE ALL TRIGGERS") || c.sees("DISABLE ALL TRIGGERS") {
+        let enabled = c.sees("ENABLE");
+        for trigger in call
+            .st
+            .triggers
+            .values_mut()
+            .filter(|trigger| trigger.table == number)
+        {
+            trigger.enabled = enabled;
+        }
+        return Ok(());
+    }
+    if c.sees("ENABLE CONSTRAINT") || c.sees("DISABLE CONSTRAINT") {
+        let enabled = c.sees("ENABLE");
+        c.bump();
+        c.bump();
+        let name = c.name(OPTION)?;
+        c.finish()?;
+        let table = &mut call.st.tables[number];
+        let Some(constraint) = table
+            .constraints
+            .iter_mut()
+            .find(|other| other.name == name)
+        else {
+            return Err(ora(
+                2430,
+                format!("cannot enable constraint ({name}) - no such constraint"),
+            ));
+        };
+        constraint.enabled = enabled;
+        return Ok(());
+    }
+    Err(unsupported("this form of ALTER TABLE"))
+}
+
+/// `CREATE [UNIQUE] INDEX name ON table (columns)`.
+pub fn create_index(call: &mut Call<'_>, c: &mut Cursor<'_>, unique: bool) -> Result<(), OraError> {
+    let (_, index) = c.qualified((953, "missing or invalid index name"))?;
+    c.expect("ON", (969, "missing ON keyword"))?;
+    let name = c.qualified(TABLE)?;
+    let number = call.st.own_table(call.key, name, "CREATE ANY INDEX")?;
+    if !c.eat_token(&Token::LParen) {
+        return Err(c.error((906, "missing left parenthesis")));
+    }
+    let mut columns = Vec::new();
+    loop {
+        let column = c.name((904, "invalid identifier"))?;
+        let at = call.st.tables[number].column(&column);
+        columns.push(at.ok_or_else(|| ora(904, format!("\"{column}\": invalid identifier")))?);
+        let _ = c.eat("ASC") || c.eat("DESC");
+        if !c.eat_token(&Token::Comma) {
+            break;
+        }
+    }
+    if !c.eat_token(&Token::RParen) {
+        return Err(c.error((907, "missing right parenthesis")));
+    }
+    let table = &mut call.st.tables[number];
+    table.add_index(columns.clone());
+    if unique {
+        // A unique index is kept as the constraint it amounts to.
+        let constraint = Constraint {
+            name: index,
+            columns,
+            rule: Rule::Unique,
+            enabled: true,
+        };
+        table.constraints.push(constraint);
+    }
+    Ok(())
+}
+
+/// `CREATE SEQUENCE name …`.
+pub fn create_sequence(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let (owner, name) = c.qualified((2277, "invalid sequence name"))?;
+    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
+    call.st.may_create(call.key, &owner, "SEQUENCE")?;
+    call.st.name_taken(&owner, &name)?;
+    let mut sequence = Sequence::starting(1);
+    let start = sequence_options(&mut sequence, c)?;
+    if sequence.increment < 0 {
+        let given = sequence.maximum != Sequence::starting(1).maximum;
+        if !given {
+            sequence.maximum = -1;
+        }
+        if sequence.minimum == 1 && !given {
+            sequence.minimum = -(10_i128.pow(27) - 1);
+        }
+    }
+    let first = if sequence.increment > 0 {
+        sequence.minimum
+    } else {
+        sequence.maximum
+    };
+    sequence.restart(start.unwrap_or(first));
+    if sequence.minimum >= sequence.maximum {
+        return Err(ora(4004, "MINVALUE must be less than MAXVALUE"));
+    }
+    call.st.sequences.insert((owner, name), sequence);
+    Ok(())
+}
+
+/// `ALTER SEQUENCE name RESTART START WITH n`, and the other options.
+pub fn alter_sequence(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let (owner, name) = c.qualified((2277, "invalid sequence name"))?;
+    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
+    if call.st.acting_user(call.key) != owner {
+        call.st.require(call.key, "ALTER ANY SEQUENCE")?;
+    }
+    let key = (owner, name);
+    let Some(mut sequence) = call.st.sequences.get(&key).cloned() else {
+        return Err(ora(2289, "sequence does not exist"));
+    };
+    let restart = c.eat("RESTART");
+    let start = sequence_options(&mut sequence, c)?;
+    match (restart, start) {
+        (true, start) => {
+            let first = if sequence.increment > 0 {
+                sequence.minimum
+            } else {
+                sequence.maximum
+            };
+            sequence.restart(start.unwrap_or(first));
+        }
+        (false, Some(_)) => return Err(ora(2283, "cannot alter starting sequence number")),
+        (false, None) => sequence.last_number = sequence.next,
+    }
+    call.st.sequences.insert(key, sequence);
+    Ok(())
+}
+
+fn sequence_options(sequence: &mut Sequence, c: &mut Cursor<'_>) -> Result<Option<i128>, OraError> {
+    const NUMBER: (u32, &str) = (1722, "invalid number");
+    let mut start = None;
+    loop {
+        if c.eat("START WITH") {
+            start = Some(c.number(NUMBER)?);
+        } else if c.eat("INCREMENT BY") {
+            sequence.increment = c.number(NUMBER)?;
+            if sequence.increment == 0 {
+                return Err(ora(4002, "INCREMENT must be a non-zero integer"));
+            }
+        } else if c.eat("MINVALUE") {
+            sequence.minimum = c.number(NUMBER)?;
+        } else if c.eat("MAXVALUE") {
+            sequence.maximum = c.number(NUMBER)?;
+        } else if c.eat("CACHE") {
+            sequence.cache = c.number(NUMBER)?;
+        } else if c.eat("NOCACHE") {
+            sequence.cache = 0;
+        } else if c.eat("CYCLE") || c.eat("NOCYCLE") {
+            sequence.cycle = c.previous_is("CYCLE");
+        } else if c.eat("ORDER") || c.eat("NOORDER") {
+            sequence.ordered = c.previous_is("ORDER");
+        } else if !(c.eat("NOMINVALUE") || c.eat("NOMAXVALUE")) {
+            c.finish()?;
+            return Ok(start);
+        }
+    }
+}
+
+/// `CREATE TRIGGER name BEFORE|AFTER events ON table FOR EACH ROW body`.
+pub fn create_trigger(
+    call: &mut Call<'_>,
+    c: &mut Cursor<'_>,
+    text: &str,
+    replace: bool,
+) -> Result<(), OraError> {
+    const EVENT: (u32, &str) = (4079, "invalid trigger specification");
+    let (owner, name) = c.qualified((4070, "invalid trigger name"))?;
+    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
+    call.st.may_create(call.key, &owner, "TRIGGER")?;
+    let key = (owner.clone(), name);
+    if call.st.triggers.contains_key(&key) && !replace {
+        return Err(ora(4081, format!("trigger '{}' already exists", key.1)));
+    }
+    let timing = if c.eat("BEFORE") {
+        Timing::Before
+    } else if c.eat("AFTER") {
+        Timing::After
+    } else {
+        return Err(c.error(EVENT));
+    };
+    let mut events = Vec::new();
+    loop {
+        events.push(if c.eat("INSERT") {
+            Event::Insert
+        } else if c.eat("UPDATE") {
+            Event::Update
+        } else if c.eat("DELETE") {
+            Event::Delete
+        } else {
+            return Err(c.error(EVENT));
+        });
+        if !c.eat("OR") {
+            break;
+        }
+    }
+    c.expect("ON", EVENT)?;
+    let (table_owner, table) = c.qualified(TABLE)?;
+    let table_owner = table_owner.unwrap_or_else(|| owner.clone());
+    let table = call
+        .st
+        .find_table(&table_owner, &table)
+        .ok_or_else(no_table)?;
+    if !c.eat("FOR EACH ROW") {
+        return Err(unsupported("statement triggers; write FOR EACH ROW"));
+    }
+    let enabled = !c.eat("DISABLE");
+    c.eat("ENABLE");
+    // The body is read from its text, so that its offsets are its own.
+    let body_text = &text[c.offset()..];
+    let lexed = lex::lex(body_text)?;
+    let body = Arc::new(plsql::parse(lexed.cursor())?);
+    let text = body_text.to_owned();
+    call.st.triggers.insert(
+        key,
+        Trigger {
+            table,
+            timing,
+            events,
+            enabled,
+            body,
+            text,
+        },
+    );
+    Ok(())
+}
+
+/// `ALTER TRIGGER name ENABLE|DISABLE`.
+pub fn alter_trigger(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let (owner, name) = c.qualified((4070, "invalid trigger name"))?;
+    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
+    if call.st.acting_user(call.key) != owner {
+        call.st.require(call.key, "ALTER ANY TRIGGER")?;
+    }
+    let enabled = if c.eat("ENABLE") {
+        true
+    } else if c.eat("DISABLE") {
+        false
+    } else {
+        return Err(c.error(OPTION));
+    };
+    c.finish()?;
+    let key = (owner, name);
+    match call.st.triggers.get_mut(&key) {
+        Some(trigger) => {
+            trigger.enabled = enabled;
+            Ok(())
+        }
+        None => Err(ora(4080, format!("trigger '{}' does not exist", key.1))),
+    }
+}
+
+/// `DROP TABLE|SEQUENCE|TRIGGER|USER name`.
+pub fn drop_object(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let key = call.key;
+    if c.eat("TABLE") {
+        let name = c.qualified(TABLE)?;
+        let number = call.st.own_table(key, name, "DROP ANY TABLE")?;
+        let cascade = c.eat("CASCADE CONSTRAINTS");
+        c.eat("PURGE");
+        c.finish()?;
+        let refers = |constraint: &Constraint| matches!(constraint.rule, Rule::Foreign { parent, .. } if parent == number);
+        let referred = call.st.tables.iter().enumerate().any(|(at, table)| {
+            at != number && !table.dropped && table.constraints.iter().any(refers)
+        });
+        if referred && !cascade {
+            return Err(ora(
+                2449,
+                "unique/primary keys in table referenced by foreign keys",
+            ));
+        }
+        for table in &mut call.st.tables {
+            table.constraints.retain(|constraint| !refers(constraint));
+        }
+        call.st
+            .triggers
+            .retain(|_, trigger| trigger.table != number);
+        call.st.drop_table(number);
+        return Ok(());
+    }
+    let is_sequence = c.eat("SEQUENCE");
+    if !is_sequence && !c.eat("TRIGGER") {
+        return Err(unsupported("DROP of this kind of object"));
+    }
+    let (owner, name) = c.qualified((903, "invalid name"))?;
+    c.finish()?;
+    let object = (owner.unwrap_or_else(|| call.st.schema(key)), name);
+    if call.st.acting_user(key) != object.0 {
+        call.st.require(key, "DROP ANY TABLE")?;
+    }
+    if is_sequence {
+        let gone = call.st.sequences.remove(&object);
+        gone.map(|_| ())
+            .ok_or_else(|| ora(2289, "sequence does not exist"))
+    } else {
+        let gone = call.st.triggers.remove(&object);
+        gone.map(|_| ())
+            .ok_or_else(|| ora(4080, format!("trigger '{}' does not exist", object.1)))
+    }
+}
+
+/// `TRUNCATE TABLE name`: the rows go at one SCN; redo has nothing of it, as
+/// LogMiner shows it as DDL only.
+pub fn truncate(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
+    let name = c.qualified(TABLE)?;
+    c.finish()?;
+    let number = call.st.own_table(call.key, name, "DROP ANY TABLE")?;
+    let busy = call.st.tables[number]
+        .rows
+        .iter()
+        .any(|row| row.pending.is_some());
+    if busy {
+        return Err(ora(
+            54,
+            "resource busy and acquire with NOWAIT specified or timeout expired",
+        ));
+    }
+    let scn = call.st.next_scn();
+    for row in &mut call.st.tables[number].rows {
+        if row
+            .versions
+            .last()
+            .is_some_and(|(_, version)| version.is_some())
+        {
+            row.versions.push((scn, None));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Redo log groups and archived logs: sequences and SCN ranges per thread.
+
+use jiff::civil;
+use serde_json::{Value, json};
+
+use super::clock;
+use super::txn::Scn;
+
+/// Redo log groups of each thread.
+const GROUPS: u64 = 3;
+
+/// An archived log.
+#[derive(Debug, Clone)]
+pub struct Archived {
+    /// THREAD#.
+    pub thread: u32,
+    /// SEQUENCE#.
+    pub sequence: u64,
+    /// FIRST_CHANGE#.
+    pub first_scn: Scn,
+    /// NEXT_CHANGE#.
+    pub next_scn: Scn,
+    /// FIRST_TIME.
+    pub first_time: civil::DateTime,
+    /// NEXT_TIME, which is also COMPLETION_TIME.
+    pub next_time: civil::DateTime,
+}
+
+/// The current log of a thread.
+#[derive(Debug, Clone)]
+pub struct CurrentLog {
+    /// SEQUENCE#.
+    pub sequence: u64,
+    /// FIRST_CHANGE#.
+    pub first_scn: Scn,
+    /// FIRST_TIME.
+    pub first_time: civil::DateTime,
+}
+
+/// The logs of all threads; thread n belongs to instance n.
+#[derive(Debug)]
+pub struct RedoLogs {
+    /// The current log of each thread.
+    pub current: Vec<CurrentLog>,
+    /// The archived logs in order.
+    pub archived: Vec<Archived>,
+}
+
+impl RedoLogs {
+    /// The logs at start-up.
+    pub fn new(threads: usize, scn: Scn) -> Self {
+        let log = CurrentLog {
+            sequence: 101,
+            first_scn: scn,
+            first_time: clock::now(),
+        };
+        Self {
+            current: vec![log; threads],
+            archived: Vec::new(),
+        }
+    }
+
+    /// Switches a thread's log and archives the old one.
+    pub fn switch(&mut self, thread: u32, scn: Scn) {
+        let now = clock::now();
+        let log = &mut self.current[thread as usize - 1];
+        self.archived.push(Archived {
+            thread,
+            sequence: log.sequence,
+            first_scn: log.first_scn,
+            next_scn: scn,
+            first_time: log.first_time,
+            next_time: now,
+        });
+        *log = CurrentLog {
+            sequence: log.sequence + 1,
+            first_scn: scn,
+            first_time: now,
+        };
+    }
+
+    /// The group of a thread's log.
+    pub fn group(thread: u32, sequence: u64) -> u64 {
+        u64::from(thread - 1) * GROUPS + sequence % GROUPS + 1
+    }
+
+    /// For the range.
+    pub fn observe(&self) -> Value {
+        let list: Vec<Value> = self
+            .archived
+            .iter()
+            .map(|log| {
+                json!({ "thread": log.thread, "sequence": log.sequence,
+                        "first_scn": log.first_scn, "next_scn": log.next_scn })
+            })
+            .collect();
+        json!(list)
+    }
+}
