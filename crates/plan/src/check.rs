@@ -183,7 +183,7 @@ fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
                     format!("party {name:?} has no step"),
                     "remove it, or give it something to do",
                 )
-                .as_warning(),
+                .into_warning(),
             );
         }
     }

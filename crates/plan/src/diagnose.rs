@@ -116,7 +116,7 @@ impl Fault {
         }
     }
 
-    pub(crate) fn as_warning(mut self) -> Self {
+    pub(crate) fn into_warning(mut self) -> Self {
         self.warning = true;
         self
     }

@@ -2,15 +2,12 @@
 //!
 //! serde stops at the first error; a plan's author wants all of them. So the
 //! text is read into this tree first, checked as a whole, and only then
-//! decoded into types. Variables are replaced here, so that what they stand
-//! for is checked where they are used.
+//! decoded into types.
 
 use crate::diagnose::{self, Fault};
-use crate::reference::{self, ReferenceError, Target};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -128,7 +125,7 @@ impl Node {
         place
     }
 
-    fn first_line(&self) -> Range<usize> {
+    pub fn first_line(&self) -> Range<usize> {
         match &self.content {
             Content::Map(entries) => entries
                 .first()
@@ -181,187 +178,6 @@ impl Node {
             }
             _ => {}
         }
-    }
-
-    /// Replaces `${vars.NAME}` everywhere but in `vars` itself, and takes the
-    /// definitions out of the tree.
-    pub fn substitute(
-        &mut self,
-        overrides: &BTreeMap<String, String>,
-    ) -> Vec<(Fault, Range<usize>)> {
-        let mut faults = Vec::new();
-        let Content::Map(entries) = &mut self.content else {
-            return faults;
-        };
-        let definitions = entries
-            .iter()
-            .position(|entry| entry.key == "vars")
-            .map(|index| entries.remove(index).node);
-        let variables = definitions_of(definitions.as_ref(), overrides, &self.at, &mut faults);
-        self.replace_variables(&variables, &mut faults);
-        faults
-    }
-
-    fn replace_variables(
-        &mut self,
-        variables: &BTreeMap<String, Value>,
-        faults: &mut Vec<(Fault, Range<usize>)>,
-    ) {
-        match &mut self.content {
-            Content::Text(text) if text.contains("${vars.") => {
-                let lookup = |target: &Target| match target {
-                    Target::Variable(name) => variables
-                        .get(name)
-                        .map(|value| Some(value.clone()))
-                        .ok_or_else(|| ReferenceError::UnknownVariable(name.clone())),
-                    _ => Ok(None),
-                };
-                match reference::replace(text, &lookup) {
-                    Ok(value) => self.content = content_of(value, &self.at),
-                    Err(error) => {
-                        let fault = reference_fault(&error, variables.keys());
-                        faults.push((fault, self.at.clone()));
-                    }
-                }
-            }
-            Content::List(items) => {
-                for item in items {
-                    item.replace_variables(variables, faults);
-                }
-            }
-            Content::Map(entries) => {
-                for entry in entries {
-                    entry.node.replace_variables(variables, faults);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Values of the variables: the file's own, replaced by what was given for
-/// this load. A value given as text takes the type that the file's value has.
-fn definitions_of(
-    definitions: Option<&Node>,
-    overrides: &BTreeMap<String, String>,
-    whole: &Range<usize>,
-    faults: &mut Vec<(Fault, Range<usize>)>,
-) -> BTreeMap<String, Value> {
-    let mut variables = BTreeMap::new();
-    let entries = match definitions.map(|node| &node.content) {
-        Some(Content::Map(entries)) => entries.as_slice(),
-        Some(_) => {
-            let at = definitions.map_or(whole.clone(), |node| node.at.clone());
-            faults.push((
-                Fault::new(
-                    diagnose::WRONG_VALUE,
-                    "/vars",
-                    "vars is not a map",
-                    "write one \"name: value\" per line below vars",
-                ),
-                at,
-            ));
-            &[]
-        }
-        None => &[],
-    };
-    for entry in entries {
-        let value = match (overrides.get(&entry.key), &entry.node.content) {
-            (Some(given), Content::Number(_)) => given
-                .parse::<Number>()
-                .map_or_else(|_| Value::String(given.clone()), Value::Number),
-            (Some(given), Content::Bool(_)) => match given.as_str() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                _ => Value::String(given.clone()),
-            },
-            (Some(given), _) => Value::String(given.clone()),
-            (None, Content::Null) => {
-                faults.push((
-                    Fault::new(
-                        diagnose::VARIABLE,
-                        "/vars",
-                        format!("variable {:?} has no value", entry.key),
-                        format!("give one with --var {}=VALUE", entry.key),
-                    ),
-                    entry.key_at.clone(),
-                ));
-                Value::String(String::new())
-            }
-            (None, _) => entry.node.to_value(),
-        };
-        variables.insert(entry.key.clone(), value);
-    }
-    for name in overrides
-        .keys()
-        .filter(|name| !variables.contains_key(*name))
-    {
-        faults.push((
-            Fault::new(
-                diagnose::VARIABLE,
-                "/vars",
-                format!("a value was given for {name:?}, which is no variable of this plan"),
-                diagnose::suggest(name, variables.keys().map(String::as_str)),
-            ),
-            definitions.map_or(0..0, |node| node.first_line()),
-        ));
-    }
-    variables
-}
-
-/// The fault that a reference without a value makes; its pointer is for the
-/// caller to set.
-pub(crate) fn reference_fault<'a>(
-    error: &ReferenceError,
-    variables: impl Iterator<Item = &'a String> + Clone,
-) -> Fault {
-    match error {
-        ReferenceError::UnknownVariable(name) => Fault::new(
-            diagnose::VARIABLE,
-            "",
-            error.to_string(),
-            format!(
-                "define it below vars; {}",
-                diagnose::suggest(name, variables.map(String::as_str))
-            ),
-        ),
-        ReferenceError::Malformed { .. } => Fault::new(
-            diagnose::MALFORMED_REFERENCE,
-            "",
-            error.to_string(),
-            "write ${vars.NAME}, ${STEP.OUTPUT}, ${agent.name} or ${agent.labels.KEY}; $${ is a \
-             plain ${",
-        ),
-        _ => Fault::new(
-            diagnose::MALFORMED_REFERENCE,
-            "",
-            error.to_string(),
-            "let the reference stand alone as the whole value",
-        ),
-    }
-}
-
-fn content_of(value: Value, at: &Range<usize>) -> Content {
-    let node = |value| Node {
-        content: content_of(value, at),
-        at: at.clone(),
-    };
-    match value {
-        Value::Null => Content::Null,
-        Value::Bool(value) => Content::Bool(value),
-        Value::Number(number) => Content::Number(number),
-        Value::String(text) => Content::Text(text),
-        Value::Array(items) => Content::List(items.into_iter().map(node).collect()),
-        Value::Object(fields) => Content::Map(
-            fields
-                .into_iter()
-                .map(|(key, value)| Entry {
-                    key,
-                    key_at: at.clone(),
-                    node: node(value),
-                })
-                .collect(),
-        ),
     }
 }
 
@@ -515,42 +331,6 @@ mod tests {
     fn what_is_missing_points_at_what_is_around_it() {
         assert_eq!(at(TEXT, "/parties/apps/expected"), "apps");
         assert_eq!(at(TEXT, "/phases"), "name");
-    }
-
-    #[test]
-    fn variables_keep_their_type_and_take_overrides() {
-        let text = "vars: {n: 3, unit: a.service, home: null}\nx: ${vars.n}\ny: go-${vars.unit}\n\
-                    z: ${vars.home}\n";
-        let mut node = Node::parse(text).unwrap();
-        let overrides = BTreeMap::from([
-            ("n".to_owned(), "4".to_owned()),
-            ("home".to_owned(), "/srv".to_owned()),
-        ]);
-        assert!(node.substitute(&overrides).is_empty());
-        assert_eq!(
-            node.to_value(),
-            serde_json::json!({"x": 4, "y": "go-a.service", "z": "/srv"})
-        );
-    }
-
-    #[test]
-    fn variables_without_a_value_are_all_named() {
-        let text = "vars: {a: null}\nx: ${vars.b}\n";
-        let mut node = Node::parse(text).unwrap();
-        let overrides = BTreeMap::from([("c".to_owned(), "1".to_owned())]);
-        let messages: Vec<_> = node
-            .substitute(&overrides)
-            .into_iter()
-            .map(|(fault, _)| fault.message)
-            .collect();
-        assert_eq!(
-            messages,
-            [
-                "variable \"a\" has no value",
-                "a value was given for \"c\", which is no variable of this plan",
-                "variable \"b\" is not defined",
-            ]
-        );
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn step(id: impl Into<String>, party: &str, action: &str, params: &impl Serializ
 }
 
 impl Step {
-    fn as_proof(mut self) -> Self {
+    fn proving(mut self) -> Self {
         self.proof = true;
         self
     }

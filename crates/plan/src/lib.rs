@@ -19,6 +19,7 @@ pub mod render;
 mod schema;
 pub mod source;
 mod structure;
+mod variables;
 
 pub use diagnose::{CODES, Fault, Problem, Problems};
 pub use digest::{Digest, NoDigest};
@@ -30,3 +31,4 @@ pub use model::{
     AgentFacts, FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step,
 };
 pub use reference::{Reference, ReferenceError, resolve};
+pub use schema::schema;

@@ -123,7 +123,7 @@ fn expanded<S: DeserializeOwned>(
     kind: FileKind,
     expand: impl Fn(&S) -> (Plan, Vec<Fault>),
 ) -> (Option<Plan>, Vec<Fault>) {
-    let schema = schema::schema();
+    let schema = schema::strict();
     let mut faults = structure::check(document, "", &kind.reference(), &schema, Late::Agent);
     let Some(source) = decode::<S>(document, &mut faults) else {
         return (None, faults);
@@ -155,7 +155,7 @@ fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
 /// `kind: Plan`: pointers of the expanded plan are those of the file, and the
 /// parameters of each step are checked against its action.
 fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
-    let schema = schema::schema();
+    let schema = schema::strict();
     let kind = FileKind::Plan;
     let mut faults = structure::check(document, "", &kind.reference(), &schema, Late::Elsewhere);
     faults.extend(parameters(document, &schema));

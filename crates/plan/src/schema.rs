@@ -40,8 +40,51 @@ impl FileKind {
     }
 }
 
-/// The schema of all kinds of plan files, JSON Schema draft 2020-12.
+/// The published schema of all kinds of plan files, JSON Schema draft
+/// 2020-12. In place of any value `${…}` may stand.
 pub fn schema() -> Value {
+    let mut schema = strict();
+    if let Some(definitions) = schema["$defs"].as_object_mut() {
+        for definition in definitions.values_mut() {
+            each_value(definition, &mut |value| {
+                let described = value.get("description").cloned();
+                let plain = value.clone();
+                *value = json!({"anyOf": [plain, {"type": "string", "pattern": r"\$\{"}]});
+                if let Some(description) = described {
+                    value["description"] = description;
+                }
+            });
+        }
+    }
+    schema
+}
+
+/// Visits the schemas of values inside a definition that are not plain text,
+/// innermost first. `kind` is left alone: it decides what the rest means.
+fn each_value(schema: &mut Value, visit: &mut impl FnMut(&mut Value)) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    let mut inner = |value: &mut Value| {
+        each_value(value, visit);
+        let plain_text = value["type"] == "string" && value.get("enum").is_none();
+        if value.is_object() && !plain_text && value.get("const").is_none() {
+            visit(value);
+        }
+    };
+    if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().for_each(&mut inner);
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(value) = object.get_mut(name) {
+            inner(value);
+        }
+    }
+}
+
+/// The schema that documents are checked against once their variables are
+/// replaced.
+pub(crate) fn strict() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     generator.subschema_for::<Cutover>();
     generator.subschema_for::<Restart>();
@@ -90,7 +133,7 @@ fn property<'a>(
         .pointer_mut(&format!("/properties/{name}"))
 }
 
-/// The schema of an action's parameters, a reference into [`schema()`].
+/// The schema of an action's parameters, a reference into [`strict`].
 pub(crate) fn parameters(action: &Action) -> Value {
     let mut generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
     action.schema(&mut generator).to_value()

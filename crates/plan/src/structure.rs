@@ -96,7 +96,7 @@ impl Walk<'_> {
         let pieces = match reference::pieces(text) {
             Ok(pieces) => pieces,
             Err(error) => {
-                let mut fault = crate::document::reference_fault(&error, [].iter());
+                let mut fault = crate::variables::reference_fault(&error, [].iter());
                 pointer.clone_into(&mut fault.pointer);
                 self.faults.push(fault);
                 return true;

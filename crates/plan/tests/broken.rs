@@ -464,3 +464,22 @@ fn every_break_is_told_at_its_place_and_every_code_has_a_case() {
         assert!(told.contains(code), "{code} {title}");
     }
 }
+
+#[test]
+fn whatever_is_left_of_a_plan_gets_an_answer() {
+    for name in ["cutover", "plan", "restart"] {
+        let whole = text(name);
+        let lines: Vec<&str> = whole.lines().collect();
+        for index in 0..lines.len() {
+            let mut without = lines.clone();
+            without.remove(index);
+            for text in [without.join("\n"), lines[..index].join("\n")] {
+                let checked = check("left.yaml", &text, &Overrides::default());
+                assert_eq!(checked.plan.is_none(), checked.problems.has_errors());
+                for problem in checked.problems.iter() {
+                    assert!(problem.line >= 1 && problem.line <= lines.len() + 1);
+                }
+            }
+        }
+    }
+}

@@ -82,7 +82,7 @@ fn fault(
             ));
         }
         Err(error) => {
-            let mut fault = crate::document::reference_fault(&error, [].iter());
+            let mut fault = crate::variables::reference_fault(&error, [].iter());
             at.clone_into(&mut fault.pointer);
             return Some(fault);
         }

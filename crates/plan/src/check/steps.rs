@@ -176,7 +176,7 @@ fn timeout(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
                 ),
                 "make the timeout longer, or the limits in params shorter",
             )
-            .as_warning(),
+            .into_warning(),
         );
     }
 }
@@ -196,7 +196,7 @@ fn deadline(plan: &Plan, pointer: &str, phase: &Phase, faults: &mut Vec<Fault>) 
                 ),
                 "make finish_by longer, or the steps' timeouts shorter",
             )
-            .as_warning(),
+            .into_warning(),
         );
     }
 }

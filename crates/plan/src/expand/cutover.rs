@@ -7,6 +7,7 @@
 
 mod applications;
 mod forward;
+mod params;
 mod rollback;
 mod source;
 
@@ -14,6 +15,7 @@ use super::plan::policy;
 use crate::diagnose::Fault;
 use crate::model::{FormatVersion, Gate, Kind, OnFailure, Outage, Party, Phase, Plan, Step};
 use crate::source::cutover::Cutover;
+use crate::source::{Host, Hosts};
 use std::collections::BTreeMap;
 
 /// The standard phases, in order.
@@ -81,7 +83,10 @@ fn parties(source: &Cutover) -> BTreeMap<String, Party> {
     let aws = source.dms.host.as_ref().unwrap_or(&source.postgres.host);
     let mut parties = BTreeMap::from([
         (ORACLE.to_owned(), source.oracle.hosts.party(false)),
-        (LEAD.to_owned(), source.oracle.lead.party(false)),
+        (
+            LEAD.to_owned(),
+            among(&source.oracle.hosts, &source.oracle.lead, false),
+        ),
         (POSTGRES.to_owned(), source.postgres.host.party(false)),
         (AWS.to_owned(), aws.party(true)),
     ]);
@@ -92,10 +97,22 @@ fn parties(source: &Cutover) -> BTreeMap<String, Party> {
         if let Some(canary) = &application.canary {
             parties
                 .entry(canary_party(&application.name))
-                .or_insert_with(|| canary.party(true));
+                .or_insert_with(|| among(&application.hosts, canary, true));
         }
     }
     parties
+}
+
+/// One of several hosts: it carries their labels and its own.
+fn among(hosts: &Hosts, one: &Host, detachable: bool) -> Party {
+    let mut party = one.party(detachable);
+    for (key, value) in &hosts.labels {
+        party
+            .labels
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
+    }
+    party
 }
 
 fn canary_party(application: &str) -> String {

@@ -72,6 +72,7 @@ pub struct Oracle {
     /// All hosts of the database; their listeners are stopped.
     pub hosts: Hosts,
     /// The one among them that speaks to the database for all instances.
+    /// Labels that tell it from the others are enough.
     pub lead: Host,
     /// Name of the resource: `[oracle.NAME]` in these hosts' agent.toml.
     pub resource: String,

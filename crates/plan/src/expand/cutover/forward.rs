@@ -1,16 +1,16 @@
 //! The way forward, phase by phase, in the order of a DBA who has done it.
 
 use super::super::step;
+use super::params::{
+    analyze, canary, connections, control_schema, dms_secs, fence, forward_task, postgres_jobs,
+    roles, spare, stable_secs,
+};
 use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
 use crate::catalogue as c;
 use crate::duration::Duration;
 use crate::model::Step;
 use crate::source::cutover::Cutover;
 use serde_json::Value;
-
-/// Waiting for markers and for states of DMS tasks. A resumed or started
-/// task needs minutes on a small replication instance.
-const DMS: Duration = Duration::from_secs(300);
 
 /// Comparing rows inside the outage; bulk comparison belongs before it.
 const COMPARE: Duration = Duration::from_secs(300);
@@ -230,7 +230,7 @@ fn close_oracle(draft: &mut Draft<'_>) {
         "keep-closed"
     };
     let watch = step("fence", LEAD, "oracle.fence.watch", &fence(source))
-        .as_proof()
+        .proving()
         .watching_until(until);
     let kill = step(
         "oracle-sessions-kill",
@@ -238,7 +238,7 @@ fn close_oracle(draft: &mut Draft<'_>) {
         "oracle.sessions.kill",
         &sessions,
     )
-    .as_proof();
+    .proving();
     draft.add("close-oracle", "sessions", &["1", "2"], vec![kill, watch]);
 }
 
@@ -264,10 +264,10 @@ fn final_changes(draft: &mut Draft<'_>) {
             apply_exceptions: "${postgres-ready.apply_exceptions}".into(),
             timeout_secs: dms_secs(source),
         };
-        step(id, POSTGRES, "postgres.marker.await", &marker).as_proof()
+        step(id, POSTGRES, "postgres.marker.await", &marker).proving()
     };
     let seed = &["6"];
-    let first = step("finalize", LEAD, "oracle.finalize", &finalize).as_proof();
+    let first = step("finalize", LEAD, "oracle.finalize", &finalize).proving();
     draft.add("final-changes", "", seed, vec![first]);
     let arrived = arrive("marker-await", "finalize");
     draft.add("final-changes", "arrived", seed, vec![arrived]);
@@ -278,10 +278,10 @@ fn final_changes(draft: &mut Draft<'_>) {
             "dms.task.drain",
             &forward_task(source),
         )
-        .as_proof(),
+        .proving(),
     ];
     if source.dms.second_marker {
-        verified.push(step("finalize-again", LEAD, "oracle.finalize", &finalize).as_proof());
+        verified.push(step("finalize-again", LEAD, "oracle.finalize", &finalize).proving());
     }
     draft.add("final-changes", "verified", seed, verified);
     if source.dms.second_marker {
@@ -313,8 +313,8 @@ fn verify_rows(draft: &mut Draft<'_>) {
         expected: "${oracle-rows.tables}".into(),
         schemas: source.postgres.schemas.clone(),
     };
-    let counted = step("oracle-rows", LEAD, "oracle.rows.digest", &oracle).as_proof();
-    let compared = step("postgres-rows", POSTGRES, "postgres.rows.verify", &postgres).as_proof();
+    let counted = step("oracle-rows", LEAD, "oracle.rows.digest", &oracle).proving();
+    let compared = step("postgres-rows", POSTGRES, "postgres.rows.verify", &postgres).proving();
     draft.add("verify-rows", "", &["6"], vec![counted.within_ms(limit)]);
     draft.add(
         "verify-rows",
@@ -359,7 +359,7 @@ fn reverse_task(draft: &mut Draft<'_>) {
         nonce: "${canary-write.nonce}".to_owned(),
         timeout_secs: dms_secs(source),
     };
-    let back = step("canary-await", LEAD, "oracle.canary.await", &returned).as_proof();
+    let back = step("canary-await", LEAD, "oracle.canary.await", &returned).proving();
     draft.add("reverse-task", "returned", &["8", "8.3"], vec![back]);
 }
 
@@ -445,85 +445,4 @@ fn keep_closed(draft: &mut Draft<'_>) {
     };
     let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
     draft.add("keep-closed", "", &[], vec![step]);
-}
-
-fn canary(source: &Cutover, table: &Option<String>) -> Option<String> {
-    source.dms.reverse.as_ref().and(table.clone())
-}
-
-fn control_schema(source: &Cutover) -> String {
-    source
-        .postgres
-        .control_schema
-        .clone()
-        .unwrap_or_else(c::defaults::control_schema)
-}
-
-fn spare(source: &Cutover) -> c::Spare {
-    c::Spare {
-        users: source.oracle.dms_users.clone(),
-        machines: source.oracle.dms_machines.clone(),
-    }
-}
-
-fn stable_secs(source: &Cutover) -> u64 {
-    source
-        .oracle
-        .sessions
-        .stable
-        .map_or(c::defaults::stable_secs(), Duration::secs)
-}
-
-fn fence(source: &Cutover) -> c::OracleFence {
-    c::OracleFence {
-        resource: source.oracle.resource.clone(),
-        spare: spare(source),
-        keep: source.oracle.dms_listener.iter().cloned().collect(),
-        accounts: source.oracle.accounts.clone(),
-        jobs_off: source.oracle.jobs.disable,
-        window_secs: stable_secs(source),
-    }
-}
-
-fn dms_secs(source: &Cutover) -> u64 {
-    source.dms.timeout.unwrap_or(DMS).secs()
-}
-
-fn analyze(source: &Cutover, missing_only: bool) -> c::PostgresAnalyze {
-    c::PostgresAnalyze {
-        resource: source.postgres.resource.clone(),
-        schemas: source.postgres.schemas.clone(),
-        missing_only,
-    }
-}
-
-fn postgres_jobs(source: &Cutover) -> c::PostgresJobs {
-    c::PostgresJobs {
-        resource: source.postgres.resource.clone(),
-    }
-}
-
-pub(super) fn roles(source: &Cutover) -> c::PostgresRoles {
-    c::PostgresRoles {
-        resource: source.postgres.resource.clone(),
-        roles: source.postgres.roles.clone(),
-    }
-}
-
-pub(super) fn forward_task(source: &Cutover) -> c::DmsTask {
-    c::DmsTask {
-        resource: source.dms.resource.clone(),
-        task: source.dms.task.clone(),
-        reverse: None,
-        timeout_secs: dms_secs(source),
-    }
-}
-
-pub(super) fn connections(source: &Cutover, endpoints: &[&String]) -> c::DmsConnection {
-    c::DmsConnection {
-        resource: source.dms.resource.clone(),
-        instance: source.dms.instance.clone(),
-        endpoints: endpoints.iter().map(|&arn| arn.clone()).collect(),
-        timeout_secs: dms_secs(source),
-    }
 }

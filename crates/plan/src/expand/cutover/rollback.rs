@@ -6,7 +6,7 @@
 //! what never happened is found so.
 
 use super::super::{phase, step};
-use super::{AWS, Draft, POSTGRES, applications, forward};
+use super::{AWS, Draft, POSTGRES, applications, params};
 use crate::catalogue::{DmsConnection, DmsTask};
 use crate::model::{OnFailure, Phase, Step};
 
@@ -15,7 +15,7 @@ pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
         draft,
         phases: Vec::new(),
     };
-    let roles = forward::roles(draft.source);
+    let roles = params::roles(draft.source);
     let closed = step(
         "back-roles-closed",
         POSTGRES,
@@ -23,7 +23,7 @@ pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
         &roles,
     )
     .kept()
-    .as_proof();
+    .proving();
     back.add("back-postgres-closed", OnFailure::Hold, vec![closed]);
     back.undo(
         "back-postgres",
@@ -86,13 +86,13 @@ fn resume(draft: &Draft<'_>) -> Vec<Step> {
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
     let connections = DmsConnection {
         timeout_secs: RESUME_SECS,
-        ..forward::connections(source, &endpoints)
+        ..params::connections(source, &endpoints)
     };
     let reverse = source.dms.reverse.as_ref();
     let task = DmsTask {
         reverse: reverse.map(|reverse| reverse.identifier.clone()),
         timeout_secs: RESUME_SECS,
-        ..forward::forward_task(source)
+        ..params::forward_task(source)
     };
     vec![
         step(

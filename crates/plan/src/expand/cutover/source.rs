@@ -156,7 +156,7 @@ fn application_name(
                 format!("application {name:?} has one host, which is its own canary"),
                 "leave canary out",
             )
-            .as_warning(),
+            .into_warning(),
         );
     }
 }
