@@ -312,14 +312,20 @@ def test_binds_by_name_repeat_and_change_type(connection):
         assert cursor.fetchone() == (value, value, 5)
 
 
-def test_errors_carry_code_and_offset(connection):
+def test_errors_carry_code_and_text(connection):
     cursor = connection.cursor()
     for _ in range(2):
         with pytest.raises(oracledb.DatabaseError) as error:
             cursor.execute("select * from no_such_table")
         assert code_of(error) == 942
-        assert error.value.args[0].offset == 14
         assert "table or view does not exist" in str(error.value)
+
+
+def test_errors_point_at_their_place(admin):
+    with pytest.raises(oracledb.DatabaseError) as error:
+        admin.cursor().execute("alter system set open_cursors 5")
+    assert code_of(error) == 927
+    assert error.value.args[0].offset == len("alter system set open_cursors ")
 
 
 def test_executemany_stops_at_the_row_that_fails(connection):
