@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         orders: arguments.orders,
         plan: arguments.plan,
         fault: arguments.fault,
+        kill: None,
         report,
         keep: arguments.keep,
     };

@@ -165,7 +165,7 @@ pub fn operator(layout: &Layout, name: &str) -> Vec<(&'static str, String)> {
     vec![
         (
             "LOCKSTEP_COORDINATOR",
-            format!("127.0.0.1:{}", ports::COORDINATOR),
+            format!("https://127.0.0.1:{}", ports::COORDINATOR),
         ),
         ("LOCKSTEP_CA", pki.join("ca.pem").display().to_string()),
         (

@@ -82,7 +82,7 @@ impl Look {
             rows: rows(range)?,
             stops: stops(range)?,
             health: range.host("app-1").map(|host| health(host.address)),
-            run_id: run.run_id.clone(),
+            run_id: run.id.clone(),
         })
     }
 

@@ -7,6 +7,7 @@
 
 mod effects;
 mod fault;
+mod kill;
 mod product;
 mod report;
 mod state;
@@ -15,8 +16,9 @@ mod workload;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use effects::{Effects, Look};
+pub use effects::{Effects, Look, SEED_STEPS};
 pub use fault::Fault;
+pub use kill::Kill;
 pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
 pub use report::{Report, Shortcoming};
 pub use state::State;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub plan: Option<PathBuf>,
     /// A fault to make in the range.
     pub fault: Option<Fault>,
+    /// A process to kill and start again in the middle of the run.
+    pub kill: Option<Kill>,
     /// Where the report goes.
     pub report: PathBuf,
     /// Leave the range up.
@@ -57,14 +61,14 @@ pub struct Settings {
 pub fn rehearse(settings: &Settings) -> Result<Report, Error> {
     say("starting the range");
     let began = Instant::now();
-    let range = Range::start(settings.range)?;
+    let mut range = Range::start(settings.range)?;
     say(&format!(
         "the range is up after {:.1} s: {} processes, state in {}",
         began.elapsed().as_secs_f64(),
         range.processes().len(),
         range.layout.root.display(),
     ));
-    let outcome = on_range(&range, settings);
+    let outcome = on_range(&mut range, settings);
     if settings.keep {
         say("the range stays up; the next rehearsal ends it");
         range.keep();
@@ -75,7 +79,7 @@ pub fn rehearse(settings: &Settings) -> Result<Report, Error> {
     outcome
 }
 
-fn on_range(range: &Range, settings: &Settings) -> Result<Report, Error> {
+fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     say(&format!("waiting for {} orders", settings.orders));
     wait::until("the orders before the run", WARM_UP_LIMIT, || {
         Ok((workload::acknowledged(range)?.total() >= settings.orders).then_some(()))
@@ -118,7 +122,7 @@ fn on_range(range: &Range, settings: &Settings) -> Result<Report, Error> {
 }
 
 /// Starts the run and shows it live until it ends or waits for someone.
-fn run(range: &Range, settings: &Settings) -> Result<RunStatus, Error> {
+fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
     let product = Product::of(range);
     product.wait_for_agents(range.hosts.len())?;
     if let Some(fault) = settings.fault {
@@ -129,8 +133,20 @@ fn run(range: &Range, settings: &Settings) -> Result<RunStatus, Error> {
         .plan
         .clone()
         .unwrap_or_else(|| range.layout.source.join("tests/plans/rehearsal.yaml"));
-    product.run(&plan, settings.range.apps)?;
-    let status = product.newest_run()?;
+    let mut command = product.start(&plan, settings.range.apps)?;
+    if let Some(kill) = &settings.kill {
+        kill.strike(range, &product)?;
+    }
+    let ended = wait::until("the command's end", product::RUN_LIMIT, || {
+        Ok(command.try_wait().ok().flatten())
+    });
+    if ended.is_err() {
+        // A child that can't be killed is gone already.
+        let _ = command.kill();
+        let _ = command.wait();
+    }
+    ended?;
+    let status = product.wait_for_end()?;
     if let Some(fault) = settings.fault {
         fault.clear(range)?;
     }

@@ -1,13 +1,16 @@
 //! The product as an operator meets it: the command `lockstep`, and how it
 //! says that a run stands.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::range::layout::Layout;
 use crate::range::{self, Error, Range, agents, wait};
 
 /// Agents connect within a second; the bound is for a machine at its limits.
@@ -15,22 +18,25 @@ const AGENTS_LIMIT: Duration = Duration::from_secs(60);
 
 /// A cutover of the rehearsal takes half a minute, a rollback as long again;
 /// every phase has its own deadline, all of them together stay below this.
-const RUN_LIMIT: Duration = Duration::from_secs(900);
+pub(super) const RUN_LIMIT: Duration = Duration::from_secs(900);
+
+/// Happenings that nobody has looked at yet; the watch waits beyond that.
+const HAPPENINGS: usize = 1024;
 
 /// How a run stands, as `lockstep run show -o json` prints it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunStatus {
     /// The run.
-    pub run_id: String,
+    pub id: String,
     /// The plan's name.
-    pub plan_name: String,
+    pub plan: String,
     /// The plan's digest.
-    pub plan_digest: String,
+    pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`, `running`.
     pub outcome: String,
-    /// The command's exit code for it.
-    pub exit_code: i32,
+    /// The command's exit code for it; none while it goes on.
+    pub exit_code: Option<u8>,
     /// Its trace.
     pub trace_id: String,
     /// Why it holds, failed or rolled back.
@@ -72,7 +78,7 @@ pub struct TaskStatus {
     /// The agent.
     pub agent: String,
     /// The step.
-    pub step_id: String,
+    pub step: String,
     /// The action.
     pub action: String,
     /// `done`, `already`, `failed`…
@@ -80,32 +86,34 @@ pub struct TaskStatus {
     /// Error or detail.
     pub detail: String,
     /// How long the action took.
-    pub took_ms: u64,
+    pub ms: u64,
     /// Outputs.
     pub outputs: Value,
 }
 
 /// The command, with the operator's certificate.
-#[derive(Debug)]
-pub struct Product<'a> {
-    range: &'a Range,
+#[derive(Debug, Clone)]
+pub struct Product {
+    layout: Layout,
 }
 
-impl<'a> Product<'a> {
+impl Product {
     /// The product on this range.
     #[must_use]
-    pub fn of(range: &'a Range) -> Self {
-        Self { range }
+    pub fn of(range: &Range) -> Self {
+        Self {
+            layout: range.layout.clone(),
+        }
     }
 
     /// `lockstep` with the certificate of an operator: `operator` starts
     /// runs, `approver` approves them.
     #[must_use]
     pub fn command(&self, operator: &str) -> Command {
-        let layout = &self.range.layout;
-        let mut command = Command::new(layout.binary("lockstep"));
+        let mut command = Command::new(self.layout.binary("lockstep"));
         command
-            .envs(agents::operator(layout, operator))
+            .envs(agents::operator(&self.layout, operator))
+            .env_remove("LOCKSTEP_CRL")
             .stdin(Stdio::null());
         command
     }
@@ -148,14 +156,12 @@ impl<'a> Product<'a> {
         )
     }
 
-    /// `run start --watch`, its output shown as it comes. A run that does not
-    /// complete is no error here: its status says how it ended.
+    /// `run start --watch`, its output shown as it comes.
     ///
     /// # Errors
-    /// When the command can't be started, or goes on for ever.
-    pub fn run(&self, plan: &Path, apps: u8) -> Result<(), Error> {
-        let mut child = self
-            .command("operator")
+    /// When the command can't be started.
+    pub fn start(&self, plan: &Path, apps: u8) -> Result<Child, Error> {
+        self.command("operator")
             .args(["run", "start", "--watch", "--var", &format!("apps={apps}")])
             .arg(plan)
             .spawn()
@@ -163,16 +169,55 @@ impl<'a> Product<'a> {
                 program: "lockstep".into(),
                 purpose: "start the run".into(),
                 source,
+            })
+    }
+
+    /// What happens in the newest run, from its beginning, as
+    /// `run watch -o jsonl` tells it. Ends when the watch ends.
+    ///
+    /// # Errors
+    /// When the command can't be started.
+    pub fn happenings(&self) -> Result<Receiver<Value>, Error> {
+        let mut child = self
+            .command("operator")
+            .args(["run", "watch", "-o", "jsonl"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|source| Error::Start {
+                program: "lockstep".into(),
+                purpose: "watch the run".into(),
+                source,
             })?;
-        let ended = wait::until("the run's end", RUN_LIMIT, || {
-            Ok(child.try_wait().ok().flatten())
-        });
-        if ended.is_err() {
-            // Nothing is left to do about a child that can't be killed.
+        let (sender, receiver) = sync_channel(HAPPENINGS);
+        let lines = child.stdout.take();
+        std::thread::spawn(move || {
+            for line in lines
+                .into_iter()
+                .flat_map(|out| BufReader::new(out).lines())
+            {
+                let value = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+                if value.is_some_and(|value| sender.send(value).is_err()) {
+                    break;
+                }
+            }
+            // The run is over, or nobody listens any more.
             let _ = child.kill();
             let _ = child.wait();
-        }
-        ended.map(drop)
+        });
+        Ok(receiver)
+    }
+
+    /// Waits until the run has ended or waits for someone; the command that
+    /// started it may have lost its coordinator on the way.
+    ///
+    /// # Errors
+    /// When the run goes on for ever.
+    pub fn wait_for_end(&self) -> Result<RunStatus, Error> {
+        wait::until("the run's end", RUN_LIMIT, || {
+            let status = self.newest_run();
+            Ok(status.ok().filter(|status| status.outcome != "running"))
+        })
     }
 
     /// How the newest run stands.

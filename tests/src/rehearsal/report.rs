@@ -54,7 +54,7 @@ pub struct Run {
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
     pub outcome: String,
     /// The command's exit code.
-    pub exit_code: i32,
+    pub exit_code: Option<u8>,
     /// Its trace.
     pub trace_id: String,
     /// Why it did not complete.
@@ -119,7 +119,7 @@ impl From<&TaskStatus> for Task {
             agent: task.agent.clone(),
             action: task.action.clone(),
             outcome: task.outcome.clone(),
-            ms: task.took_ms,
+            ms: task.ms,
             detail: task.detail.clone(),
         }
     }
@@ -170,7 +170,7 @@ impl Report {
             effects,
             drain: Drain {
                 scn: product::fence_scn(&status),
-                marker_ms: marker.map(|task| task.took_ms),
+                marker_ms: marker.map(|task| task.ms),
             },
             outage_overhead_ms: overhead,
             processes: range.processes(),
@@ -181,9 +181,9 @@ impl Report {
                 Vec::new()
             },
             run: settings.range.product.then_some(Run {
-                id: status.run_id,
-                plan: status.plan_name,
-                digest: status.plan_digest,
+                id: status.id,
+                plan: status.plan,
+                digest: status.digest,
                 outcome: status.outcome,
                 exit_code: status.exit_code,
                 trace_id: status.trace_id,
@@ -277,7 +277,10 @@ impl Report {
         if let Some(run) = &self.run {
             lines.push(format!(
                 "run {}: {} (exit code {})",
-                run.id, run.outcome, run.exit_code
+                run.id,
+                run.outcome,
+                run.exit_code
+                    .map_or_else(|| "none".into(), |code| code.to_string()),
             ));
             for phase in self.phases.iter().chain(&self.rollback_phases) {
                 lines.push(format!(
