@@ -1,3 +1,53 @@
-//! Being built.
+//! `lockstep`: what an operator does with plans, runs, agents and certificates.
+//!
+//! The command holds no state. It reads files, asks the coordinator, and prints;
+//! what happened is told by its output, its exit code and, when something went
+//! wrong, one error on standard error.
 
-fn main() {}
+mod args;
+mod commands;
+mod config;
+mod convert;
+mod coordinator;
+mod exit;
+mod failure;
+mod output;
+mod plan_file;
+mod status;
+mod view;
+
+use std::process::ExitCode;
+
+use args::Arguments;
+use clap::Parser;
+use lockstep_telemetry::TelemetryConfig;
+use output::Format;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    lockstep_pki::install_provider();
+    let logs = TelemetryConfig {
+        log: arguments.log.clone(),
+        ..TelemetryConfig::default()
+    };
+    let format = arguments.output;
+    let outcome = match lockstep_telemetry::init("lockstep", &logs) {
+        Ok(_guard) => Box::pin(commands::carry_out(arguments)).await,
+        Err(error) => Err(failure::Failure::of(
+            failure::CONFIGURATION,
+            exit::Exit::Refused,
+            &error,
+        )),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            match format {
+                Format::Table => eprint!("{}", failure.text()),
+                Format::Json | Format::Jsonl => eprintln!("{}", failure.json()),
+            }
+            failure.exit().into()
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `lockstep agents show`.
+
+use std::fmt::Write;
+
+use crate::coordinator::Coordinator;
+use crate::exit::Exit;
+use crate::failure::{Failure, NOT_FOUND};
+use crate::output::{self, Format};
+use crate::status::Agent;
+use crate::view::moment;
+
+/// Shows one agent.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// Its name.
+    agent: String,
+}
+
+impl Show {
+    pub async fn carry_out(
+        self,
+        coordinator: &Coordinator,
+        format: Format,
+    ) -> Result<Exit, Failure> {
+        let agents = super::all(coordinator).await?;
+        let Some(agent) = agents.iter().find(|agent| agent.name == self.agent) else {
+            let what = format!("the coordinator knows no agent {:?}", self.agent);
+            return Err(Failure::refused(NOT_FOUND, what).remedy(
+                "lockstep agents list shows all; an agent is known once it has connected",
+            ));
+        };
+        match format {
+            Format::Table => output::text(&text(agent))?,
+            Format::Json | Format::Jsonl => output::value(format, agent)?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Everything about one agent, for people.
+pub fn text(agent: &Agent) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            // Writing into a String has no way to fail.
+            let _ = writeln!(text, "{name:<12}{value}");
+        }
+    };
+    line("agent", &agent.name);
+    line("state", agent.state());
+    line("because", agent.quarantine.as_deref().unwrap_or_default());
+    line("labels", &super::labels(agent));
+    line("version", &agent.version);
+    line("address", &agent.address);
+    line("last heard", &moment(agent.last_heard));
+    line("run", agent.run.as_deref().unwrap_or_default());
+    line("journal", &agent.journal_id);
+    line("may do", &agent.allowed_actions.join(" "));
+    text
+}

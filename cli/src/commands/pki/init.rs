@@ -1,0 +1,47 @@
+//! `lockstep pki init`.
+
+use std::path::PathBuf;
+
+use lockstep_pki::{Authority, TrustDomain};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+
+/// Makes an authority.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// The trust domain that all its certificates belong to, such as example.org.
+    #[arg(long, value_name = "DOMAIN")]
+    trust_domain: TrustDomain,
+    /// The authority's directory.
+    #[arg(long, default_value = "pki")]
+    dir: PathBuf,
+}
+
+impl Init {
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        let authority = Authority::create(&self.dir, self.trust_domain)
+            .map_err(|error| super::failure(&error))?;
+        let (ca, key) = (self.dir.join("ca.pem"), self.dir.join("ca-key.pem"));
+        match format {
+            Format::Table => output::text(&format!(
+                "authority for {} made:\n  {}  to every host\n  {}  to every host that checks for \
+                 revocation\n  {}  keep it off every host\n",
+                authority.trust_domain(),
+                ca.display(),
+                authority.crl_path().display(),
+                key.display(),
+            ))?,
+            Format::Json | Format::Jsonl => output::value(
+                format,
+                &json!({
+                    "trust_domain": authority.trust_domain().as_str(),
+                    "ca": ca, "ca_key": key, "crl": authority.crl_path(),
+                }),
+            )?,
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,63 @@
+//! `lockstep pki issue`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lockstep_pki::{Authority, Identity};
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::view::moment;
+
+/// Makes a certificate and its key.
+#[derive(Debug, clap::Args)]
+pub struct Issue {
+    /// Whom it names: agent/NAME, coordinator/NAME or operator/NAME.
+    identity: Identity,
+    /// The authority's directory.
+    #[arg(long, default_value = "pki")]
+    dir: PathBuf,
+    /// Where NAME.pem and NAME-key.pem are written, if not beside the authority.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How many days it is valid.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..))]
+    days: u32,
+    /// A host name or address of a coordinator, for tools that look at them; may
+    /// be repeated.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+}
+
+impl Issue {
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        let validity = Duration::from_secs(u64::from(self.days) * 24 * 3600);
+        let issued = Authority::open(&self.dir)
+            .and_then(|authority| authority.issue(&self.identity, validity, &self.hosts))
+            .map_err(|error| super::failure(&error))?;
+        let out = self.out.as_ref().unwrap_or(&self.dir);
+        let files = issued.write(out).map_err(|error| super::failure(&error))?;
+        let until = Timestamp::try_from(issued.not_after).ok();
+        match format {
+            Format::Table => output::text(&format!(
+                "certificate for {} made, valid until {}:\n  {}\n  {}  (secret)\n",
+                issued.identity,
+                moment(until),
+                files.cert.display(),
+                files.key.display(),
+            ))?,
+            Format::Json | Format::Jsonl => output::value(
+                format,
+                &json!({
+                    "identity": issued.identity.to_string(),
+                    "cert": files.cert, "key": files.key,
+                    "not_after": until, "fingerprint": issued.fingerprint,
+                }),
+            )?,
+        }
+        Ok(Exit::Done)
+    }
+}

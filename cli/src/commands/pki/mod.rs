@@ -1,0 +1,41 @@
+//! `lockstep pki`: a private certificate authority in a directory.
+
+mod init;
+mod issue;
+mod revoke;
+
+use clap::Subcommand;
+use lockstep_pki::AuthorityError;
+
+use crate::exit::Exit;
+use crate::failure::{AUTHORITY, Failure};
+use crate::output::Format;
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an authority for a trust domain.
+    Init(init::Init),
+    /// Make a certificate and key for an agent, a coordinator or an operator.
+    Issue(issue::Issue),
+    /// Withdraw a certificate: it joins the revocation list.
+    Revoke(revoke::Revoke),
+}
+
+impl Command {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// The authority's own.
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        match self {
+            Self::Init(command) => command.carry_out(format),
+            Self::Issue(command) => command.carry_out(format),
+            Self::Revoke(command) => command.carry_out(format),
+        }
+    }
+}
+
+fn failure(error: &AuthorityError) -> Failure {
+    Failure::of(AUTHORITY, Exit::Refused, error)
+}

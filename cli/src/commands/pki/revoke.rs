@@ -1,0 +1,48 @@
+//! `lockstep pki revoke`.
+
+use std::path::PathBuf;
+
+use lockstep_pki::Authority;
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+
+/// Withdraws a certificate.
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// The certificate, PEM.
+    certificate: PathBuf,
+    /// The authority's directory.
+    #[arg(long, default_value = "pki")]
+    dir: PathBuf,
+}
+
+impl Revoke {
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        let authority = Authority::open(&self.dir).map_err(|error| super::failure(&error))?;
+        let changed = authority
+            .revoke(&self.certificate)
+            .map_err(|error| super::failure(&error))?;
+        let crl = authority.crl_path();
+        match format {
+            Format::Table => {
+                let what = if changed {
+                    "revoked"
+                } else {
+                    "was revoked before"
+                };
+                output::text(&format!(
+                    "{} {what}; copy {} to the hosts: daemons notice it by themselves\n",
+                    self.certificate.display(),
+                    crl.display(),
+                ))?;
+            }
+            Format::Json | Format::Jsonl => {
+                output::value(format, &json!({"changed": changed, "crl": crl}))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,38 @@
+//! `lockstep plan`: what a plan says, before anybody acts on it.
+
+mod check;
+mod show;
+
+use clap::Subcommand;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a plan; tell all its problems with their places.
+    Check(check::Check),
+    /// Show what a plan expands to.
+    Show(show::Show),
+    /// Print the JSON Schema of plan files.
+    Schema,
+}
+
+impl Command {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// The file can't be read, or the plan has problems.
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        match self {
+            Self::Check(command) => command.carry_out(format),
+            Self::Show(command) => command.carry_out(format),
+            Self::Schema => {
+                output::value(format, &lockstep_plan::schema())?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+}

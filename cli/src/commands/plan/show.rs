@@ -1,0 +1,40 @@
+//! `lockstep plan show`.
+
+use lockstep_plan::{Phase, render};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::plan_file::PlanFile;
+
+/// Shows what a plan expands to.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    #[command(flatten)]
+    file: PlanFile,
+    /// The way back instead of the way forward.
+    #[arg(long)]
+    rollback: bool,
+}
+
+impl Show {
+    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        let plan = self.file.load()?.plan;
+        match (format, self.rollback) {
+            (Format::Table, false) => output::text(&render::forward(&plan))?,
+            (Format::Table, true) => output::text(&render::rollback(&plan))?,
+            // A document is the whole plan: the very thing that is digested.
+            (Format::Json, false) => output::value(format, &plan)?,
+            (Format::Json, true) => output::value(format, &plan.rollback)?,
+            (Format::Jsonl, rollback) => {
+                let phases: &[Phase] = if rollback {
+                    &plan.rollback
+                } else {
+                    &plan.phases
+                };
+                output::values(format, phases)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}

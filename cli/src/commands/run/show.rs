@@ -1,0 +1,30 @@
+//! `lockstep run show`.
+
+use crate::coordinator::Coordinator;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::view;
+
+/// Shows how a run stands.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// The run.
+    #[arg(default_value = super::LATEST)]
+    run: String,
+}
+
+impl Show {
+    pub async fn carry_out(
+        self,
+        coordinator: &Coordinator,
+        format: Format,
+    ) -> Result<Exit, Failure> {
+        let run = super::get(coordinator, &self.run).await?;
+        match format {
+            Format::Table => output::text(&view::run::show(&run))?,
+            Format::Json | Format::Jsonl => output::value(format, &run)?,
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,53 @@
+//! `lockstep run start`.
+
+use lockstep_proto::v1::StartRunRequest;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::commands::run::watch::{Patience, follow};
+use crate::config::Connection;
+use crate::coordinator::Coordinator;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::plan_file::PlanFile;
+
+/// Starts a run.
+#[derive(Debug, clap::Args)]
+pub struct Start {
+    #[command(flatten)]
+    file: PlanFile,
+    /// Watch the run and end with its exit code.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+impl Start {
+    pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
+        let document = self.file.load()?.document();
+        let digest = document.digest.clone();
+        let coordinator = Coordinator::connect(connection).await?;
+        let request = StartRunRequest {
+            plan: Some(document),
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let run = coordinator
+            .call(request, async |mut client, request| {
+                client.start_run(request).await
+            })
+            .await?
+            .run_id;
+        if self.watch {
+            return follow(&coordinator, &run, &self.patience, format).await;
+        }
+        match format {
+            Format::Table => output::text(&format!("{run}\n"))?,
+            Format::Json | Format::Jsonl => {
+                output::value(format, &json!({"id": run, "digest": digest}))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}

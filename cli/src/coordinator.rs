@@ -1,0 +1,249 @@
+//! Talking to the coordinator, and what its answers mean for the command.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use lockstep_pki::{ConnectError, Credentials, Refusal};
+use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+use crate::config::{Config, Connection};
+use crate::exit::Exit;
+use crate::failure::{
+    CONFIGURATION, COORDINATOR, CREDENTIALS, Failure, INSECURE, NOT_FOUND, NOT_PERMITTED, REFUSED,
+    TIMED_OUT, UNREACHABLE,
+};
+
+/// How long one request may take. The coordinator answers from memory and its
+/// journal; what takes longer is streamed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Largest answer: the status of a run with ten thousand tasks and their outputs.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+/// How often a silent connection is probed, and how long the answer may take, so
+/// that watching notices a coordinator's host that has gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Where a refused verb carries its code.
+const CODE_KEY: &str = "lockstep-code";
+
+/// Where it carries what to do next; binary, since sentences aren't always ASCII.
+const REMEDY_KEY: &str = "lockstep-remedy-bin";
+
+/// A coordinator and our way to it.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    address: String,
+    client: OperatorServiceClient<Channel>,
+}
+
+impl Coordinator {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Configuration or certificates are wrong, or nobody trustworthy answers.
+    pub async fn connect(connection: &Connection) -> Result<Self, Failure> {
+        let Config {
+            coordinator: address,
+            files,
+        } = connection.resolve()?;
+        let credentials = Credentials::load(files).map_err(|error| {
+            Failure::of(CREDENTIALS, Exit::Refused, &error)
+                .remedy("check --ca, --cert and --key; lockstep pki issue makes new ones")
+        })?;
+        let endpoint = Endpoint::from_shared(address.clone()).map_err(|error| {
+            let what = format!("{address:?} is not an address of the form https://HOST:PORT");
+            Failure::refused(CONFIGURATION, what).because(&error)
+        })?;
+        let endpoint = endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let channel = lockstep_pki::connect(&endpoint, &credentials)
+            .await
+            .map_err(|error| unreachable(&address, &error))?;
+        let client = OperatorServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        Ok(Self { address, client })
+    }
+
+    /// The generated client, for one call; clones share the connection.
+    pub fn client(&self) -> OperatorServiceClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Makes one request with a time limit.
+    ///
+    /// # Errors
+    /// What the coordinator refused, or that it didn't answer.
+    pub async fn call<M, R, F>(
+        &self,
+        message: M,
+        send: impl FnOnce(OperatorServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let answer = send(self.client(), Request::new(message));
+        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failure(&status)),
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    fn too_slow(&self) -> Failure {
+        let what = format!(
+            "the coordinator at {} gave no answer within {} s",
+            self.address,
+            REQUEST_TIMEOUT.as_secs()
+        );
+        Failure::new(TIMED_OUT, Exit::TimedOut, what)
+            .remedy("the request may have been carried out: look with lockstep run show")
+    }
+
+    /// What a status means.
+    pub fn failure(&self, status: &Status) -> Failure {
+        if lost(status) {
+            return unreachable(&self.address, status);
+        }
+        let (code, exit) = match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => (NOT_PERMITTED, Exit::Refused),
+            Code::NotFound => (NOT_FOUND, Exit::Refused),
+            Code::DeadlineExceeded => (TIMED_OUT, Exit::TimedOut),
+            Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::AlreadyExists
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::ResourceExhausted => (REFUSED, Exit::Refused),
+            _ => (COORDINATOR, Exit::Failed),
+        };
+        let (given, what) = split_code(status.message());
+        let metadata = status.metadata();
+        let given = metadata
+            .get(CODE_KEY)
+            .and_then(|value| value.to_str().ok())
+            .or(given);
+        let mut failure = Failure::new(code, exit, what);
+        if let Some(given) = given {
+            failure = failure.with_code(given);
+        }
+        let remedy = metadata
+            .get_bin(REMEDY_KEY)
+            .and_then(|value| value.to_bytes().ok());
+        if let Some(remedy) = remedy.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()) {
+            failure = failure.remedy(remedy);
+        }
+        failure
+    }
+}
+
+/// Takes the code off a message of the form `LS1234: what happened`.
+fn split_code(message: &str) -> (Option<&str>, &str) {
+    match message.split_once(": ") {
+        Some((code, what)) if is_code(code) => (Some(code), what),
+        _ => (None, message),
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    text.len() == 6
+        && text
+            .strip_prefix("LS")
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether the connection was lost rather than the request refused.
+pub fn lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+        || (matches!(
+            status.code(),
+            Code::Unknown | Code::Cancelled | Code::Internal
+        ) && status.source().is_some())
+}
+
+fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Failure {
+    let refusal = Refusal::among(error);
+    let connect = chain(error).find_map(|error| error.downcast_ref::<ConnectError>());
+    let failure = match (connect, refusal) {
+        (Some(connect @ ConnectError::Address { .. }), _) => {
+            return Failure::of(CONFIGURATION, Exit::Refused, connect);
+        }
+        (Some(connect @ ConnectError::Tls { .. }), _) => {
+            Failure::of(INSECURE, Exit::Unreachable, connect)
+        }
+        (Some(connect), _) => Failure::of(UNREACHABLE, Exit::Unreachable, connect),
+        (None, Some(refusal)) => {
+            let what = format!("no secure connection to the coordinator at {address}");
+            Failure::new(INSECURE, Exit::Unreachable, what).because(&refusal)
+        }
+        (None, None) => {
+            let what = format!("the connection to the coordinator at {address} was lost");
+            Failure::new(UNREACHABLE, Exit::Unreachable, what).because(error)
+        }
+    };
+    failure
+        .remedy("check that lockstep-coordinator runs there and that both certificates are valid")
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::MetadataValue;
+
+    fn coordinator() -> Coordinator {
+        let channel = Endpoint::from_static("https://coordinator:7400").connect_lazy();
+        let client = OperatorServiceClient::new(channel);
+        Coordinator {
+            address: "https://coordinator:7400".to_owned(),
+            client,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_status_ends_the_command_in_its_way() {
+        let cases = [
+            (Code::InvalidArgument, Exit::Refused, REFUSED),
+            (Code::FailedPrecondition, Exit::Refused, REFUSED),
+            (Code::NotFound, Exit::Refused, NOT_FOUND),
+            (Code::PermissionDenied, Exit::Refused, NOT_PERMITTED),
+            (Code::Unavailable, Exit::Unreachable, UNREACHABLE),
+            (Code::DeadlineExceeded, Exit::TimedOut, TIMED_OUT),
+            (Code::Internal, Exit::Failed, COORDINATOR),
+        ];
+        for (status, exit, code) in cases {
+            let failure = coordinator().failure(&Status::new(status, "so it is"));
+            assert_eq!(failure.exit(), exit, "{status:?}");
+            assert!(
+                failure.text().starts_with(&format!("error[{code}]: ")),
+                "{status:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_coordinators_own_code_and_remedy_are_told() {
+        let mut status = Status::failed_precondition("the run has ended");
+        status
+            .metadata_mut()
+            .insert(CODE_KEY, MetadataValue::from_static("LS4101"));
+        let remedy = MetadataValue::from_bytes("start another run – with the same plan".as_bytes());
+        status.metadata_mut().insert_bin(REMEDY_KEY, remedy);
+        assert_eq!(
+            coordinator().failure(&status).text(),
+            "error[LS4101]: the run has ended\n  next: start another run – with the same plan\n"
+        );
+        let status = Status::failed_precondition("LS4102: not now");
+        assert_eq!(
+            coordinator().failure(&status).text(),
+            "error[LS4102]: not now\n"
+        );
+    }
+}

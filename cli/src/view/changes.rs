@@ -1,0 +1,217 @@
+//! What is new between two states of a run, as lines for people.
+//!
+//! Pure, so that the plain view of a pipe and the live view of a terminal tell
+//! the same story.
+
+use crate::status::{Line, Phase, PhaseOutcome, Run, RunOutcome, Task};
+use crate::view::run::{outage, task_line};
+use crate::view::{duration, short};
+
+/// The lines that tell how `next` differs from `before`; from nothing, where the
+/// watching begins with this state.
+pub fn between(before: Option<&Run>, next: &Run) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.is_none() {
+        let digest = short(&next.digest);
+        lines.push(format!(
+            "run {}: plan {} ({}), digest {digest}",
+            next.id, next.plan, next.kind
+        ));
+    }
+    for phase in &next.phases {
+        let was = before
+            .and_then(|run| run.phases.iter().find(|was| was.name == phase.name))
+            .filter(|was| was.track == phase.track);
+        phase_lines(was, phase, &mut lines);
+    }
+    run_lines(before, next, &mut lines);
+    lines
+}
+
+/// A line of a task that is at work.
+pub fn of_line(line: &Line) -> String {
+    match line.kind.as_str() {
+        "output" => format!("{} {} | {}", line.agent, line.step, line.line),
+        "started" => format!("{} {} started {}", line.agent, line.step, line.line),
+        _ => format!("{} {}: {}", line.agent, line.step, line.line),
+    }
+    .trim_end()
+    .to_owned()
+}
+
+fn phase_lines(was: Option<&Phase>, phase: &Phase, lines: &mut Vec<String>) {
+    let old = was
+        .map(|was| (was.outcome, was.attempt))
+        .unwrap_or_default();
+    // The release comes first, then what the tasks did, then the end.
+    let begins = matches!(
+        phase.outcome,
+        PhaseOutcome::Preparing | PhaseOutcome::Gated | PhaseOutcome::Executing
+    );
+    let changed = old != (phase.outcome, phase.attempt);
+    if changed && begins {
+        lines.push(phase_line(phase));
+    }
+    for task in &phase.tasks {
+        let old = was.and_then(|was| {
+            was.tasks
+                .iter()
+                .find(|old| old.agent == task.agent && old.step == task.step)
+        });
+        if let Some(line) = task_change(old, task) {
+            lines.push(line);
+        }
+    }
+    if changed && !begins && phase.outcome != PhaseOutcome::Pending {
+        lines.push(phase_line(phase));
+    }
+}
+
+fn phase_line(phase: &Phase) -> String {
+    let back = if phase.track == "rollback" {
+        "rollback phase"
+    } else {
+        "phase"
+    };
+    let mut line = format!("{back} {}: {}", phase.name, phase.outcome.as_str());
+    if phase.attempt > 1 {
+        line.push_str(&format!(", attempt {}", phase.attempt));
+    }
+    if phase.outcome == PhaseOutcome::Done {
+        let (took, barrier) = (duration(phase.took_ms), duration(phase.barrier_ms));
+        line.push_str(&format!(" in {took}, of which the barrier {barrier}"));
+    }
+    if phase.outcome == PhaseOutcome::Gated {
+        line.push_str(&format!(" ({})", phase.gate));
+    }
+    line
+}
+
+fn task_change(old: Option<&Task>, task: &Task) -> Option<String> {
+    let quiet = matches!(task.outcome.as_str(), "" | "pending" | "ready" | "open");
+    let same = old.is_some_and(|old| {
+        old.outcome == task.outcome && old.attempt == task.attempt && old.detail == task.detail
+    });
+    if quiet || same {
+        return None;
+    }
+    let mut line = task_line(task);
+    if task.ms > 0 && matches!(task.outcome.as_str(), "done" | "failed") {
+        line.push_str(&format!(" after {}", duration(task.ms)));
+    }
+    Some(line)
+}
+
+fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {
+    if next.outcome == RunOutcome::Waiting {
+        let same =
+            before.is_some_and(|run| run.outcome == next.outcome && run.waits_on == next.waits_on);
+        if !same {
+            if !next.reason.is_empty() {
+                lines.push(format!("run waits: {}", next.reason));
+            }
+            lines.extend(
+                next.waits_on
+                    .iter()
+                    .map(|what| format!("run waits for {what}")),
+            );
+        }
+    }
+    let was = before.map(|run| run.outcome);
+    if next.outcome.is_end() && was != Some(next.outcome) {
+        let mut line = format!("run {}", next.outcome.as_str());
+        if !next.reason.is_empty() {
+            line.push_str(&format!(": {}", next.reason));
+        }
+        lines.push(line);
+        if next.write_outage_ms > 0 {
+            lines.push(format!("write outage {}", outage(next)));
+        }
+        lines.extend(
+            next.still_changed
+                .iter()
+                .map(|what| format!("still changed: {what}")),
+        );
+        lines.extend(next.debts.iter().map(|what| format!("owed: {what}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(outcome: PhaseOutcome, task: &str) -> Run {
+        Run {
+            id: "r1".to_owned(),
+            plan: "shop".to_owned(),
+            kind: "Plan".to_owned(),
+            digest: "d".repeat(64),
+            phases: vec![Phase {
+                name: "stop".to_owned(),
+                track: "forward",
+                outcome,
+                attempt: 1,
+                took_ms: 1_200,
+                barrier_ms: 12,
+                tasks: vec![Task {
+                    agent: "app-1".to_owned(),
+                    step: "web".to_owned(),
+                    action: "service.stop".to_owned(),
+                    outcome: task.to_owned(),
+                    ms: 700,
+                    ..Task::default()
+                }],
+                ..Phase::default()
+            }],
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_as_it_goes() {
+        let mut told = Vec::new();
+        let mut before: Option<Run> = None;
+        let mut done = run(PhaseOutcome::Done, "done");
+        done.outcome = RunOutcome::Completed;
+        for next in [
+            run(PhaseOutcome::Preparing, "pending"),
+            run(PhaseOutcome::Executing, "open"),
+            run(PhaseOutcome::Executing, "open"),
+            run(PhaseOutcome::Executing, "done"),
+            done,
+        ] {
+            told.extend(between(before.as_ref(), &next));
+            before = Some(next);
+        }
+        assert_eq!(
+            told,
+            [
+                "run r1: plan shop (Plan), digest dddddddddddd",
+                "phase stop: preparing",
+                "phase stop: executing",
+                "app-1 web (service.stop) done after 700 ms",
+                "phase stop: done in 1.2 s, of which the barrier 12 ms",
+                "run completed",
+            ]
+        );
+    }
+
+    #[test]
+    fn waiting_is_told_once_with_its_reason() {
+        let mut waiting = run(PhaseOutcome::Failed, "failed");
+        waiting.outcome = RunOutcome::Waiting;
+        waiting.reason = "phase stop failed".to_owned();
+        waiting.waits_on = vec!["an operator".to_owned()];
+        let before = run(PhaseOutcome::Executing, "open");
+        assert_eq!(
+            between(Some(&before), &waiting),
+            [
+                "app-1 web (service.stop) failed after 700 ms",
+                "phase stop: failed",
+                "run waits: phase stop failed",
+                "run waits for an operator",
+            ]
+        );
+        assert!(between(Some(&waiting), &waiting).is_empty());
+    }
+}

@@ -1,0 +1,216 @@
+//! What each host is doing right now, in a few rows at the foot of a terminal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::status::{Line, Phase, PhaseOutcome, Run};
+use crate::view::run::outage;
+
+/// Most agents shown at once. The rows must fit under the lines of a usual
+/// terminal; the rest is counted.
+const MAX_ROWS: usize = 12;
+
+/// How often clocks on the screen move.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Longest part of an output line that is shown.
+const MAX_LINE: usize = 100;
+
+/// The rows: the run itself, agents at work, and how many more there are.
+pub struct Live {
+    screen: MultiProgress,
+    head: ProgressBar,
+    agents: BTreeMap<String, ProgressBar>,
+    more: ProgressBar,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let screen = MultiProgress::new();
+        let head = screen.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
+        let more = screen.add(ProgressBar::new_spinner().with_style(style("  {msg}")));
+        head.enable_steady_tick(TICK);
+        Self {
+            screen,
+            head,
+            agents: BTreeMap::new(),
+            more,
+        }
+    }
+}
+
+impl Live {
+    /// Writes something that stays, above the rows.
+    pub fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.screen.suspend(write)
+    }
+
+    /// Takes in how the run stands.
+    pub fn stands(&mut self, run: &Run) {
+        self.head.set_message(head(run));
+        let working: Vec<(&str, String)> = run
+            .current()
+            .filter(|phase| phase.outcome == PhaseOutcome::Executing)
+            .map(working)
+            .unwrap_or_default();
+        let gone: Vec<String> = self
+            .agents
+            .keys()
+            .filter(|name| !working.iter().any(|(agent, _)| agent == name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(row) = self.agents.remove(&name) {
+                row.finish_and_clear();
+                self.screen.remove(&row);
+            }
+        }
+        for (agent, doing) in &working {
+            if let Some(row) = self.row(agent)
+                && row.message().is_empty()
+            {
+                row.set_message(doing.clone());
+            }
+        }
+        let hidden = working.len().saturating_sub(self.agents.len());
+        let more = if hidden > 0 {
+            format!("and {hidden} more agents")
+        } else {
+            String::new()
+        };
+        self.more.set_message(more);
+    }
+
+    /// Takes in what a task says.
+    pub fn works(&mut self, line: &Line) {
+        let Some(row) = self.row(&line.agent) else {
+            return;
+        };
+        let said: String = line.line.chars().take(MAX_LINE).collect();
+        if line.kind == "started" {
+            row.reset_elapsed();
+        }
+        row.set_message(format!("{}  {said}", line.step));
+    }
+
+    /// Takes the rows away.
+    pub fn clear(&self) {
+        // A terminal that can't be cleared keeps its rows; nothing is lost.
+        let _ = self.screen.clear();
+    }
+
+    /// The agent's row, a new one if there is room.
+    fn row(&mut self, agent: &str) -> Option<&ProgressBar> {
+        if !self.agents.contains_key(agent) {
+            if self.agents.len() >= MAX_ROWS {
+                return None;
+            }
+            let row = ProgressBar::new_spinner()
+                .with_style(style("  {spinner} {prefix:<16} {elapsed:>4} {wide_msg}"))
+                .with_prefix(agent.to_owned());
+            let row = self.screen.insert_before(&self.more, row);
+            row.enable_steady_tick(TICK);
+            self.agents.insert(agent.to_owned(), row);
+        }
+        self.agents.get(agent)
+    }
+}
+
+/// The run in one row.
+fn head(run: &Run) -> String {
+    let forward = run
+        .phases
+        .iter()
+        .filter(|phase| phase.track == "forward")
+        .count();
+    let mut parts = vec![format!("{} {}", run.plan, run.outcome.as_str())];
+    if let Some(phase) = run.current() {
+        let number = run.phases.iter().filter(|other| other.track == phase.track);
+        let number = number.take_while(|other| other.name != phase.name).count() + 1;
+        let of = if phase.track == "forward" {
+            format!("phase {number}/{forward}")
+        } else {
+            format!("rollback phase {number}")
+        };
+        parts.push(format!("{of} {} {}", phase.name, phase.outcome.as_str()));
+    }
+    if run.write_outage_ms > 0 {
+        parts.push(format!("write outage {}", outage(run)));
+    }
+    parts.join(" · ")
+}
+
+/// Each agent that has an open task, with the first such task.
+fn working(phase: &Phase) -> Vec<(&str, String)> {
+    let mut working: Vec<(&str, String)> = Vec::new();
+    for task in phase.tasks.iter().filter(|task| task.outcome == "open") {
+        if !working.iter().any(|(agent, _)| *agent == task.agent) {
+            working.push((&task.agent, format!("{} ({})", task.step, task.action)));
+        }
+    }
+    working
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates above are constants; a wrong one shows as the plain default.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Task;
+
+    #[test]
+    fn the_head_says_where_the_run_is() {
+        let phase = |name: &str, track, outcome| Phase {
+            name: name.to_owned(),
+            track,
+            outcome,
+            ..Phase::default()
+        };
+        let mut run = Run {
+            plan: "shop".to_owned(),
+            write_outage_ms: 1_200,
+            phases: vec![
+                phase("stop", "forward", PhaseOutcome::Done),
+                phase("start", "forward", PhaseOutcome::Executing),
+                phase("back", "rollback", PhaseOutcome::Pending),
+            ],
+            ..Run::default()
+        };
+        assert_eq!(
+            head(&run),
+            "shop running · phase 2/2 start executing · write outage 1.2 s"
+        );
+        run.phases[1].outcome = PhaseOutcome::Failed;
+        run.phases[2].outcome = PhaseOutcome::Executing;
+        assert_eq!(
+            head(&run),
+            "shop running · rollback phase 1 back executing · write outage 1.2 s"
+        );
+    }
+
+    #[test]
+    fn an_agent_is_shown_with_the_task_it_is_at() {
+        let task = |agent: &str, step: &str, outcome: &str| Task {
+            agent: agent.to_owned(),
+            step: step.to_owned(),
+            action: "service.stop".to_owned(),
+            outcome: outcome.to_owned(),
+            ..Task::default()
+        };
+        let phase = Phase {
+            tasks: vec![
+                task("a", "one", "done"),
+                task("a", "two", "open"),
+                task("a", "three", "open"),
+                task("b", "one", "done"),
+            ],
+            ..Phase::default()
+        };
+        assert_eq!(working(&phase), [("a", "two (service.stop)".to_owned())]);
+    }
+}

@@ -1,0 +1,199 @@
+//! A run and lists of runs, as text.
+
+use std::fmt::Write;
+
+use crate::output::{table, table_text};
+use crate::status::{Event, Phase, Run, Task};
+use crate::view::{clock, duration, moment, short};
+
+/// One line for each run.
+pub fn list(runs: &[Run]) -> String {
+    let mut table = table(&["RUN", "PLAN", "OUTCOME", "STARTED", "ENDED", "BY"]);
+    for run in runs {
+        table.add_row([
+            run.id.clone(),
+            run.plan.clone(),
+            run.outcome.as_str().to_owned(),
+            moment(run.started_at),
+            moment(run.ended_at),
+            run.started_by.clone(),
+        ]);
+    }
+    table_text(&table)
+}
+
+/// Everything that is to be known about one run.
+pub fn show(run: &Run) -> String {
+    let mut text = head(run);
+    text.push('\n');
+    text.push_str(&phases(&run.phases));
+    let troubled: Vec<_> = run
+        .phases
+        .iter()
+        .flat_map(|phase| phase.tasks.iter().map(move |task| (phase, task)))
+        .filter(|(_, task)| task.is_bad() || task.outcome == "open")
+        .collect();
+    if !troubled.is_empty() {
+        text.push_str("\nTasks that are open or went wrong:\n");
+        for (phase, task) in troubled {
+            // Writing into a String has no way to fail.
+            let _ = writeln!(text, "  {}: {}", phase.name, task_line(task));
+        }
+    }
+    text.push_str(&section("What it waits for", &run.waits_on));
+    text.push_str(&section("Still changed", &run.still_changed));
+    text.push_str(&section("Owed by waived agents", &run.debts));
+    text
+}
+
+/// What a run is and how it stands, without its phases.
+pub fn head(run: &Run) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<10}{value}");
+        }
+    };
+    line("run", &run.id);
+    line(
+        "plan",
+        &format!("{} ({}), digest {}", run.plan, run.kind, short(&run.digest)),
+    );
+    line("outcome", run.outcome.as_str());
+    line("reason", &run.reason);
+    line(
+        "started",
+        &format!("{} by {}", moment(run.started_at), run.started_by),
+    );
+    if run.ended_at.is_some() {
+        line("ended", &moment(run.ended_at));
+    }
+    line("outage", &outage(run));
+    line("trace", &run.trace_id);
+    text
+}
+
+/// The write outage against its budget; empty where there is none.
+pub fn outage(run: &Run) -> String {
+    match (run.write_outage_ms, run.outage_budget_ms) {
+        (0, _) => String::new(),
+        (ms, 0) => duration(ms),
+        (ms, budget) => format!("{} of {}", duration(ms), duration(budget)),
+    }
+}
+
+/// A task in one line.
+pub fn task_line(task: &Task) -> String {
+    let mut line = format!("{} {} ({})", task.agent, task.step, task.action);
+    if let Some(step) = &task.undo_of {
+        let _ = write!(line, " undoing {step}");
+    }
+    let _ = write!(line, " {}", task.outcome);
+    if !task.detail.is_empty() {
+        let _ = write!(line, ": {}", task.detail);
+    }
+    line
+}
+
+/// One line for each journal entry.
+pub fn events(events: &[Event]) -> String {
+    let mut text = String::new();
+    for event in events {
+        let at = event.at.map(clock).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:>5}  {at}  {:<22} {}",
+            event.sequence, event.kind, event.summary
+        );
+    }
+    text
+}
+
+fn phases(phases: &[Phase]) -> String {
+    let mut table = table(&["PHASE", "STEPS", "OUTCOME", "TASKS", "TOOK", "BARRIER"]);
+    for phase in phases {
+        let finished = phase
+            .tasks
+            .iter()
+            .filter(|task| matches!(task.outcome.as_str(), "done" | "already" | "standing"))
+            .count();
+        let back = if phase.track == "rollback" {
+            "↩ "
+        } else {
+            ""
+        };
+        table.add_row([
+            format!("{back}{}", phase.name),
+            phase.seed_steps.join(", "),
+            phase.outcome.as_str().to_owned(),
+            format!("{finished}/{}", phase.tasks.len()),
+            phase
+                .completed_at
+                .map(|_| duration(phase.took_ms))
+                .unwrap_or_default(),
+            phase
+                .completed_at
+                .map(|_| duration(phase.barrier_ms))
+                .unwrap_or_default(),
+        ]);
+    }
+    table_text(&table)
+}
+
+fn section(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("\n{title}:\n{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{PhaseOutcome, RunOutcome};
+
+    #[test]
+    fn what_went_wrong_is_told_with_what_is_left() {
+        let task = Task {
+            agent: "app-1".to_owned(),
+            step: "stop-web".to_owned(),
+            action: "service.stop".to_owned(),
+            outcome: "failed".to_owned(),
+            detail: "shop.service is still active".to_owned(),
+            ..Task::default()
+        };
+        let run = Run {
+            id: "0198".to_owned(),
+            plan: "shop".to_owned(),
+            kind: "Plan".to_owned(),
+            digest: "abcdef0123456789".to_owned(),
+            outcome: RunOutcome::Waiting,
+            reason: "phase stop failed".to_owned(),
+            waits_on: vec!["an operator: retry, skip, roll back or abort".to_owned()],
+            write_outage_ms: 1_500,
+            outage_budget_ms: 60_000,
+            phases: vec![Phase {
+                name: "stop".to_owned(),
+                outcome: PhaseOutcome::Failed,
+                tasks: vec![task],
+                ..Phase::default()
+            }],
+            ..Run::default()
+        };
+        let text = show(&run);
+        for expected in [
+            "plan      shop (Plan), digest abcdef012345\n",
+            "outcome   waiting\n",
+            "outage    1.5 s of 1 min 00 s\n",
+            "  stop: app-1 stop-web (service.stop) failed: shop.service is still active\n",
+            "What it waits for:\n  an operator: retry, skip, roll back or abort\n",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected:?} is missing in\n{text}"
+            );
+        }
+        assert!(!text.contains("Still changed"));
+    }
+}
