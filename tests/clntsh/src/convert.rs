@@ -157,7 +157,6 @@ impl Cell {
             if memory::get(self.indicator) == Some(NULL) || self.value.is_null() {
                 return Ok(Value::Null);
             }
-            let missing = || OraError::new(1480, "trailing null missing from STR bind value");
             Ok(match self.external {
                 external::CHR | external::AFC => {
                     match memory::text(self.value.cast(), self.stated_length()) {
@@ -170,33 +169,53 @@ impl Cell {
                     bytes => Value::Raw(bytes.to_vec()),
                 },
                 external::VNU => {
-                    let vnu: Vnu = memory::get(self.value.cast()).ok_or_else(missing)?;
+                    let vnu: Vnu = self.read_fixed()?;
                     Value::Number(number::decode(&vnu)?)
                 }
                 external::INT => Value::Number(self.read_integer()?.to_string()),
                 external::UIN => {
-                    let value: u64 = memory::get(self.value.cast()).ok_or_else(missing)?;
+                    let value: u64 = self.read_fixed()?;
                     Value::Number(value.to_string())
                 }
                 external::BDOUBLE => {
-                    let value: f64 = memory::get(self.value.cast()).ok_or_else(missing)?;
+                    let value: f64 = self.read_fixed()?;
                     if !value.is_finite() {
                         return Err(OraError::new(1426, "numeric overflow").into());
                     }
                     Value::Number(value.to_string())
                 }
                 external::ODT => {
-                    let date: OciDate = memory::get(self.value.cast()).ok_or_else(missing)?;
+                    let date: OciDate = self.read_fixed()?;
                     Value::DateTime(datetime::check(date.into())?)
                 }
                 external::TIMESTAMP | external::TIMESTAMP_TZ | external::TIMESTAMP_LTZ => {
-                    let descriptor: *mut c_void =
-                        memory::get(self.value.cast()).ok_or_else(missing)?;
+                    let descriptor: *mut c_void = self.read_fixed()?;
                     Value::DateTime(lock(&timestamp(descriptor)?.value).0)
                 }
                 other => return Err(unsupported(&format!("external type {other}")).into()),
             })
         }
+    }
+
+    /// # Safety
+    /// As [`Self::read`]; any bytes are a valid `T`.
+    unsafe fn read_fixed<T: Copy>(&self) -> Result<T, OraError> {
+        self.check_room::<T>()?;
+        // SAFETY: as this function's own contract says, and there is room.
+        unsafe { memory::get(self.value.cast()) }
+            .ok_or_else(|| OraError::new(1024, "invalid datatype in OCI call: a buffer is missing"))
+    }
+
+    /// A value of fixed size in a buffer that is too small for it would take
+    /// what lies next to it.
+    fn check_room<T>(&self) -> Result<(), OraError> {
+        if self.size >= size_of::<T>() {
+            return Ok(());
+        }
+        Err(unsupported(&format!(
+            "external type {} in {} bytes",
+            self.external, self.size
+        )))
     }
 
     /// # Safety
@@ -233,31 +252,30 @@ impl Cell {
                 (external::CHR | external::AFC | external::BIN, value) => {
                     self.write_bytes(&bytes_of(self.external, value)?);
                 }
-                (external::ODT, Value::DateTime(date)) => self.write_fixed(OciDate::from(*date)),
+                (external::ODT, Value::DateTime(date)) => self.write_fixed(OciDate::from(*date))?,
                 (
                     external::TIMESTAMP | external::TIMESTAMP_TZ | external::TIMESTAMP_LTZ,
                     Value::DateTime(date),
                 ) => {
-                    let descriptor: *mut c_void =
-                        memory::get(self.value.cast()).ok_or(Fault::Handle)?;
+                    let descriptor: *mut c_void = self.read_fixed()?;
                     *lock(&timestamp(descriptor)?.value) = (*date, (0, 0));
                     memory::put(self.indicator, 0);
                     self.write_length(size_of::<*mut c_void>());
                 }
                 (external::VNU, Value::Number(text) | Value::Text(text)) => {
-                    self.write_fixed(number::encode(text)?)
+                    self.write_fixed(number::encode(text)?)?;
                 }
                 (external::INT, Value::Number(text) | Value::Text(text)) => {
                     self.write_integer(text)?
                 }
                 (external::UIN, Value::Number(text) | Value::Text(text)) => {
-                    self.write_fixed(text.parse::<u64>().map_err(|_| overflow())?);
+                    self.write_fixed(text.parse::<u64>().map_err(|_| overflow())?)?;
                 }
                 (external::BDOUBLE, Value::Number(text) | Value::Text(text)) => {
                     self.write_fixed(
                         text.parse::<f64>()
                             .map_err(|_| OraError::new(1722, "invalid number"))?,
-                    );
+                    )?;
                 }
                 (_, value) => return Err(inconsistent(self.external, value).into()),
             }
@@ -267,13 +285,15 @@ impl Cell {
 
     /// # Safety
     /// As [`Self::write`].
-    unsafe fn write_fixed<T>(&self, value: T) {
+    unsafe fn write_fixed<T>(&self, value: T) -> Result<(), OraError> {
+        self.check_room::<T>()?;
         // SAFETY: as this function's own contract says.
         unsafe {
             memory::put(self.value.cast::<T>(), value);
             memory::put(self.indicator, 0);
             self.write_length(size_of::<T>());
         }
+        Ok(())
     }
 
     /// # Safety
@@ -284,10 +304,10 @@ impl Cell {
         // SAFETY: as this function's own contract says.
         unsafe {
             match self.size {
-                8 => self.write_fixed(value),
-                4 => self.write_fixed(i32::try_from(value).map_err(|_| overflow())?),
-                2 => self.write_fixed(i16::try_from(value).map_err(|_| overflow())?),
-                1 => self.write_fixed(i8::try_from(value).map_err(|_| overflow())?),
+                8 => self.write_fixed(value)?,
+                4 => self.write_fixed(i32::try_from(value).map_err(|_| overflow())?)?,
+                2 => self.write_fixed(i16::try_from(value).map_err(|_| overflow())?)?,
+                1 => self.write_fixed(i8::try_from(value).map_err(|_| overflow())?)?,
                 other => return Err(unsupported(&format!("an integer of {other} bytes"))),
             }
         }
