@@ -7,5 +7,10 @@
 pub mod action;
 pub mod actions;
 pub mod config;
+pub mod driver;
 pub mod host;
 pub mod policy;
+mod preflight;
+pub mod session;
+pub mod store;
+mod work;

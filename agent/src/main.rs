@@ -1,3 +1,110 @@
-//! Being built.
+//! `lockstep-agent`: see the crate's documentation and `docs/operating.md`.
 
-fn main() {}
+use clap::Parser;
+use lockstep_agent::config::Config;
+use lockstep_agent::driver::{Driver, Input};
+use lockstep_agent::host::Host;
+use lockstep_agent::session;
+use lockstep_agent::store::Store;
+use lockstep_pki::{CredentialFiles, Credentials};
+use lockstep_telemetry::TelemetryConfig;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Carries out on this host what the coordinator orders and this host's own
+/// policy allows.
+#[derive(Parser)]
+#[command(name = "lockstep-agent", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/lockstep/agent.toml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    lockstep_pki::install_provider();
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lockstep-agent: {}", lockstep_telemetry::error_chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let config = Config::load(&arguments.config)?;
+    // Two threads: one for the loop and the session, one for what blocks. An
+    // idle agent must cost its host next to nothing.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(run(config));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let telemetry = TelemetryConfig {
+        otlp_endpoint: Some(config.telemetry.otlp.clone()).filter(|url| !url.is_empty()),
+        log: config
+            .telemetry
+            .log
+            .clone()
+            .unwrap_or_else(|| "info".to_owned()),
+        ..TelemetryConfig::default()
+    };
+    let _telemetry = lockstep_telemetry::init("lockstep-agent", &telemetry)?;
+    let credentials = Credentials::follow(CredentialFiles {
+        ca: config.tls.ca.clone(),
+        cert: config.tls.cert.clone(),
+        key: config.tls.key.clone(),
+        crl: config.tls.crl.clone(),
+    })?;
+    check_identity(&config, &credentials)?;
+    let store = Store::open(&config.state_dir)?;
+    let address = config.coordinator.clone();
+    let (driver, inputs) = Driver::start(Arc::new(Host::new(config)), store)?;
+    let session = tokio::spawn(session::keep(address, credentials, inputs.clone()));
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        // A loop that is gone already needs no telling.
+        let _ = inputs.send(Input::Stop).await;
+    });
+    let outcome = driver.run().await;
+    session.abort();
+    Ok(outcome?)
+}
+
+/// The coordinator would refuse it anyway; here it says so at once.
+fn check_identity(config: &Config, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
+    let loaded = credentials.current();
+    let wanted = format!("spiffe://{}/agent/{}", config.tls.trust_domain, config.name);
+    let found = loaded
+        .identity()
+        .clone()
+        .within(loaded.trust_domain().clone())
+        .to_string();
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "LS3004: the certificate {} belongs to {found}, but this agent must be {wanted}; \
+         issue it with `lockstep pki issue agent {}`",
+        config.tls.cert.display(),
+        config.name
+    )
+    .into())
+}

@@ -7,10 +7,12 @@
 //! A run is one trace: the coordinator makes its [`TraceContext`] once, journals
 //! it, and every span of the run in any process has it as an ancestor.
 
+mod chain;
 mod context;
 mod secret;
 mod subscriber;
 
+pub use chain::error_chain;
 pub use context::{BadTraceparent, TraceContext, set_parent, traceparent_of};
 pub use secret::Secret;
 pub use subscriber::{Guard, InitError, LogFormat, TelemetryConfig, init};

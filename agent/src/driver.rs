@@ -1,0 +1,627 @@
+//! The agent's one event loop.
+//!
+//! It alone calls the participant, and carries out the participant's effects
+//! in their order: what must be durable is on disk before anything that
+//! relies on it is sent or done. Work runs beside it ([`crate::work`]) and
+//! comes back as inputs.
+
+use crate::action::{Line, Outputs, Progress, Tag};
+use crate::host::Host;
+use crate::session::Outbox;
+use crate::store::{Store, StoreError};
+use crate::work::{Inputs as TaskInputs, Worker};
+use lockstep_clock as clock;
+use lockstep_barrier::ids::{Millis, PhaseRef, RunId, StepId};
+use lockstep_barrier::message::{Order, Probe, Reply, TaskOrder};
+use lockstep_barrier::participant::{Effect, Event, Participant, Purpose};
+use lockstep_proto::v1;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// Inputs that may wait for the loop: a burst of orders and of workers that
+/// end at once. Senders wait beyond it.
+const INPUTS: usize = 256;
+/// Sentences that a watch may have said before the loop has heard them.
+const BREACHES: usize = 16;
+/// How long a watch may take to stop when it is disarmed.
+const DISARM_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the loop hears.
+pub enum Input {
+    /// The session wants to introduce this agent.
+    Hello(oneshot::Sender<v1::Hello>),
+    /// A session stands.
+    Connected(Outbox),
+    /// It is gone.
+    Disconnected,
+    /// The coordinator orders.
+    Order {
+        /// What.
+        order: Order,
+        /// In which trace.
+        traceparent: String,
+    },
+    /// The coordinator wants to know how things stand.
+    Preflight(v1::PreflightOrder),
+    /// Something that work beside the loop came to.
+    Happened(Event),
+    /// The process was told to end.
+    Stop,
+}
+
+/// How inputs reach the loop.
+pub type Inputs = mpsc::Sender<Input>;
+
+struct Running {
+    cancel: CancellationToken,
+}
+
+struct Watching {
+    cancel: CancellationToken,
+    work: JoinHandle<()>,
+    task: TaskOrder,
+    inputs: TaskInputs,
+}
+
+/// The loop and all it owns.
+pub struct Driver {
+    host: Arc<Host>,
+    worker: Worker,
+    store: Store,
+    participant: Participant,
+    inputs: Inputs,
+    queue: mpsc::Receiver<Input>,
+    outbox: Option<Outbox>,
+    running: HashMap<(RunId, StepId), Running>,
+    watching: HashMap<(RunId, StepId), Watching>,
+    /// Trace of the last order of each run.
+    traces: HashMap<RunId, String>,
+}
+
+impl Driver {
+    /// Reads the journal and takes up where it ends; gives the loop and the
+    /// way to reach it.
+    ///
+    /// # Errors
+    /// Where the journal can't be used.
+    pub fn start(host: Arc<Host>, mut store: Store) -> Result<(Self, Inputs), StartError> {
+        let records = store.records().map_err(StartError::Store)?;
+        let name = host.config.name.as_str().into();
+        let (participant, effects) =
+            Participant::resume(clock::boot_time(), name, store.id(), records)
+                .map_err(|e| StartError::Fold(e.to_string()))?;
+        let (inputs, queue) = mpsc::channel(INPUTS);
+        persist(&mut store, &effects).map_err(StartError::Store)?;
+        let mut driver = Self {
+            worker: Worker::new(host.clone()),
+            host,
+            store,
+            participant,
+            inputs: inputs.clone(),
+            queue,
+            outbox: None,
+            running: HashMap::new(),
+            watching: HashMap::new(),
+            traces: HashMap::new(),
+        };
+        for effect in effects {
+            driver.carry_out_unstored(effect);
+        }
+        Ok((driver, inputs))
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the journal fails: the process must end.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            let tick = until(self.participant.next_deadline());
+            let input = tokio::select! {
+                input = self.queue.recv() => input,
+                () = tick => Some(Input::Happened(Event::Tick)),
+            };
+            match input {
+                None | Some(Input::Stop) => break,
+                Some(input) => self.hear(input).await?,
+            }
+        }
+        for watching in self.watching.values() {
+            watching.cancel.cancel();
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, input: Input) -> Result<(), StoreError> {
+        match input {
+            Input::Hello(answer) => {
+                let hello = self.hello()?;
+                // A session that has gone meanwhile asks again with the next.
+                let _ = answer.send(hello);
+                Ok(())
+            }
+            Input::Connected(outbox) => {
+                self.outbox = Some(outbox);
+                self.happen(Event::Connected).await
+            }
+            Input::Disconnected => {
+                self.outbox = None;
+                self.happen(Event::Disconnected).await
+            }
+            Input::Order { order, traceparent } => {
+                if let Some(run) = run_of(&order) {
+                    self.traces.insert(run.clone(), traceparent);
+                }
+                let closed = match &order {
+                    Order::Close { run, .. } => Some(run.clone()),
+                    _ => None,
+                };
+                self.happen(Event::Order(order)).await?;
+                if let Some(run) = closed {
+                    self.traces.remove(&run);
+                }
+                Ok(())
+            }
+            Input::Preflight(order) => {
+                self.preflight(order);
+                Ok(())
+            }
+            Input::Happened(event) => {
+                if let Event::Finished { run, step, .. } = &event {
+                    self.running.remove(&(run.clone(), step.clone()));
+                }
+                self.happen(event).await
+            }
+            Input::Stop => Ok(()),
+        }
+    }
+
+    async fn happen(&mut self, event: Event) -> Result<(), StoreError> {
+        let effects = self.participant.handle(clock::boot_time(), event);
+        let mut rest = effects.as_slice();
+        while !rest.is_empty() {
+            let stored = rest
+                .iter()
+                .take_while(|e| matches!(e, Effect::Persist(_)))
+                .count();
+            persist(&mut self.store, &rest[..stored])?;
+            let acting = rest[stored..]
+                .iter()
+                .take_while(|e| !matches!(e, Effect::Persist(_)));
+            let acting: Vec<Effect> = acting.cloned().collect();
+            rest = &rest[stored + acting.len()..];
+            for effect in acting {
+                self.carry_out(effect).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        if let Effect::Disarm { run, step } = effect {
+            return self.disarm(run, step).await;
+        }
+        self.carry_out_unstored(effect);
+    }
+
+    /// Everything that is neither stored nor waited for.
+    fn carry_out_unstored(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(_) | Effect::Disarm { .. } => {}
+            Effect::Send(reply) => self.send(reply),
+            Effect::Probe {
+                run,
+                phase,
+                attempt,
+                purpose,
+                tasks,
+                inputs,
+            } => {
+                self.probe(run, phase, attempt, purpose, tasks, inputs);
+            }
+            Effect::Execute {
+                run,
+                phase,
+                attempt,
+                task,
+                inputs,
+                capture,
+                deadline,
+            }
+            | Effect::Undo {
+                run,
+                phase,
+                attempt,
+                task,
+                inputs,
+                capture,
+                deadline,
+            } => {
+                let limit = Duration::from_millis(
+                    task.timeout
+                        .min(deadline.saturating_sub(clock::boot_time())),
+                );
+                self.perform(
+                    Assignment {
+                        run,
+                        phase,
+                        attempt,
+                        task,
+                        inputs,
+                    },
+                    capture,
+                    limit,
+                );
+            }
+            Effect::Cancel { run, step, .. } => {
+                if let Some(running) = self.running.get(&(run, step)) {
+                    running.cancel.cancel();
+                }
+            }
+            Effect::Attest { run, step, nonce } => self.attest(run, step, nonce),
+            Effect::Arm {
+                run,
+                step,
+                task,
+                inputs,
+                after_gap,
+            } => {
+                self.arm(run, step, task, inputs, after_gap);
+            }
+        }
+    }
+
+    fn send(&mut self, reply: Reply) {
+        let traceparent = run_of_reply(&reply)
+            .and_then(|run| self.traces.get(run))
+            .cloned()
+            .unwrap_or_default();
+        let request = v1::SessionRequest {
+            traceparent,
+            message: Some(reply.into()),
+        };
+        let overflowed = self
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| !outbox.send(request));
+        if overflowed {
+            tracing::warn!("the link is too slow or gone; the session is opened again");
+            self.outbox = None;
+        }
+    }
+
+    fn probe(
+        &self,
+        run: RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        purpose: Purpose,
+        tasks: Vec<TaskOrder>,
+        inputs: TaskInputs,
+    ) {
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let span = self.span("probe", &run, "");
+        let work = async move {
+            let mut results: BTreeMap<StepId, Result<Probe, String>> = BTreeMap::new();
+            for task in &tasks {
+                let tag = Tag {
+                    run: run.0.clone(),
+                    step: task.step.0.clone(),
+                    attempt,
+                };
+                let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
+                let before = purpose == Purpose::Vote;
+                let result = worker.probe(task, &inputs, before, &cx).await;
+                results.insert(task.step.clone(), result);
+            }
+            let event = Event::Probed {
+                run,
+                phase,
+                attempt,
+                purpose,
+                results,
+            };
+            // The loop is gone only when the process ends.
+            let _ = report.send(Input::Happened(event)).await;
+        };
+        tokio::spawn(work.instrument(span));
+    }
+
+    fn perform(
+        &mut self,
+        Assignment {
+            run,
+            phase,
+            attempt,
+            task,
+            inputs,
+        }: Assignment,
+        capture: Option<serde_json::Value>,
+        limit: Duration,
+    ) {
+        let cancel = CancellationToken::new();
+        let key = (run.clone(), task.step.clone());
+        self.running.insert(
+            key,
+            Running {
+                cancel: cancel.clone(),
+            },
+        );
+        let progress = self.progress(&run, phase, &task.step);
+        let tag = Tag {
+            run: run.0.clone(),
+            step: task.step.0.clone(),
+            attempt,
+        };
+        let cx = self.worker.context(tag, cancel, progress);
+        let span = self.span(&task.action, &run, &task.step.0);
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let work = async move {
+            let began = clock::boot_time();
+            let (outcome, outputs) = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let took = clock::boot_time().saturating_sub(began);
+            let step = task.step;
+            let event = Event::Finished {
+                run,
+                step,
+                phase,
+                attempt,
+                outcome,
+                outputs,
+                took,
+            };
+            let _ = report.send(Input::Happened(event)).await;
+        };
+        tokio::spawn(work.instrument(span));
+    }
+
+    fn arm(
+        &mut self,
+        run: RunId,
+        step: StepId,
+        task: TaskOrder,
+        inputs: TaskInputs,
+        after_gap: bool,
+    ) {
+        let cancel = CancellationToken::new();
+        let tag = Tag {
+            run: run.0.clone(),
+            step: step.0.clone(),
+            attempt: 0,
+        };
+        let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
+        let (breaches, mut heard) = mpsc::channel(BREACHES);
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (of_run, of_step) = (run.clone(), step.clone());
+        let (watched, consumed) = (task.clone(), inputs.clone());
+        let work = tokio::spawn(async move {
+            let relay = async {
+                while let Some(detail) = heard.recv().await {
+                    let (run, step) = (of_run.clone(), of_step.clone());
+                    let event = Event::WatchBroke { run, step, detail };
+                    let _ = report.send(Input::Happened(event)).await;
+                }
+            };
+            tokio::join!(
+                relay,
+                worker.watch(&watched, &consumed, after_gap, breaches, cx)
+            );
+        });
+        self.watching.insert(
+            (run, step),
+            Watching {
+                cancel,
+                work,
+                task,
+                inputs,
+            },
+        );
+    }
+
+    async fn disarm(&mut self, run: RunId, step: StepId) {
+        let Some(watching) = self.watching.remove(&(run, step)) else {
+            return;
+        };
+        watching.cancel.cancel();
+        let mut work = watching.work;
+        if tokio::time::timeout(DISARM_LIMIT, &mut work).await.is_err() {
+            work.abort();
+        }
+    }
+
+    fn attest(&self, run: RunId, step: StepId, nonce: u64) {
+        let key = (run, step);
+        let watched = self
+            .watching
+            .get(&key)
+            .map(|w| (w.task.clone(), w.inputs.clone()));
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let (run, step) = key;
+            let breach = match watched {
+                Some((task, inputs)) => {
+                    let tag = Tag {
+                        run: run.0.clone(),
+                        step: step.0.clone(),
+                        attempt: 0,
+                    };
+                    let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
+                    worker.attest(&task, &inputs, cx).await
+                }
+                None => Some("nobody is watching on this agent".to_owned()),
+            };
+            let _ = report
+                .send(Input::Happened(Event::Attested {
+                    run,
+                    step,
+                    nonce,
+                    breach,
+                }))
+                .await;
+        });
+    }
+
+    fn preflight(&self, order: v1::PreflightOrder) {
+        let (worker, outbox) = (self.worker.clone(), self.outbox.clone());
+        tokio::spawn(async move {
+            let report = crate::preflight::look(&worker, order).await;
+            let request = v1::SessionRequest {
+                traceparent: String::new(),
+                message: Some(v1::session_request::Message::PreflightReport(report)),
+            };
+            let sent = outbox.is_some_and(|outbox| outbox.send(request));
+            if !sent {
+                tracing::warn!("a preflight report found no session to go through");
+            }
+        });
+    }
+
+    fn progress(&self, run: &RunId, phase: PhaseRef, step: &StepId) -> Progress {
+        let Some(outbox) = self.outbox.clone() else {
+            return Progress::silent();
+        };
+        let (run, step) = (run.0.clone(), step.0.clone());
+        let omitted = std::sync::atomic::AtomicU64::new(0);
+        Progress::to(move |line| {
+            use std::sync::atomic::Ordering::Relaxed;
+            let (kind, line) = match line {
+                Line::Started => (v1::ProgressKind::Started, String::new()),
+                Line::Note(line) => (v1::ProgressKind::Note, line),
+                Line::Output(line) => (v1::ProgressKind::Output, line),
+            };
+            let progress = v1::Progress {
+                run_id: run.clone(),
+                phase: Some(phase.into()),
+                step_id: step.clone(),
+                kind: kind.into(),
+                line,
+                omitted: omitted.load(Relaxed),
+            };
+            let request = v1::SessionRequest {
+                traceparent: String::new(),
+                message: Some(v1::session_request::Message::Progress(progress)),
+            };
+            if outbox.send_line(request) {
+                omitted.store(0, Relaxed);
+            } else {
+                omitted.fetch_add(1, Relaxed);
+            }
+        })
+    }
+
+    fn span(&self, what: &str, run: &RunId, step: &str) -> tracing::Span {
+        let agent = self.host.config.name.as_str();
+        let span = tracing::info_span!(
+            "task",
+            otel.name = %what,
+            lockstep.agent = agent,
+            lockstep.run = %run,
+            lockstep.step = step
+        );
+        if let Some(traceparent) = self.traces.get(run).filter(|text| !text.is_empty())
+            && let Err(e) = lockstep_telemetry::set_parent(&span, traceparent)
+        {
+            tracing::debug!(error = %e, "an order carried no usable trace context");
+        }
+        span
+    }
+
+    fn hello(&mut self) -> Result<v1::Hello, StoreError> {
+        let session_number = self.store.begin_session()?;
+        let (journal_position, journal_hash) = self.store.head();
+        let standing = self.participant.standing(clock::boot_time());
+        Ok(v1::Hello {
+            agent: self.host.config.name.clone(),
+            journal_id: standing.journal.0,
+            machine_id: read_id("/etc/machine-id"),
+            boot_id: read_id("/proc/sys/kernel/random/boot_id"),
+            session_number,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: self.host.config.labels.clone().into_iter().collect(),
+            journal_position,
+            journal_hash,
+            term: Some(standing.term.into()),
+            run_id: standing.run.map(|run| run.0).unwrap_or_default(),
+            decision: standing.decision,
+            release_age_ms: standing.release_age,
+            allowed_actions: self.host.policy.allowed_actions().to_vec(),
+        })
+    }
+}
+
+/// Why the driver can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal can't be read.
+    #[error("the agent can't start")]
+    Store(#[source] StoreError),
+    /// Its records don't make sense together.
+    #[error("LS3104: the agent's journal contradicts itself: {0}")]
+    Fold(String),
+}
+
+struct Assignment {
+    run: RunId,
+    phase: PhaseRef,
+    attempt: u32,
+    task: TaskOrder,
+    inputs: BTreeMap<StepId, Outputs>,
+}
+
+fn persist(store: &mut Store, effects: &[Effect]) -> Result<(), StoreError> {
+    let entries: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Persist(entry) => Some(entry.clone()),
+            _ => None,
+        })
+        .collect();
+    if entries.is_empty() {
+        Ok(())
+    } else {
+        store.persist(&entries)
+    }
+}
+
+async fn until(deadline: Option<Millis>) {
+    match deadline {
+        Some(deadline) => {
+            let wait = deadline.saturating_sub(clock::boot_time());
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn run_of(order: &Order) -> Option<&RunId> {
+    match order {
+        Order::Prepare { header, .. }
+        | Order::Release { header, .. }
+        | Order::Revoke { header }
+        | Order::Attest { header, .. }
+        | Order::Disarm { header, .. } => Some(&header.run),
+        Order::Ack { .. } | Order::Close { .. } => None,
+    }
+}
+
+fn run_of_reply(reply: &Reply) -> Option<&RunId> {
+    match reply {
+        Reply::Vote { run, .. }
+        | Reply::Attestation { run, .. }
+        | Reply::Breach { run, .. }
+        | Reply::Disarmed { run, .. }
+        | Reply::Closed { run } => Some(run),
+        Reply::Outcome(report) => Some(&report.run),
+    }
+}
+
+fn read_id(path: &str) -> String {
+    std::fs::read_to_string(path)
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,203 @@
+//! The session with the coordinator: one outbound stream, opened again
+//! whenever it breaks.
+//!
+//! It knows nothing of runs. Orders go to the driver as they come; replies
+//! come from the driver through one bounded queue per session. A session
+//! whose queue overflows is ended: what matters is sent again by the next
+//! one, so a slow link costs time, never memory or an outcome.
+
+use crate::driver::{Input, Inputs};
+use lockstep_pki::Credentials;
+use lockstep_telemetry::error_chain;
+use lockstep_proto::v1::agent_service_client::AgentServiceClient;
+use lockstep_proto::v1::session_response::Message;
+use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Status, Streaming};
+
+/// Replies that may wait for the link. An agent has a few tasks at a time;
+/// the rest is room for their live lines.
+const OUTBOX: usize = 1024;
+/// First pause after a session broke or couldn't be opened.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause: a coordinator that comes back must not wait long for its
+/// agents, and a whole fleet knocking every two seconds is no load.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pause after the coordinator refused this agent: only an operator can mend
+/// that.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// A ping that often, so that a dead link is noticed in seconds.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// And the answer within that time.
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
+/// Largest message in either direction.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// Where replies go. Dropping it ends the session.
+#[derive(Clone)]
+pub struct Outbox(mpsc::Sender<SessionRequest>);
+
+impl Outbox {
+    /// Queues a reply; `false` where the queue is full or the session over.
+    #[must_use]
+    pub fn send(&self, request: SessionRequest) -> bool {
+        self.0.try_send(request).is_ok()
+    }
+
+    /// Queues a live line if there is plenty of room: lines must never crowd
+    /// out outcomes.
+    #[must_use]
+    pub fn send_line(&self, request: SessionRequest) -> bool {
+        self.0.capacity() > OUTBOX / 2 && self.send(request)
+    }
+}
+
+/// Opens sessions for ever.
+pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match run(&address, &credentials, &inputs).await {
+            Ok(()) => {
+                tracing::info!("the session with the coordinator ended");
+                pause = FIRST_PAUSE;
+            }
+            Err(Ended::DriverGone) => return,
+            Err(Ended::Established(status)) => {
+                tracing::warn!(%status, "the session with the coordinator broke");
+                pause = FIRST_PAUSE;
+            }
+            Err(Ended::Refused(status)) => {
+                tracing::error!(
+                    reason = status.message(),
+                    "LS3201: the coordinator refuses this agent"
+                );
+                pause = REFUSED_PAUSE;
+            }
+            Err(Ended::Unreachable(error)) => {
+                tracing::warn!(error, "the coordinator at {address} can't be reached");
+            }
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE).max(FIRST_PAUSE);
+    }
+}
+
+/// How a session ended other than in good order.
+enum Ended {
+    DriverGone,
+    Unreachable(String),
+    Refused(Status),
+    Established(Status),
+}
+
+async fn run(address: &str, credentials: &Credentials, inputs: &Inputs) -> Result<(), Ended> {
+    let mut client = connect(address, credentials).await?;
+    let (outbox, queue) = mpsc::channel(OUTBOX);
+    let hello = ask_for_hello(inputs).await?;
+    let greeting = SessionRequest {
+        traceparent: String::new(),
+        message: Some(lockstep_proto::v1::session_request::Message::Hello(hello)),
+    };
+    outbox.try_send(greeting).map_err(|_| Ended::DriverGone)?;
+    let mut responses = client
+        .session(Request::new(ReceiverStream::new(queue)))
+        .await
+        .map_err(opening)?
+        .into_inner();
+    welcome(&mut responses).await?;
+    inputs
+        .send(Input::Connected(Outbox(outbox)))
+        .await
+        .map_err(|_| Ended::DriverGone)?;
+    let ended = receive(&mut responses, inputs).await;
+    inputs
+        .send(Input::Disconnected)
+        .await
+        .map_err(|_| Ended::DriverGone)?;
+    ended
+}
+
+async fn connect(
+    address: &str,
+    credentials: &Credentials,
+) -> Result<AgentServiceClient<tonic::transport::Channel>, Ended> {
+    let unreachable = |e: &(dyn std::error::Error + 'static)| Ended::Unreachable(error_chain(e));
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .map_err(|e| unreachable(&e))?
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_LIMIT)
+        .keep_alive_while_idle(true);
+    let channel = lockstep_pki::connect(&endpoint, credentials)
+        .await
+        .map_err(|e| unreachable(&e))?;
+    Ok(AgentServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE))
+}
+
+async fn ask_for_hello(inputs: &Inputs) -> Result<Hello, Ended> {
+    let (answer, hello) = oneshot::channel();
+    inputs
+        .send(Input::Hello(answer))
+        .await
+        .map_err(|_| Ended::DriverGone)?;
+    hello.await.map_err(|_| Ended::DriverGone)
+}
+
+async fn welcome(responses: &mut Streaming<SessionResponse>) -> Result<(), Ended> {
+    match responses
+        .message()
+        .await
+        .map_err(opening)?
+        .and_then(|response| response.message)
+    {
+        Some(Message::Welcome(welcome)) => {
+            let term = welcome.term.unwrap_or_default().number;
+            tracing::info!(coordinator = welcome.coordinator, term, "connected");
+            Ok(())
+        }
+        _ => Err(Ended::Established(Status::internal(
+            "the coordinator did not say welcome",
+        ))),
+    }
+}
+
+async fn receive(responses: &mut Streaming<SessionResponse>, inputs: &Inputs) -> Result<(), Ended> {
+    while let Some(response) = responses.message().await.map_err(Ended::Established)? {
+        let Some(message) = response.message else {
+            continue;
+        };
+        let traceparent = response.traceparent;
+        let input = match message {
+            Message::PreflightOrder(order) => Input::Preflight(order),
+            message => match lockstep_proto::convert::order(message) {
+                Ok(order) => Input::Order { order, traceparent },
+                Err(invalid) => {
+                    let status = Status::invalid_argument(format!("invalid order: {invalid}"));
+                    return Err(Ended::Established(status));
+                }
+            },
+        };
+        inputs.send(input).await.map_err(|_| Ended::DriverGone)?;
+    }
+    Ok(())
+}
+
+fn opening(status: Status) -> Ended {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
+            Ended::Refused(status)
+        }
+        _ => Ended::Unreachable(error_chain(&status)),
+    }
+}
+
+/// Between half and all of the pause, so that a fleet doesn't knock in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_u128() & 0xffff;
+    let share = 0.5 + (random as f64 / 65535.0) / 2.0;
+    pause.mul_f64(share)
+}

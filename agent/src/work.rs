@@ -1,0 +1,348 @@
+//! Carrying out what the participant wants done: probes, tasks, watches.
+//!
+//! Everything here runs beside the driver and tells it what came of it
+//! through one bounded channel. Nothing here decides.
+
+use crate::action::{ActionError, Context, Outputs, Progress, Tag, Undone};
+use crate::actions;
+use crate::host::Host;
+use lockstep_barrier::ids::StepId;
+use lockstep_barrier::message::{Finding, Mode, Outcome, Probe, TaskOrder};
+use lockstep_telemetry::error_chain;
+use lockstep_plan::{AgentFacts, Reference, ReferenceError};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// After a task's time is up: how long its action may take to leave things in
+/// order before it is dropped. Long enough for a running call to a database
+/// to come back, short against any deadline a plan would set.
+const WIND_UP: Duration = Duration::from_secs(10);
+
+/// Outputs of earlier steps, as the release brought them.
+pub type Inputs = BTreeMap<StepId, Outputs>;
+
+/// A task made ready: its action known, its parameters whole.
+pub struct Prepared {
+    /// Its action's name.
+    action: String,
+    params: Value,
+    cx: Context,
+}
+
+/// Why a task can't be made ready.
+#[derive(Debug, thiserror::Error)]
+enum NotReady {
+    #[error(
+        "LS2007: this agent doesn't know the action {0}; bring it to the coordinator's version"
+    )]
+    UnknownAction(String),
+    #[error("LS2008: {0}")]
+    Unresolved(#[source] ReferenceError),
+    #[error("{0}")]
+    Denied(#[from] crate::policy::Denied),
+    #[error("{0}")]
+    Params(String),
+}
+
+/// What the worker knows of its host and of a task's surroundings.
+#[derive(Clone)]
+pub struct Worker {
+    host: Arc<Host>,
+}
+
+impl Worker {
+    /// A worker on this host.
+    pub fn new(host: Arc<Host>) -> Self {
+        Self { host }
+    }
+
+    /// A context for one task.
+    pub fn context(&self, tag: Tag, cancel: CancellationToken, progress: Progress) -> Context {
+        Context {
+            host: self.host.clone(),
+            tag,
+            cancel,
+            progress,
+        }
+    }
+
+    fn resolved(&self, task: &TaskOrder, inputs: &Inputs) -> Result<Value, ReferenceError> {
+        let outputs: BTreeMap<Reference, Value> = inputs
+            .iter()
+            .flat_map(|(step, outputs)| {
+                outputs.iter().map(|(output, value)| {
+                    let reference = Reference {
+                        step: step.0.clone(),
+                        output: output.clone(),
+                    };
+                    (reference, value.clone())
+                })
+            })
+            .collect();
+        let config = &self.host.config;
+        let facts = AgentFacts {
+            name: &config.name,
+            labels: &config.labels,
+        };
+        lockstep_plan::resolve(&task.params, &outputs, facts)
+    }
+
+    fn prepare(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        cx: &Context,
+    ) -> Result<Prepared, NotReady> {
+        let action = actions::find(&task.action)
+            .ok_or_else(|| NotReady::UnknownAction(task.action.clone()))?;
+        let params = self.resolved(task, inputs).map_err(NotReady::Unresolved)?;
+        let needs = action
+            .needs(&params)
+            .map_err(|e| NotReady::Params(e.story()))?;
+        self.host.policy.check(&task.action, &needs)?;
+        Ok(Prepared {
+            action: task.action.clone(),
+            params,
+            cx: cx.clone(),
+        })
+    }
+
+    /// Probes one task. Before the release, a task that consumes outputs can
+    /// only be checked as far as its name: the rest follows when it starts.
+    ///
+    /// # Errors
+    /// A sentence that says why it can't be done.
+    pub async fn probe(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        before_release: bool,
+        cx: &Context,
+    ) -> Result<Probe, String> {
+        let prepared = match self.prepare(task, inputs, cx) {
+            Ok(prepared) => prepared,
+            Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
+                self.host
+                    .policy
+                    .check(&task.action, &[])
+                    .map_err(|e| e.to_string())?;
+                return Ok(Probe {
+                    finding: Finding::Todo,
+                    capture: None,
+                });
+            }
+            Err(not_ready) => return Err(error_chain(&not_ready)),
+        };
+        match task.mode {
+            // What an undo finds, it finds when it compares before it sets.
+            Mode::Undo { .. } => Ok(Probe {
+                finding: Finding::Todo,
+                capture: None,
+            }),
+            Mode::Execute => prepared.probe().await.map_err(|e| e.story()),
+        }
+    }
+
+    /// Carries a task out within its limit.
+    pub async fn perform(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        capture: Option<Value>,
+        limit: Duration,
+        cx: Context,
+    ) -> (Outcome, Outputs) {
+        let prepared = match self.prepare(task, inputs, &cx) {
+            Ok(prepared) => prepared,
+            Err(not_ready) => return failed(error_chain(&not_ready)),
+        };
+        cx.progress.send(crate::action::Line::Started);
+        let undo = matches!(task.mode, Mode::Undo { .. });
+        let cancel = cx.cancel.clone();
+        // A task of its own: a panic in an action must not take the agent down.
+        let mut work = tokio::spawn(async move {
+            match (undo, capture) {
+                (false, capture) => prepared.execute(capture.as_ref()).await,
+                (true, Some(capture)) => prepared.undo(&capture).await,
+                (true, None) => Ok((Outcome::Already, Outputs::new())),
+            }
+        });
+        let ended = tokio::select! {
+            ended = &mut work => ended,
+            () = out_of_time(&cancel, limit) => {
+                cancel.cancel();
+                match tokio::time::timeout(WIND_UP, &mut work).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        work.abort();
+                        return failed(overdue(task, limit));
+                    }
+                }
+            }
+        };
+        match ended {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => failed(error.story()),
+            Err(panic) => failed(format!(
+                "LS2009: the action {} stopped abnormally ({panic}); what it had done stands; \
+                 see the agent's log, then retry or roll back",
+                task.action
+            )),
+        }
+    }
+
+    /// Watches until cancelled.
+    pub async fn watch(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        after_gap: bool,
+        breaches: tokio::sync::mpsc::Sender<String>,
+        cx: Context,
+    ) {
+        let gave_up = match self.prepare(task, inputs, &cx) {
+            Ok(prepared) => prepared
+                .watch(after_gap, breaches.clone())
+                .await
+                .err()
+                .map(|e| e.story()),
+            Err(not_ready) => Some(error_chain(&not_ready)),
+        };
+        if let Some(why) = gave_up {
+            // Nobody watching is a breach (R16); a closed channel means that
+            // nobody wants to know any more.
+            let _ = breaches.send(format!("the watch gave up: {why}")).await;
+        }
+    }
+
+    /// Asks a watch to look now.
+    pub async fn attest(&self, task: &TaskOrder, inputs: &Inputs, cx: Context) -> Option<String> {
+        match self.prepare(task, inputs, &cx) {
+            Ok(prepared) => match prepared.attest().await {
+                Ok(breach) => breach,
+                Err(e) => Some(format!("the watch can't look: {}", e.story())),
+            },
+            Err(not_ready) => Some(error_chain(&not_ready)),
+        }
+    }
+
+    /// Looks at one task for a preflight.
+    pub async fn preflight(&self, task: &TaskOrder, cx: &Context) -> Preflight {
+        let mut seen = Preflight::default();
+        let prepared = match self.prepare(task, &Inputs::new(), cx) {
+            Ok(prepared) => prepared,
+            Err(NotReady::Unresolved(ReferenceError::MissingOutput(reference))) => {
+                if let Err(denied) = self.host.policy.check(&task.action, &[]) {
+                    seen.obstacles.push(denied.to_string());
+                }
+                seen.would_do
+                    .push(format!("{} with {reference} from the run", task.action));
+                return seen;
+            }
+            Err(not_ready) => {
+                seen.obstacles.push(error_chain(&not_ready));
+                return seen;
+            }
+        };
+        match prepared.describe().await {
+            Ok(description) => {
+                seen.would_do = description.would_do;
+                seen.obstacles = description.obstacles;
+                seen.remarks = description.remarks;
+            }
+            Err(e) => seen.obstacles.push(e.story()),
+        }
+        match prepared.probe().await {
+            Ok(probe) => seen.finding = Some(probe.finding),
+            Err(e) => {
+                let story = e.story();
+                if !seen.obstacles.contains(&story) {
+                    seen.obstacles.push(story);
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// What a preflight sees of one task.
+#[derive(Debug, Clone, Default)]
+pub struct Preflight {
+    /// What would be done.
+    pub would_do: Vec<String>,
+    /// What stands in the way.
+    pub obstacles: Vec<String>,
+    /// Worth knowing.
+    pub remarks: Vec<String>,
+    /// What the probe found, if it could look.
+    pub finding: Option<Finding>,
+}
+
+impl Prepared {
+    fn action(&self) -> Result<&'static dyn crate::action::AnyAction, ActionError> {
+        actions::find(&self.action)
+            .ok_or_else(|| ActionError::new("LS2007", format!("unknown action {}", self.action)))
+    }
+
+    async fn probe(&self) -> Result<Probe, ActionError> {
+        self.action()?.probe(&self.cx, &self.params).await
+    }
+
+    async fn describe(&self) -> Result<crate::action::Description, ActionError> {
+        self.action()?.describe(&self.cx, &self.params).await
+    }
+
+    async fn execute(&self, capture: Option<&Value>) -> Result<(Outcome, Outputs), ActionError> {
+        let outputs = self
+            .action()?
+            .execute(&self.cx, &self.params, capture)
+            .await?;
+        Ok((Outcome::Done, outputs))
+    }
+
+    async fn undo(&self, capture: &Value) -> Result<(Outcome, Outputs), ActionError> {
+        let outcome = match self.action()?.undo(&self.cx, &self.params, capture).await? {
+            Undone::Restored => Outcome::Done,
+            Undone::Nothing => Outcome::Already,
+            Undone::Drifted(detail) => Outcome::Drifted { detail },
+        };
+        Ok((outcome, Outputs::new()))
+    }
+
+    async fn watch(
+        &self,
+        after_gap: bool,
+        breaches: tokio::sync::mpsc::Sender<String>,
+    ) -> Result<bool, ActionError> {
+        self.action()?
+            .watch(&self.cx, &self.params, after_gap, breaches)
+            .await
+    }
+
+    async fn attest(&self) -> Result<Option<String>, ActionError> {
+        self.action()?.attest(&self.cx, &self.params).await
+    }
+}
+
+async fn out_of_time(cancel: &CancellationToken, limit: Duration) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = tokio::time::sleep(limit) => {}
+    }
+}
+
+fn failed(error: String) -> (Outcome, Outputs) {
+    (Outcome::Failed { error }, Outputs::new())
+}
+
+fn overdue(task: &TaskOrder, limit: Duration) -> String {
+    format!(
+        "LS2010: {} was not done within {} s and didn't stop when told to; what it had done \
+         stands, and a call it made may still be running; look at it before a retry",
+        task.action,
+        limit.as_secs()
+    )
+}

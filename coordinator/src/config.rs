@@ -1,0 +1,92 @@
+//! The coordinator's configuration file, `coordinator.toml`.
+//!
+//! It names no database, no account and no password: the coordinator holds
+//! none.
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// `coordinator.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name; must be the one in the certificate.
+    pub name: String,
+    /// Address on which agents and operators are served.
+    pub listen: SocketAddr,
+    /// Directory of the journal.
+    pub state_dir: PathBuf,
+    /// Certificates.
+    pub tls: Tls,
+    /// Logs and traces.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+}
+
+/// Certificate files; read again when they change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The authority's certificate, PEM.
+    pub ca: PathBuf,
+    /// The coordinator's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Revoked certificates, PEM, if there are any.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
+    /// The trust domain of every identity.
+    pub trust_domain: String,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// OTLP endpoint (`http://host:4317`); empty: no export.
+    #[serde(default)]
+    pub otlp: String,
+    /// Log filter, as `RUST_LOG` has it.
+    #[serde(default)]
+    pub log: Option<String>,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("LS4001: {path} can't be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("LS4002: {path} is not a configuration of a coordinator")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and the place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}

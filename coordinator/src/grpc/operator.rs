@@ -1,0 +1,325 @@
+//! Operators' requests.
+
+use crate::handle::{Asked, AskedAction, Handle, Watched};
+use crate::preflights::ANSWERS;
+use crate::runs::Happening;
+use lockstep_barrier::coordinator::VerbAction;
+use lockstep_barrier::record::Resolution;
+use lockstep_pki::Peer;
+use lockstep_proto::v1;
+use lockstep_proto::v1::operator_service_server::OperatorService;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Runs listed where the request doesn't say how many.
+const DEFAULT_LIST: u32 = 50;
+/// Happenings that may wait for a slow operator's link.
+const HAPPENINGS: usize = 1024;
+
+/// Serves operators.
+pub struct Service {
+    handle: Handle,
+}
+
+impl Service {
+    /// Over this driver.
+    pub fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    async fn act(
+        &self,
+        by: String,
+        verb: Option<v1::Verb>,
+        action: AskedAction,
+    ) -> Result<Option<v1::RunStatus>, Status> {
+        let verb = verb.ok_or_else(|| Status::invalid_argument("the verb is missing"))?;
+        if verb.request_id.is_empty() {
+            return Err(Status::invalid_argument(
+                "LS4313: a verb carries a request id",
+            ));
+        }
+        let asked = Asked {
+            run: verb.run_id,
+            request: verb.request_id,
+            by,
+            reason: Some(verb.reason).filter(|reason| !reason.is_empty()),
+            expected: Some(verb.expected_sequence).filter(|sequence| *sequence != 0),
+            action,
+        };
+        Ok(Some(self.handle.verb(asked).await?))
+    }
+}
+
+fn operator<T>(request: &Request<T>) -> Result<String, Status> {
+    request
+        .extensions()
+        .get::<Peer>()
+        .map(|peer| peer.identity.name().to_owned())
+        .ok_or_else(|| Status::unauthenticated("no certificate"))
+}
+
+fn plan(plan: Option<v1::PlanDocument>) -> Result<v1::PlanDocument, Status> {
+    plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))
+}
+
+#[tonic::async_trait]
+impl OperatorService for Service {
+    type PreflightStream = ReceiverStream<Result<v1::PreflightResponse, Status>>;
+    type WatchRunStream = ReceiverStream<Result<v1::WatchRunResponse, Status>>;
+
+    async fn pause_run(
+        &self,
+        request: Request<v1::PauseRunRequest>,
+    ) -> Result<Response<v1::PauseRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Pause);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::PauseRunResponse { run }))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<v1::ResumeRunRequest>,
+    ) -> Result<Response<v1::ResumeRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Resume);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::ResumeRunResponse { run }))
+    }
+
+    async fn retry_run(
+        &self,
+        request: Request<v1::RetryRunRequest>,
+    ) -> Result<Response<v1::RetryRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Retry);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::RetryRunResponse { run }))
+    }
+
+    async fn skip_run(
+        &self,
+        request: Request<v1::SkipRunRequest>,
+    ) -> Result<Response<v1::SkipRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Skip);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::SkipRunResponse { run }))
+    }
+
+    async fn rollback_run(
+        &self,
+        request: Request<v1::RollbackRunRequest>,
+    ) -> Result<Response<v1::RollbackRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Rollback);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::RollbackRunResponse { run }))
+    }
+
+    async fn abort_run(
+        &self,
+        request: Request<v1::AbortRunRequest>,
+    ) -> Result<Response<v1::AbortRunResponse>, Status> {
+        let by = operator(&request)?;
+        let action = AskedAction::Other(VerbAction::Abort);
+        let run = self.act(by, request.into_inner().verb, action).await?;
+        Ok(Response::new(v1::AbortRunResponse { run }))
+    }
+
+    async fn preflight(
+        &self,
+        request: Request<v1::PreflightRequest>,
+    ) -> Result<Response<Self::PreflightStream>, Status> {
+        let (answers, stream) = mpsc::channel(ANSWERS);
+        self.handle
+            .preflight(plan(request.into_inner().plan)?, answers)
+            .await?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn start_run(
+        &self,
+        request: Request<v1::StartRunRequest>,
+    ) -> Result<Response<v1::StartRunResponse>, Status> {
+        let by = operator(&request)?;
+        let request = request.into_inner();
+        let run_id = self
+            .handle
+            .start(plan(request.plan)?, request.request_id, by)
+            .await?;
+        Ok(Response::new(v1::StartRunResponse { run_id }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let limit = match request.into_inner().limit {
+            0 => DEFAULT_LIST,
+            limit => limit,
+        };
+        let runs = self.handle.list(limit as usize).await?;
+        Ok(Response::new(v1::ListRunsResponse { runs }))
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<v1::GetRunRequest>,
+    ) -> Result<Response<v1::GetRunResponse>, Status> {
+        let run = Some(self.handle.get(request.into_inner().run_id).await?);
+        Ok(Response::new(v1::GetRunResponse { run }))
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<v1::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let request = request.into_inner();
+        let watched = self
+            .handle
+            .watch(request.run_id, request.after_sequence)
+            .await?;
+        let (stream, happenings) = mpsc::channel(HAPPENINGS);
+        tokio::spawn(tell(self.handle.clone(), watched, stream));
+        Ok(Response::new(ReceiverStream::new(happenings)))
+    }
+
+    async fn list_run_events(
+        &self,
+        request: Request<v1::ListRunEventsRequest>,
+    ) -> Result<Response<v1::ListRunEventsResponse>, Status> {
+        let request = request.into_inner();
+        let events = self
+            .handle
+            .events(request.run_id, request.after_sequence)
+            .await?;
+        Ok(Response::new(v1::ListRunEventsResponse { events }))
+    }
+
+    async fn approve_run(
+        &self,
+        request: Request<v1::ApproveRunRequest>,
+    ) -> Result<Response<v1::ApproveRunResponse>, Status> {
+        let by = operator(&request)?;
+        let request = request.into_inner();
+        let action = AskedAction::Approve {
+            phase: request.phase,
+            digest: request.plan_digest,
+        };
+        let run = self.act(by, request.verb, action).await?;
+        Ok(Response::new(v1::ApproveRunResponse { run }))
+    }
+
+    async fn waive_task(
+        &self,
+        request: Request<v1::WaiveTaskRequest>,
+    ) -> Result<Response<v1::WaiveTaskResponse>, Status> {
+        let by = operator(&request)?;
+        let request = request.into_inner();
+        let action = VerbAction::Waive {
+            agent: request.agent.as_str().into(),
+            step: request.step_id.as_str().into(),
+        };
+        let run = self
+            .act(by, request.verb, AskedAction::Other(action))
+            .await?;
+        Ok(Response::new(v1::WaiveTaskResponse { run }))
+    }
+
+    async fn resolve_task(
+        &self,
+        request: Request<v1::ResolveTaskRequest>,
+    ) -> Result<Response<v1::ResolveTaskResponse>, Status> {
+        let by = operator(&request)?;
+        let request = request.into_inner();
+        let resolution = match request.outcome() {
+            v1::OutcomeKind::Done => Resolution::Done,
+            v1::OutcomeKind::Failed => Resolution::Failed,
+            _ => {
+                return Err(Status::invalid_argument(
+                    "LS4314: an unknown task is resolved as done or as failed",
+                ));
+            }
+        };
+        let action = VerbAction::ResolveUnknown {
+            agent: request.agent.as_str().into(),
+            step: request.step_id.as_str().into(),
+            resolution,
+        };
+        let run = self
+            .act(by, request.verb, AskedAction::Other(action))
+            .await?;
+        Ok(Response::new(v1::ResolveTaskResponse { run }))
+    }
+
+    async fn list_agents(
+        &self,
+        _request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let agents = self.handle.agents().await?;
+        Ok(Response::new(v1::ListAgentsResponse { agents }))
+    }
+
+    async fn accept_agent(
+        &self,
+        request: Request<v1::AcceptAgentRequest>,
+    ) -> Result<Response<v1::AcceptAgentResponse>, Status> {
+        let by = operator(&request)?;
+        let request = request.into_inner();
+        let agent = Some(
+            self.handle
+                .accept(request.agent, by, request.reason)
+                .await?,
+        );
+        Ok(Response::new(v1::AcceptAgentResponse { agent }))
+    }
+}
+
+/// Tells an operator what happens until the run has ended. One who lags too
+/// far behind gets the status instead of what was missed.
+async fn tell(
+    handle: Handle,
+    watched: Watched,
+    stream: mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
+) {
+    let Watched {
+        status,
+        missed,
+        mut happenings,
+    } = watched;
+    let run = status.run_id.clone();
+    let mut over = status.ended_at_ms != 0;
+    let first = std::iter::once(Happening::Status(status));
+    for happening in first.chain(missed.into_iter().map(Happening::Event)) {
+        if send(&stream, happening).await.is_err() {
+            return;
+        }
+    }
+    while !over {
+        let happening = match happenings.recv().await {
+            Ok(happening) => happening,
+            Err(broadcast::error::RecvError::Closed) => return,
+            Err(broadcast::error::RecvError::Lagged(_)) => match handle.get(run.clone()).await {
+                Ok(status) => Happening::Status(status),
+                Err(_) => return,
+            },
+        };
+        over = matches!(&happening, Happening::Status(status) if status.ended_at_ms != 0);
+        if send(&stream, happening).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn send(
+    stream: &mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
+    happening: Happening,
+) -> Result<(), ()> {
+    let response = v1::WatchRunResponse {
+        happening: Some(happening),
+    };
+    stream.send(Ok(response)).await.map_err(drop)
+}

@@ -1,0 +1,578 @@
+//! How a run stands, in the one type that every view renders.
+
+use crate::timeline::Timeline;
+use lockstep_barrier::coordinator::{
+    PhaseState, PhaseStatus, Run, State, TaskState, TaskStatus, Vote, Wait,
+};
+use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
+use lockstep_barrier::layout::StepSpec;
+use lockstep_barrier::message::{Mode, Verdict};
+use lockstep_barrier::record::{Ending, Failure, RollbackCause};
+use lockstep_plan::Plan;
+use lockstep_proto::{convert, v1};
+use std::collections::BTreeMap;
+
+/// A run as far as views need it: one that goes on, or the folded journal of
+/// one that is over.
+pub struct View<'a> {
+    state: &'a State,
+    waits: Vec<Wait>,
+    votes: Option<&'a BTreeMap<AgentName, Vote>>,
+}
+
+impl<'a> View<'a> {
+    /// Of a run that goes on.
+    pub fn live(run: &'a Run) -> Self {
+        Self {
+            state: run.state(),
+            waits: run.waits_on(),
+            votes: Some(run.votes()),
+        }
+    }
+
+    /// Of one that is over.
+    pub fn closed(state: &'a State) -> Self {
+        Self {
+            state,
+            waits: Vec::new(),
+            votes: None,
+        }
+    }
+
+    fn state(&self) -> &'a State {
+        self.state
+    }
+
+    fn waits_on(&self) -> &[Wait] {
+        &self.waits
+    }
+}
+
+/// The run as it stands. `plan` is the document it was started with.
+pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
+    let state = run.state();
+    let outcome = outcome(run);
+    let waits_on = run
+        .waits_on()
+        .iter()
+        .map(|wait| wait_text(state, wait))
+        .collect();
+    v1::RunStatus {
+        run_id: state.begin.run.to_string(),
+        plan_name: plan.name.clone(),
+        plan_kind: plan.kind.to_string(),
+        plan_digest: state.begin.layout.digest.to_string(),
+        started_by: state.begin.by.clone(),
+        started_at_ms: timeline.began,
+        ended_at_ms: timeline.ended,
+        outcome: outcome.into(),
+        exit_code: exit_code(run, outcome),
+        trace_id: trace_id(&state.begin.trace),
+        sequence: state.last,
+        waits_on: if outcome_is_final(outcome) {
+            Vec::new()
+        } else {
+            waits_on
+        },
+        reason: reason(state),
+        phases: phases(run, plan, timeline),
+        debts: state
+            .debts
+            .iter()
+            .map(|debt| format!("{} owes the undo of {}", debt.agent, debt.step))
+            .collect(),
+        still_changed: still_changed(state),
+        write_outage_ms: write_outage(state, timeline, now),
+        outage_budget_ms: state
+            .begin
+            .layout
+            .outage
+            .as_ref()
+            .map_or(0, |outage| outage.budget),
+    }
+}
+
+/// The same without phases, for lists.
+pub fn brief(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
+    v1::RunStatus {
+        phases: Vec::new(),
+        ..of(run, plan, timeline, now)
+    }
+}
+
+/// The trace id inside a traceparent.
+pub fn trace_id(traceparent: &str) -> String {
+    traceparent.split('-').nth(1).unwrap_or_default().to_owned()
+}
+
+fn outcome_is_final(outcome: v1::RunOutcome) -> bool {
+    !matches!(outcome, v1::RunOutcome::Running | v1::RunOutcome::Waiting)
+}
+
+fn outcome(run: &View<'_>) -> v1::RunOutcome {
+    let state = run.state();
+    match state.ended {
+        Some(Ending::Completed) => v1::RunOutcome::Completed,
+        Some(Ending::RolledBack) => v1::RunOutcome::RolledBack,
+        Some(Ending::Aborted) => v1::RunOutcome::Aborted,
+        None if run.waits_on().iter().any(needs_operator) => v1::RunOutcome::Waiting,
+        None => v1::RunOutcome::Running,
+    }
+}
+
+fn needs_operator(wait: &Wait) -> bool {
+    match wait {
+        Wait::Approval { .. }
+        | Wait::HoldGate { .. }
+        | Wait::Paused { .. }
+        | Wait::Held { .. }
+        | Wait::Decision { .. }
+        | Wait::TakeOver { .. } => true,
+        Wait::Outcome { lost, .. } => *lost,
+        Wait::Vote { .. } | Wait::Disarm { .. } | Wait::Attestation { .. } | Wait::Close { .. } => {
+            false
+        }
+    }
+}
+
+/// Exit codes of the operator's command for this outcome.
+fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> i32 {
+    match outcome {
+        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => 0,
+        v1::RunOutcome::RolledBack => 5,
+        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => 1,
+        v1::RunOutcome::Waiting => {
+            let only_gates = run
+                .waits_on()
+                .iter()
+                .filter(|wait| needs_operator(wait))
+                .all(|wait| {
+                    matches!(
+                        wait,
+                        Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
+                    )
+                });
+            if only_gates { 6 } else { 1 }
+        }
+    }
+}
+
+fn reason(state: &State) -> String {
+    let failed = state
+        .forward
+        .iter()
+        .chain(&state.backward)
+        .rev()
+        .find_map(|phase| match &phase.status {
+            PhaseStatus::Failed { failure, .. } => Some(failure_text(state, failure)),
+            _ => None,
+        });
+    let why_back = state
+        .rollback
+        .as_ref()
+        .map(|rollback| match &rollback.cause {
+            RollbackCause::Policy { phase } => {
+                format!(
+                    "phase {} failed and the plan says to roll back",
+                    name(state, *phase)
+                )
+            }
+            RollbackCause::Budget { elapsed } => format!(
+                "LS5010: the write outage's budget was used up after {} s, the rollback's own time \
+             reserved",
+                elapsed / 1000
+            ),
+            RollbackCause::Operator { signed } => {
+                let reason = signed.reason.as_deref().unwrap_or("no reason given");
+                format!("{} asked for the rollback: {reason}", signed.by)
+            }
+        });
+    let aborted = state.abort.as_ref().map(|signed| {
+        let reason = signed.reason.as_deref().unwrap_or("no reason given");
+        format!("{} aborted the run: {reason}", signed.by)
+    });
+    let parts: Vec<String> = [aborted, why_back, failed]
+        .into_iter()
+        .flatten()
+        .chain(state.held.clone())
+        .collect();
+    parts.join("; ")
+}
+
+fn failure_text(state: &State, failure: &Failure) -> String {
+    let tasks = |tasks: &[(StepId, AgentName)]| -> String {
+        let each: Vec<String> = tasks
+            .iter()
+            .map(|(step, agent)| {
+                let detail = state
+                    .tasks
+                    .get(&(step.clone(), agent.clone()))
+                    .and_then(TaskState::outcome)
+                    .map(|outcome| convert::outcome_to_wire(outcome.clone()).1)
+                    .filter(|detail| !detail.is_empty());
+                match detail {
+                    Some(detail) => format!("{step} on {agent}: {detail}"),
+                    None => format!("{step} on {agent}"),
+                }
+            })
+            .collect();
+        each.join("; ")
+    };
+    match failure {
+        Failure::Refused { reasons } => {
+            let each: Vec<String> = reasons
+                .iter()
+                .map(|(agent, reasons)| format!("{agent} refused: {}", reasons.join("; ")))
+                .collect();
+            format!("LS5001: {}", each.join("; "))
+        }
+        Failure::Silent { agents } => {
+            let agents: Vec<&str> = agents.iter().map(|agent| agent.0.as_str()).collect();
+            format!("LS5002: no vote in time from {}", agents.join(", "))
+        }
+        Failure::NoPromise { rounds } => {
+            format!("LS5003: promises lapsed in {rounds} rounds; the phase's start_by is too short")
+        }
+        Failure::MissingInput { step, detail } => {
+            format!("LS5004: {step} lacks an input: {detail}")
+        }
+        Failure::Tasks { tasks: failed } => format!("LS5005: {}", tasks(failed)),
+        Failure::Lost { tasks: lost } => {
+            format!(
+                "LS5006: not heard of in time and still open: {}",
+                tasks(lost)
+            )
+        }
+        Failure::Breach {
+            step,
+            agent,
+            detail,
+        } => {
+            format!("LS5007: {step} on {agent} saw a breach: {detail}")
+        }
+        Failure::Unattested { watches } => {
+            format!("LS5008: no attestation from {}", tasks(watches))
+        }
+    }
+}
+
+fn still_changed(state: &State) -> Vec<String> {
+    let matters = state
+        .ended
+        .is_some_and(|ending| ending != Ending::Completed)
+        || state.rollback.is_some()
+        || state.abort.is_some();
+    if !matters {
+        return Vec::new();
+    }
+    state
+        .still_changed()
+        .map(|(step, agent)| format!("{step} on {agent}"))
+        .collect()
+}
+
+fn write_outage(state: &State, timeline: &Timeline, now: u64) -> u64 {
+    state.begin.layout.outage.as_ref().map_or(0, |outage| {
+        let forward = |index| PhaseRef {
+            track: Track::Forward,
+            index,
+        };
+        timeline.between(forward(outage.starts_with), forward(outage.ends_with), now)
+    })
+}
+
+fn name(state: &State, phase: PhaseRef) -> String {
+    state
+        .spec(phase)
+        .map_or_else(|| phase.to_string(), |spec| spec.name.clone())
+}
+
+/// What a run waits for, in a sentence.
+fn wait_text(state: &State, wait: &Wait) -> String {
+    let phase = |phase: &PhaseRef| name(state, *phase);
+    match wait {
+        Wait::Vote {
+            agent,
+            connected: false,
+            ..
+        } => {
+            format!("the vote of {agent}, which is not connected")
+        }
+        Wait::Vote {
+            agent, busy: true, ..
+        } => {
+            format!("the vote of {agent}, which is busy with an earlier attempt")
+        }
+        Wait::Vote { agent, .. } => format!("the vote of {agent}"),
+        Wait::Approval { phase: at } => format!("approval of phase {}", phase(at)),
+        Wait::HoldGate { phase: at } => format!("`resume` at the hold before {}", phase(at)),
+        Wait::Paused { by } => format!("the end of the pause by {by}"),
+        Wait::Held { reasons } => format!("an operator's decision: {}", reasons.join("; ")),
+        Wait::Decision { phase: at } => {
+            format!(
+                "an operator's decision on phase {}: retry, skip, rollback or abort",
+                phase(at)
+            )
+        }
+        Wait::Disarm { agent, step } => format!("{agent} to disarm {step}"),
+        Wait::Attestation { agent, step } => format!("{agent} to attest {step}"),
+        Wait::Outcome {
+            agent,
+            step,
+            lost: false,
+        } => format!("{step} on {agent}"),
+        Wait::Outcome {
+            agent,
+            step,
+            lost: true,
+        } => {
+            format!("{step} on {agent}, which is overdue: its agent, or `waive`")
+        }
+        Wait::TakeOver { reason } => format!("a take-over: {reason}"),
+        Wait::Close { agent } => format!("{agent} to hear that the run is over"),
+    }
+}
+
+fn phases(run: &View<'_>, plan: &Plan, timeline: &Timeline) -> Vec<v1::PhaseStatus> {
+    let state = run.state();
+    let track = |track: Track, specs: &[lockstep_plan::Phase]| -> Vec<v1::PhaseStatus> {
+        specs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, spec)| {
+                let index = u32::try_from(index).ok()?;
+                let at = PhaseRef { track, index };
+                Some(phase(run, at, spec, state.phase(at)?, timeline))
+            })
+            .collect()
+    };
+    let mut all = track(Track::Forward, &plan.phases);
+    if state.rollback.is_some() {
+        all.extend(track(Track::Rollback, &plan.rollback));
+    }
+    all
+}
+
+fn phase(
+    run: &View<'_>,
+    at: PhaseRef,
+    spec: &lockstep_plan::Phase,
+    phase: &PhaseState,
+    timeline: &Timeline,
+) -> v1::PhaseStatus {
+    let times = timeline.phases.get(&at).copied().unwrap_or_default();
+    let done = times.ended >= times.released && times.released != 0;
+    v1::PhaseStatus {
+        name: spec.name.clone(),
+        standard: spec.standard.clone(),
+        track: v1::Track::from(at.track).into(),
+        index: at.index,
+        seed_steps: spec.seed_steps.clone(),
+        outcome: phase_outcome(run, at, phase).into(),
+        attempt: phase.attempt,
+        barrier_ms: timeline.barrier(at),
+        took_ms: if done {
+            times.ended - times.released
+        } else {
+            0
+        },
+        prepared_at_ms: times.prepared,
+        released_at_ms: times.released,
+        completed_at_ms: times.ended,
+        gate: match spec.gate {
+            lockstep_plan::Gate::None => "none",
+            lockstep_plan::Gate::Approval => "approval",
+            lockstep_plan::Gate::Hold => "hold",
+        }
+        .to_owned(),
+        tasks: tasks(run, at),
+    }
+}
+
+fn phase_outcome(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::PhaseOutcome {
+    let state = run.state();
+    let turned_back = at.track == Track::Forward
+        && state.ended == Some(Ending::RolledBack)
+        && phase.ever_released
+        && state.tasks_of(at).all(|(_, task)| !task.may_have_changed());
+    if turned_back {
+        return v1::PhaseOutcome::Undone;
+    }
+    match &phase.status {
+        PhaseStatus::Pending => v1::PhaseOutcome::Pending,
+        PhaseStatus::Preparing => {
+            let gated = run.waits_on().iter().any(|wait| {
+                matches!(wait, Wait::Approval { phase } | Wait::HoldGate { phase } if *phase == at)
+            });
+            if gated {
+                v1::PhaseOutcome::Gated
+            } else {
+                v1::PhaseOutcome::Preparing
+            }
+        }
+        PhaseStatus::Released => v1::PhaseOutcome::Executing,
+        PhaseStatus::Failed { .. } => v1::PhaseOutcome::Failed,
+        PhaseStatus::Completed => v1::PhaseOutcome::Done,
+        PhaseStatus::Skipped { .. } => v1::PhaseOutcome::Skipped,
+    }
+}
+
+fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<v1::TaskStatus> {
+    let state = run.state();
+    let Some(spec) = state.spec(at) else {
+        return Vec::new();
+    };
+    spec.steps
+        .iter()
+        .flat_map(|step| step.agents.iter().map(move |agent| (step, agent)))
+        .filter_map(|(step, agent)| {
+            let task = state.tasks.get(&(step.id.clone(), agent.clone()))?;
+            Some(task_status(run, at, step, agent, task))
+        })
+        .collect()
+}
+
+fn task_status(
+    run: &View<'_>,
+    at: PhaseRef,
+    step: &StepSpec,
+    agent: &AgentName,
+    task: &TaskState,
+) -> v1::TaskStatus {
+    let mut status = v1::TaskStatus {
+        agent: agent.to_string(),
+        step_id: step.id.to_string(),
+        action: step.action.clone(),
+        undo_of: match &step.mode {
+            Mode::Execute => String::new(),
+            Mode::Undo { of } => of.to_string(),
+        },
+        attempt: task.attempt,
+        ..v1::TaskStatus::default()
+    };
+    match &task.status {
+        TaskStatus::Waiting => status.outcome = vote_of(run, at, agent).to_owned(),
+        TaskStatus::Released => status.outcome = "open".to_owned(),
+        TaskStatus::Lost => status.outcome = "lost".to_owned(),
+        TaskStatus::Waived => status.outcome = "waived".to_owned(),
+        TaskStatus::Voided => status.outcome = "voided".to_owned(),
+        TaskStatus::Owed => status.outcome = "owed".to_owned(),
+        TaskStatus::Ended { report } => {
+            let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
+            let name = kind.as_str_name().trim_start_matches("OUTCOME_KIND_");
+            status.outcome = name.to_lowercase().replace('_', "-");
+            status.detail = detail;
+            status.took_ms = report.took;
+            status.outputs_json = if report.outputs.is_empty() {
+                String::new()
+            } else {
+                serde_json::to_string(&report.outputs).unwrap_or_default()
+            };
+        }
+    }
+    status
+}
+
+fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> &'static str {
+    if run.state().current() != Some(at) {
+        return "pending";
+    }
+    match run
+        .votes
+        .and_then(|votes| votes.get(agent))
+        .map(|vote| &vote.verdict)
+    {
+        Some(Verdict::Ready { .. }) => "ready",
+        Some(Verdict::Refuse { .. }) => "refused",
+        _ => "pending",
+    }
+}
+
+/// One line for people about a journal entry.
+pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> String {
+    use lockstep_barrier::record::Record as R;
+    let phase = |at: &PhaseRef| name(state, *at);
+    let by = |signed: &lockstep_barrier::record::Signed| match &signed.reason {
+        Some(reason) => format!("by {}: {reason}", signed.by),
+        None => format!("by {}", signed.by),
+    };
+    match record {
+        R::Began { begin, .. } => format!("run began, started by {}", begin.by),
+        R::TermBegan { term } => format!("coordinator took the run up under term {}", term.number),
+        R::Preparing {
+            phase: at, attempt, ..
+        } => format!("{}: preparing, attempt {attempt}", phase(at)),
+        R::GateOpened { phase: at, signed } => format!("{}: gate opened {}", phase(at), by(signed)),
+        R::Released {
+            phase: at, attempt, ..
+        } => format!("{}: released, attempt {attempt}", phase(at)),
+        R::TaskEnded { agent, report } => {
+            let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
+            let outcome = kind
+                .as_str_name()
+                .trim_start_matches("OUTCOME_KIND_")
+                .to_lowercase();
+            let detail = if detail.is_empty() {
+                detail
+            } else {
+                format!(": {detail}")
+            };
+            format!(
+                "{} on {agent}: {outcome} in {} ms{detail}",
+                report.step, report.took
+            )
+        }
+        R::TaskLost { agent, step } => {
+            format!("{step} on {agent}: not heard of in time, still open")
+        }
+        R::Revoked { phase: at, attempt } => format!("{}: attempt {attempt} revoked", phase(at)),
+        R::Failed {
+            phase: at, failure, ..
+        } => {
+            format!("{}: failed: {}", phase(at), failure_text(state, failure))
+        }
+        R::Completed { phase: at } => format!("{}: complete", phase(at)),
+        R::Skipped { phase: at, .. } => format!("{}: skipped", phase(at)),
+        R::RetryDecided { phase: at, .. } => format!("{}: to be tried again", phase(at)),
+        R::Waived {
+            agent,
+            step,
+            signed,
+        } => format!("{step} on {agent}: waived {}", by(signed)),
+        R::UnknownResolved {
+            agent,
+            step,
+            resolution,
+            signed,
+        } => format!(
+            "{step} on {agent}: resolved as {resolution:?} {}",
+            by(signed)
+        )
+        .to_lowercase(),
+        R::Paused { signed } => format!("paused {}", by(signed)),
+        R::Resumed { signed } => format!("resumed {}", by(signed)),
+        R::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),
+        R::RollbackBegan {} => "nothing forward is open any more; rollback begins".to_owned(),
+        R::AbortDecided { signed } => format!("abort decided {}", by(signed)),
+        R::Breached {
+            agent,
+            step,
+            detail,
+        } => format!("{step} on {agent} saw a breach: {detail}"),
+        R::Disarmed { agent, steps } => {
+            let steps: Vec<&str> = steps.iter().map(|step| step.0.as_str()).collect();
+            format!("{agent} disarmed {}", steps.join(", "))
+        }
+        R::Contradicted { agent, detail, .. } => {
+            format!("{agent} contradicts what was recorded: {detail}")
+        }
+        R::Owed { debt } => format!("{} owes the undo of {}", debt.agent, debt.step),
+        R::JournalLost { agent } => format!("{agent} came back without its journal"),
+        R::Ended { ending } => match ending {
+            Ending::Completed => "run completed".to_owned(),
+            Ending::RolledBack => "run rolled back".to_owned(),
+            Ending::Aborted => "run aborted".to_owned(),
+        },
+        R::ClosedBy { agent } => format!("{agent} is free of the run"),
+    }
+}

@@ -1,0 +1,259 @@
+//! The coordinator's records in the journal.
+//!
+//! One stream for each run, one for the terms this coordinator has led, one
+//! for the agents it knows. The journal's errors end the process (R23).
+
+use lockstep_barrier::coordinator::Entry;
+use lockstep_barrier::ids::{RunId, Term};
+use lockstep_journal::{Journal, NewEntry};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const TERMS: &str = "terms";
+const AGENTS: &str = "agents";
+/// What a run's stream begins with.
+const RUN: &str = "run/";
+
+/// Why the store can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The journal said no.
+    #[error(
+        "LS4101: the coordinator's journal failed; it ends now and reads it again when started"
+    )]
+    Journal(#[source] lockstep_journal::Error),
+    /// A record is not one of ours.
+    #[error("LS4102: entry {seq} of {stream} in the coordinator's journal can't be read")]
+    Record {
+        /// The stream.
+        stream: String,
+        /// Which.
+        seq: u64,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The directory can't be made.
+    #[error("LS4103: the state directory {path} can't be made")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// An entry of a run with what the journal knows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The entry.
+    pub entry: Entry,
+    /// When it was written, milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Kind of the record.
+    pub kind: String,
+    /// The record, JSON.
+    pub body: String,
+    /// Its hash, hex.
+    pub hash: String,
+}
+
+/// Which journal an agent came with when it was first seen, or was accepted
+/// with by an operator (R10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownAgent {
+    /// The agent.
+    pub agent: String,
+    /// Its journal.
+    pub journal: String,
+    /// The operator who accepted it; `None` on first sight.
+    pub accepted_by: Option<String>,
+    /// The reason given.
+    pub reason: Option<String>,
+}
+
+/// The coordinator's journal.
+pub struct Store {
+    journal: Journal,
+}
+
+impl Store {
+    /// Opens the journal in the state directory, or creates it.
+    ///
+    /// # Errors
+    /// Where it is unusable or owned by another process.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(state_dir).map_err(|source| StoreError::Directory {
+            path: state_dir.to_owned(),
+            source,
+        })?;
+        let path = state_dir.join("coordinator.db");
+        let journal = Journal::open(&path, "coordinator").map_err(StoreError::Journal)?;
+        Ok(Self { journal })
+    }
+
+    /// Begins a term above every one before, and above `floor`.
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn begin_term(&mut self, floor: u64) -> Result<Term, StoreError> {
+        let before: Vec<(u64, Term)> = self.typed(TERMS)?;
+        let (seq, highest) = before
+            .last()
+            .map_or((0, 0), |(seq, term)| (*seq, term.number));
+        let number = highest.max(floor) + 1;
+        let incarnation = uuid::Uuid::new_v4().as_u64_pair().0;
+        let term = Term {
+            number,
+            incarnation,
+        };
+        self.append_typed(TERMS, seq + 1, "term-began", &term)?;
+        Ok(term)
+    }
+
+    /// Every known agent, the last word on each.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub fn known_agents(&self) -> Result<BTreeMap<String, KnownAgent>, StoreError> {
+        let known: Vec<(u64, KnownAgent)> = self.typed(AGENTS)?;
+        Ok(known
+            .into_iter()
+            .map(|(_, known)| (known.agent.clone(), known))
+            .collect())
+    }
+
+    /// Remembers an agent.
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn remember(&mut self, known: &KnownAgent) -> Result<(), StoreError> {
+        let last = self.journal.read(AGENTS, 0).map_err(StoreError::Journal)?;
+        let seq = last.last().map_or(0, |entry| entry.seq) + 1;
+        self.append_typed(AGENTS, seq, "agent-known", known)
+    }
+
+    /// Every run, oldest first.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub fn runs(&self) -> Result<Vec<RunId>, StoreError> {
+        let streams = self.journal.streams().map_err(StoreError::Journal)?;
+        Ok(streams
+            .iter()
+            .filter_map(|s| s.strip_prefix(RUN))
+            .map(RunId::from)
+            .collect())
+    }
+
+    /// A run's entries after the given sequence.
+    ///
+    /// # Errors
+    /// Where one can't be read.
+    pub fn entries(&self, run: &RunId, after: u64) -> Result<Vec<Stored>, StoreError> {
+        let entries = self
+            .journal
+            .read(&format!("{RUN}{run}"), after)
+            .map_err(StoreError::Journal)?;
+        entries.into_iter().map(stored).collect()
+    }
+
+    /// Makes entries of runs durable, all or none.
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn persist(&mut self, entries: &[(RunId, Entry)]) -> Result<Vec<Stored>, StoreError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let new: Vec<NewEntry> = entries
+            .iter()
+            .map(|(run, entry)| to_journal(run, entry))
+            .collect::<Result<_, _>>()?;
+        self.append(&new)?.into_iter().map(stored).collect()
+    }
+
+    fn typed<T: for<'a> Deserialize<'a>>(&self, stream: &str) -> Result<Vec<(u64, T)>, StoreError> {
+        let entries = self.journal.read(stream, 0).map_err(StoreError::Journal)?;
+        entries
+            .into_iter()
+            .map(|entry| {
+                let value =
+                    serde_json::from_str(&entry.body).map_err(|source| StoreError::Record {
+                        stream: stream.to_owned(),
+                        seq: entry.seq,
+                        source,
+                    })?;
+                Ok((entry.seq, value))
+            })
+            .collect()
+    }
+
+    fn append_typed(
+        &mut self,
+        stream: &str,
+        seq: u64,
+        kind: &str,
+        value: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        let body = serde_json::to_string(value).map_err(|source| StoreError::Record {
+            stream: stream.to_owned(),
+            seq,
+            source,
+        })?;
+        let (stream, kind) = (stream.to_owned(), kind.to_owned());
+        self.append(&[NewEntry {
+            stream,
+            seq,
+            kind,
+            body,
+        }])
+        .map(drop)
+    }
+
+    fn append(&mut self, new: &[NewEntry]) -> Result<Vec<lockstep_journal::Entry>, StoreError> {
+        // fsync blocks; the runtime may use this thread's queue elsewhere.
+        tokio::task::block_in_place(|| self.journal.append(new, lockstep_clock::wall_time()))
+            .map_err(StoreError::Journal)
+    }
+}
+
+fn to_journal(run: &RunId, entry: &Entry) -> Result<NewEntry, StoreError> {
+    let stream = format!("{RUN}{run}");
+    let body = serde_json::to_value(&entry.record).map_err(|source| StoreError::Record {
+        stream: stream.clone(),
+        seq: entry.seq,
+        source,
+    })?;
+    // Records are tagged: the tag is the kind.
+    let kind = body
+        .get("record")
+        .and_then(|kind| kind.as_str())
+        .unwrap_or("record")
+        .to_owned();
+    Ok(NewEntry {
+        stream,
+        seq: entry.seq,
+        kind,
+        body: body.to_string(),
+    })
+}
+
+fn stored(entry: lockstep_journal::Entry) -> Result<Stored, StoreError> {
+    let record = serde_json::from_str(&entry.body).map_err(|source| StoreError::Record {
+        stream: entry.stream.clone(),
+        seq: entry.seq,
+        source,
+    })?;
+    Ok(Stored {
+        hash: entry.hash_hex(),
+        entry: Entry {
+            seq: entry.seq,
+            record,
+        },
+        at_ms: entry.at_ms,
+        kind: entry.kind,
+        body: entry.body,
+    })
+}

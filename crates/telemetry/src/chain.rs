@@ -1,0 +1,51 @@
+//! An error with everything beneath it, in one line.
+
+use std::error::Error;
+
+/// The error and its sources, joined by colons. What a source says that an
+/// error above it has said already is left out: some libraries repeat theirs.
+///
+/// Print it once, where the error is consumed.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(beneath) = source {
+        let line = beneath.to_string();
+        if !text.contains(line.trim()) {
+            text.push_str(": ");
+            text.push_str(line.trim());
+        }
+        source = beneath.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    fn layers(texts: &[&'static str]) -> Layer {
+        let (text, rest) = texts.split_first().unwrap();
+        let source = (!rest.is_empty()).then(|| Box::new(layers(rest)));
+        Layer { text, source }
+    }
+
+    #[test]
+    fn every_layer_is_told_once() {
+        for (texts, chain) in [
+            (&["a"][..], "a"),
+            (&["can't open", "no such file"], "can't open: no such file"),
+            (&["transport error", "refused", "refused"], "transport error: refused"),
+            (&["outer: inner", "inner", "root"], "outer: inner: root"),
+        ] {
+            assert_eq!(error_chain(&layers(texts)), chain);
+        }
+    }
+}
