@@ -1,0 +1,410 @@
+//! The configuration file `dms.toml`: what exists when the double starts.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the HTTP server listens; loopback only.
+    pub listen: SocketAddr,
+    /// The region in every ARN.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// The twelve-digit account in every ARN.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// The directory that holds Oracle's client library; without it the library
+    /// is looked for as ODPI-C does.
+    pub oracle_lib_dir: Option<PathBuf>,
+    /// The one replication instance.
+    #[serde(default)]
+    pub instance: InstanceConfig,
+    /// Delays and intervals at start; the control interface changes them later.
+    #[serde(default)]
+    pub timing: Timing,
+    /// The endpoints.
+    #[serde(default, rename = "endpoint")]
+    pub endpoints: Vec<EndpointConfig>,
+    /// The tasks that exist at start.
+    #[serde(default, rename = "task")]
+    pub tasks: Vec<TaskConfig>,
+}
+
+/// The replication instance.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstanceConfig {
+    /// `ReplicationInstanceIdentifier`.
+    pub identifier: String,
+    /// `ReplicationInstanceClass`.
+    pub class: String,
+    /// `EngineVersion`.
+    pub engine_version: String,
+}
+
+impl Default for InstanceConfig {
+    fn default() -> Self {
+        Self {
+            identifier: "rehearsal".into(),
+            class: "dms.t3.medium".into(),
+            engine_version: "3.5.4".into(),
+        }
+    }
+}
+
+/// How long each state lasts and how often the engines look, in milliseconds.
+///
+/// Real DMS takes minutes where these take fractions of a second; retries of a
+/// lost connection go up to 1,800 s there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// `creating` until `ready`.
+    pub creating_ms: u64,
+    /// `starting` until `running`.
+    pub starting_ms: u64,
+    /// `stopping` until `stopped`, after the transaction in progress has ended.
+    pub stopping_ms: u64,
+    /// `modifying` until the state before it.
+    pub modifying_ms: u64,
+    /// `deleting` until the task is gone.
+    pub deleting_ms: u64,
+    /// A connection's `testing` before its outcome.
+    pub testing_ms: u64,
+    /// Between two looks at the redo.
+    pub poll_ms: u64,
+    /// The first wait after a lost connection; doubled at every failure.
+    pub retry_base_ms: u64,
+    /// The longest wait between two attempts to connect.
+    pub retry_cap_ms: u64,
+    /// Between two data points of a metric.
+    pub metrics_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            creating_ms: 300,
+            starting_ms: 400,
+            stopping_ms: 300,
+            modifying_ms: 200,
+            deleting_ms: 300,
+            testing_ms: 300,
+            poll_ms: 60,
+            retry_base_ms: 250,
+            retry_cap_ms: 5_000,
+            metrics_ms: 1_000,
+        }
+    }
+}
+
+impl Timing {
+    /// The wait before attempt `failures + 1` to connect: exponential up to the cap.
+    #[must_use]
+    pub fn retry_after(&self, failures: u32) -> Duration {
+        let factor = 1_u64.checked_shl(failures.min(20)).unwrap_or(u64::MAX);
+        Duration::from_millis(
+            self.retry_base_ms
+                .saturating_mul(factor)
+                .min(self.retry_cap_ms),
+        )
+    }
+}
+
+/// Whether a task reads from an endpoint or writes to it (`EndpointType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// Read from.
+    Source,
+    /// Written to.
+    Target,
+}
+
+/// An endpoint, by engine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "engine", rename_all = "lowercase", deny_unknown_fields)]
+pub enum EndpointConfig {
+    /// An Oracle database, reached through a listener.
+    Oracle(OracleEndpoint),
+    /// A PostgreSQL database, always over TLS.
+    Postgres(PostgresEndpoint),
+}
+
+/// Where an Oracle database is and who logs in.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OracleEndpoint {
+    /// `EndpointIdentifier`.
+    pub identifier: String,
+    /// Source or target.
+    #[serde(rename = "type")]
+    pub kind: EndpointKind,
+    /// Host of the listener.
+    pub host: String,
+    /// Port of the listener.
+    pub port: u16,
+    /// Service name.
+    pub service: String,
+    /// Database user.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Where a PostgreSQL database is and who logs in.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PostgresEndpoint {
+    /// `EndpointIdentifier`.
+    pub identifier: String,
+    /// Source or target.
+    #[serde(rename = "type")]
+    pub kind: EndpointKind,
+    /// Host; the server's certificate must name it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Database.
+    pub dbname: String,
+    /// Role.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// PEM file with the authority that signed the server's certificate.
+    pub ca_file: PathBuf,
+    /// `PostgreSQLSettings.SlotName`: a logical slot made by the customer.
+    pub slot_name: Option<String>,
+    /// `PostgreSQLSettings.AfterConnectScript`, run in every session; the place
+    /// for `SET session_replication_role = 'replica'`.
+    pub after_connect_script: Option<String>,
+}
+
+impl EndpointConfig {
+    /// `EndpointIdentifier`.
+    #[must_use]
+    pub fn identifier(&self) -> &str {
+        match self {
+            Self::Oracle(e) => &e.identifier,
+            Self::Postgres(e) => &e.identifier,
+        }
+    }
+
+    /// Source or target.
+    #[must_use]
+    pub fn kind(&self) -> EndpointKind {
+        match self {
+            Self::Oracle(e) => e.kind,
+            Self::Postgres(e) => e.kind,
+        }
+    }
+
+    /// `EngineName`.
+    #[must_use]
+    pub fn engine_name(&self) -> &'static str {
+        match self {
+            Self::Oracle(_) => "oracle",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+}
+
+/// A task that exists at start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskConfig {
+    /// `ReplicationTaskIdentifier`.
+    pub identifier: String,
+    /// Identifier of the source endpoint.
+    pub source: String,
+    /// Identifier of the target endpoint.
+    pub target: String,
+    /// `full-load`, `cdc` or `full-load-and-cdc`.
+    pub migration_type: String,
+    /// Table mappings, the JSON document itself.
+    pub table_mappings: Option<String>,
+    /// Or the file that holds them, relative to the configuration file.
+    pub table_mappings_file: Option<PathBuf>,
+    /// Task settings, the JSON document itself.
+    pub settings: Option<String>,
+    /// Where CDC begins (an SCN for Oracle).
+    pub cdc_start_position: Option<String>,
+    /// Whether the task is started right away.
+    #[serde(default)]
+    pub running: bool,
+}
+
+/// Why the configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file can't be read.
+    #[error("cannot read {}; nothing was started", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or not this schema.
+    #[error("{} is not a valid configuration; nothing was started", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{0}; nothing was started")]
+    Invalid(String),
+}
+
+impl Config {
+    /// Reads and checks the file, and reads the mapping files it names.
+    ///
+    /// # Errors
+    /// When a file can't be read or parsed, or the address is not loopback.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        for task in &mut config.tasks {
+            task.read_mappings(base)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(ConfigError::Invalid(format!(
+                "listen = {} is not a loopback address, and requests are not authenticated",
+                self.listen
+            )));
+        }
+        if self.account.len() != 12 || !self.account.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(ConfigError::Invalid(format!(
+                "account = {:?} is not twelve digits",
+                self.account
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl TaskConfig {
+    fn read_mappings(&mut self, base: &Path) -> Result<(), ConfigError> {
+        match (&self.table_mappings, &self.table_mappings_file) {
+            (Some(_), None) => Ok(()),
+            (None, Some(file)) => {
+                self.table_mappings = Some(read(&base.join(file))?);
+                Ok(())
+            }
+            _ => Err(ConfigError::Invalid(format!(
+                "task {:?} needs exactly one of table_mappings and table_mappings_file",
+                self.identifier
+            ))),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+fn default_region() -> String {
+    "eu-central-1".into()
+}
+
+fn default_account() -> String {
+    "123456789012".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+        listen = "127.0.0.1:15300"
+        oracle_lib_dir = "/opt/oracle/lib"
+        [timing]
+        poll_ms = 80
+        [[endpoint]]
+        engine = "oracle"
+        identifier = "oracle-source"
+        type = "source"
+        host = "127.0.0.1"
+        port = 15212
+        service = "ORCL"
+        user = "DMS_USER"
+        password = "secret"
+        [[endpoint]]
+        engine = "postgres"
+        identifier = "postgres-target"
+        type = "target"
+        host = "127.0.0.1"
+        port = 15432
+        dbname = "shop"
+        user = "dms_user"
+        password = "secret"
+        ca_file = "ca.pem"
+        [[task]]
+        identifier = "forward"
+        source = "oracle-source"
+        target = "postgres-target"
+        migration_type = "full-load-and-cdc"
+        table_mappings = '{"rules":[]}'
+        running = true
+    "#;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dms.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn reads_the_documented_example() {
+        let config = load(EXAMPLE).unwrap();
+        assert_eq!(config.endpoints[0].engine_name(), "oracle");
+        assert_eq!(config.endpoints[1].kind(), EndpointKind::Target);
+        assert_eq!(config.timing.poll_ms, 80);
+        assert!(config.tasks[0].running);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know_and_addresses_others_can_reach() {
+        assert!(matches!(
+            load(&EXAMPLE.replace("poll_ms", "pol_ms")),
+            Err(ConfigError::Parse { .. })
+        ));
+        assert!(matches!(
+            load(&EXAMPLE.replace("127.0.0.1:15300", "0.0.0.0:15300")),
+            Err(ConfigError::Invalid(_))
+        ));
+        assert!(matches!(
+            load(&EXAMPLE.replace("table_mappings =", "table_mappings_file =")),
+            Err(ConfigError::Read { .. })
+        ));
+    }
+
+    #[test]
+    fn retries_back_off_to_the_cap() {
+        let timing = Timing {
+            retry_base_ms: 100,
+            retry_cap_ms: 1_000,
+            ..Timing::default()
+        };
+        let waits: Vec<_> = (0..6).map(|n| timing.retry_after(n).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
+    }
+}

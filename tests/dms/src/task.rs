@@ -1,0 +1,10 @@
+//! Replication tasks: what they are, which states they go through, and the
+//! registry that owns them.
+
+pub mod faults;
+pub mod lifecycle;
+pub mod progress;
+pub mod registry;
+pub mod resources;
+pub mod settings;
+pub mod state;

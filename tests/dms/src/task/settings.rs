@@ -1,0 +1,171 @@
+//! `ReplicationTaskSettings`: the part of the document that the double obeys.
+//!
+//! Source: AWS DMS user guide, "Specifying task settings". A setting that would
+//! change what is replicated and that the double does not carry out is refused;
+//! tuning and logging settings are kept and shown, and change nothing.
+
+use serde_json::{Value, json};
+
+/// The settings of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSettings {
+    /// The whole document, with defaults filled in, as the API shows it.
+    pub text: String,
+    /// `ControlTablesSettings.ControlSchema`; empty means `public`.
+    pub control_schema: String,
+    /// `ControlTablesSettings.StatusTableEnabled`.
+    pub status_table: bool,
+    /// `ControlTablesSettings.SuspendedTablesTableEnabled`.
+    pub suspended_table: bool,
+    /// `FullLoadSettings.TargetTablePrepMode` is `TRUNCATE_BEFORE_LOAD`.
+    pub truncate_before_load: bool,
+}
+
+impl TaskSettings {
+    /// Reads the document; an empty one is all defaults.
+    ///
+    /// # Errors
+    /// A sentence for the caller: no JSON object, or a setting that is refused.
+    pub fn parse(text: Option<&str>) -> Result<Self, String> {
+        let mut document = defaults();
+        if let Some(text) = text.filter(|t| !t.trim().is_empty()) {
+            let given: Value = serde_json::from_str(text)
+                .map_err(|e| format!("ReplicationTaskSettings is not valid JSON: {e}"))?;
+            if !given.is_object() {
+                return Err("ReplicationTaskSettings is not a JSON object".into());
+            }
+            merge(&mut document, given);
+        }
+        refuse_unsupported(&document)?;
+        let text_of = |pointer: &str| {
+            document
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+        };
+        let flag = |pointer: &str| {
+            document
+                .pointer(pointer)
+                .and_then(Value::as_bool)
+                .unwrap_or(false)
+        };
+        let control_schema = match text_of("/ControlTablesSettings/ControlSchema") {
+            "" => "public",
+            schema => schema,
+        };
+        let truncate_before_load = match text_of("/FullLoadSettings/TargetTablePrepMode") {
+            "DO_NOTHING" => false,
+            "TRUNCATE_BEFORE_LOAD" => true,
+            other => {
+                return Err(format!(
+                    "TargetTablePrepMode {other:?} is not supported here: DO_NOTHING and TRUNCATE_BEFORE_LOAD are"
+                ));
+            }
+        };
+        Ok(Self {
+            control_schema: control_schema.into(),
+            status_table: flag("/ControlTablesSettings/StatusTableEnabled"),
+            suspended_table: flag("/ControlTablesSettings/SuspendedTablesTableEnabled"),
+            truncate_before_load,
+            text: document.to_string(),
+        })
+    }
+}
+
+fn defaults() -> Value {
+    json!({
+        "TargetMetadata": {"TargetSchema": "", "SupportLobs": true, "FullLobMode": false,
+            "LimitedSizeLobMode": true, "LobMaxSize": 32, "BatchApplyEnabled": false,
+            "TaskRecoveryTableEnabled": true},
+        "FullLoadSettings": {"TargetTablePrepMode": "DO_NOTHING", "MaxFullLoadSubTasks": 1},
+        "ControlTablesSettings": {"ControlSchema": "", "HistoryTableEnabled": false,
+            "StatusTableEnabled": false, "SuspendedTablesTableEnabled": false},
+        "ErrorBehavior": {"DataErrorPolicy": "LOG_ERROR", "TableErrorPolicy": "SUSPEND_TABLE",
+            "ApplyErrorInsertPolicy": "LOG_ERROR", "ApplyErrorUpdatePolicy": "LOG_ERROR",
+            "ApplyErrorDeletePolicy": "IGNORE_RECORD", "RecoverableErrorCount": -1},
+        "ValidationSettings": {"EnableValidation": false},
+        "Logging": {"EnableLogging": true}
+    })
+}
+
+/// Settings that would change which rows arrive, or in which order.
+fn refuse_unsupported(document: &Value) -> Result<(), String> {
+    for (pointer, name) in [
+        (
+            "/TargetMetadata/BatchApplyEnabled",
+            "TargetMetadata.BatchApplyEnabled",
+        ),
+        (
+            "/ValidationSettings/EnableValidation",
+            "ValidationSettings.EnableValidation",
+        ),
+        (
+            "/ControlTablesSettings/HistoryTableEnabled",
+            "ControlTablesSettings.HistoryTableEnabled",
+        ),
+    ] {
+        if document.pointer(pointer).and_then(Value::as_bool) == Some(true) {
+            return Err(format!("{name} = true is not supported here"));
+        }
+    }
+    for (policy, only) in [
+        ("DataErrorPolicy", "LOG_ERROR"),
+        ("TableErrorPolicy", "SUSPEND_TABLE"),
+        ("ApplyErrorInsertPolicy", "LOG_ERROR"),
+        ("ApplyErrorUpdatePolicy", "LOG_ERROR"),
+        ("ApplyErrorDeletePolicy", "IGNORE_RECORD"),
+    ] {
+        let given = document
+            .pointer(&format!("/ErrorBehavior/{policy}"))
+            .and_then(Value::as_str);
+        if given.is_some_and(|g| g != only) {
+            return Err(format!(
+                "ErrorBehavior.{policy} is supported as {only} only"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Lays `given` over `base`, object by object.
+fn merge(base: &mut Value, given: Value) {
+    match (base, given) {
+        (Value::Object(base), Value::Object(given)) => {
+            for (key, value) in given {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (slot, value) => *slot = value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_filled_in_and_shown() {
+        let settings = TaskSettings::parse(None).unwrap();
+        assert_eq!(settings.control_schema, "public");
+        assert!(settings.text.contains("TaskRecoveryTableEnabled"));
+        let settings = TaskSettings::parse(Some(
+            r#"{"ControlTablesSettings":{"ControlSchema":"dms","StatusTableEnabled":true}}"#,
+        ))
+        .unwrap();
+        assert_eq!(settings.control_schema, "dms");
+        assert!(settings.status_table && !settings.suspended_table);
+    }
+
+    #[test]
+    fn what_would_change_the_rows_is_refused() {
+        for text in [
+            "[]",
+            "{",
+            r#"{"TargetMetadata":{"BatchApplyEnabled":true}}"#,
+            r#"{"ErrorBehavior":{"TableErrorPolicy":"STOP_TASK"}}"#,
+            r#"{"FullLoadSettings":{"TargetTablePrepMode":"DROP_AND_CREATE"}}"#,
+        ] {
+            assert!(TaskSettings::parse(Some(text)).is_err(), "{text}");
+        }
+    }
+}
