@@ -64,7 +64,10 @@ fn verdict(parts: &[status::Preflight]) -> Result<Exit, Failure> {
     if obstacles == 0 {
         return Ok(Exit::Done);
     }
-    let what = format!("{obstacles} obstacles stand in the way of this plan");
+    let what = match obstacles {
+        1 => "an obstacle stands in the way of this plan".to_owned(),
+        _ => format!("{obstacles} obstacles stand in the way of this plan"),
+    };
     Err(Failure::refused(OBSTACLES, what)
         .remedy("remove them and repeat the preflight; nothing was changed"))
 }
