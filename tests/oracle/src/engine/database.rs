@@ -124,6 +124,18 @@ impl Engine {
         self.core.state.lock().faults.push(fault);
     }
 
+    /// Cancels the running call of a session of the first instance.
+    #[cfg(test)]
+    pub fn cancel(&self, sid: u32, serial: u32) {
+        let core = Arc::clone(&self.core);
+        Cancel {
+            core,
+            key: SessionKey { inst: 1, sid },
+            serial,
+        }
+        .cancel();
+    }
+
     /// Takes every fault out.
     pub fn clear_faults(&self) {
         self.core.state.lock().faults.clear();

@@ -296,7 +296,7 @@ pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
         let list = c
             .until(|c| c.sees("COLUMNS"))
             .text()
-            .trim_matches(['(', ' '])
+            .trim_matches(['(', ')', ' '])
             .to_uppercase();
         let kind = match list.as_str() {
             "ALL" => "ALL COLUMN LOGGING",
