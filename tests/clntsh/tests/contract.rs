@@ -1,109 +1,25 @@
 //! The `oracle` crate, unmodified, through the client library double to the
 //! simulator's engine: what an agent on the database host does all day.
+//!
+//! These tests are a contract: where `LOCKSTEP_ORACLE_DSN` and
+//! `LOCKSTEP_ORACLE_SYS_PASSWORD` name a real database (19c or later, to be
+//! thrown away afterwards), they run against it with the real client library,
+//! and say which of the two they ran against.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+mod under_test;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
 use oracle::sql_type::{OracleType, Timestamp};
-use oracle::{ConnStatus, Connection, Connector, Error, InitParams, Privilege};
-use oracle_simulator::bequeath::{self, Bequeath};
-use oracle_simulator::config::{Config, Instance};
-use oracle_simulator::engine::Engine;
+use oracle::{ConnStatus, Connection, Error};
+
+use under_test::{database, shop, sysdba};
 
 /// How long a test waits for something that is sure to come.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-const SCHEMA: &str = "
-CREATE USER SHOP IDENTIFIED BY secret;
-GRANT CREATE SESSION TO SHOP;
-CREATE TABLE SHOP.ORDERS (ID NUMBER(18) PRIMARY KEY, CUSTOMER VARCHAR2(60) NOT NULL, AMOUNT NUMBER(12,2), PLACED_AT DATE);
-CREATE TABLE SHOP.TIMED (ID NUMBER(9) PRIMARY KEY, AT TIMESTAMP, TAG RAW(8), CODE CHAR(4));
-";
-
-/// The database of this process, open at the bequeath door alone.
-struct Database {
-    _bequeath: Bequeath,
-    _engine: Engine,
-    _home: tempfile::TempDir,
-}
-
-/// The directory cargo built libclntsh.so in: the tests depend on the package,
-/// so it is next to their own binaries.
-fn built_library() -> PathBuf {
-    let library = std::env::current_exe()
-        .unwrap()
-        .with_file_name("libclntsh.so");
-    assert!(library.exists(), "{} is missing", library.display());
-    library
-}
-
-fn configuration(home: &Path) -> Config {
-    Config {
-        database: "ORCL".into(),
-        data_dir: home.join("data"),
-        init_sql: None,
-        sys_password: None,
-        instances: vec![Instance {
-            name: "ORCL1".into(),
-            host: "ora-1".into(),
-            home: home.to_owned(),
-            listeners: vec![],
-        }],
-    }
-}
-
-/// Opens the database once per process: ODPI-C loads its library once.
-fn database() -> &'static Database {
-    static DATABASE: OnceLock<Database> = OnceLock::new();
-    DATABASE.get_or_init(|| {
-        let home = tempfile::tempdir().unwrap();
-        let config = configuration(home.path());
-        let lib = home.path().join("lib");
-        std::fs::create_dir_all(&lib).unwrap();
-        std::fs::create_dir_all(&config.data_dir).unwrap();
-        std::fs::copy(built_library(), lib.join("libclntsh.so")).unwrap();
-        let engine = Engine::start(&config);
-        engine.run_script(SCHEMA).unwrap();
-        let socket = config.instances[0].bequeath_socket();
-        let bequeath = bequeath::serve(&socket, engine.instance(1)).unwrap();
-        // SAFETY: the first thing every test does; nothing reads the
-        // environment before.
-        unsafe {
-            std::env::set_var("ORACLE_HOME", home.path());
-            std::env::set_var("ORACLE_SID", "ORCL1");
-        }
-        InitParams::new()
-            .oracle_client_lib_dir(lib)
-            .unwrap()
-            .init()
-            .unwrap();
-        Database {
-            _bequeath: bequeath,
-            _engine: engine,
-            _home: home,
-        }
-    })
-}
-
-/// `/ as sysdba`.
-fn sysdba() -> Connection {
-    database();
-    Connector::new("", "", "")
-        .external_auth(true)
-        .privilege(Privilege::Sysdba)
-        .connect()
-        .unwrap()
-}
-
-/// An application on the database host.
-fn shop() -> Connection {
-    database();
-    Connection::connect("shop", "secret", "").unwrap()
-}
 
 /// SID and SERIAL# of a session. Only SYS may look into V$SESSION.
 fn session_of(connection: &Connection, observer: &Connection) -> (u32, u32) {
@@ -139,38 +55,44 @@ fn the_local_login_is_sys_and_shows_in_the_session_view() {
         connection.query_row_as(sql, &[&sid]).unwrap();
     assert_eq!((user.as_str(), kind.as_str()), ("SYS", "USER"));
     assert_eq!(process, std::process::id().to_string());
-    let info = connection.info().unwrap();
-    assert_eq!(
-        (info.db_name.as_str(), info.instance_name.as_str()),
-        ("ORCL", "ORCL1")
-    );
-    assert_eq!(connection.server_version().unwrap().0.major(), 19);
+    if database().is_simulator() {
+        let info = connection.info().unwrap();
+        assert_eq!(
+            (info.db_name.as_str(), info.instance_name.as_str()),
+            ("ORCL", "ORCL1")
+        );
+    }
+    assert!(connection.server_version().unwrap().0.major() >= 19);
 }
 
 #[test]
 fn a_wrong_password_is_refused() {
-    database();
-    assert_eq!(code(Connection::connect("shop", "wrong", "")), 1017);
-    assert_eq!(code(Connection::connect("nobody", "secret", "")), 1017);
+    let dsn = database().dsn();
+    assert_eq!(
+        code(Connection::connect("lockstep_contract", "wrong", dsn)),
+        1017
+    );
+    assert_eq!(code(Connection::connect("nobody", "secret", dsn)), 1017);
 }
 
 #[test]
 fn a_locked_account_is_refused_until_it_is_unlocked() {
-    let admin = sysdba();
+    let (admin, dsn) = (sysdba(), database().dsn());
+    let user = format!("LOCKSTEP_LOCKED_{}", std::process::id());
     admin
-        .execute("CREATE USER LOCKED IDENTIFIED BY secret", &[])
+        .execute(&format!("CREATE USER {user} IDENTIFIED BY secret"), &[])
         .unwrap();
     admin
-        .execute("GRANT CREATE SESSION TO LOCKED", &[])
+        .execute(&format!("GRANT CREATE SESSION TO {user}"), &[])
         .unwrap();
     admin
-        .execute("ALTER USER LOCKED ACCOUNT LOCK", &[])
+        .execute(&format!("ALTER USER {user} ACCOUNT LOCK"), &[])
         .unwrap();
-    assert_eq!(code(Connection::connect("locked", "secret", "")), 28000);
+    assert_eq!(code(Connection::connect(&user, "secret", dsn)), 28000);
     admin
-        .execute("ALTER USER LOCKED ACCOUNT UNLOCK", &[])
+        .execute(&format!("ALTER USER {user} ACCOUNT UNLOCK"), &[])
         .unwrap();
-    Connection::connect("locked", "secret", "")
+    Connection::connect(&user, "secret", dsn)
         .unwrap()
         .close()
         .unwrap();
@@ -179,10 +101,14 @@ fn a_locked_account_is_refused_until_it_is_unlocked() {
 #[test]
 fn what_one_session_commits_another_sees() {
     let (writer, reader) = (shop(), sysdba());
+    writer
+        .execute("DELETE FROM ORDERS WHERE ID BETWEEN 100 AND 199", &[])
+        .unwrap();
+    writer.commit().unwrap();
     let count = || {
         reader
             .query_row_as::<u32>(
-                "SELECT COUNT(*) FROM SHOP.ORDERS WHERE ID BETWEEN 100 AND 199",
+                "SELECT COUNT(*) FROM LOCKSTEP_CONTRACT.ORDERS WHERE ID BETWEEN 100 AND 199",
                 &[],
             )
             .unwrap()
@@ -201,7 +127,7 @@ fn what_one_session_commits_another_sees() {
     assert_eq!(count(), 1);
     let row: (u64, String, f64, Timestamp) = reader
         .query_row_as_named(
-            "SELECT ID, CUSTOMER, AMOUNT, PLACED_AT FROM SHOP.ORDERS WHERE ID = :id",
+            "SELECT ID, CUSTOMER, AMOUNT, PLACED_AT FROM LOCKSTEP_CONTRACT.ORDERS WHERE ID = :id",
             &[("id", &100)],
         )
         .unwrap();
@@ -219,6 +145,9 @@ fn what_one_session_commits_another_sees() {
 #[test]
 fn a_batch_goes_in_and_comes_out_over_many_fetches() {
     let connection = shop();
+    connection
+        .execute("DELETE FROM ORDERS WHERE ID >= 10000", &[])
+        .unwrap();
     let insert = "INSERT INTO ORDERS (ID, CUSTOMER) VALUES (:1, :2)";
     let mut batch = connection.batch(insert, 100).build().unwrap();
     for id in 10_000..11_250 {
@@ -355,7 +284,10 @@ fn a_killed_session_is_told_and_its_work_is_undone() {
     assert!(error.to_string().contains("ORA-00028"), "{error}");
     assert_ne!(victim.status().unwrap(), ConnStatus::Normal);
     let left: u32 = killer
-        .query_row_as("SELECT COUNT(*) FROM SHOP.ORDERS WHERE ID = 900", &[])
+        .query_row_as(
+            "SELECT COUNT(*) FROM LOCKSTEP_CONTRACT.ORDERS WHERE ID = 900",
+            &[],
+        )
         .unwrap();
     assert_eq!(left, 0);
 }
@@ -377,7 +309,10 @@ fn a_connection_that_is_dropped_leaves_no_session_and_no_work() {
         observer.query_row_as::<u32>(sql, &[&sid, &serial]).unwrap() == 0
     });
     let left: u32 = observer
-        .query_row_as("SELECT COUNT(*) FROM SHOP.ORDERS WHERE ID = 901", &[])
+        .query_row_as(
+            "SELECT COUNT(*) FROM LOCKSTEP_CONTRACT.ORDERS WHERE ID = 901",
+            &[],
+        )
         .unwrap();
     assert_eq!(left, 0);
 }
