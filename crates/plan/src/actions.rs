@@ -170,54 +170,55 @@ const SLACK_SECS: u64 = 15;
 /// For an action whose parameters name no limit.
 const PLAIN_LIMIT_SECS: u64 = 60;
 
-/// Seconds that an action may take by its own parameters, with room for the
-/// probe and the report around it. Limits that are still references count as
-/// none.
-pub fn own_limit_secs(action: &str, params: &Value) -> u64 {
-    let number = |field: &str| params.get(field).and_then(Value::as_u64);
-    let count = |field: &str| {
-        params
+/// Seconds that one agent's task may take, with room for the probe and the
+/// report around the action's own limit.
+pub fn task_limit_secs(action: &str, params: &Value) -> u64 {
+    stated_limit_secs(action, params)
+        .unwrap_or(PLAIN_LIMIT_SECS)
+        .saturating_add(SLACK_SECS)
+}
+
+/// Seconds that the parameters themselves allow the action; nothing for an
+/// action whose parameters name no limit. Limits that are still references
+/// count as their defaults.
+pub fn stated_limit_secs(action: &str, params: &Value) -> Option<u64> {
+    let number =
+        |field: &str, default: u64| params.get(field).and_then(Value::as_u64).unwrap_or(default);
+    let each = |field: &str, secs: u64| {
+        let count = params
             .get(field)
             .and_then(Value::as_array)
-            .map_or(1, |list| list.len().max(1) as u64)
+            .map_or(1, Vec::len);
+        secs.saturating_mul(count.max(1) as u64)
     };
-    let limit = match action {
-        "service.stop" | "service.start" | "service.restart" => number("timeout_secs")
-            .unwrap_or(c::defaults::unit_secs())
-            .saturating_mul(count("units")),
-        "process.stop" => number("timeout_secs")
-            .unwrap_or(c::defaults::process_secs())
-            .saturating_mul(count("processes")),
-        "check.http" | "check.tcp" => number("within_secs").unwrap_or(c::defaults::check_secs()),
-        "check.command" | "command.run" => {
-            number("within_secs").unwrap_or(c::defaults::command_secs())
+    use c::defaults as d;
+    Some(match action {
+        "service.stop" | "service.start" | "service.restart" => {
+            each("units", number("timeout_secs", d::unit_secs()))
         }
-        "oracle.jobs.disable" => number("wait_secs")
-            .unwrap_or(c::defaults::jobs_secs())
-            .saturating_add(PLAIN_LIMIT_SECS),
+        "process.stop" => each("processes", number("timeout_secs", d::process_secs())),
+        "check.http" | "check.tcp" => number("within_secs", d::check_secs()),
+        "check.command" | "command.run" => number("within_secs", d::command_secs()),
+        // Beyond the wait the running jobs may have to be stopped.
+        "oracle.jobs.disable" => {
+            number("wait_secs", d::jobs_secs()).saturating_add(PLAIN_LIMIT_SECS)
+        }
         "oracle.sessions.drain" | "oracle.sessions.kill" => {
-            number("timeout_secs").unwrap_or(c::defaults::sessions_secs())
+            number("timeout_secs", d::sessions_secs())
         }
-        "oracle.fence.watch" => number("window_secs")
-            .unwrap_or(c::defaults::stable_secs())
-            .saturating_add(PLAIN_LIMIT_SECS),
+        "oracle.fence.watch" => {
+            number("window_secs", d::stable_secs()).saturating_add(PLAIN_LIMIT_SECS)
+        }
         "oracle.finalize" => params
             .pointer("/fence/window_secs")
             .and_then(Value::as_u64)
-            .unwrap_or(c::defaults::stable_secs())
+            .unwrap_or(d::stable_secs())
             .saturating_add(PLAIN_LIMIT_SECS),
-        "oracle.canary.await" | "postgres.marker.await" => {
-            number("timeout_secs").unwrap_or(c::defaults::marker_secs())
-        }
-        "dms.connection.test" => number("timeout_secs")
-            .unwrap_or(c::defaults::dms_secs())
-            .saturating_mul(count("endpoints")),
-        other if other.starts_with("dms.") => {
-            number("timeout_secs").unwrap_or(c::defaults::dms_secs())
-        }
-        _ => PLAIN_LIMIT_SECS,
-    };
-    limit.saturating_add(SLACK_SECS)
+        "oracle.canary.await" | "postgres.marker.await" => number("timeout_secs", d::marker_secs()),
+        "dms.connection.test" => each("endpoints", number("timeout_secs", d::dms_secs())),
+        other if other.starts_with("dms.") => number("timeout_secs", d::dms_secs()),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -257,7 +258,11 @@ mod tests {
     #[test]
     fn a_limit_counts_every_unit() {
         let params = json!({"units": ["a.service", "b.service"], "timeout_secs": 20});
-        assert_eq!(own_limit_secs("service.stop", &params), 2 * 20 + SLACK_SECS);
-        assert_eq!(own_limit_secs("config.switch", &json!({})), 75);
+        assert_eq!(
+            task_limit_secs("service.stop", &params),
+            2 * 20 + SLACK_SECS
+        );
+        assert_eq!(stated_limit_secs("config.switch", &json!({})), None);
+        assert_eq!(task_limit_secs("config.switch", &json!({})), 75);
     }
 }

@@ -36,7 +36,7 @@ fn step(id: impl Into<String>, party: &str, action: &str, params: &impl Serializ
         party: party.to_owned(),
         action: action.to_owned(),
         mode: Mode::Execute,
-        timeout_ms: actions::own_limit_secs(action, &params).saturating_mul(1000),
+        timeout_ms: actions::task_limit_secs(action, &params).saturating_mul(1000),
         params,
         proof: false,
         undoable: Action::find(action).is_some_and(|action| action.undoable),

@@ -124,7 +124,7 @@ fn expanded<S: DeserializeOwned>(
     expand: impl Fn(&S) -> (Plan, Vec<Fault>),
 ) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
-    let mut faults = structure::check(document, "", &kind.reference(), &schema, Late::Agent);
+    let mut faults = structure::check(document, "", &kind.reference(), schema, Late::Agent);
     let Some(source) = decode::<S>(document, &mut faults) else {
         return (None, faults);
     };
@@ -157,8 +157,8 @@ fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
 fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
     let kind = FileKind::Plan;
-    let mut faults = structure::check(document, "", &kind.reference(), &schema, Late::Elsewhere);
-    faults.extend(parameters(document, &schema));
+    let mut faults = structure::check(document, "", &kind.reference(), schema, Late::Elsewhere);
+    faults.extend(parameters(document, schema));
     let Some(source) = decode::<PlanFile>(document, &mut faults) else {
         return (None, faults);
     };

@@ -6,6 +6,7 @@ use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 /// The kinds of plan files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl FileKind {
 /// The published schema of all kinds of plan files, JSON Schema draft
 /// 2020-12. In place of any value `${…}` may stand.
 pub fn schema() -> Value {
-    let mut schema = strict();
+    let mut schema = strict().clone();
     if let Some(definitions) = schema["$defs"].as_object_mut() {
         for definition in definitions.values_mut() {
             each_value(definition, &mut |value| {
@@ -84,7 +85,12 @@ fn each_value(schema: &mut Value, visit: &mut impl FnMut(&mut Value)) {
 
 /// The schema that documents are checked against once their variables are
 /// replaced.
-pub(crate) fn strict() -> Value {
+pub(crate) fn strict() -> &'static Value {
+    static STRICT: LazyLock<Value> = LazyLock::new(generate);
+    &STRICT
+}
+
+fn generate() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     generator.subschema_for::<Cutover>();
     generator.subschema_for::<Restart>();

@@ -1,6 +1,8 @@
 //! Broken plans: each case breaks an example in one way and names the
 //! problems that must be told, with the word under the caret.
 
+#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
 use lockstep_plan::{CODES, Overrides, check};
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,12 @@
 //! The example plans are what readers start from: they load without a
 //! warning, and what they expand to is written down.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
+
 use lockstep_plan::{Mode, OnFailure, Overrides, Plan, STANDARD_PHASES, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

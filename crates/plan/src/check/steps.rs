@@ -161,7 +161,9 @@ fn timeout(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
         ));
         return;
     }
-    let own = actions::own_limit_secs(&step.action, &step.params).saturating_mul(1000);
+    let own = actions::stated_limit_secs(&step.action, &step.params)
+        .unwrap_or(0)
+        .saturating_mul(1000);
     if step.timeout_ms < own {
         faults.push(
             Fault::new(

@@ -75,7 +75,7 @@ fn step(source: &StepSource) -> Step {
         action: source.action.clone(),
         mode: Mode::Execute,
         timeout_ms: source.timeout.map_or_else(
-            || actions::own_limit_secs(&source.action, &params).saturating_mul(1000),
+            || actions::task_limit_secs(&source.action, &params).saturating_mul(1000),
             |given| given.ms(),
         ),
         params,

@@ -144,10 +144,18 @@ fn prepare(draft: &mut Draft<'_>) {
 /// First the doors, then whoever is still inside; or pools come back as fast
 /// as they are killed.
 fn close_oracle(draft: &mut Draft<'_>) {
-    let source = draft.source;
+    let oracle = &draft.source.oracle;
+    let optional = [(oracle.jobs.disable, "4"), (oracle.queue_monitor, "5")];
+    let mut seed_steps = vec!["3"];
+    seed_steps.extend(optional.iter().filter(|(on, _)| *on).map(|(_, step)| step));
+    draft.add("close-oracle", "", &seed_steps, doors(draft.source));
+    let inside = whoever_is_inside(draft);
+    draft.add("close-oracle", "sessions", &["1", "2"], inside);
+}
+
+fn doors(source: &Cutover) -> Vec<Step> {
     let oracle = &source.oracle;
     let resource = || oracle.resource.clone();
-    let mut seed_steps = vec!["3"];
     let listener = c::OracleListener {
         resource: resource(),
         listeners: Vec::new(),
@@ -175,28 +183,19 @@ fn close_oracle(draft: &mut Draft<'_>) {
         let logins = c::OracleLogins {
             resource: resource(),
         };
-        doors.push(step(
-            "oracle-logins-restrict",
-            LEAD,
-            "oracle.logins.restrict",
-            &logins,
-        ));
+        let id = "oracle-logins-restrict";
+        doors.push(step(id, LEAD, "oracle.logins.restrict", &logins));
     }
     if oracle.queue_monitor {
-        seed_steps.push("5");
         let monitor = c::OracleQueueMonitor {
             resource: resource(),
             scope: c::Scope::Memory,
         };
-        doors.push(step(
-            "oracle-queue-monitor-disable",
-            LEAD,
-            "oracle.queue_monitor.disable",
-            &monitor,
-        ));
+        let id = "oracle-queue-monitor-disable";
+        doors.push(step(id, LEAD, "oracle.queue_monitor.disable", &monitor));
     }
+    // Last, for it waits for running jobs.
     if oracle.jobs.disable {
-        seed_steps.insert(1, "4");
         let jobs = c::OracleJobs {
             resource: resource(),
             wait_secs: oracle
@@ -213,33 +212,32 @@ fn close_oracle(draft: &mut Draft<'_>) {
             &jobs,
         ));
     }
-    draft.add("close-oracle", "", &seed_steps, doors);
+    doors
+}
 
+/// Sessions killed until none comes back, and from then on watched.
+fn whoever_is_inside(draft: &Draft<'_>) -> Vec<Step> {
+    let source = draft.source;
+    let timeout = source.oracle.sessions.timeout;
     let sessions = c::OracleSessions {
-        resource: resource(),
+        resource: source.oracle.resource.clone(),
         spare: spare(source),
         stable_secs: stable_secs(source),
-        timeout_secs: oracle
-            .sessions
-            .timeout
-            .map_or(c::defaults::sessions_secs(), Duration::secs),
+        timeout_secs: timeout.map_or(c::defaults::sessions_secs(), Duration::secs),
     };
     let until = if applications::any_after_open(draft) {
         "start-applications"
     } else {
         "keep-closed"
     };
-    let watch = step("fence", LEAD, "oracle.fence.watch", &fence(source))
-        .proving()
-        .watching_until(until);
     let kill = step(
         "oracle-sessions-kill",
         LEAD,
         "oracle.sessions.kill",
         &sessions,
-    )
-    .proving();
-    draft.add("close-oracle", "sessions", &["1", "2"], vec![kill, watch]);
+    );
+    let watch = step("fence", LEAD, "oracle.fence.watch", &fence(source));
+    vec![kill.proving(), watch.proving().watching_until(until)]
 }
 
 /// The proof of the drain: marker, arrival, nothing pending; and once more
