@@ -73,11 +73,9 @@ pub fn database() -> &'static Database {
         };
         let admin = log_in(&database);
         for statement in SCHEMA {
-            match admin.execute(statement, &[]) {
-                Err(error) if !error.oci_code().is_some_and(|code| EXISTS.contains(&code)) => {
-                    panic!("{statement}: {error}")
-                }
-                _ => {}
+            if let Err(error) = admin.execute(statement, &[]) {
+                let before = error.oci_code().is_some_and(|code| EXISTS.contains(&code));
+                assert!(before, "{statement}: {error}");
             }
         }
         database
