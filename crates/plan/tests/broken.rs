@@ -104,8 +104,8 @@ fn structure() -> Vec<Case> {
         case(
             "plan",
             "gate: approval",
-            "gate: aproval",
-            &[("LS1004", "aproval")],
+            "gate: approved",
+            &[("LS1004", "approved")],
         ),
         case("plan", "        party: apps\n", "", &[("LS1003", "id")]),
         case(
@@ -260,8 +260,8 @@ fn sense() -> Vec<Case> {
         case(
             "plan",
             "phases:\n",
-            "outage: {budget: 5m, rollback_reserve: 5m, starts_with: stpo, ends_with: start}\nphases:\n",
-            &[("LS1042", "5m"), ("LS1025", "stpo")],
+            "outage: {budget: 5m, rollback_reserve: 5m, starts_with: stops, ends_with: start}\nphases:\n",
+            &[("LS1042", "5m"), ("LS1025", "stops")],
         ),
         case(
             "plan",
