@@ -6,6 +6,7 @@ binary, started with a configuration of its own; so are the doubles of lsnrctl
 and srvctl.
 """
 
+import asyncio
 import datetime
 import decimal
 import json
@@ -484,6 +485,53 @@ def test_a_client_that_vanishes_leaves_no_session_behind(simulator, admin):
     wait_until(gone, "the session ends")
     count = admin.cursor().execute("select count(*) from shop.items where id = 815").fetchone()
     assert count == (0,)
+
+
+def test_statements_that_fail_leave_no_cursor_open(connection):
+    cursor = connection.cursor()
+    # More than OPEN_CURSORS, each with a text of its own.
+    for number in range(320):
+        with pytest.raises(oracledb.DatabaseError) as error:
+            cursor.execute(f"select * from no_such_table_{number}")
+        assert code_of(error) == 942
+    for number in range(320):
+        assert cursor.execute(f"select {number} from dual").fetchone() == (number,)
+
+
+def test_connections_that_end_are_forgotten(simulator):
+    # More than a listener serves at a time.
+    for _ in range(600):
+        with socket.socket() as client:
+            client.connect(("127.0.0.1", simulator.ports["plain"]))
+    simulator.connect().close()
+
+
+def test_what_is_not_oracle_net_is_turned_away(simulator):
+    for noise in [b"GET / HTTP/1.1\r\n\r\n", b"\x00\x04\x00\x00\x01\x00\x00\x00", b"LKSX\x01garbage"]:
+        with socket.socket() as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.connect(("127.0.0.1", simulator.ports["plain"]))
+            client.sendall(noise)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+    simulator.connect().close()
+
+
+def test_asynchronous_connections_work_alike(simulator):
+    async def work():
+        async with oracledb.connect_async(
+            user="shop", password="secret", dsn=simulator.dsn()
+        ) as connection:
+            slow = asyncio.create_task(connection.execute(SLEEP))
+            await asyncio.sleep(0.1)
+            connection.cancel()
+            with pytest.raises(oracledb.DatabaseError) as error:
+                await slow
+            assert code_of(error) == 1013
+            return await connection.fetchall("select user from dual")
+
+    assert asyncio.run(work()) == [("SHOP",)]
 
 
 def test_unsupported_things_are_errors(simulator):

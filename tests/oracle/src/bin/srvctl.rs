@@ -119,7 +119,7 @@ impl Command {
         if let Some(node) = &self.node
             && !all.iter().any(|status| status.host == *node)
         {
-            let message = format!("PRKC-1056 : node {node} is not known here\n");
+            let message = format!("PRKC-1056 : Failed to get the hostname for node {node}\n");
             return vec![Outcome::Failed(message)];
         }
         let is_scan = |status: &Status| status.name.starts_with("LISTENER_SCAN");
@@ -232,7 +232,7 @@ fn explain(status: &Status, failure: &Failure) -> Outcome {
             "PRCR-1079 : Failed to start resource {resource}\nCRS-2501: Resource '{resource}' is disabled\n"
         )),
         _ => Outcome::Failed(format!(
-            "PRCR-1079 : Failed to start resource {resource}\nCRS-5016: {failure}\n"
+            "PRCR-1079 : Failed to start resource {resource}\nCRS-2674: Start of '{resource}' on '{node}' failed: {failure}\n"
         )),
     }
 }
@@ -243,7 +243,7 @@ fn resource(name: &str) -> String {
 
 fn usage(problem: &str) -> String {
     format!(
-        "PRKO-2000 : {problem}\n\
+        "PRKO-2001 : Invalid command line syntax: {problem}\n\
          Usage: srvctl status|config|start|stop|enable|disable listener [-listener NAME] [-node NODE]\n\
          \x20      srvctl status|config|start|stop|enable|disable scan_listener [-scannumber N] [-node NODE]\n"
     )

@@ -29,13 +29,14 @@ struct Tally {
 }
 
 impl Execute {
-    /// Executes and writes the reply. An error comes with the cursor that
-    /// stays open in spite of it, or 0.
+    /// Executes and writes the reply, which comes with the cursor that was
+    /// opened for it, if one was. An error comes with the cursor that stays
+    /// open in spite of it, or 0.
     pub fn run(
         mut self,
         session: &mut dyn Session,
         cursors: &mut OpenCursors,
-    ) -> Result<Writer, (OraError, u32)> {
+    ) -> Result<(Writer, Option<u32>), (OraError, u32)> {
         let is_new = self.cursor == 0;
         if let Some((statement, types)) = self.prepared.take() {
             if is_new {
@@ -47,15 +48,16 @@ impl Execute {
             }
         }
         let number = self.cursor;
-        let outcome = self.execute(session, cursors);
-        outcome.map_err(|error| {
-            // A statement that failed at its first execution leaves no
-            // cursor behind.
-            if is_new {
+        match self.execute(session, cursors) {
+            Ok(writer) => Ok((writer, is_new.then_some(number))),
+            Err(error) if is_new => {
+                // A statement that failed at its first execution leaves no
+                // cursor behind.
                 cursors.close(number);
+                Err((error, 0))
             }
-            (error, if is_new { 0 } else { number })
-        })
+            Err(error) => Err((error, number)),
+        }
     }
 
     fn execute(

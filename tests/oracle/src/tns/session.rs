@@ -98,10 +98,14 @@ impl Connection<'_> {
         let payload = self.link.next_request()?;
         let mut reader = Reader::new(&mut self.link, payload);
         let request = Request::read(&mut reader, &self.cursors)?;
-        for piggyback in request.piggybacks {
-            if let Err(error) = self.piggyback(piggyback) {
-                return self.fail(&error);
-            }
+        // All of them, even where one fails: cursors are only closed once.
+        let outcomes: Vec<_> = request
+            .piggybacks
+            .into_iter()
+            .map(|piggyback| self.piggyback(piggyback))
+            .collect();
+        if let Err(error) = outcomes.into_iter().collect::<Result<(), _>>() {
+            return self.fail(&error);
         }
         match request.call {
             Call::Protocol => self.answer(reply::protocol()),
@@ -127,7 +131,8 @@ impl Connection<'_> {
                     in_transaction,
                     &mut writer,
                 );
-                self.settle(fetched.map(|()| writer).map_err(|error| (error, cursor)))
+                let outcome = fetched.map(|()| (writer, None));
+                self.settle(outcome.map_err(|error| (error, cursor)))
             }
             Call::Commit => self.simple(|session| session.commit()),
             Call::Rollback => self.simple(|session| session.rollback()),
@@ -204,22 +209,30 @@ impl Connection<'_> {
     }
 
     fn answer(&mut self, writer: Writer) -> Result<Next, TnsError> {
-        self.settle(Ok(writer))
+        self.settle(Ok((writer, None)))
     }
 
     /// Sends the outcome of a call. Where a break came while it ran, the
     /// break is answered instead: with the call's own error or, where the
     /// call had succeeded, with ORA-01013; the client has stopped waiting for
-    /// the result either way.
-    fn settle(&mut self, outcome: Result<Writer, (OraError, u32)>) -> Result<Next, TnsError> {
+    /// the result either way, so a cursor that was opened for it is closed.
+    fn settle(
+        &mut self,
+        outcome: Result<(Writer, Option<u32>), (OraError, u32)>,
+    ) -> Result<Next, TnsError> {
         let next = match &outcome {
             Err((error, _)) if is_fatal(error) => Next::Close,
             _ => Next::Request,
         };
         let broken = self.link.is_broken();
         let message = match outcome {
-            Ok(_) if broken => self.failure(&cancelled(), 0),
-            Ok(writer) => writer,
+            Ok((_, opened)) if broken => {
+                opened
+                    .into_iter()
+                    .for_each(|number| self.cursors.close(number));
+                self.failure(&cancelled(), 0)
+            }
+            Ok((writer, _)) => writer,
             Err((error, cursor)) => self.failure(&error, cursor),
         };
         let message = message.into_bytes();
