@@ -458,6 +458,27 @@ def test_a_killed_session_hears_of_it_at_its_next_call(simulator, admin, immedia
         assert count == (0,)
 
 
+def test_a_kill_ends_the_call_under_way(simulator, admin):
+    with simulator.connect() as victim:
+        ended = []
+
+        def work():
+            try:
+                victim.cursor().execute(SLEEP)
+            except oracledb.DatabaseError as error:
+                ended.append(str(error))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        query = "select count(*) from v$session where sid = :1 and status = 'ACTIVE'"
+        sid = [victim.session_id]
+        is_busy = lambda: admin.cursor().execute(query, sid).fetchone() == (1,)
+        wait_until(is_busy, "the call begins")
+        kill(admin, victim)
+        worker.join(PATIENCE_SECONDS)
+        assert len(ended) == 1 and "ORA-00028" in ended[0]
+
+
 def test_a_pool_connects_again_after_a_kill(simulator, admin):
     pool = oracledb.create_pool(
         user="shop", password="secret", dsn=simulator.dsn(), min=1, max=2, ping_interval=0
