@@ -16,6 +16,7 @@
 
 pub mod coordinator;
 pub mod ids;
+pub mod invariants;
 pub mod layout;
 pub mod message;
 pub mod participant;

@@ -123,7 +123,9 @@ pub struct Probe {
 pub enum Finding {
     /// There is something to do.
     Todo,
-    /// It is so already; nothing will be done.
+    /// It is so already; nothing will be done. An action whose outputs a
+    /// later step may consume never answers this: it is carried out again,
+    /// because a probe gives no outputs and a proof must be fresh.
     Already,
     /// The probe can't tell.
     Unclear,

@@ -116,7 +116,7 @@ impl PhaseState {
 
 impl State {
     /// The state after a run's first record.
-    pub(super) fn new(begin: Begin, term: Term) -> Self {
+    pub(crate) fn new(begin: Begin, term: Term) -> Self {
         let mut tasks = BTreeMap::new();
         for (phase, step) in all_steps(&begin.layout) {
             for agent in &step.agents {
@@ -205,7 +205,7 @@ impl State {
     }
 
     /// Takes one record in.
-    pub(super) fn apply(&mut self, entry: &Entry) {
+    pub(crate) fn apply(&mut self, entry: &Entry) {
         self.last = entry.seq;
         if entry.record.decides() {
             self.decision = entry.seq;

@@ -310,8 +310,10 @@ impl Run {
     fn check_skip(&self, signed: &Signed) -> Result<PhaseRef, Refused> {
         let phase = self.failed_phase()?;
         require_reason(signed)?;
-        let proof = self.state.tasks_of(phase).find(|((step, _), task)| {
-            !task.is_settled() && self.state.step(step).is_some_and(|(_, spec)| spec.proof)
+        let proof = self.state.tasks.iter().find(|((step, _), task)| {
+            let here = task.phase == phase && !task.is_settled();
+            (here || task.status == TaskStatus::Voided)
+                && self.state.step(step).is_some_and(|(_, spec)| spec.proof)
         });
         match proof {
             Some(((step, agent), _)) => refuse(

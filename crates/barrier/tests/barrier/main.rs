@@ -1,0 +1,5 @@
+//! The barrier's tests from outside: stories and chance, in one small world.
+
+mod property;
+mod support;
+mod transcripts;

@@ -1,0 +1,414 @@
+//! Whatever order messages come in, whatever is lost, repeated or late, and
+//! wherever either side crashes: the invariants hold after every effect, and
+//! when the faults are over every run comes to its end.
+//!
+//! `PROPTEST_CASES` says how many worlds are tried; the default takes a few
+//! seconds.
+
+use crate::support::{Sim, plan};
+use lockstep_barrier::coordinator::{PhaseStatus, TaskStatus, VerbAction, Wait};
+use lockstep_barrier::ids::{AgentName, StepId};
+use lockstep_barrier::layout::Outputs;
+use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::participant;
+use lockstep_barrier::record::Resolution;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+/// Three agents, three phases, and the way back. `{policy}` and `{open}` vary.
+const PLAN: &str = "
+outage budget=300s from=1 to=2 reserve=20s
+detachable c
+phase stop on_failure={policy}
+  stop-web a,b,c
+phase close on_failure={policy}
+  lock a
+  guard a watch=2
+  mark b proof
+phase open gate=approval on_failure={policy} {open}
+  open b in=mark.scn
+  start-web b,c
+rollback
+phase shut
+  un-start b,c undo=start-web
+  un-open b undo=open
+phase unlock
+  un-lock a undo=lock
+  check b
+phase restart
+  un-stop a,b,c undo=stop-web
+";
+
+fn cases() -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_interleaving_breaks_an_invariant(
+        rolls_back in any::<bool>(),
+        no_return in any::<bool>(),
+        moves in prop::collection::vec((any::<u8>(), any::<u16>()), 0..220),
+    ) {
+        let policy = if rolls_back { "rollback" } else { "hold" };
+        let open = if no_return { "no-return" } else { "" };
+        let text = PLAN.replace("{policy}", policy).replace("{open}", open);
+        let mut sim = Sim::new(plan::begin(&text));
+        sim.start();
+        for (what, which) in moves {
+            one_move(&mut sim, what, which as usize);
+            hold(&sim)?;
+        }
+        heal(&mut sim)?;
+    }
+}
+
+fn hold(sim: &Sim) -> Result<(), TestCaseError> {
+    if sim.violations.is_empty() {
+        return Ok(());
+    }
+    Err(TestCaseError::fail(format!(
+        "{}\n{}",
+        sim.violations.join("\n"),
+        sim.trace.join("\n")
+    )))
+}
+
+fn one_move(sim: &mut Sim, what: u8, which: usize) {
+    let names = sim.names();
+    let name = &names[which % names.len()];
+    let place = which / names.len();
+    let queued = |len: usize| if len == 0 { 0 } else { place % len };
+    match what {
+        0..=69 => {
+            let index = queued(sim.orders[name].len());
+            // Mostly in order, as one stream delivers; sometimes not.
+            sim.deliver_order(name, if what < 55 { 0 } else { index });
+        }
+        70..=129 => {
+            let index = queued(sim.replies[name].len());
+            sim.deliver_reply(name, if what < 115 { 0 } else { index });
+        }
+        130..=169 => {
+            sim.do_chore(name);
+        }
+        170..=194 => finish(sim, name, place),
+        195..=199 => sim.take_effect(name),
+        200..=207 => {
+            sim.orders.get_mut(name).and_then(|q| q.pop_front());
+        }
+        208..=211 => {
+            sim.replies.get_mut(name).and_then(|q| q.pop_front());
+        }
+        212..=217 => duplicate(sim, name, place),
+        218..=223 => sim.pass([500, 1_500, 4_000, 11_000, 70_000][place % 5]),
+        224..=231 => reconnect(sim, name, place),
+        232..=241 => crash(sim, name, place),
+        242..=253 => random_verb(sim, name, place),
+        254 => breach(sim),
+        255 => {
+            if place.is_multiple_of(4) {
+                sim.lose_journal(name);
+            }
+        }
+    }
+}
+
+fn duplicate(sim: &mut Sim, name: &AgentName, place: usize) {
+    if place.is_multiple_of(2) {
+        let queue = sim.orders.get_mut(name).expect("an agent");
+        if let Some(order) = queue.front().cloned() {
+            queue.push_back(order);
+        }
+    } else {
+        let queue = sim.replies.get_mut(name).expect("an agent");
+        if let Some(reply) = queue.front().cloned() {
+            queue.push_back(reply);
+        }
+    }
+}
+
+fn reconnect(sim: &mut Sim, name: &AgentName, place: usize) {
+    if sim.agent(name).connected && place.is_multiple_of(2) {
+        sim.drop_session(name);
+    } else {
+        sim.restart_coordinator();
+        sim.restart_agent(name);
+        sim.connect(name);
+    }
+}
+
+fn crash(sim: &mut Sim, name: &AgentName, place: usize) {
+    match place % 5 {
+        0 => sim.crash_agent(name),
+        1 => sim.crash_coordinator(),
+        2 => sim.crash_after = Some(place / 5 % 6),
+        3 => sim.restart_agent(name),
+        _ => sim.restart_coordinator(),
+    }
+}
+
+fn good(sim: &Sim, name: &AgentName) -> Option<(Outcome, Outputs)> {
+    let running = sim.agent(name).running.as_ref()?;
+    let mut outputs = Outputs::new();
+    if running.task.step == StepId::from("mark") {
+        outputs.insert("scn".to_owned(), running.attempt.into());
+    }
+    let outcome = if running.task.watch {
+        Outcome::Standing
+    } else {
+        Outcome::Done
+    };
+    Some((outcome, outputs))
+}
+
+fn finish(sim: &mut Sim, name: &AgentName, place: usize) {
+    let Some((outcome, outputs)) = good(sim, name) else {
+        return;
+    };
+    let failed = Outcome::Failed {
+        error: "it went wrong".to_owned(),
+    };
+    let unknown = Outcome::Unknown {
+        reason: "no answer".to_owned(),
+    };
+    let (outcome, takes_effect) = match place % 12 {
+        0 => (failed, false),
+        1 => (failed, true),
+        2 => (unknown, place.is_multiple_of(24)),
+        _ => (outcome, false),
+    };
+    if takes_effect {
+        sim.take_effect(name);
+    }
+    sim.finish(name, outcome, outputs);
+}
+
+fn breach(sim: &mut Sim) {
+    let a = AgentName::from("a");
+    let (run, step) = (sim.begin.run.clone(), StepId::from("guard"));
+    let detail = "a session".to_owned();
+    sim.participant(&a, participant::Event::WatchBroke { run, step, detail });
+}
+
+fn random_verb(sim: &mut Sim, name: &AgentName, place: usize) {
+    let Some(state) = sim.run.as_ref().map(|run| run.state().clone()) else {
+        return;
+    };
+    let current = state.current();
+    let of_agent: Vec<StepId> = state
+        .tasks
+        .keys()
+        .filter(|(_, whose)| whose == name)
+        .map(|(step, _)| step.clone())
+        .collect();
+    let step = of_agent[place % of_agent.len()].clone();
+    let action = match (place / 16 % 16, current) {
+        (0..=4, Some(phase)) => VerbAction::Approve {
+            phase,
+            digest: state.begin.layout.digest.clone(),
+        },
+        (5..=7, _) => VerbAction::Retry,
+        (8, _) => VerbAction::Rollback,
+        (9, _) => VerbAction::Skip,
+        (10, _) => VerbAction::Pause,
+        (11 | 12, _) => VerbAction::Resume,
+        (13, _) => VerbAction::Waive {
+            agent: name.clone(),
+            step,
+        },
+        (14, _) if place.is_multiple_of(3) => VerbAction::Abort,
+        _ => {
+            resolve_all(sim);
+            return;
+        }
+    };
+    // A refusal is a right answer; what it may not do is change anything.
+    let _ = sim.verb(action, Some("because"));
+}
+
+/// The operator looks at the hosts and says what is so.
+fn resolve_all(sim: &mut Sim) {
+    let Some(run) = &sim.run else { return };
+    let unclear: Vec<_> = run
+        .state()
+        .tasks
+        .iter()
+        .filter(|(_, task)| task.is_unclear())
+        .map(|(key, _)| key.clone())
+        .collect();
+    for (step, agent) in unclear {
+        let Some(run) = &sim.run else { return };
+        let mode = run.state().step(&step).map(|(_, spec)| spec.mode.clone());
+        let host = &sim.agent(&agent).host;
+        let in_effect = match mode {
+            Some(Mode::Undo { of }) => !host.contains_key(&of),
+            _ => host.contains_key(&step),
+        };
+        let resolution = if in_effect {
+            Resolution::Done
+        } else {
+            Resolution::Failed
+        };
+        let action = VerbAction::ResolveUnknown {
+            agent,
+            step,
+            resolution,
+        };
+        let _ = sim.verb(action, Some("looked at the host"));
+    }
+}
+
+/// The faults are over: everyone is back, every action works, and an operator
+/// answers what waits for one. Every run must come to its end.
+fn heal(sim: &mut Sim) -> Result<(), TestCaseError> {
+    sim.crash_after = None;
+    for round in 0..80 {
+        sim.restart_coordinator();
+        for name in sim.names() {
+            sim.restart_agent(&name);
+            if round % 20 == 0 && sim.agent(&name).connected {
+                // A session in which something got lost is replaced.
+                sim.drop_session(&name);
+            }
+            sim.connect(&name);
+        }
+        sim.settle();
+        for name in sim.names() {
+            if let Some((outcome, outputs)) = good(sim, &name) {
+                sim.finish(&name, outcome, outputs);
+            }
+        }
+        sim.settle();
+        hold(sim)?;
+        if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
+            return Ok(());
+        }
+        operate(sim, round);
+        sim.settle();
+        sim.pass(if round % 4 == 3 { 70_000 } else { 100 });
+        hold(sim)?;
+    }
+    let waits = sim.run.as_ref().map(|run| run.waits_on());
+    Err(TestCaseError::fail(format!(
+        "no end; waits on {waits:?}\n{}",
+        sim.trace.join("\n")
+    )))
+}
+
+fn operate(sim: &mut Sim, round: usize) {
+    resolve_all(sim);
+    let Some(run) = &sim.run else { return };
+    let state = run.state().clone();
+    for wait in run.waits_on() {
+        let because = Some("the night is short");
+        let _ = match wait {
+            Wait::Approval { phase } => {
+                let digest = state.begin.layout.digest.clone();
+                sim.verb(VerbAction::Approve { phase, digest }, because)
+            }
+            Wait::Paused { .. } | Wait::Held { .. } | Wait::HoldGate { .. } => {
+                sim.verb(VerbAction::Resume, because)
+            }
+            Wait::Outcome {
+                agent,
+                step,
+                lost: true,
+            } => sim.verb(VerbAction::Waive { agent, step }, because),
+            Wait::Disarm { agent, step } if state.journals_lost.contains(&agent) => {
+                sim.verb(VerbAction::Waive { agent, step }, because)
+            }
+            Wait::Decision { .. } if round < 30 => sim.verb(VerbAction::Retry, because),
+            Wait::Decision { .. } => sim
+                .verb(VerbAction::Skip, because)
+                .or_else(|_| sim.verb(VerbAction::Rollback, because))
+                .or_else(|_| sim.verb(VerbAction::Abort, because)),
+            _ => Ok(()),
+        };
+    }
+}
+
+/// The coordinator is killed after each of its effects in turn, and each time
+/// the run ends as if nothing had been.
+#[test]
+fn the_coordinator_may_die_after_any_effect() {
+    die_everywhere(|sim, effects| {
+        sim.crash_after = Some(effects);
+    });
+}
+
+fn die_everywhere(arm: impl Fn(&mut Sim, usize)) {
+    let text = PLAN
+        .replace("{policy}", "hold")
+        .replace("{open}", "no-return");
+    for effects in 0..400 {
+        let mut sim = Sim::new(plan::begin(&text));
+        arm(&mut sim, effects);
+        sim.start();
+        heal_without_help(&mut sim);
+        let run = sim.run.as_ref().expect("it was restarted");
+        let waits = run.waits_on();
+        assert!(
+            run.is_closed(),
+            "after {effects}: {waits:?}\n{}",
+            sim.trace.join("\n")
+        );
+        assert!(
+            sim.violations.is_empty(),
+            "after {effects}: {:?}",
+            sim.violations
+        );
+        for (key, task) in &run.state().tasks {
+            let settled = task.is_settled() || task.status == TaskStatus::Waiting;
+            assert!(settled, "after {effects}: {key:?} is {:?}", task.status);
+        }
+        let done = run.state().forward.iter();
+        for phase in done {
+            assert_eq!(phase.status, PhaseStatus::Completed, "after {effects}");
+        }
+        if sim.crash_after.is_some() {
+            // The run came to its end before the crash was due: every
+            // boundary has been tried.
+            assert!(effects > 100, "only {effects} boundaries");
+            return;
+        }
+    }
+    panic!("the run has more effects than were tried");
+}
+
+fn heal_without_help(sim: &mut Sim) {
+    for _ in 0..60 {
+        sim.restart_coordinator();
+        for name in sim.names() {
+            sim.restart_agent(&name);
+            sim.connect(&name);
+        }
+        sim.settle();
+        for name in sim.names() {
+            if let Some((outcome, outputs)) = good(sim, &name) {
+                sim.finish(&name, outcome, outputs);
+            }
+        }
+        sim.settle();
+        let approve = sim.run.as_ref().and_then(|run| {
+            run.waits_on().into_iter().find_map(|wait| match wait {
+                Wait::Approval { phase } => Some(VerbAction::Approve {
+                    phase,
+                    digest: run.state().begin.layout.digest.clone(),
+                }),
+                _ => None,
+            })
+        });
+        if let Some(action) = approve {
+            sim.verb(action, None).expect("everyone is ready");
+        }
+        sim.pass(100);
+    }
+}

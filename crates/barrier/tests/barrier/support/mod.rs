@@ -1,0 +1,613 @@
+//! A small world for the two machines: disks, hosts, a network, a clock.
+//!
+//! It executes effects one by one, as a driver must, can crash either side at
+//! every boundary between two of them, and shows everything that becomes
+//! durable or touches a host to the invariants.
+
+pub mod plan;
+pub mod show;
+
+use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
+use lockstep_barrier::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track};
+use lockstep_barrier::invariants::{Happening, World};
+use lockstep_barrier::layout::Outputs;
+use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
+use lockstep_barrier::participant::{self, Participant, Purpose};
+use lockstep_barrier::record::Begin;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// An action under way.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub run: RunId,
+    pub phase: PhaseRef,
+    pub attempt: u32,
+    pub task: TaskOrder,
+    pub capture: Option<Value>,
+}
+
+/// A driver's answer that has not been given to its machine yet.
+#[derive(Debug, Clone)]
+pub enum Chore {
+    Probe {
+        run: RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        purpose: Purpose,
+        tasks: Vec<TaskOrder>,
+    },
+    Attest {
+        run: RunId,
+        step: StepId,
+        nonce: u64,
+    },
+}
+
+/// An agent and its host.
+pub struct Agent {
+    pub participant: Option<Participant>,
+    pub journal: JournalId,
+    pub disk: Vec<participant::Entry>,
+    pub connected: bool,
+    /// What each forward step left behind; absent means as before.
+    pub host: BTreeMap<StepId, Value>,
+    pub running: Option<Running>,
+    pub chores: VecDeque<Chore>,
+    /// Steps whose probes refuse, and those whose probes can't tell.
+    pub refuses: BTreeSet<StepId>,
+    pub unclear: BTreeSet<StepId>,
+    /// Steps whose outputs others consume. Their probes never say `already`:
+    /// a probe can't give outputs.
+    pub producers: BTreeSet<StepId>,
+    /// What the host's watches see.
+    pub breach: Option<String>,
+}
+
+/// Everything.
+pub struct Sim {
+    pub now: Millis,
+    pub begin: Begin,
+    pub run: Option<Run>,
+    pub term: u64,
+    pub disk: Vec<coordinator::Entry>,
+    pub agents: BTreeMap<AgentName, Agent>,
+    pub orders: BTreeMap<AgentName, VecDeque<Order>>,
+    pub replies: BTreeMap<AgentName, VecDeque<Reply>>,
+    pub world: World,
+    pub violations: Vec<String>,
+    pub trace: Vec<String>,
+    /// How many more effects the next machine carries out before it crashes.
+    pub crash_after: Option<usize>,
+    requests: u64,
+}
+
+impl Sim {
+    pub fn new(begin: Begin) -> Self {
+        let names: Vec<AgentName> = begin.members.keys().cloned().collect();
+        let agents = names
+            .iter()
+            .map(|name| (name.clone(), new_agent(name, &begin)))
+            .collect();
+        Self {
+            now: 1_000,
+            run: None,
+            term: 0,
+            disk: Vec::new(),
+            agents,
+            orders: names.iter().map(|n| (n.clone(), VecDeque::new())).collect(),
+            replies: names.into_iter().map(|n| (n, VecDeque::new())).collect(),
+            world: World::new(),
+            violations: Vec::new(),
+            trace: Vec::new(),
+            crash_after: None,
+            requests: 0,
+            begin,
+        }
+    }
+
+    fn next_term(&mut self) -> Term {
+        self.term += 1;
+        Term {
+            number: self.term,
+            incarnation: self.term * 7919,
+        }
+    }
+
+    pub fn start(&mut self) {
+        let term = self.next_term();
+        let (run, effects) = Run::start(self.now, self.begin.clone(), term).expect("a valid plan");
+        self.run = Some(run);
+        self.carry_out_coordinator(effects);
+    }
+
+    pub fn restart_coordinator(&mut self) {
+        if self.run.is_some() {
+            return;
+        }
+        if self.disk.is_empty() {
+            return self.start();
+        }
+        let term = self.next_term();
+        let (run, effects) =
+            Run::resume(self.now, self.disk.clone(), term).expect("its own journal");
+        self.run = Some(run);
+        self.carry_out_coordinator(effects);
+    }
+
+    pub fn crash_coordinator(&mut self) {
+        self.run = None;
+        self.crash_after = None;
+        for name in self.names() {
+            if self.agent(&name).connected {
+                self.drop_session(&name);
+            }
+        }
+    }
+
+    pub fn crash_agent(&mut self, name: &AgentName) {
+        let was_connected = self.agent(name).connected;
+        let agent = self.agent_mut(name);
+        agent.participant = None;
+        agent.running = None;
+        agent.chores.clear();
+        self.crash_after = None;
+        if was_connected {
+            self.drop_session(name);
+        }
+    }
+
+    pub fn restart_agent(&mut self, name: &AgentName) {
+        let now = self.now;
+        let agent = self.agent_mut(name);
+        if agent.participant.is_some() {
+            return;
+        }
+        let (participant, effects) =
+            Participant::resume(now, name.clone(), agent.journal.clone(), agent.disk.clone())
+                .expect("its own journal");
+        agent.participant = Some(participant);
+        self.carry_out_agent(name, effects);
+    }
+
+    /// The disk dies; the host keeps what was done to it.
+    pub fn lose_journal(&mut self, name: &AgentName) {
+        self.crash_agent(name);
+        let agent = self.agent_mut(name);
+        agent.disk.clear();
+        agent.journal = JournalId(format!("{name}-2"));
+        self.observe(&Happening::JournalLost {
+            agent: name.clone(),
+        });
+        self.restart_agent(name);
+    }
+
+    pub fn names(&self) -> Vec<AgentName> {
+        self.agents.keys().cloned().collect()
+    }
+
+    pub fn agent(&self, name: &AgentName) -> &Agent {
+        &self.agents[name]
+    }
+
+    pub fn agent_mut(&mut self, name: &AgentName) -> &mut Agent {
+        self.agents.get_mut(name).expect("an agent of the plan")
+    }
+
+    /// A session, as the coordinator's driver admits it.
+    pub fn connect(&mut self, name: &AgentName) {
+        let agent = self.agent(name);
+        let Some(participant) = agent.participant.as_ref().filter(|_| !agent.connected) else {
+            return;
+        };
+        let standing = participant.standing(self.now);
+        let Some(run) = &self.run else { return };
+        if run.journal_of(name) != Some(&agent.journal) {
+            let event = coordinator::Event::Quarantined(name.clone());
+            self.coordinator(event);
+        }
+        self.agent_mut(name).connected = true;
+        self.participant(name, participant::Event::Connected);
+        self.coordinator(coordinator::Event::Connected(standing));
+    }
+
+    pub fn drop_session(&mut self, name: &AgentName) {
+        self.agent_mut(name).connected = false;
+        self.participant(name, participant::Event::Disconnected);
+        self.coordinator(coordinator::Event::Disconnected(name.clone()));
+    }
+
+    pub fn coordinator(&mut self, event: coordinator::Event) {
+        let now = self.now;
+        if let Some(run) = &mut self.run {
+            let effects = run.handle(now, event);
+            self.carry_out_coordinator(effects);
+        }
+    }
+
+    pub fn participant(&mut self, name: &AgentName, event: participant::Event) {
+        let now = self.now;
+        if let Some(participant) = &mut self.agent_mut(name).participant {
+            let effects = participant.handle(now, event);
+            self.carry_out_agent(name, effects);
+        }
+    }
+
+    pub fn verb(&mut self, action: VerbAction, reason: Option<&str>) -> Result<(), String> {
+        self.requests += 1;
+        let verb = Verb {
+            request: format!("request-{}", self.requests),
+            by: "operator".to_owned(),
+            reason: reason.map(str::to_owned),
+            expected: None,
+            action,
+        };
+        let now = self.now;
+        let Some(run) = &mut self.run else {
+            return Err("no coordinator".to_owned());
+        };
+        let effects = run
+            .verb(now, verb)
+            .map_err(|refused| format!("{:?}: {refused}", refused.code))?;
+        self.carry_out_coordinator(effects);
+        Ok(())
+    }
+
+    fn must_crash(&mut self) -> bool {
+        match &mut self.crash_after {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    pub fn carry_out_coordinator(&mut self, effects: Vec<coordinator::Effect>) {
+        for effect in effects {
+            if self.must_crash() {
+                self.trace.push("C crashes".to_owned());
+                return self.crash_coordinator();
+            }
+            self.trace.push(show::coordinator_effect(&effect));
+            match effect {
+                coordinator::Effect::Persist(entry) => {
+                    let text = serde_json::to_string(&entry).expect("records are JSON");
+                    let read: coordinator::Entry =
+                        serde_json::from_str(&text).expect("what was written can be read");
+                    assert_eq!(read, entry, "a record must survive its journal");
+                    self.observe(&Happening::Decided(entry.clone()));
+                    self.disk.push(entry);
+                }
+                coordinator::Effect::Send { to, order } => {
+                    self.orders
+                        .get_mut(&to)
+                        .expect("sent to a member")
+                        .push_back(order);
+                }
+            }
+        }
+        self.check_live_state();
+    }
+
+    /// A fold of the disk is the machine's state, and the machine always
+    /// waits for something that it can name.
+    fn check_live_state(&mut self) {
+        let Some(run) = &self.run else { return };
+        if run.waits_on().is_empty() && !run.is_closed() {
+            self.violations
+                .push(format!("a dead state: {:?}", run.state().current()));
+        }
+    }
+
+    pub fn carry_out_agent(&mut self, name: &AgentName, effects: Vec<participant::Effect>) {
+        for effect in effects {
+            if self.must_crash() {
+                self.trace.push(format!("{name} crashes"));
+                return self.crash_agent(name);
+            }
+            self.trace.push(show::participant_effect(name, &effect));
+            self.carry_out_one(name, effect);
+        }
+    }
+
+    fn carry_out_one(&mut self, name: &AgentName, effect: participant::Effect) {
+        match effect {
+            participant::Effect::Persist(entry) => {
+                let text = serde_json::to_string(&entry).expect("records are JSON");
+                let read: participant::Entry =
+                    serde_json::from_str(&text).expect("what was written can be read");
+                assert_eq!(read, entry, "a record must survive its journal");
+                self.observe(&Happening::Recorded {
+                    agent: name.clone(),
+                    entry: entry.clone(),
+                });
+                self.agent_mut(name).disk.push(entry);
+            }
+            participant::Effect::Send(reply) => {
+                if self.agent(name).connected {
+                    self.replies
+                        .get_mut(name)
+                        .expect("a member")
+                        .push_back(reply);
+                }
+            }
+            participant::Effect::Probe {
+                run,
+                phase,
+                attempt,
+                purpose,
+                tasks,
+                ..
+            } => self.agent_mut(name).chores.push_back(Chore::Probe {
+                run,
+                phase,
+                attempt,
+                purpose,
+                tasks,
+            }),
+            participant::Effect::Execute {
+                run,
+                phase,
+                attempt,
+                task,
+                capture,
+                ..
+            }
+            | participant::Effect::Undo {
+                run,
+                phase,
+                attempt,
+                task,
+                capture,
+                ..
+            } => {
+                self.observe(&Happening::Started {
+                    agent: name.clone(),
+                    phase,
+                    attempt,
+                    step: task.step.clone(),
+                    mode: task.mode.clone(),
+                });
+                self.agent_mut(name).running = Some(Running {
+                    run,
+                    phase,
+                    attempt,
+                    task,
+                    capture,
+                });
+            }
+            participant::Effect::Attest { run, step, nonce } => self
+                .agent_mut(name)
+                .chores
+                .push_back(Chore::Attest { run, step, nonce }),
+            participant::Effect::Cancel { .. }
+            | participant::Effect::Disarm { .. }
+            | participant::Effect::Arm { .. } => {}
+        }
+    }
+
+    pub fn observe(&mut self, happening: &Happening) {
+        if let Err(violation) = self.world.observe(self.now, happening) {
+            self.trace.push(format!("VIOLATION {violation}"));
+            self.violations.push(violation.to_string());
+        }
+    }
+
+    /// Lets an agent's driver answer its oldest chore.
+    pub fn do_chore(&mut self, name: &AgentName) -> bool {
+        let Some(chore) = self.agent_mut(name).chores.pop_front() else {
+            return false;
+        };
+        match chore {
+            Chore::Probe {
+                run,
+                phase,
+                attempt,
+                purpose,
+                tasks,
+            } => {
+                let agent = self.agent(name);
+                let results = tasks
+                    .iter()
+                    .map(|task| (task.step.clone(), probe(agent, task)))
+                    .collect();
+                let event = participant::Event::Probed {
+                    run,
+                    phase,
+                    attempt,
+                    purpose,
+                    results,
+                };
+                self.participant(name, event);
+            }
+            Chore::Attest { run, step, nonce } => {
+                let breach = self.agent(name).breach.clone();
+                if breach.is_none() {
+                    self.observe(&Happening::Clean {
+                        agent: name.clone(),
+                        step: step.clone(),
+                    });
+                }
+                let event = participant::Event::Attested {
+                    run,
+                    step,
+                    nonce,
+                    breach,
+                };
+                self.participant(name, event);
+            }
+        }
+        true
+    }
+
+    /// Does to the host what the running task does.
+    pub fn take_effect(&mut self, name: &AgentName) {
+        let Some(running) = self.agent(name).running.clone() else {
+            return;
+        };
+        let (step, changed) = match &running.task.mode {
+            Mode::Execute => (running.task.step.clone(), true),
+            Mode::Undo { of } => (of.clone(), false),
+        };
+        let host = &mut self.agent_mut(name).host;
+        if changed {
+            host.insert(step.clone(), after());
+        } else {
+            let capture = running.capture.expect("an undo restores what was captured");
+            assert_eq!(
+                capture,
+                before(),
+                "the first capture is the state before the run"
+            );
+            host.remove(&step);
+        }
+        let on_the_way_back = changed && running.phase.track == Track::Rollback;
+        if !running.task.watch && !on_the_way_back {
+            self.observe(&Happening::Host {
+                agent: name.clone(),
+                step,
+                changed,
+            });
+        }
+    }
+
+    /// The running task comes to an end; a good one has taken effect.
+    pub fn finish(&mut self, name: &AgentName, outcome: Outcome, outputs: Outputs) -> bool {
+        if self.agent(name).running.is_none() {
+            return false;
+        }
+        if outcome.is_good() {
+            self.take_effect(name);
+        }
+        let Some(running) = self.agent_mut(name).running.take() else {
+            return false;
+        };
+        let event = participant::Event::Finished {
+            run: running.run,
+            step: running.task.step,
+            phase: running.phase,
+            attempt: running.attempt,
+            outcome,
+            outputs,
+            took: 5,
+        };
+        self.participant(name, event);
+        true
+    }
+
+    pub fn deliver_order(&mut self, name: &AgentName, index: usize) -> bool {
+        let Some(order) = self.orders.get_mut(name).and_then(|q| q.remove(index)) else {
+            return false;
+        };
+        self.participant(name, participant::Event::Order(order));
+        true
+    }
+
+    pub fn deliver_reply(&mut self, name: &AgentName, index: usize) -> bool {
+        let Some(reply) = self.replies.get_mut(name).and_then(|q| q.remove(index)) else {
+            return false;
+        };
+        let from = name.clone();
+        self.coordinator(coordinator::Event::Reply { from, reply });
+        true
+    }
+
+    /// Messages and chores, until nothing moves but actions and time.
+    pub fn settle(&mut self) {
+        // Far above what any scenario exchanges; a livelock ends here.
+        for _ in 0..10_000 {
+            let mut moved = false;
+            for name in self.names() {
+                moved |= self.do_chore(&name);
+                moved |= self.deliver_order(&name, 0);
+                moved |= self.deliver_reply(&name, 0);
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("messages never come to an end");
+    }
+
+    /// Time passes, deadline by deadline.
+    pub fn pass(&mut self, by: Millis) {
+        let until = self.now + by;
+        for _ in 0..1_000 {
+            let next = self.next_deadline().filter(|at| *at <= until);
+            self.now = next.unwrap_or(until).max(self.now);
+            self.tick();
+            if next.is_none() {
+                return;
+            }
+        }
+        panic!("a deadline that nothing comes of");
+    }
+
+    fn next_deadline(&self) -> Option<Millis> {
+        let run = self.run.as_ref().and_then(Run::next_deadline);
+        let agents = self
+            .agents
+            .values()
+            .filter_map(|agent| agent.participant.as_ref()?.next_deadline());
+        agents.chain(run).min()
+    }
+
+    pub fn tick(&mut self) {
+        self.coordinator(coordinator::Event::Tick);
+        for name in self.names() {
+            self.participant(&name, participant::Event::Tick);
+        }
+    }
+}
+
+pub fn before() -> Value {
+    json!("before")
+}
+
+pub fn after() -> Value {
+    json!("after")
+}
+
+fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
+    let journal = begin.members[name].clone();
+    let phases = begin.layout.forward.iter().chain(&begin.layout.rollback);
+    let inputs = phases.flat_map(|p| &p.steps).flat_map(|s| &s.inputs);
+    Agent {
+        participant: Some(Participant::new(name.clone(), journal.clone())),
+        journal,
+        disk: Vec::new(),
+        connected: false,
+        host: BTreeMap::new(),
+        running: None,
+        chores: VecDeque::new(),
+        refuses: BTreeSet::new(),
+        unclear: BTreeSet::new(),
+        producers: inputs.map(|(step, _)| step.clone()).collect(),
+        breach: None,
+    }
+}
+
+/// What a probe finds on a host.
+fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, String> {
+    if agent.refuses.contains(&task.step) {
+        return Err(format!("{} can't be done here", task.step));
+    }
+    let (step, wanted) = match &task.mode {
+        Mode::Execute => (&task.step, after()),
+        Mode::Undo { of } => (of, before()),
+    };
+    let found = agent.host.get(step).cloned().unwrap_or_else(before);
+    let finding = if agent.unclear.contains(&task.step) {
+        Finding::Unclear
+    } else if found == wanted && !agent.producers.contains(&task.step) {
+        Finding::Already
+    } else {
+        Finding::Todo
+    };
+    Ok(Probe {
+        finding,
+        capture: Some(found),
+    })
+}

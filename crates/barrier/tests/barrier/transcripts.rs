@@ -1,0 +1,294 @@
+//! Stories of the protocol, as text that anyone can read and extend.
+//!
+//! A file in `scenarios/` is a list of blocks: commands, a line `----`, and
+//! what came of them. `UPDATE=1` writes the second half anew; read the
+//! difference before you keep it. After every effect the invariants are
+//! checked; a broken one fails the test whatever the file says.
+
+use crate::support::{Sim, plan, show};
+use lockstep_barrier::coordinator::VerbAction;
+use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};
+use lockstep_barrier::layout::Outputs;
+use lockstep_barrier::message::Outcome;
+use lockstep_barrier::participant;
+use lockstep_barrier::record::Resolution;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn every_story_goes_as_it_is_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("the scenarios")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no scenarios in {}", folder.display());
+    let wrong: Vec<String> = files.iter().filter_map(|file| check(file)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Plays a file; the difference, if there is one.
+fn check(file: &Path) -> Option<String> {
+    let told = fs::read_to_string(file).expect("a readable file");
+    let (played, violations) = play(&told);
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if !violations.is_empty() {
+        return Some(format!("{name}: {}\n{played}", violations.join("; ")));
+    }
+    if played == told {
+        return None;
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(file, played).expect("a writable file");
+        return None;
+    }
+    let line = told
+        .lines()
+        .zip(played.lines())
+        .position(|(a, b)| a != b)
+        .unwrap_or_else(|| told.lines().count().min(played.lines().count()));
+    Some(format!(
+        "{name}, line {}: told {:?}, played {:?} (UPDATE=1 writes it anew)",
+        line + 1,
+        told.lines().nth(line).unwrap_or(""),
+        played.lines().nth(line).unwrap_or("")
+    ))
+}
+
+fn play(text: &str) -> (String, Vec<String>) {
+    let mut sim: Option<Sim> = None;
+    let mut played = String::new();
+    for block in text.trim_end().split("\n\n") {
+        let commands: Vec<&str> = block.lines().take_while(|line| *line != "----").collect();
+        played.push_str(&commands.join("\n"));
+        let only_prose = commands.iter().all(|line| line.starts_with('#'));
+        if only_prose {
+            played.push_str("\n\n");
+            continue;
+        }
+        let output = run_block(&mut sim, &commands);
+        played.push_str("\n----\n");
+        for line in output {
+            played.push_str(&line);
+            played.push('\n');
+        }
+        played.push('\n');
+    }
+    let violations = sim.map(|sim| sim.violations).unwrap_or_default();
+    (format!("{}\n", played.trim_end()), violations)
+}
+
+fn run_block(sim: &mut Option<Sim>, commands: &[&str]) -> Vec<String> {
+    let mut lines = commands.iter().filter(|line| !line.starts_with('#'));
+    if commands.iter().any(|line| *line == "plan") {
+        let text: Vec<&str> = lines.skip(1).copied().collect();
+        let mut fresh = Sim::new(plan::begin(&text.join("\n")));
+        fresh.start();
+        let output = std::mem::take(&mut fresh.trace);
+        *sim = Some(fresh);
+        return output;
+    }
+    let sim = sim.as_mut().expect("a plan comes first");
+    for line in &mut lines {
+        command(sim, line);
+    }
+    std::mem::take(&mut sim.trace)
+}
+
+fn command(sim: &mut Sim, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let agent = |index: usize| AgentName::from(words[index]);
+    match words[0] {
+        "connect" => words[1..].iter().for_each(|n| sim.connect(&(*n).into())),
+        "disconnect" => words[1..]
+            .iter()
+            .for_each(|n| sim.drop_session(&(*n).into())),
+        "settle" => sim.settle(),
+        "quietly" => quietly(sim, &words[1..].join(" ")),
+        "deliver" | "drop" | "duplicate" => network(sim, &words),
+        "chore" => assert!(sim.do_chore(&agent(1)), "{line}: nothing to do"),
+        "finish" => finish(sim, &words),
+        "effect" => sim.take_effect(&agent(1)),
+        "changed-by-hand" => {
+            let host = &mut sim.agent_mut(&agent(1)).host;
+            host.insert(StepId::from(words[2]), crate::support::after());
+        }
+        "tick" => sim.pass(plan::duration(words[1])),
+        "crash" if words[1] == "coordinator" => match words.get(2) {
+            Some(after) => sim.crash_after = Some(after.parse().expect("effects")),
+            None => sim.crash_coordinator(),
+        },
+        "crash" => sim.crash_agent(&agent(1)),
+        "crash-after" => sim.crash_after = Some(words[1].parse().expect("effects")),
+        "restart" if words[1] == "coordinator" => sim.restart_coordinator(),
+        "restart" => sim.restart_agent(&agent(1)),
+        "lose-journal" => sim.lose_journal(&agent(1)),
+        "refuses" => {
+            sim.agent_mut(&agent(1)).refuses.insert(words[2].into());
+        }
+        "agrees" => {
+            sim.agent_mut(&agent(1)).refuses.remove(&words[2].into());
+        }
+        "unclear" => {
+            sim.agent_mut(&agent(1)).unclear.insert(words[2].into());
+        }
+        "breach" => breach(sim, &words),
+        "verb" => verb(sim, &words[1..]),
+        "state" => {
+            if let Some(run) = &sim.run {
+                sim.trace.extend(show::state(run));
+            }
+        }
+        "host" => show_hosts(sim),
+        other => panic!("what is {other}?"),
+    }
+}
+
+/// Carries a command out without telling what came of it.
+fn quietly(sim: &mut Sim, line: &str) {
+    let told = sim.trace.len();
+    command(sim, line);
+    sim.trace.truncate(told);
+}
+
+/// `deliver c->a 0`, `drop a->c 1`, `duplicate c->a 0`: by place in the queue.
+fn network(sim: &mut Sim, words: &[&str]) {
+    let (from, to) = words[1].split_once("->").expect("from->to");
+    let index: usize = words.get(2).map_or(0, |w| w.parse().expect("a place"));
+    let orders = from == "C";
+    let name = AgentName::from(if orders { to } else { from });
+    match words[0] {
+        "deliver" if orders => assert!(sim.deliver_order(&name, index), "nothing there"),
+        "deliver" => assert!(sim.deliver_reply(&name, index), "nothing there"),
+        "drop" if orders => drop(sim.orders.get_mut(&name).and_then(|q| q.remove(index))),
+        "drop" => drop(sim.replies.get_mut(&name).and_then(|q| q.remove(index))),
+        _ if orders => {
+            let queue = sim.orders.get_mut(&name).expect("an agent");
+            queue.push_back(queue[index].clone());
+        }
+        _ => {
+            let queue = sim.replies.get_mut(&name).expect("an agent");
+            queue.push_back(queue[index].clone());
+        }
+    }
+}
+
+/// `finish a stop-web done out=scn:42`
+fn finish(sim: &mut Sim, words: &[&str]) {
+    let name = AgentName::from(words[1]);
+    let running = sim
+        .agent(&name)
+        .running
+        .as_ref()
+        .map(|r| r.task.step.clone());
+    assert_eq!(running, Some(words[2].into()), "{name} runs something else");
+    let outcome = match words[3] {
+        "done" => Outcome::Done,
+        "standing" => Outcome::Standing,
+        "failed" => Outcome::Failed {
+            error: "it went wrong".to_owned(),
+        },
+        "failed-after-its-effect" => {
+            sim.take_effect(&name);
+            Outcome::Failed {
+                error: "it took effect, then went wrong".to_owned(),
+            }
+        }
+        "unknown" => Outcome::Unknown {
+            reason: "no answer".to_owned(),
+        },
+        "drifted" => Outcome::Drifted {
+            detail: "someone else changed it".to_owned(),
+        },
+        other => panic!("what is {other}?"),
+    };
+    let mut outputs = Outputs::new();
+    for word in &words[4..] {
+        let pair = word.strip_prefix("out=").and_then(|w| w.split_once(':'));
+        let (key, value) = pair.expect("out=key:value");
+        outputs.insert(key.to_owned(), value.into());
+    }
+    sim.finish(&name, outcome, outputs);
+}
+
+/// `breach a guard session 42`: the watch sees it now and whenever it looks.
+fn breach(sim: &mut Sim, words: &[&str]) {
+    let name = AgentName::from(words[1]);
+    let detail = words[3..].join(" ");
+    sim.agent_mut(&name).breach = Some(detail.clone());
+    let run = sim.begin.run.clone();
+    let step = StepId::from(words[2]);
+    sim.participant(&name, participant::Event::WatchBroke { run, step, detail });
+}
+
+fn phase(text: &str) -> PhaseRef {
+    let (track, index) = text.split_at(1);
+    PhaseRef {
+        track: if track == "p" {
+            Track::Forward
+        } else {
+            Track::Rollback
+        },
+        index: index.parse().expect("a phase"),
+    }
+}
+
+/// `verb skip because it was done by hand`
+fn verb(sim: &mut Sim, words: &[&str]) {
+    let because = words.iter().position(|word| *word == "because");
+    let reason = because.map(|at| words[at + 1..].join(" "));
+    let target = |index: usize| {
+        (
+            AgentName::from(words[index]),
+            StepId::from(words[index + 1]),
+        )
+    };
+    let action = match words[0] {
+        "approve" => VerbAction::Approve {
+            phase: phase(words[1]),
+            digest: words
+                .get(2)
+                .map_or_else(|| Digest::from("d1"), |d| Digest::from(*d)),
+        },
+        "resume" => VerbAction::Resume,
+        "pause" => VerbAction::Pause,
+        "retry" => VerbAction::Retry,
+        "skip" => VerbAction::Skip,
+        "rollback" => VerbAction::Rollback,
+        "abort" => VerbAction::Abort,
+        "waive" => {
+            let (agent, step) = target(1);
+            VerbAction::Waive { agent, step }
+        }
+        "resolve" => {
+            let (agent, step) = target(1);
+            let resolution = match words[3] {
+                "done" => Resolution::Done,
+                _ => Resolution::Failed,
+            };
+            VerbAction::ResolveUnknown {
+                agent,
+                step,
+                resolution,
+            }
+        }
+        other => panic!("what is {other}?"),
+    };
+    if let Err(refused) = sim.verb(action, reason.as_deref()) {
+        sim.trace.push(format!("refused: {refused}"));
+    }
+}
+
+fn show_hosts(sim: &mut Sim) {
+    for name in sim.names() {
+        let left: Vec<&str> = sim.agent(&name).host.keys().map(|s| s.0.as_str()).collect();
+        let line = if left.is_empty() {
+            format!("host {name}: as before")
+        } else {
+            format!("host {name}: {}", left.join(", "))
+        };
+        sim.trace.push(line);
+    }
+}
