@@ -8,9 +8,3 @@ export PATH="$tools/venv/bin:$tools/node/node_modules/.bin:$PATH"
 say() { printf '%s\n' "$*"; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
-# Runs a step under a heading; its failure ends the script, named.
-step() {
-    say "--- $1"
-    shift
-    "$@" || die "failed: $*"
-}

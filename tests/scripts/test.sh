@@ -10,7 +10,8 @@ status=0
 
 # All targets at once: the daemons and doubles that end-to-end tests start are
 # the same build as the tests, and nothing is compiled twice.
-step "build" cargo build --workspace --all-targets --quiet
+say "--- build"
+cargo build --workspace --all-targets --quiet
 
 say "--- Rust tests"
 rm -f target/nextest/ci/junit.xml

@@ -34,13 +34,20 @@ fn rolls_back(fault: Fault) {
     settings.fault = Some(fault);
     let report = good(&settings);
     let run = report.run.as_ref().unwrap();
-    assert_eq!((run.outcome.as_str(), run.exit_code), ("rolled_back", Some(5)));
+    assert_eq!(
+        (run.outcome.as_str(), run.exit_code),
+        ("rolled_back", Some(5))
+    );
     assert_eq!(report.not_restored, Vec::<String>::new());
 }
 
 fn survives(role: &'static str, name: &str, phase: &str) {
     let mut settings = settings(&format!("kill-{name}-{phase}"));
-    settings.kill = Some(Kill { role, name: name.into(), phase: phase.into() });
+    settings.kill = Some(Kill {
+        role,
+        name: name.into(),
+        phase: phase.into(),
+    });
     let report = rehearse(&settings).unwrap_or_else(|error| panic!("{error}"));
     assert!(report.workload.is_good(), "{:#?}", report.workload);
     let run = report.run.as_ref().unwrap();
@@ -61,7 +68,10 @@ fn replication_keeps_up_and_loses_nothing() {
     settings.range.product = false;
     let report = good(&settings);
     assert!(report.workload.oracle_committed >= ORDERS);
-    assert_eq!(report.workload.oracle_committed, report.workload.postgres_present);
+    assert_eq!(
+        report.workload.oracle_committed,
+        report.workload.postgres_present
+    );
 }
 
 #[test]
@@ -83,7 +93,10 @@ fn a_fault_while_oracle_is_closed_rolls_back() {
 #[test]
 #[ignore = "every fault takes its time; make verify"]
 fn a_fault_in_any_other_phase_rolls_back() {
-    for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::CloseOracle) {
+    for fault in Fault::ALL
+        .into_iter()
+        .filter(|fault| *fault != Fault::CloseOracle)
+    {
         rolls_back(fault);
     }
 }
