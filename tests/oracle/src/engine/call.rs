@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use crate::api::{Bind, Column, OraError, Reply};
+use crate::api::{Bind, Column, Kind, OraError, Reply};
 
 use super::database::Core;
 use super::errors::{Outcome, Stop, ora};
@@ -13,7 +13,7 @@ use super::prepare::{Body, Prepared};
 use super::sessions::{Life, SessionKey};
 use super::state::State;
 use super::txn::TxnId;
-use super::{commands, ddl, plsql};
+use super::{commands, ddl, kinds, plsql};
 
 /// A statement waits so long for another transaction's row lock, then it is
 /// ORA-00060. Oracle waits for ever; a rehearsal must end.
@@ -225,7 +225,12 @@ pub fn columns(relation: &Relation) -> Vec<Column> {
         .iter()
         .map(|col| Column {
             name: col.name.to_string(),
-            kind: col.kind,
+            // A client allocates by this: a bare NULL is as wide as it can be narrow.
+            kind: if col.kind == kinds::UNTYPED {
+                Kind::Varchar2(1)
+            } else {
+                col.kind
+            },
             nullable: col.nullable,
         })
         .collect()

@@ -413,6 +413,10 @@ impl Exec<'_> {
 
     /// The rows of a subquery; one that needs no outer row runs once.
     pub fn subquery(&mut self, query: &Query, scope: &Scope<'_>) -> Outcome<Arc<Relation>> {
+        if self.describing {
+            // What is found without rows is no result to remember.
+            return Ok(Arc::new(self.query(query, Some(scope))?));
+        }
         let id = std::ptr::from_ref(query);
         match self.constant.get(&id) {
             Some(Some(known)) => return Ok(Arc::clone(known)),

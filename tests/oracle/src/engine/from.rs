@@ -167,6 +167,7 @@ impl Exec<'_> {
                 alias,
                 version,
                 args: None,
+                sample: None,
                 ..
             } => {
                 let (owner, table) = split_name(name);

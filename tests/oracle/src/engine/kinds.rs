@@ -17,6 +17,9 @@ pub const NUMBER: Kind = Kind::Number(0, -127);
 /// The widest VARCHAR2.
 pub const WIDE: Kind = Kind::Varchar2(4000);
 
+/// The type of a bare NULL, which goes with every other.
+pub const UNTYPED: Kind = Kind::Varchar2(0);
+
 /// The type that a column definition or CAST names.
 pub fn of_data_type(data_type: &DataType) -> Result<Kind, OraError> {
     let width = |length: &Option<CharacterLength>, default: u32| match length {
@@ -70,7 +73,8 @@ pub fn of_data_type(data_type: &DataType) -> Result<Kind, OraError> {
 pub fn join(left: Kind, right: Kind) -> Result<Kind, OraError> {
     use Kind::{Char, Date, Number, Raw, Timestamp, Varchar2};
     Ok(match (left, right) {
-        (a, b) if a == b => a,
+        (a, b) if a == b || b == UNTYPED => a,
+        (UNTYPED, b) => b,
         (Varchar2(a) | Char(a), Varchar2(b) | Char(b)) => Varchar2(a.max(b)),
         (Number(..), Number(..)) => NUMBER,
         (Date | Timestamp(_), Date | Timestamp(_)) => Timestamp(9),
@@ -93,6 +97,7 @@ impl Exec<'_> {
                 Literal::Number(..) => NUMBER,
                 Literal::SingleQuotedString(text) => Kind::Char(text.len().max(1) as u32),
                 Literal::Placeholder(name) => self.vars.get(name).map_or(WIDE, |v| v.kind),
+                Literal::Null => UNTYPED,
                 _ => WIDE,
             },
             Expr::Identifier(name) => self

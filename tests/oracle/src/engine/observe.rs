@@ -32,13 +32,7 @@ struct Commits {
 
 impl Observed {
     /// A commit with changes.
-    pub fn commit(
-        &mut self,
-        user: &str,
-        scn: Scn,
-        session: Option<&SessionState>,
-        _key: SessionKey,
-    ) {
+    pub fn commit(&mut self, user: &str, scn: Scn, session: Option<&SessionState>) {
         let commits = self.commits.entry(user.to_owned()).or_default();
         commits.count += 1;
         commits.last_scn = scn;

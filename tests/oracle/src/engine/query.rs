@@ -1,5 +1,6 @@
 //! SELECT: from the FROM clause to the ordered result.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -12,7 +13,7 @@ use sqlparser::ast::{
 };
 
 use super::datum::{Datum, Row};
-use super::errors::{Outcome, no_table, ora, stop, unsupported};
+use super::errors::{Outcome, Stop, no_table, ora, stop, unsupported};
 use super::exec::{ColRef, Exec, Relation, Scope, same, upper};
 use super::functions::{is_aggregate, name_of};
 use super::kinds;
@@ -21,6 +22,10 @@ use super::prepare::{parts, walk};
 /// Subqueries nested deeper than this are refused (ORA-00913 in spirit):
 /// nothing sensible needs more, and the thread's stack is finite.
 const DEEPEST: usize = 64;
+
+/// An output expression and its alias. The expression stays where the parser
+/// put it: results of subqueries are remembered by their place.
+type Item<'q> = (Cow<'q, Expr>, Option<Arc<str>>);
 
 /// A query's body before ORDER BY, with what ORDER BY may still refer to.
 struct Body {
@@ -44,6 +49,9 @@ impl Exec<'_> {
     }
 
     fn query_inner(&mut self, query: &Query, outer: Option<&Scope<'_>>) -> Outcome<Relation> {
+        if !query.locks.is_empty() || query.for_clause.is_some() {
+            return Err(unsupported("SELECT … FOR UPDATE").into());
+        }
         if let Some(with) = &query.with {
             for table in &with.cte_tables {
                 let result = self.query(&table.query, outer)?;
@@ -157,8 +165,11 @@ impl Exec<'_> {
             return Err(unsupported("CONNECT BY, QUALIFY and SELECT INTO outside PL/SQL").into());
         }
         let source = self.from(select, outer)?;
-        let rows = self.filter(select.selection.as_ref(), &source, outer)?;
         let items = expand(&select.projection, &source.cols)?;
+        if source.rows.is_empty() {
+            self.check_names(select, &items, &source, outer)?;
+        }
+        let rows = self.filter(select.selection.as_ref(), &source, outer)?;
         let cols = self.output_columns(&items, &source.cols, outer);
         let keys: &[Expr] = match &select.group_by {
             GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => list,
@@ -213,9 +224,44 @@ impl Exec<'_> {
         })
     }
 
+    /// Finds unknown columns where there is no row to stumble over them.
+    fn check_names(
+        &mut self,
+        select: &Select,
+        items: &[Item<'_>],
+        source: &Relation,
+        outer: Option<&Scope<'_>>,
+    ) -> Outcome<()> {
+        let blank: Row = Arc::new(vec![Datum::Null; source.cols.len()]);
+        let group = [Arc::clone(&blank)];
+        let scope = Scope {
+            group: Some(&group),
+            ..Scope::new(&source.cols, &blank, outer)
+        };
+        let describing = std::mem::replace(&mut self.describing, true);
+        let mut results: Vec<Outcome<()>> = Vec::new();
+        for condition in [&select.selection, &select.having].into_iter().flatten() {
+            results.push(self.truth(condition, &scope).map(|_| ()));
+        }
+        for (expr, _) in items {
+            results.push(self.eval(expr, &scope).map(|_| ()));
+        }
+        self.describing = describing;
+        for result in results {
+            match result {
+                // Conversions of a blank row may fail; names may not.
+                Err(Stop::Ora(error)) if matches!(error.code, 904 | 918 | 942) => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn output_columns(
         &self,
-        items: &[(Expr, Option<Arc<str>>)],
+        items: &[Item<'_>],
         cols: &[ColRef],
         outer: Option<&Scope<'_>>,
     ) -> Vec<ColRef> {
@@ -226,7 +272,7 @@ impl Exec<'_> {
                 qualifier: None,
                 name: alias.clone().unwrap_or_else(|| column_name(expr)),
                 kind: self.kind(expr, &scope),
-                nullable: !matches!(expr, Expr::Identifier(name)
+                nullable: !matches!(&**expr, Expr::Identifier(name)
                     if cols.iter().any(|col| same(name, &col.name) && !col.nullable)),
             })
             .collect()
@@ -273,11 +319,6 @@ impl Exec<'_> {
             if self.truth(condition, &scope)? == Some(true) {
                 rows.push(Arc::clone(row));
             }
-        }
-        if source.rows.is_empty() && self.describing {
-            // Unknown columns are found without a row, too.
-            let blank = vec![Datum::Null; source.cols.len()];
-            self.truth(condition, &Scope::new(&source.cols, &blank, outer))?;
         }
         Ok(rows)
     }
@@ -435,13 +476,13 @@ fn set_operation(
 }
 
 /// The output expressions with their aliases, `*` written out.
-fn expand(items: &[SelectItem], cols: &[ColRef]) -> Outcome<Vec<(Expr, Option<Arc<str>>)>> {
+fn expand<'q>(items: &'q [SelectItem], cols: &[ColRef]) -> Outcome<Vec<Item<'q>>> {
     let mut out = Vec::new();
     for item in items {
         match item {
-            SelectItem::UnnamedExpr(expr) => out.push((expr.clone(), None)),
+            SelectItem::UnnamedExpr(expr) => out.push((Cow::Borrowed(expr), None)),
             SelectItem::ExprWithAlias { expr, alias } => {
-                out.push((expr.clone(), Some(upper(alias).into())));
+                out.push((Cow::Borrowed(expr), Some(upper(alias).into())));
             }
             SelectItem::Wildcard(_) => out.extend(cols.iter().map(column_expr)),
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
@@ -461,13 +502,13 @@ fn expand(items: &[SelectItem], cols: &[ColRef]) -> Outcome<Vec<(Expr, Option<Ar
     Ok(out)
 }
 
-fn column_expr(col: &ColRef) -> (Expr, Option<Arc<str>>) {
+fn column_expr<'q>(col: &ColRef) -> Item<'q> {
     let quoted = |name: &str| sqlparser::ast::Ident::with_quote('"', name);
     let expr = match &col.qualifier {
         Some(table) => Expr::CompoundIdentifier(vec![quoted(table), quoted(&col.name)]),
         None => Expr::Identifier(quoted(&col.name)),
     };
-    (expr, Some(Arc::clone(&col.name)))
+    (Cow::Owned(expr), Some(Arc::clone(&col.name)))
 }
 
 /// The name Oracle gives an output column without an alias.

@@ -294,8 +294,8 @@ impl State {
                 row.versions.push((commit_scn, version));
             }
         }
-        let sessions = self.sessions.get(&key);
-        self.observed.commit(&user, commit_scn, sessions, key);
+        let session = self.sessions.get(&key);
+        self.observed.commit(&user, commit_scn, session);
         self.transactions.redo.push(Committed {
             id,
             commit_scn,

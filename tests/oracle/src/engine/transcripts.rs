@@ -214,9 +214,10 @@ impl Runner {
         if let Some(rest) = text.strip_prefix("@until ") {
             let (name, sql) = rest.split_once(' ').unwrap();
             let deadline = Instant::now() + GUARD;
+            let want: Vec<String> = step.answer.iter().map(|l| self.substitute(l)).collect();
             loop {
                 let lines = render(&self.sessions.get_mut(name).unwrap().execute(sql, &[]));
-                if agrees(&step.answer, &lines) || Instant::now() > deadline {
+                if agrees(&want, &lines) || Instant::now() > deadline {
                     return lines;
                 }
                 std::thread::sleep(Duration::from_millis(5));
