@@ -6,6 +6,7 @@ use super::*;
 use crate::api::{Login, OraError, Session, StatementKind};
 use crate::control::{self, CallError, Control, Observed, Request};
 use crate::tns::{Gate, Wanted};
+use crate::wire;
 
 /// A database that nobody logs in to.
 struct Nobody;
@@ -166,6 +167,32 @@ fn tns_restricted_session_blocks_what_the_instance_registered() {
         (second.established, second.refused, second.blocked),
         (3, 2, false)
     );
+}
+
+#[test]
+fn tns_a_port_serves_the_client_library_too_under_the_same_rules() {
+    let (manager, ports) = manager(ManagedBy::Lsnrctl);
+    manager.start_all().unwrap();
+    let attach = |port, service| {
+        let target = wire::Target::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        };
+        let stream = wire::Stream::connect(&target).unwrap();
+        match wire::Client::attach(stream, service) {
+            Ok(_) => None,
+            Err(wire::WireError::Refused(error)) => Some((error.code, error.message)),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(attach(ports[1], "orcl"), None);
+    let (code, message) = attach(ports[1], "NOWHERE").unwrap();
+    assert_eq!(code, 12_514);
+    assert!(
+        message.contains("NOWHERE") && message.contains("LISTENER_DMS"),
+        "{message}"
+    );
+    assert_eq!(attach(ports[0], "ORCL").unwrap().0, 12_526);
 }
 
 struct Engine;
