@@ -10,10 +10,10 @@ use crate::host::Host;
 use crate::session::Outbox;
 use crate::store::{Store, StoreError};
 use crate::work::{Inputs as TaskInputs, Worker};
-use lockstep_clock as clock;
 use lockstep_barrier::ids::{Millis, PhaseRef, RunId, StepId};
-use lockstep_barrier::message::{Order, Probe, Reply, TaskOrder};
+use lockstep_barrier::message::{Order, Outcome, Probe, Reply, TaskOrder};
 use lockstep_barrier::participant::{Effect, Event, Participant, Purpose};
+use lockstep_clock as clock;
 use lockstep_proto::v1;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub type Inputs = mpsc::Sender<Input>;
 
 struct Running {
     cancel: CancellationToken,
+    task: TaskOrder,
+    inputs: TaskInputs,
 }
 
 struct Watching {
@@ -172,13 +174,29 @@ impl Driver {
                 Ok(())
             }
             Input::Happened(event) => {
-                if let Event::Finished { run, step, .. } = &event {
-                    self.running.remove(&(run.clone(), step.clone()));
+                let standing = self.ended(&event);
+                self.happen(event).await?;
+                if let Some((run, task, inputs)) = standing {
+                    self.arm(run, task.step.clone(), task, inputs, false);
                 }
-                self.happen(event).await
+                Ok(())
             }
             Input::Stop => Ok(()),
         }
+    }
+
+    /// Forgets work that came to an end; gives the watch that stands from now
+    /// on, if it was one.
+    fn ended(&mut self, event: &Event) -> Option<(RunId, TaskOrder, TaskInputs)> {
+        let Event::Finished {
+            run, step, outcome, ..
+        } = event
+        else {
+            return None;
+        };
+        let running = self.running.remove(&(run.clone(), step.clone()))?;
+        let stands = *outcome == Outcome::Standing;
+        stands.then(|| (run.clone(), running.task, running.inputs))
     }
 
     async fn happen(&mut self, event: Event) -> Result<(), StoreError> {
@@ -346,12 +364,12 @@ impl Driver {
     ) {
         let cancel = CancellationToken::new();
         let key = (run.clone(), task.step.clone());
-        self.running.insert(
-            key,
-            Running {
-                cancel: cancel.clone(),
-            },
-        );
+        let running = Running {
+            cancel: cancel.clone(),
+            task: task.clone(),
+            inputs: inputs.clone(),
+        };
+        self.running.insert(key, running);
         let progress = self.progress(&run, phase, &task.step);
         let tag = Tag {
             run: run.0.clone(),

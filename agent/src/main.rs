@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lockstep-agent: {}", lockstep_telemetry::error_chain(error.as_ref()));
+            eprintln!(
+                "lockstep-agent: {}",
+                lockstep_telemetry::error_chain(error.as_ref())
+            );
             ExitCode::FAILURE
         }
     }

@@ -8,10 +8,10 @@
 
 use crate::driver::{Input, Inputs};
 use lockstep_pki::Credentials;
-use lockstep_telemetry::error_chain;
 use lockstep_proto::v1::agent_service_client::AgentServiceClient;
 use lockstep_proto::v1::session_response::Message;
 use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
+use lockstep_telemetry::error_chain;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;

@@ -4,9 +4,9 @@
 //! (R23): what is on disk is then no longer known, and only a new start reads
 //! it again.
 
-use lockstep_clock as clock;
 use lockstep_barrier::ids::JournalId;
 use lockstep_barrier::participant::Entry;
+use lockstep_clock as clock;
 use lockstep_journal::{Journal, NewEntry};
 use std::path::Path;
 

@@ -8,8 +8,8 @@ use crate::actions;
 use crate::host::Host;
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, Mode, Outcome, Probe, TaskOrder};
-use lockstep_telemetry::error_chain;
 use lockstep_plan::{AgentFacts, Reference, ReferenceError};
+use lockstep_telemetry::error_chain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -161,11 +161,12 @@ impl Worker {
         };
         cx.progress.send(crate::action::Line::Started);
         let undo = matches!(task.mode, Mode::Undo { .. });
+        let watch = task.watch;
         let cancel = cx.cancel.clone();
         // A task of its own: a panic in an action must not take the agent down.
         let mut work = tokio::spawn(async move {
             match (undo, capture) {
-                (false, capture) => prepared.execute(capture.as_ref()).await,
+                (false, capture) => prepared.execute(capture.as_ref(), watch).await,
                 (true, Some(capture)) => prepared.undo(&capture).await,
                 (true, None) => Ok((Outcome::Already, Outputs::new())),
             }
@@ -295,12 +296,23 @@ impl Prepared {
         self.action()?.describe(&self.cx, &self.params).await
     }
 
-    async fn execute(&self, capture: Option<&Value>) -> Result<(Outcome, Outputs), ActionError> {
+    async fn execute(
+        &self,
+        capture: Option<&Value>,
+        watch: bool,
+    ) -> Result<(Outcome, Outputs), ActionError> {
         let outputs = self
             .action()?
             .execute(&self.cx, &self.params, capture)
             .await?;
-        Ok((Outcome::Done, outputs))
+        Ok((
+            if watch {
+                Outcome::Standing
+            } else {
+                Outcome::Done
+            },
+            outputs,
+        ))
     }
 
     async fn undo(&self, capture: &Value) -> Result<(Outcome, Outputs), ActionError> {

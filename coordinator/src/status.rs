@@ -178,7 +178,7 @@ fn reason(state: &State) -> String {
                 )
             }
             RollbackCause::Budget { elapsed } => format!(
-                "LS5010: the write outage's budget was used up after {} s, the rollback's own time \
+                "LS4410: the write outage's budget was used up after {} s, the rollback's own time \
              reserved",
                 elapsed / 1000
             ),
@@ -224,22 +224,22 @@ fn failure_text(state: &State, failure: &Failure) -> String {
                 .iter()
                 .map(|(agent, reasons)| format!("{agent} refused: {}", reasons.join("; ")))
                 .collect();
-            format!("LS5001: {}", each.join("; "))
+            format!("LS4401: {}", each.join("; "))
         }
         Failure::Silent { agents } => {
             let agents: Vec<&str> = agents.iter().map(|agent| agent.0.as_str()).collect();
-            format!("LS5002: no vote in time from {}", agents.join(", "))
+            format!("LS4402: no vote in time from {}", agents.join(", "))
         }
         Failure::NoPromise { rounds } => {
-            format!("LS5003: promises lapsed in {rounds} rounds; the phase's start_by is too short")
+            format!("LS4403: promises lapsed in {rounds} rounds; the phase's start_by is too short")
         }
         Failure::MissingInput { step, detail } => {
-            format!("LS5004: {step} lacks an input: {detail}")
+            format!("LS4404: {step} lacks an input: {detail}")
         }
-        Failure::Tasks { tasks: failed } => format!("LS5005: {}", tasks(failed)),
+        Failure::Tasks { tasks: failed } => format!("LS4405: {}", tasks(failed)),
         Failure::Lost { tasks: lost } => {
             format!(
-                "LS5006: not heard of in time and still open: {}",
+                "LS4406: not heard of in time and still open: {}",
                 tasks(lost)
             )
         }
@@ -248,10 +248,10 @@ fn failure_text(state: &State, failure: &Failure) -> String {
             agent,
             detail,
         } => {
-            format!("LS5007: {step} on {agent} saw a breach: {detail}")
+            format!("LS4407: {step} on {agent} saw a breach: {detail}")
         }
         Failure::Unattested { watches } => {
-            format!("LS5008: no attestation from {}", tasks(watches))
+            format!("LS4408: no attestation from {}", tasks(watches))
         }
     }
 }

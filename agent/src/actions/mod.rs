@@ -2,6 +2,10 @@
 
 use crate::action::AnyAction;
 
+mod check;
+mod config;
+mod cron;
+mod process;
 mod service;
 
 /// The action of that name.
@@ -14,6 +18,14 @@ pub fn find(name: &str) -> Option<&'static dyn AnyAction> {
 
 /// Every action this agent knows.
 const ACTIONS: &[(&str, &dyn AnyAction)] = &[
+    ("check.command", &check::command::Check),
+    ("check.http", &check::http::Http),
+    ("check.tcp", &check::tcp::Tcp),
+    ("command.run", &check::command::Run),
+    ("config.switch", &config::Switch),
+    ("cron.disable", &cron::Disable),
+    ("cron.restore", &cron::Restore),
+    ("process.stop", &process::Stop),
     ("service.restart", &service::restart::Restart),
     ("service.start", &service::start::Start),
     ("service.stop", &service::stop::Stop),

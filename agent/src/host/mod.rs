@@ -2,6 +2,8 @@
 //! wrapper for each tool or driver. Only these wrappers touch the outside
 //! world.
 
+pub mod command;
+pub mod files;
 pub mod systemd;
 
 use crate::action::ActionError;

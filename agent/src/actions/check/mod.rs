@@ -1,0 +1,46 @@
+//! Checks: they look until it is as wanted or the time is up, and change
+//! nothing.
+
+pub mod command;
+pub mod http;
+pub mod tcp;
+
+use crate::action::{ActionError, Context};
+use std::time::Duration;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Tries until it succeeds; what was wrong at the last try is the error.
+async fn persist<F>(
+    cx: &Context,
+    what: &str,
+    within_secs: u64,
+    attempt: impl Fn() -> F,
+) -> Result<(), ActionError>
+where
+    F: Future<Output = Result<(), String>>,
+{
+    let limit = Duration::from_secs(within_secs);
+    let began = tokio::time::Instant::now();
+    let mut told = String::new();
+    loop {
+        let problem = match attempt().await {
+            Ok(()) => return Ok(()),
+            Err(problem) => problem,
+        };
+        if began.elapsed() >= limit || cx.cancel.is_cancelled() {
+            return Err(ActionError::new(
+                "LS2160",
+                format!("{what} was not as wanted within {within_secs} s: {problem}"),
+            )
+            .left("nothing was changed by the check")
+            .next("mend the cause, then retry"));
+        }
+        if problem != told {
+            cx.note(format!("{what}: {problem}; trying on"));
+            told = problem;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,271 @@
+//! `config.switch`: what applications read is swapped in one step; what
+//! stood there is kept.
+
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::files::{self, Standing};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::ConfigSwitch;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The action.
+pub struct Switch;
+
+/// What stood there, and what this action puts there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Capture {
+    before: Standing,
+    after: Standing,
+}
+
+/// Where the file that stood there is kept.
+fn kept(path: &Path) -> PathBuf {
+    files::aside(path, "previous")
+}
+
+/// What will stand there: a link stays a link, anything else becomes a copy.
+fn wanted(before: &Standing, to: &Path) -> Result<Standing, ActionError> {
+    match before {
+        Standing::Link { .. } => Ok(Standing::Link {
+            target: to.to_owned(),
+        }),
+        Standing::Absent | Standing::File { .. } => Ok(Standing::File {
+            digest: files::digest(to)?,
+        }),
+    }
+}
+
+fn capture(params: &ConfigSwitch) -> Result<Capture, ActionError> {
+    let (path, to) = (Path::new(&params.path), Path::new(&params.to));
+    if let Err(e) = std::fs::metadata(to) {
+        return Err(
+            ActionError::new("LS2130", format!("{} is not there", to.display()))
+                .left("nothing was changed")
+                .next("put the new configuration in place before the cutover")
+                .source(e),
+        );
+    }
+    let before = files::look(path)?;
+    let after = wanted(&before, to)?;
+    Ok(Capture { before, after })
+}
+
+#[async_trait]
+impl Action for Switch {
+    type Params = ConfigSwitch;
+
+    fn needs(&self, params: &ConfigSwitch) -> Vec<Need> {
+        vec![Need::Path(PathBuf::from(&params.path))]
+    }
+
+    async fn probe(&self, _cx: &Context, params: &ConfigSwitch) -> Result<Probe, ActionError> {
+        let capture = capture(params)?;
+        let so = capture.before == capture.after;
+        captured(if so { Finding::Already } else { Finding::Todo }, &capture)
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &ConfigSwitch,
+    ) -> Result<Description, ActionError> {
+        let line = match capture(params)?.before {
+            Standing::Link { target } => {
+                format!(
+                    "point {} at {} (now {})",
+                    params.path,
+                    params.to,
+                    target.display()
+                )
+            }
+            Standing::File { .. } => {
+                let kept = kept(Path::new(&params.path));
+                format!(
+                    "replace {} by {}, keep it as {}",
+                    params.path,
+                    params.to,
+                    kept.display()
+                )
+            }
+            Standing::Absent => format!("copy {} to {}", params.to, params.path),
+        };
+        Ok(Description::of([line]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &ConfigSwitch,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let (path, to) = (Path::new(&params.path), Path::new(&params.to));
+        match files::look(path)? {
+            Standing::Link { .. } => files::point(path, to)?,
+            Standing::File { .. } => {
+                files::replace(&kept(path), path)?;
+                files::replace(path, to)?;
+            }
+            Standing::Absent => files::replace(path, to)?,
+        }
+        cx.note(format!("{} now reads {}", params.path, params.to));
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        _cx: &Context,
+        params: &ConfigSwitch,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let capture: Capture = recalled(capture)?;
+        let path = Path::new(&params.path);
+        let now = files::look(path)?;
+        if now == capture.before {
+            return Ok(Undone::Nothing);
+        }
+        if now != capture.after {
+            return Ok(Undone::Drifted(format!(
+                "{} was changed by somebody else after the switch",
+                params.path
+            )));
+        }
+        match &capture.before {
+            Standing::Link { target } => files::point(path, target)?,
+            Standing::Absent => files::remove(path)?,
+            Standing::File { digest } => restore(path, digest)?,
+        }
+        Ok(Undone::Restored)
+    }
+}
+
+fn restore(path: &Path, digest: &str) -> Result<(), ActionError> {
+    let kept = kept(path);
+    if files::digest(&kept)? != digest {
+        return Err(ActionError::new(
+            "LS2131",
+            format!(
+                "{} is not what was kept of {}",
+                kept.display(),
+                path.display()
+            ),
+        )
+        .left("the new configuration stands")
+        .next("restore the old one by hand from a backup, then skip this task"));
+    }
+    files::replace(path, &kept)?;
+    files::remove(&kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Progress, Tag};
+    use crate::host::Host;
+    use std::fs;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+
+    fn context() -> Context {
+        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
+        Context {
+            host: Arc::new(Host::new(toml::from_str(least).unwrap())),
+            tag: Tag {
+                run: "r".into(),
+                step: "s".into(),
+                attempt: 1,
+            },
+            cancel: CancellationToken::new(),
+            progress: Progress::silent(),
+        }
+    }
+
+    struct Site {
+        _dir: tempfile::TempDir,
+        path: PathBuf,
+        params: ConfigSwitch,
+    }
+
+    fn site() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("database.toml");
+        fs::write(dir.path().join("oracle.toml"), "oracle").unwrap();
+        fs::write(dir.path().join("postgres.toml"), "postgres").unwrap();
+        let params = ConfigSwitch {
+            path: path.display().to_string(),
+            to: dir.path().join("postgres.toml").display().to_string(),
+        };
+        Site {
+            _dir: dir,
+            path,
+            params,
+        }
+    }
+
+    /// Probe, execute, probe again, undo: the site is as before.
+    async fn there_and_back(site: &Site) {
+        let (cx, before) = (context(), files::look(&site.path).unwrap());
+        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        assert_eq!(probe.finding, Finding::Todo);
+        let capture = probe.capture.unwrap();
+        Switch
+            .execute(&cx, &site.params, Some(&capture))
+            .await
+            .unwrap();
+        assert_eq!(fs::read_to_string(&site.path).unwrap(), "postgres");
+        assert_eq!(
+            Switch.probe(&cx, &site.params).await.unwrap().finding,
+            Finding::Already
+        );
+        let undone = Switch.undo(&cx, &site.params, &capture).await.unwrap();
+        assert_eq!(undone, Undone::Restored);
+        assert_eq!(files::look(&site.path).unwrap(), before);
+        assert_eq!(
+            Switch.undo(&cx, &site.params, &capture).await.unwrap(),
+            Undone::Nothing
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_goes_there_and_back() {
+        let site = site();
+        fs::write(&site.path, "oracle").unwrap();
+        there_and_back(&site).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_goes_there_and_back() {
+        let site = site();
+        std::os::unix::fs::symlink("oracle.toml", &site.path).unwrap();
+        there_and_back(&site).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_absent_is_absent_again() {
+        there_and_back(&site()).await;
+    }
+
+    #[tokio::test]
+    async fn a_foreign_change_is_left_alone() {
+        let (site, cx) = (site(), context());
+        fs::write(&site.path, "oracle").unwrap();
+        let capture = Switch
+            .probe(&cx, &site.params)
+            .await
+            .unwrap()
+            .capture
+            .unwrap();
+        Switch
+            .execute(&cx, &site.params, Some(&capture))
+            .await
+            .unwrap();
+        fs::write(&site.path, "somebody else's").unwrap();
+        let undone = Switch.undo(&cx, &site.params, &capture).await.unwrap();
+        assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
+        assert_eq!(fs::read_to_string(&site.path).unwrap(), "somebody else's");
+    }
+}

@@ -1,0 +1,265 @@
+//! `cron.disable`, `cron.restore`: crontab files in and out of effect.
+//!
+//! A file is moved to a hidden name beside it. Debian's cron reads in
+//! `/etc/cron.d` only names of letters, digits, hyphens and underscores
+//! (cron(8)), and notices a move by the directory's time stamp within a
+//! minute; runs that have begun go on and are another action's matter.
+
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::files::{self, Standing};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::Cron;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Takes crontabs out of effect.
+pub struct Disable;
+/// Puts them back.
+pub struct Restore;
+
+/// What stood at each file.
+type Capture = BTreeMap<String, Standing>;
+
+fn needs(params: &Cron) -> Vec<Need> {
+    params
+        .files
+        .iter()
+        .map(|file| Need::Path(PathBuf::from(file)))
+        .collect()
+}
+
+fn hidden(file: &str) -> PathBuf {
+    files::aside(Path::new(file), "disabled")
+}
+
+fn standings(params: &Cron) -> Result<Capture, ActionError> {
+    params
+        .files
+        .iter()
+        .map(|file| Ok((file.clone(), files::look(Path::new(file))?)))
+        .collect()
+}
+
+/// Puts one file back if it is hidden and nothing has taken its place.
+fn put_back(file: &str) -> Result<bool, ActionError> {
+    if files::look(&hidden(file))? == Standing::Absent {
+        return Ok(false);
+    }
+    files::rename(&hidden(file), Path::new(file))?;
+    Ok(true)
+}
+
+#[async_trait]
+impl Action for Disable {
+    type Params = Cron;
+
+    fn needs(&self, params: &Cron) -> Vec<Need> {
+        needs(params)
+    }
+
+    async fn probe(&self, _cx: &Context, params: &Cron) -> Result<Probe, ActionError> {
+        let standings = standings(params)?;
+        for (file, standing) in &standings {
+            let nowhere =
+                *standing == Standing::Absent && files::look(&hidden(file))? == Standing::Absent;
+            if nowhere {
+                return Err(
+                    ActionError::new("LS2140", format!("there is no crontab {file}"))
+                        .left("nothing was changed")
+                        .next("correct its path in the plan"),
+                );
+            }
+        }
+        let so = standings
+            .values()
+            .all(|standing| *standing == Standing::Absent);
+        captured(
+            if so { Finding::Already } else { Finding::Todo },
+            &standings,
+        )
+    }
+
+    async fn describe(&self, _cx: &Context, params: &Cron) -> Result<Description, ActionError> {
+        let mut description = Description::default();
+        for (file, standing) in standings(params)? {
+            if standing == Standing::Absent {
+                description
+                    .remarks
+                    .push(format!("{file} is not in effect now"));
+            } else {
+                let line = format!("move {file} to {}", hidden(&file).display());
+                description.would_do.push(line);
+            }
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Cron,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        for file in &params.files {
+            if files::look(Path::new(file))? != Standing::Absent {
+                files::rename(Path::new(file), &hidden(file))?;
+                cx.note(format!("{file}: out of effect"));
+            }
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &Cron,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let capture: Capture = recalled(capture)?;
+        let mut changed = false;
+        for file in &params.files {
+            let before = capture.get(file).unwrap_or(&Standing::Absent);
+            if *before == Standing::Absent {
+                continue;
+            }
+            match files::look(Path::new(file))? {
+                now if now == *before => {}
+                Standing::Absent => {
+                    if !put_back(file)? {
+                        return Ok(Undone::Drifted(format!(
+                            "{file} is neither in place nor kept as {}",
+                            hidden(file).display()
+                        )));
+                    }
+                    cx.note(format!("{file}: back in effect"));
+                    changed = true;
+                }
+                _ => {
+                    let drift = format!("somebody put another {file} in place");
+                    return Ok(Undone::Drifted(drift));
+                }
+            }
+        }
+        Ok(if changed {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        })
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = Cron;
+
+    fn needs(&self, params: &Cron) -> Vec<Need> {
+        needs(params)
+    }
+
+    async fn probe(&self, _cx: &Context, params: &Cron) -> Result<Probe, ActionError> {
+        let so = standings(params)?
+            .values()
+            .all(|standing| *standing != Standing::Absent);
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(&self, _cx: &Context, params: &Cron) -> Result<Description, ActionError> {
+        let lines = params
+            .files
+            .iter()
+            .map(|file| format!("put {file} back in place"));
+        Ok(Description::of(lines))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Cron,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        for file in &params.files {
+            if files::look(Path::new(file))? != Standing::Absent {
+                continue;
+            }
+            if !put_back(file)? {
+                let kept = hidden(file);
+                return Err(ActionError::new(
+                    "LS2141",
+                    format!("{file} can't be put back: there is no {}", kept.display()),
+                )
+                .left("it is not in effect")
+                .next("put it back from a backup, then retry"));
+            }
+            cx.note(format!("{file}: back in effect"));
+        }
+        Ok(Outputs::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Progress, Tag};
+    use crate::host::Host;
+    use std::fs;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+
+    fn context() -> Context {
+        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
+        Context {
+            host: Arc::new(Host::new(toml::from_str(least).unwrap())),
+            tag: Tag {
+                run: "r".into(),
+                step: "s".into(),
+                attempt: 1,
+            },
+            cancel: CancellationToken::new(),
+            progress: Progress::silent(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_in_effect_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        fs::write(file("on"), "* * * * * root true").unwrap();
+        fs::write(hidden(&file("off")), "* * * * * root false").unwrap();
+        let (cx, params) = (
+            context(),
+            Cron {
+                files: vec![file("on"), file("off")],
+            },
+        );
+        let capture = Disable.probe(&cx, &params).await.unwrap().capture.unwrap();
+        Disable.execute(&cx, &params, Some(&capture)).await.unwrap();
+        assert!(!Path::new(&file("on")).exists());
+        assert_eq!(
+            Disable.probe(&cx, &params).await.unwrap().finding,
+            Finding::Already
+        );
+        assert_eq!(
+            Disable.undo(&cx, &params, &capture).await.unwrap(),
+            Undone::Restored
+        );
+        assert!(Path::new(&file("on")).exists());
+        assert!(
+            !Path::new(&file("off")).exists(),
+            "it was off before and stays off"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_crontab_that_is_nowhere_is_refused() {
+        let params = Cron {
+            files: vec!["/nowhere/cron.d/shop".into()],
+        };
+        let error = Disable.probe(&context(), &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2140");
+    }
+}

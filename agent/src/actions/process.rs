@@ -1,0 +1,180 @@
+//! `process.stop`: ends processes that no service manager owns.
+//!
+//! Which processes these are, the agent's own policy says: by executable,
+//! and by an argument where one executable runs many things. What was ended
+//! can't be started again from here; a plan that needs that uses a unit.
+
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::config::ProcessPolicy;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::Process;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Between two looks at whether they are gone.
+const LOOK: Duration = Duration::from_millis(100);
+/// After SIGKILL a process is gone in a moment, or hangs in the kernel.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The action.
+pub struct Stop;
+
+/// A process, told apart from a later one of the same number by its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    pid: i32,
+    started: u64,
+    command: String,
+}
+
+/// Every process that the policy means by this name.
+fn find(policy: &ProcessPolicy) -> Vec<Found> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(|pid| describe(pid, policy))
+        .collect()
+}
+
+fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let arguments: Vec<String> = arguments
+        .split(|byte| *byte == 0)
+        .filter(|argument| !argument.is_empty())
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect();
+    let meant = exe == policy.exe
+        && policy
+            .argument
+            .as_ref()
+            .is_none_or(|wanted| arguments.contains(wanted));
+    let started = meant.then(|| started(pid)).flatten()?;
+    Some(Found {
+        pid,
+        started,
+        command: arguments.join(" "),
+    })
+}
+
+/// Start time of a process, in clock ticks since boot: field 22 of
+/// `/proc/PID/stat` (proc(5)), counted behind the name in parentheses.
+fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn signal(process: &Found, signal: i32) {
+    if started(process.pid) == Some(process.started) {
+        // SAFETY: plain system call. The process was looked at just now and
+        // is the one that was found.
+        unsafe {
+            libc::kill(process.pid, signal);
+        }
+    }
+}
+
+fn meant(cx: &Context, params: &Process) -> Result<Vec<Found>, ActionError> {
+    let mut processes = Vec::new();
+    for name in &params.processes {
+        let policy = cx.host.policy.process(name).ok_or_else(|| {
+            ActionError::new(
+                "LS2005",
+                format!("this agent has no process {name} in its policy"),
+            )
+            .left("nothing was done")
+            .next(format!("define [policy.processes.{name}] in agent.toml"))
+        })?;
+        processes.extend(find(policy));
+    }
+    Ok(processes)
+}
+
+/// Waits until none of them is left; gives those that are.
+async fn wait(cx: &Context, params: &Process, limit: Duration) -> Result<Vec<Found>, ActionError> {
+    let began = tokio::time::Instant::now();
+    loop {
+        let left = meant(cx, params)?;
+        if left.is_empty() || began.elapsed() >= limit || cx.cancel.is_cancelled() {
+            return Ok(left);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[async_trait]
+impl Action for Stop {
+    type Params = Process;
+
+    fn needs(&self, params: &Process) -> Vec<Need> {
+        params
+            .processes
+            .iter()
+            .cloned()
+            .map(Need::Process)
+            .collect()
+    }
+
+    async fn probe(&self, cx: &Context, params: &Process) -> Result<Probe, ActionError> {
+        let none = meant(cx, params)?.is_empty();
+        Ok(found(if none {
+            Finding::Already
+        } else {
+            Finding::Todo
+        }))
+    }
+
+    async fn describe(&self, cx: &Context, params: &Process) -> Result<Description, ActionError> {
+        let processes = meant(cx, params)?;
+        let mut description = Description::of(
+            processes
+                .iter()
+                .map(|process| format!("SIGTERM {} ({})", process.pid, process.command)),
+        );
+        if !processes.is_empty() {
+            let remark = "what is ended here can't be started again by a rollback";
+            description.remarks.push(remark.to_owned());
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &Process,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        for process in meant(cx, params)? {
+            cx.note(format!("SIGTERM {} ({})", process.pid, process.command));
+            signal(&process, libc::SIGTERM);
+        }
+        for process in wait(cx, params, Duration::from_secs(params.timeout_secs)).await? {
+            cx.note(format!("SIGKILL {} ({})", process.pid, process.command));
+            signal(&process, libc::SIGKILL);
+        }
+        let left = wait(cx, params, KILL_LIMIT).await?;
+        if left.is_empty() {
+            return Ok(Outputs::new());
+        }
+        let left: Vec<String> = left
+            .iter()
+            .map(|process| format!("{} ({})", process.pid, process.command))
+            .collect();
+        Err(ActionError::new(
+            "LS2150",
+            format!("processes go on or came back: {}", left.join(", ")),
+        )
+        .left("those named still run")
+        .next("find what starts them again, stop that, then retry"))
+    }
+}

@@ -1,0 +1,212 @@
+//! Files and links: read whole, swapped in one step.
+//!
+//! Contents never leave the host; captures hold digests, and what stood there
+//! before is kept beside it under a name of its own.
+
+use crate::action::ActionError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "is")]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// A symbolic link.
+    Link {
+        /// Where it points, as it is written.
+        target: PathBuf,
+    },
+    /// A file.
+    File {
+        /// SHA-256 of its content, hex.
+        digest: String,
+    },
+}
+
+/// What stands at this path.
+///
+/// # Errors
+/// Where it can't be read, or is neither file nor link.
+pub fn look(path: &Path) -> Result<Standing, ActionError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Absent),
+        Err(e) => return Err(unreadable(path, e)),
+    };
+    if metadata.is_symlink() {
+        let target = fs::read_link(path).map_err(|e| unreadable(path, e))?;
+        return Ok(Standing::Link { target });
+    }
+    if metadata.is_file() {
+        return Ok(Standing::File {
+            digest: digest(path)?,
+        });
+    }
+    Err(ActionError::new(
+        "LS2120",
+        format!("{} is neither a file nor a link", path.display()),
+    )
+    .left("nothing was changed")
+    .next("correct the path in the plan"))
+}
+
+/// SHA-256 of a file's content, links followed.
+///
+/// # Errors
+/// Where it can't be read.
+pub fn digest(path: &Path) -> Result<String, ActionError> {
+    let content = fs::read(path).map_err(|e| unreadable(path, e))?;
+    Ok(hex::encode(Sha256::digest(content)))
+}
+
+/// Points a link somewhere else, in one step.
+///
+/// # Errors
+/// Where the directory can't be written.
+pub fn point(path: &Path, target: &Path) -> Result<(), ActionError> {
+    let aside = aside(path, "new");
+    let swap = || -> io::Result<()> {
+        remove_if_there(&aside)?;
+        symlink(target, &aside)?;
+        fs::rename(&aside, path)?;
+        sync_directory(path)
+    };
+    swap().map_err(|e| unwritable(path, e))
+}
+
+/// Puts a copy of one file in place of another, in one step, with the mode
+/// and owner of the one it replaces.
+///
+/// # Errors
+/// Where it can't be read or written.
+pub fn replace(path: &Path, with: &Path) -> Result<(), ActionError> {
+    let aside = aside(path, "new");
+    let swap = || -> io::Result<()> {
+        remove_if_there(&aside)?;
+        let content = fs::read(with)?;
+        let like = fs::metadata(path).or_else(|_| fs::metadata(with))?;
+        let mut file = fs::File::create_new(&aside)?;
+        file.set_permissions(fs::Permissions::from_mode(like.mode()))?;
+        chown(&aside, Some(like.uid()), Some(like.gid()))?;
+        file.write_all(&content)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        sync_directory(path)
+    };
+    swap().map_err(|e| unwritable(path, e))
+}
+
+/// Moves a file to another name in the same directory; what stands there
+/// already is never overwritten.
+///
+/// # Errors
+/// Where it can't be moved, or something stands at the new name.
+pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(
+            ActionError::new("LS2121", format!("{} is there already", to.display()))
+                .left("nothing was changed")
+                .next("look at both files, move one away, then retry"),
+        );
+    }
+    let swap = || -> io::Result<()> {
+        fs::rename(from, to)?;
+        sync_directory(to)
+    };
+    swap().map_err(|e| unwritable(from, e))
+}
+
+/// Removes what stands at a path.
+///
+/// # Errors
+/// Where it can't be removed.
+pub fn remove(path: &Path) -> Result<(), ActionError> {
+    remove_if_there(path)
+        .and_then(|()| sync_directory(path))
+        .map_err(|e| unwritable(path, e))
+}
+
+/// The name under which something is kept beside a path: hidden, so that
+/// neither cron nor a wildcard include reads it.
+pub fn aside(path: &Path, purpose: &str) -> PathBuf {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{}.lockstep-{purpose}", name.unwrap_or_default()))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a rename durable: it is the directory that changed.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => fs::File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ActionError {
+    ActionError::new("LS2122", format!("{} can't be read", path.display()))
+        .left("nothing was changed")
+        .next("see that it exists and that the agent may read it")
+        .source(source)
+}
+
+fn unwritable(path: &Path, source: io::Error) -> ActionError {
+    ActionError::new("LS2123", format!("{} can't be changed", path.display()))
+        .left("it is as it was")
+        .next("see that the agent may write its directory and that the disk has room")
+        .source(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, with) = (dir.path().join("db.toml"), dir.path().join("postgres.toml"));
+        fs::write(&path, "oracle").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&with, "postgres").unwrap();
+        replace(&path, &with).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "postgres");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_is_pointed_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db.toml");
+        symlink("oracle.toml", &path).unwrap();
+        point(&path, Path::new("postgres.toml")).unwrap();
+        assert_eq!(
+            look(&path).unwrap(),
+            Standing::Link {
+                target: "postgres.toml".into()
+            }
+        );
+    }
+
+    #[test]
+    fn a_rename_overwrites_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&from, "1").unwrap();
+        fs::write(&to, "2").unwrap();
+        assert_eq!(rename(&from, &to).unwrap_err().code(), "LS2121");
+        assert_eq!(fs::read_to_string(&to).unwrap(), "2");
+    }
+}
