@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lockstep_pki::{ConnectError, Credentials, Refusal};
 use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
+use lockstep_telemetry::TraceContext;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -38,6 +39,7 @@ const REMEDY_KEY: &str = "lockstep-remedy-bin";
 pub struct Coordinator {
     address: String,
     client: OperatorServiceClient<Channel>,
+    trace: TraceContext,
 }
 
 impl Coordinator {
@@ -66,7 +68,25 @@ impl Coordinator {
             .await
             .map_err(|error| unreachable(&address, &error))?;
         let client = OperatorServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { address, client })
+        Ok(Self::new(address, client))
+    }
+
+    fn new(address: String, client: OperatorServiceClient<Channel>) -> Self {
+        Self {
+            address,
+            client,
+            trace: TraceContext::generate(),
+        }
+    }
+
+    /// A request that carries the trace of this command.
+    pub fn request<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        // Hexadecimal digits and dashes are always a valid value.
+        if let Ok(traceparent) = self.trace.to_string().parse() {
+            request.metadata_mut().insert("traceparent", traceparent);
+        }
+        request
     }
 
     /// The generated client, for one call; clones share the connection.
@@ -86,7 +106,7 @@ impl Coordinator {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let answer = send(self.client(), Request::new(message));
+        let answer = send(self.client(), self.request(message));
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failure(&status)),
@@ -182,7 +202,13 @@ fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Failure {
         }
         (None, None) => {
             let what = format!("the connection to the coordinator at {address} was lost");
-            Failure::new(UNREACHABLE, Exit::Unreachable, what).because(error)
+            let failure = Failure::new(UNREACHABLE, Exit::Unreachable, what);
+            // A status shows its source as code; the source itself reads better.
+            match (error.source(), error.downcast_ref::<Status>()) {
+                (Some(source), _) => failure.because(source),
+                (None, Some(status)) => failure.because_of(status.message()),
+                (None, None) => failure.because(error),
+            }
         }
     };
     failure
@@ -201,10 +227,7 @@ mod tests {
     fn coordinator() -> Coordinator {
         let channel = Endpoint::from_static("https://coordinator:7400").connect_lazy();
         let client = OperatorServiceClient::new(channel);
-        Coordinator {
-            address: "https://coordinator:7400".to_owned(),
-            client,
-        }
+        Coordinator::new("https://coordinator:7400".to_owned(), client)
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 
 /// Every code of the command with its title; `docs/errors/` has a page for each.
-pub const CODES: &[(&str, &str)] = &[
+#[cfg(test)]
+const CODES: &[(&str, &str)] = &[
     (UNREACHABLE, "No coordinator there"),
     (INSECURE, "No secure connection"),
     (CONFIGURATION, "Configuration incomplete or wrong"),
@@ -43,7 +44,10 @@ pub const OBSTACLES: &str = "LS5014";
 
 /// Why a command ends without having done what was asked.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure(Box<Account>);
+
+#[derive(Debug)]
+struct Account {
     code: String,
     exit: Exit,
     what: String,
@@ -62,14 +66,14 @@ struct Report {
 impl Failure {
     /// A failure without a cause below it.
     pub fn new(code: &'static str, exit: Exit, what: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Account {
             code: code.to_owned(),
             exit,
             what: what.into(),
             causes: Vec::new(),
             remedy: None,
             report: None,
-        }
+        }))
     }
 
     /// Input that is refused before anything is sent or changed.
@@ -80,27 +84,33 @@ impl Failure {
     /// A failure with an error as its whole description.
     pub fn of(code: &'static str, exit: Exit, error: &dyn Error) -> Self {
         let mut failure = Self::new(code, exit, error.to_string());
-        failure.causes = causes(error);
+        failure.0.causes = causes(error);
         failure
+    }
+
+    /// Adds a cause in words.
+    pub fn because_of(mut self, cause: impl Into<String>) -> Self {
+        self.0.causes.push(cause.into());
+        self
     }
 
     /// Adds an error and its sources as causes.
     pub fn because(mut self, error: &dyn Error) -> Self {
-        self.causes.push(error.to_string());
-        self.causes.extend(causes(error));
-        self.causes.dedup();
+        self.0.causes.push(error.to_string());
+        self.0.causes.extend(causes(error));
+        self.0.causes.dedup();
         self
     }
 
     /// Adds what to do next.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.0.remedy = Some(remedy.into());
         self
     }
 
     /// Adds a longer account, such as all problems of a plan.
     pub fn report(mut self, text: impl Into<String>, json: Value) -> Self {
-        self.report = Some(Report {
+        self.0.report = Some(Report {
             text: text.into(),
             json,
         });
@@ -109,27 +119,27 @@ impl Failure {
 
     /// Replaces the code by the one that the coordinator gave.
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
-        self.code = code.into();
+        self.0.code = code.into();
         self
     }
 
     /// How the command ends.
     pub fn exit(&self) -> Exit {
-        self.exit
+        self.0.exit
     }
 
     /// For people.
     pub fn text(&self) -> String {
         // Writing into a String has no way to fail.
         let mut text = String::new();
-        if let Some(report) = &self.report {
+        if let Some(report) = &self.0.report {
             let _ = writeln!(text, "{}", report.text.trim_end());
         }
-        let _ = writeln!(text, "error[{}]: {}", self.code, self.what);
-        for cause in &self.causes {
+        let _ = writeln!(text, "error[{}]: {}", self.0.code, self.0.what);
+        for cause in &self.0.causes {
             let _ = writeln!(text, "  because: {cause}");
         }
-        if let Some(remedy) = &self.remedy {
+        if let Some(remedy) = &self.0.remedy {
             let _ = writeln!(text, "  next: {remedy}");
         }
         text
@@ -138,12 +148,12 @@ impl Failure {
     /// For programs.
     pub fn json(&self) -> Value {
         json!({"error": {
-            "code": self.code,
-            "exit_code": self.exit.code(),
-            "message": self.what,
-            "causes": self.causes,
-            "remedy": self.remedy,
-            "report": self.report.as_ref().map(|report| &report.json),
+            "code": self.0.code,
+            "exit_code": self.0.exit.code(),
+            "message": self.0.what,
+            "causes": self.0.causes,
+            "remedy": self.0.remedy,
+            "report": self.0.report.as_ref().map(|report| &report.json),
         }})
     }
 }

@@ -17,8 +17,8 @@ pub struct PlanFile {
     #[arg(value_name = "PLAN")]
     path: PathBuf,
     /// Gives a variable of the plan a value; may be repeated.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
-    set: Vec<(String, String)>,
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = assignment)]
+    vars: Vec<(String, String)>,
 }
 
 /// A plan that can be run.
@@ -34,7 +34,7 @@ impl PlanFile {
     pub fn at(path: PathBuf) -> Self {
         Self {
             path,
-            set: Vec::new(),
+            vars: Vec::new(),
         }
     }
 
@@ -55,7 +55,7 @@ impl PlanFile {
             return Err(Failure::refused(FILE, what));
         }
         let text = fs::read_to_string(&self.path).map_err(|error| cant(&error))?;
-        let vars: BTreeMap<_, _> = self.set.iter().cloned().collect();
+        let vars: BTreeMap<_, _> = self.vars.iter().cloned().collect();
         Ok((
             lockstep_plan::check(&name, &text, &Overrides { vars }),
             text,

@@ -4,7 +4,6 @@
 use std::fmt::Write;
 
 use lockstep_proto::v1::PreflightRequest;
-use tonic::Request;
 
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
@@ -25,7 +24,7 @@ impl Preflight {
     pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
         let plan = self.file.load()?.document();
         let coordinator = Coordinator::connect(connection).await?;
-        let request = Request::new(PreflightRequest { plan: Some(plan) });
+        let request = coordinator.request(PreflightRequest { plan: Some(plan) });
         let mut answers = coordinator
             .client()
             .preflight(request)

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -36,6 +36,11 @@ const BACKLOG: u32 = 4096;
 /// Pause after the system couldn't accept (out of file descriptors), so that the
 /// loop doesn't spin while connections end and free theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a refused client may take to read why, and how much of what it still
+/// sends is thrown away: a round trip, and the beginning of HTTP/2.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 16 * 1024;
 
 /// The bounds of a [`Listener`].
 #[derive(Debug, Clone)]
@@ -185,11 +190,19 @@ async fn handshake(
     // Subscribed before the handshake, so that a revocation during it counts.
     let changes = credentials.subscribe();
     let loaded = changes.borrow().clone();
-    let accept = TlsAcceptor::from(loaded.server_config()).accept(tcp);
-    let stream = tokio::time::timeout(options.handshake_timeout, accept)
+    let accept = TlsAcceptor::from(loaded.server_config())
+        .accept(tcp)
+        .into_fallible();
+    let accepted = tokio::time::timeout(options.handshake_timeout, accept)
         .await
-        .map_err(|_| Refusal::HandshakeTimeout(options.handshake_timeout))?
-        .map_err(|error| Refusal::of_io(&error))?;
+        .map_err(|_| Refusal::HandshakeTimeout(options.handshake_timeout))?;
+    let stream = match accepted {
+        Ok(stream) => stream,
+        Err((error, tcp)) => {
+            linger(tcp).await;
+            return Err(Refusal::of_io(&error));
+        }
+    };
 
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
@@ -215,6 +228,18 @@ async fn handshake(
         changes: WatchStream::from_changes(changes),
         _place: place,
     })
+}
+
+/// Closes a refused connection so that the other end reads the alert that says
+/// why. A client of TLS 1.3 has sent its first request by then; closing with that
+/// unread would reset the connection and take the alert with it.
+async fn linger(mut tcp: TcpStream) {
+    let drain = async {
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut tcp.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whatever ends it, the connection is closed now.
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 /// Who is at the other end, as handlers find it in a request's extensions.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use lockstep_proto::v1::WatchRunRequest;
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Request, Status};
+use tonic::Status;
 
 use crate::coordinator::{Coordinator, lost};
 use crate::exit::Exit;
@@ -128,7 +128,10 @@ impl Watcher<'_> {
             after_sequence: self.sequence,
         };
         let mut client = self.coordinator.client();
-        let mut stream = client.watch_run(Request::new(request)).await?.into_inner();
+        let mut stream = client
+            .watch_run(self.coordinator.request(request))
+            .await?
+            .into_inner();
         while let Some(message) = stream.message().await? {
             self.heard = Some(Instant::now());
             let Some(happening) = Happening::of_wire(message) else {

@@ -1,0 +1,176 @@
+//! The shipped command against a coordinator that answers by script: exit codes,
+//! output, and what becomes of a lost connection.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod scripted;
+
+use lockstep_proto::v1::RunOutcome;
+use scripted::{Answer, Scripted, line, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_run_ends_the_command_with_its_own_code() {
+    let cases = [
+        (RunOutcome::Completed, 0, "run completed"),
+        (RunOutcome::Failed, 1, "run failed"),
+        (RunOutcome::Aborted, 1, "run aborted"),
+        (RunOutcome::RolledBack, 5, "run rolled back"),
+        (
+            RunOutcome::Waiting,
+            6,
+            "run waits for an approval of open-postgres",
+        ),
+    ];
+    for (outcome, code, told) in cases {
+        let mut last = run(outcome);
+        if outcome == RunOutcome::Waiting {
+            last.waits_on = vec!["an approval of open-postgres".to_owned()];
+        }
+        let script = vec![
+            Answer::Status(run(RunOutcome::Running)),
+            Answer::Line(line("stopping shop.service")),
+            Answer::Status(last),
+        ];
+        let coordinator = Scripted::start(vec![script]).await;
+        let plan = coordinator.plan();
+        let done = coordinator
+            .lockstep(&["run", "start", &plan, "--watch"])
+            .await;
+        assert_eq!(done.code, code, "{outcome:?}: {done:?}");
+        assert!(done.out.contains(told), "{outcome:?}: {done:?}");
+        assert!(
+            done.out
+                .contains("app-1 stop-web | stopping shop.service\n"),
+            "{done:?}"
+        );
+        assert_eq!(done.err, "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_told_twice() {
+    let coordinator = Scripted::start(vec![
+        vec![
+            Answer::Status(run(RunOutcome::Running)),
+            Answer::Event(7),
+            Answer::Fail(tonic::Status::unavailable("restarting")),
+        ],
+        vec![Answer::Fail(tonic::Status::unavailable("restarting"))],
+        vec![
+            Answer::Status(run(RunOutcome::Running)),
+            Answer::Status(run(RunOutcome::Completed)),
+        ],
+    ])
+    .await;
+    let done = coordinator.lockstep(&["run", "watch"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(
+        done.out.matches("run r-1: plan shop").count(),
+        1,
+        "{done:?}"
+    );
+    assert_eq!(
+        done.out
+            .matches("the connection to the coordinator was lost")
+            .count(),
+        1
+    );
+    // The first watch asks for the newest run, the others for this one from there on.
+    let asked: Vec<_> = coordinator.asked().into_iter().collect();
+    assert_eq!(
+        asked,
+        [
+            ("".to_owned(), 0),
+            ("r-1".to_owned(), 7),
+            ("r-1".to_owned(), 7)
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_output_tells_the_same_run() {
+    let script = || {
+        vec![
+            Answer::Status(run(RunOutcome::Running)),
+            Answer::Line(line("one")),
+            Answer::Status(run(RunOutcome::Completed)),
+        ]
+    };
+    let coordinator = Scripted::start(vec![script(), script()]).await;
+    let lines = coordinator.lockstep(&["run", "watch", "-o", "jsonl"]).await;
+    let kinds: Vec<String> = lines
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|value| value["type"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(kinds, ["status", "line", "status"]);
+
+    let document = coordinator.lockstep(&["run", "watch", "-o", "json"]).await;
+    let value: serde_json::Value = serde_json::from_str(&document.out).unwrap();
+    assert_eq!(
+        (&value["outcome"], &value["exit_code"]),
+        (&"completed".into(), &0.into())
+    );
+    assert_eq!((lines.code, document.code), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_coordinator_refuses_is_told_once_with_its_remedy() {
+    let coordinator = Scripted::start(Vec::new()).await;
+    let done = coordinator
+        .lockstep(&["run", "abort", "r-1", "--reason", "a test"])
+        .await;
+    assert_eq!(done.code, 2, "{done:?}");
+    assert_eq!(
+        done.err,
+        "error[LS4101]: the run r-1 has ended\n  next: start another\n"
+    );
+
+    let plan = coordinator.plan();
+    let approve = ["run", "approve", "r-1", "--phase", "open", "--plan", &plan];
+    let done = coordinator.lockstep(&approve).await;
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(
+        done.err
+            .starts_with("error[LS5012]: the run is of the plan with digest"),
+        "{done:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_when_its_time_is_over() {
+    let coordinator = Scripted::start(vec![vec![
+        Answer::Status(run(RunOutcome::Running)),
+        Answer::Silence,
+    ]])
+    .await;
+    let done = coordinator
+        .lockstep(&["run", "watch", "--timeout", "300ms"])
+        .await;
+    assert_eq!(done.code, 4, "{done:?}");
+    assert!(done.err.starts_with("error[LS5008]: "), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_and_nobody_trusted_are_told_apart() {
+    let coordinator = Scripted::start(Vec::new()).await;
+    let done = coordinator
+        .lockstep_at("https://127.0.0.1:1", &["run", "list"])
+        .await;
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(
+        done.err.starts_with("error[LS5001]: can't reach"),
+        "{done:?}"
+    );
+
+    coordinator.revoke_operator();
+    let done = coordinator.lockstep(&["run", "list", "-o", "json"]).await;
+    assert_eq!(done.code, 3, "{done:?}");
+    let value: serde_json::Value = serde_json::from_str(&done.err).unwrap();
+    assert_eq!(value["error"]["code"], "LS5002", "{done:?}");
+    assert_eq!(
+        value["error"]["causes"][0], "it refused us: CertificateRevoked",
+        "{done:?}"
+    );
+}
