@@ -4,7 +4,7 @@
 //! committed data only, each row's values as JSON): the simulated Oracle answers
 //! it, a real one would need a mining session first. Everything here blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oracle::{Connection, Row as OracleRow};
 use serde::Deserialize;
@@ -201,21 +201,30 @@ pub fn selected_tables(
     connection: &Connection,
     mapping: &TableMapping,
 ) -> Result<Vec<(TableName, Vec<(String, String)>)>, RedoError> {
-    let failed = doing("reading DBA_TAB_COLUMNS");
+    let failed = doing("reading DBA_TABLES and DBA_TAB_COLUMNS");
     let mut tables: BTreeMap<TableName, Vec<(String, String)>> = BTreeMap::new();
     let mut patterns: Vec<_> = mapping.schema_patterns().collect();
     patterns.sort_unstable();
     patterns.dedup();
     for schema in patterns {
+        const TABLES: &str = "SELECT OWNER, TABLE_NAME FROM DBA_TABLES WHERE OWNER LIKE :1";
         const QUERY: &str = "SELECT OWNER, TABLE_NAME, COLUMN_NAME, DATA_TYPE FROM DBA_TAB_COLUMNS \
             WHERE OWNER LIKE :1 ORDER BY OWNER, TABLE_NAME, COLUMN_ID";
+        // DBA_TAB_COLUMNS tells of views too, which have no redo.
+        let known: BTreeSet<TableName> = connection
+            .query_as::<(String, String)>(TABLES, &[&schema])
+            .and_then(|rows| rows.collect::<oracle::Result<Vec<_>>>())
+            .map_err(&failed)?
+            .into_iter()
+            .map(|(owner, table)| TableName::new(owner, table))
+            .collect();
         let columns = connection
             .query_as::<(String, String, String, String)>(QUERY, &[&schema])
             .map_err(&failed)?;
         for column in columns {
             let (owner, table, column, kind) = column.map_err(&failed)?;
             let name = TableName::new(owner, table);
-            if mapping.selects(&name) {
+            if known.contains(&name) && mapping.selects(&name) {
                 let columns = tables.entry(name).or_default();
                 if !columns.iter().any(|(known, _)| *known == column) {
                     columns.push((column, kind));
