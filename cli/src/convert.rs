@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use lockstep_proto::v1;
 use serde_json::Value;
 
+use crate::exit::Exit;
 use crate::status::{
     Agent, Event, Happening, Line, Phase, PhaseOutcome, Preflight, PreflightTask, Run, RunOutcome,
     Task,
@@ -15,9 +16,14 @@ use crate::status::{
 impl From<v1::RunStatus> for Run {
     fn from(run: v1::RunStatus) -> Self {
         let outcome = run.outcome().into();
+        // Only the coordinator knows whether a run waits at a gate or after a failure.
+        let exit = match outcome {
+            RunOutcome::Running => None,
+            _ => Some(Exit::of_code(run.exit_code).unwrap_or(Exit::Failed)),
+        };
         Self {
             outcome,
-            exit_code: RunOutcome::exit(outcome).map(|exit| exit.code()),
+            exit_code: exit.map(Exit::code),
             id: run.run_id,
             plan: run.plan_name,
             kind: run.plan_kind,

@@ -22,6 +22,23 @@ pub enum Exit {
 }
 
 impl Exit {
+    const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Failed,
+        Self::Refused,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::RolledBack,
+        Self::Waiting,
+    ];
+
+    /// The exit with this number.
+    pub fn of_code(code: i32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|exit| i32::from(exit.code()) == code)
+    }
+
     /// The number that a shell sees.
     pub fn code(self) -> u8 {
         match self {
@@ -57,8 +74,10 @@ mod tests {
             (Exit::RolledBack, 5),
             (Exit::Waiting, 6),
         ];
+        assert_eq!(Exit::of_code(7), None);
         for (exit, number) in all {
             assert_eq!(exit.code(), number, "{exit:?}");
+            assert_eq!(Exit::of_code(i32::from(number)), Some(exit));
         }
     }
 }

@@ -87,17 +87,6 @@ impl RunOutcome {
     pub fn is_end(self) -> bool {
         !matches!(self, Self::Running | Self::Waiting)
     }
-
-    /// How a command that waited for it ends; none while it goes on.
-    pub fn exit(self) -> Option<Exit> {
-        match self {
-            Self::Running => None,
-            Self::Waiting => Some(Exit::Waiting),
-            Self::Completed => Some(Exit::Done),
-            Self::RolledBack => Some(Exit::RolledBack),
-            Self::Failed | Self::Aborted => Some(Exit::Failed),
-        }
-    }
 }
 
 /// How a phase stands.
@@ -204,6 +193,11 @@ impl Task {
 }
 
 impl Run {
+    /// How a command that waited for this state ends; none while the run goes on.
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit_code.and_then(|code| Exit::of_code(code.into()))
+    }
+
     /// The phase that is being worked on, if any.
     pub fn current(&self) -> Option<&Phase> {
         let busy = |phase: &&Phase| {

@@ -36,6 +36,12 @@ pub fn run(outcome: RunOutcome) -> RunStatus {
         plan_kind: "Plan".to_owned(),
         plan_digest: "ab".repeat(32),
         outcome: outcome.into(),
+        exit_code: match outcome {
+            RunOutcome::Failed | RunOutcome::Aborted => 1,
+            RunOutcome::RolledBack => 5,
+            RunOutcome::Waiting => 6,
+            _ => 0,
+        },
         ..RunStatus::default()
     }
 }

@@ -137,9 +137,9 @@ impl Watcher<'_> {
             let Some(happening) = Happening::of_wire(message) else {
                 continue;
             };
-            let outcome = self.take_in(&happening);
+            let exit = self.take_in(&happening);
             view.show(happening).map_err(Ended::View)?;
-            if let Some(exit) = outcome.and_then(RunOutcome::exit) {
+            if let Some(exit) = exit {
                 return Ok(exit);
             }
         }
@@ -149,15 +149,14 @@ impl Watcher<'_> {
         )))
     }
 
-    /// Remembers where to go on, and says how the run stands if that is new and
-    /// a reason to end.
-    fn take_in(&mut self, happening: &Happening) -> Option<RunOutcome> {
+    /// Remembers where to go on, and says how the command ends if this is its end.
+    fn take_in(&mut self, happening: &Happening) -> Option<Exit> {
         match happening {
             Happening::Status { run } => {
                 // The newest run may be another one after a lost connection.
                 self.run.clone_from(&run.id);
                 let stays = self.patience.stay && run.outcome == RunOutcome::Waiting;
-                Some(run.outcome).filter(|_| !stays)
+                run.exit().filter(|_| !stays)
             }
             Happening::Event { event } => {
                 self.sequence = self.sequence.max(event.sequence);
