@@ -13,7 +13,7 @@ use super::prepare::{Body, Prepared};
 use super::sessions::{Life, SessionKey};
 use super::state::State;
 use super::txn::TxnId;
-use super::{commands, ddl, kinds, plsql};
+use super::{commands, ddl, interpret, kinds};
 
 /// A statement waits so long for another transaction's row lock, then it is
 /// ORA-00060. Oracle waits for ever; a rehearsal must end.
@@ -72,7 +72,7 @@ impl<'c> Call<'c> {
     /// Runs a statement with its variables.
     pub fn run(&mut self, prepared: &Prepared, vars: Variables) -> Result<Reply, OraError> {
         match &prepared.body {
-            Body::Block(block) => plsql::run(self, block, &prepared.lexed, vars),
+            Body::Block(block) => interpret::run(self, block, vars),
             Body::Command => commands::run(self, &prepared.lexed),
             Body::CreateTable(table) => {
                 self.commit();

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::errors::unsupported;
 use super::lex::{Cursor, Lexed};
 use super::params::Reach;
-use super::{ddl, kill, users};
+use super::{ddl, kill, programs, users};
 
 /// ORA-02065, for what ALTER SYSTEM does not know.
 const OPTION: (u32, &str) = (2065, "illegal option for ALTER SYSTEM");
@@ -80,13 +80,13 @@ fn definition(call: &mut Call<'_>, c: &mut Cursor<'_>, text: &str) -> Result<(),
         if c.eat("USER") {
             users::create_user(call, c)
         } else if c.eat("SEQUENCE") {
-            ddl::create_sequence(call, c)
+            programs::create_sequence(call, c)
         } else if c.eat("UNIQUE INDEX") {
             ddl::create_index(call, c, true)
         } else if c.eat("INDEX") {
             ddl::create_index(call, c, false)
         } else if c.eat("TRIGGER") {
-            ddl::create_trigger(call, c, text, replace)
+            programs::create_trigger(call, c, text, replace)
         } else if c.eat("ROLE") {
             users::create_role(call, c)
         } else {
@@ -95,9 +95,9 @@ fn definition(call: &mut Call<'_>, c: &mut Cursor<'_>, text: &str) -> Result<(),
     } else if c.eat("ALTER USER") {
         users::alter_user(call, c)
     } else if c.eat("ALTER TRIGGER") {
-        ddl::alter_trigger(call, c)
+        programs::alter_trigger(call, c)
     } else if c.eat("ALTER SEQUENCE") {
-        ddl::alter_sequence(call, c)
+        programs::alter_sequence(call, c)
     } else if c.eat("ALTER TABLE") {
         ddl::alter_table(call, c)
     } else if c.eat("ALTER DATABASE ADD SUPPLEMENTAL LOG DATA") {

@@ -1,6 +1,4 @@
-//! Tables, indexes, sequences, triggers: made, changed, dropped.
-
-use std::sync::Arc;
+//! Tables and indexes: made, changed; and whatever is dropped.
 
 use sqlparser::ast::{
     self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
@@ -12,27 +10,26 @@ use crate::api::OraError;
 use super::call::Call;
 use super::errors::{Outcome, no_table, ora, stop, unsupported};
 use super::exec::upper;
+use super::kinds;
 use super::lex::Cursor;
 use super::query::split_name;
-use super::sequences::Sequence;
 use super::sessions::SessionKey;
 use super::state::State;
 use super::storage::{ColumnDef, Constraint, Rule, Table};
-use super::triggers::{Event, Timing, Trigger};
-use super::{kinds, lex, plsql};
 
 const TABLE: (u32, &str) = (903, "invalid table name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");
 
 impl State {
-    fn schema(&self, key: SessionKey) -> String {
+    /// The schema in which a session names things.
+    pub fn schema(&self, key: SessionKey) -> String {
         self.session(key)
             .map(|session| session.schema.clone())
             .unwrap_or_default()
     }
 
     /// Whether a session may make an object in a schema.
-    fn may_create(&self, key: SessionKey, owner: &str, what: &str) -> Result<(), OraError> {
+    pub fn may_create(&self, key: SessionKey, owner: &str, what: &str) -> Result<(), OraError> {
         if !self.users.contains_key(owner) {
             return Err(ora(1918, format!("user '{owner}' does not exist")));
         }
@@ -43,7 +40,8 @@ impl State {
         }
     }
 
-    fn name_taken(&self, owner: &str, name: &str) -> Result<(), OraError> {
+    /// ORA-00955 where a name is taken.
+    pub fn name_taken(&self, owner: &str, name: &str) -> Result<(), OraError> {
         let object = (owner.to_owned(), name.to_owned());
         if self.find_table(owner, name).is_some() || self.sequences.contains_key(&object) {
             return Err(ora(955, "name is already used by an existing object"));
@@ -382,188 +380,6 @@ pub fn create_index(call: &mut Call<'_>, c: &mut Cursor<'_>, unique: bool) -> Re
         table.constraints.push(constraint);
     }
     Ok(())
-}
-
-/// `CREATE SEQUENCE name …`.
-pub fn create_sequence(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
-    let (owner, name) = c.qualified((2277, "invalid sequence name"))?;
-    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
-    call.st.may_create(call.key, &owner, "SEQUENCE")?;
-    call.st.name_taken(&owner, &name)?;
-    let mut sequence = Sequence::starting(1);
-    let start = sequence_options(&mut sequence, c)?;
-    if sequence.increment < 0 {
-        let given = sequence.maximum != Sequence::starting(1).maximum;
-        if !given {
-            sequence.maximum = -1;
-        }
-        if sequence.minimum == 1 && !given {
-            sequence.minimum = -(10_i128.pow(27) - 1);
-        }
-    }
-    let first = if sequence.increment > 0 {
-        sequence.minimum
-    } else {
-        sequence.maximum
-    };
-    sequence.restart(start.unwrap_or(first));
-    if sequence.minimum >= sequence.maximum {
-        return Err(ora(4004, "MINVALUE must be less than MAXVALUE"));
-    }
-    call.st.sequences.insert((owner, name), sequence);
-    Ok(())
-}
-
-/// `ALTER SEQUENCE name RESTART START WITH n`, and the other options.
-pub fn alter_sequence(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
-    let (owner, name) = c.qualified((2277, "invalid sequence name"))?;
-    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
-    if call.st.acting_user(call.key) != owner {
-        call.st.require(call.key, "ALTER ANY SEQUENCE")?;
-    }
-    let key = (owner, name);
-    let Some(mut sequence) = call.st.sequences.get(&key).cloned() else {
-        return Err(ora(2289, "sequence does not exist"));
-    };
-    let restart = c.eat("RESTART");
-    let start = sequence_options(&mut sequence, c)?;
-    match (restart, start) {
-        (true, start) => {
-            let first = if sequence.increment > 0 {
-                sequence.minimum
-            } else {
-                sequence.maximum
-            };
-            sequence.restart(start.unwrap_or(first));
-        }
-        (false, Some(_)) => return Err(ora(2283, "cannot alter starting sequence number")),
-        (false, None) => sequence.last_number = sequence.next,
-    }
-    call.st.sequences.insert(key, sequence);
-    Ok(())
-}
-
-fn sequence_options(sequence: &mut Sequence, c: &mut Cursor<'_>) -> Result<Option<i128>, OraError> {
-    const NUMBER: (u32, &str) = (1722, "invalid number");
-    let mut start = None;
-    loop {
-        if c.eat("START WITH") {
-            start = Some(c.number(NUMBER)?);
-        } else if c.eat("INCREMENT BY") {
-            sequence.increment = c.number(NUMBER)?;
-            if sequence.increment == 0 {
-                return Err(ora(4002, "INCREMENT must be a non-zero integer"));
-            }
-        } else if c.eat("MINVALUE") {
-            sequence.minimum = c.number(NUMBER)?;
-        } else if c.eat("MAXVALUE") {
-            sequence.maximum = c.number(NUMBER)?;
-        } else if c.eat("CACHE") {
-            sequence.cache = c.number(NUMBER)?;
-        } else if c.eat("NOCACHE") {
-            sequence.cache = 0;
-        } else if c.eat("CYCLE") || c.eat("NOCYCLE") {
-            sequence.cycle = c.previous_is("CYCLE");
-        } else if c.eat("ORDER") || c.eat("NOORDER") {
-            sequence.ordered = c.previous_is("ORDER");
-        } else if !(c.eat("NOMINVALUE") || c.eat("NOMAXVALUE")) {
-            c.finish()?;
-            return Ok(start);
-        }
-    }
-}
-
-/// `CREATE TRIGGER name BEFORE|AFTER events ON table FOR EACH ROW body`.
-pub fn create_trigger(
-    call: &mut Call<'_>,
-    c: &mut Cursor<'_>,
-    text: &str,
-    replace: bool,
-) -> Result<(), OraError> {
-    const EVENT: (u32, &str) = (4079, "invalid trigger specification");
-    let (owner, name) = c.qualified((4070, "invalid trigger name"))?;
-    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
-    call.st.may_create(call.key, &owner, "TRIGGER")?;
-    let key = (owner.clone(), name);
-    if call.st.triggers.contains_key(&key) && !replace {
-        return Err(ora(4081, format!("trigger '{}' already exists", key.1)));
-    }
-    let timing = if c.eat("BEFORE") {
-        Timing::Before
-    } else if c.eat("AFTER") {
-        Timing::After
-    } else {
-        return Err(c.error(EVENT));
-    };
-    let mut events = Vec::new();
-    loop {
-        events.push(if c.eat("INSERT") {
-            Event::Insert
-        } else if c.eat("UPDATE") {
-            Event::Update
-        } else if c.eat("DELETE") {
-            Event::Delete
-        } else {
-            return Err(c.error(EVENT));
-        });
-        if !c.eat("OR") {
-            break;
-        }
-    }
-    c.expect("ON", EVENT)?;
-    let (table_owner, table) = c.qualified(TABLE)?;
-    let table_owner = table_owner.unwrap_or_else(|| owner.clone());
-    let table = call
-        .st
-        .find_table(&table_owner, &table)
-        .ok_or_else(no_table)?;
-    if !c.eat("FOR EACH ROW") {
-        return Err(unsupported("statement triggers; write FOR EACH ROW"));
-    }
-    let enabled = !c.eat("DISABLE");
-    c.eat("ENABLE");
-    // The body is read from its text, so that its offsets are its own.
-    let body_text = &text[c.offset()..];
-    let lexed = lex::lex(body_text)?;
-    let body = Arc::new(plsql::parse(lexed.cursor())?);
-    let text = body_text.to_owned();
-    call.st.triggers.insert(
-        key,
-        Trigger {
-            table,
-            timing,
-            events,
-            enabled,
-            body,
-            text,
-        },
-    );
-    Ok(())
-}
-
-/// `ALTER TRIGGER name ENABLE|DISABLE`.
-pub fn alter_trigger(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
-    let (owner, name) = c.qualified((4070, "invalid trigger name"))?;
-    let owner = owner.unwrap_or_else(|| call.st.schema(call.key));
-    if call.st.acting_user(call.key) != owner {
-        call.st.require(call.key, "ALTER ANY TRIGGER")?;
-    }
-    let enabled = if c.eat("ENABLE") {
-        true
-    } else if c.eat("DISABLE") {
-        false
-    } else {
-        return Err(c.error(OPTION));
-    };
-    c.finish()?;
-    let key = (owner, name);
-    match call.st.triggers.get_mut(&key) {
-        Some(trigger) => {
-            trigger.enabled = enabled;
-            Ok(())
-        }
-        None => Err(ora(4080, format!("trigger '{}' does not exist", key.1))),
-    }
 }
 
 /// `DROP TABLE|SEQUENCE|TRIGGER|USER name`.

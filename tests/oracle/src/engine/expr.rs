@@ -12,7 +12,7 @@ use sqlparser::ast::{
 use super::datum::{self, Datum};
 use super::errors::{Outcome, Stop, no_column, ora, stop, unsupported};
 use super::exec::{Exec, Relation, Scope, same, upper};
-use super::{clock, format, functions};
+use super::{clock, format, functions, text};
 
 impl Exec<'_> {
     /// The value of an expression for a row.
@@ -369,7 +369,7 @@ impl Exec<'_> {
                 };
                 Ok(match (text, pattern) {
                     (Some(text), Some(pattern)) => {
-                        Some(functions::like(&text, &pattern, escape) != *negated)
+                        Some(text::like(&text, &pattern, escape) != *negated)
                     }
                     _ => None,
                 })

@@ -164,7 +164,7 @@ impl Exec<'_> {
                     }
                     // Column of a table the subquery names, looked up there.
                     Expr::Identifier(name) => self
-                        .from_columns(select)
+                        .columns_named_in(select)
                         .into_iter()
                         .find(|(column, _)| same(name, column))
                         .map_or(WIDE, |(_, kind)| kind),

@@ -200,11 +200,6 @@ impl<'l> Cursor<'l> {
         self.lexed.offsets[self.at.min(self.lexed.offsets.len() - 1)]
     }
 
-    /// Number of the next token.
-    pub fn index(&self) -> usize {
-        self.at
-    }
-
     /// Whether the words come next.
     pub fn sees(&self, words: &str) -> bool {
         words.split(' ').enumerate().all(|(ahead, word)| {

@@ -351,7 +351,7 @@ impl Exec<'_> {
     }
 
     /// The columns of the base tables in a FROM clause, for their types.
-    pub fn from_columns(&self, select: &Select) -> Vec<(String, crate::api::Kind)> {
+    pub fn columns_named_in(&self, select: &Select) -> Vec<(String, crate::api::Kind)> {
         let mut columns = Vec::new();
         for source in &select.from {
             if let sqlparser::ast::TableFactor::Table { name, .. } = &source.relation

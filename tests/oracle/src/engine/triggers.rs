@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::datum::{Datum, Row};
 use super::errors::{Outcome, stop};
 use super::exec::{Exec, Variable, Variables};
-use super::plsql::{self, Block};
+use super::interpret;
+use super::plsql::Block;
 
 /// Triggers that fire triggers deeper than this are ORA-00036.
 const DEEPEST: usize = 50;
@@ -154,7 +155,7 @@ impl Exec<'_> {
         };
         let before = swap(self, Some(owner.to_owned()), owner.to_owned());
         self.st.trigger_depth += 1;
-        let result = plsql::run_inner(self.st, self.key, body, &mut vars);
+        let result = interpret::run_inner(self.st, self.key, body, &mut vars);
         self.st.trigger_depth -= 1;
         if let Some((acting, schema)) = before {
             swap(self, acting, schema);
