@@ -576,7 +576,7 @@ pub fn release_needs_a_current_proof(
     if state.breach_pending.is_some() {
         return Err(format!("{phase} was released over a breach"));
     }
-    for key in state.watches.keys() {
+    for key in state.attesting_watches() {
         let fresh = world
             .clean
             .get(key)

@@ -324,10 +324,10 @@ impl State {
                 }
             }
             Record::RetryDecided { phase, signed } => {
-                self.retry_unsettled(*phase);
                 if signed.is_some() {
                     self.retry_voided();
                 }
+                self.retry_unsettled(*phase);
             }
             Record::Waived {
                 agent,
@@ -428,6 +428,7 @@ impl State {
                 key,
                 WatchState {
                     breaches: Vec::new(),
+                    superseded: false,
                 },
             );
         }
@@ -489,11 +490,16 @@ impl State {
             .filter(|task| task.status == TaskStatus::Voided)
             .map(|task| task.phase)
             .collect();
+        for (key, watch) in &mut self.watches {
+            let task = self.tasks.get(key);
+            watch.superseded |= task.is_some_and(|task| task.status == TaskStatus::Voided);
+        }
         for phase in voided {
             self.retry_unsettled(phase);
             if let Some(state) = self.phase_mut(phase) {
                 state.status = PhaseStatus::Pending;
                 state.rounds = 0;
+                state.gate_opened = None;
             }
         }
     }

@@ -42,10 +42,12 @@ impl Run {
         let Some(state) = self.state.phase(phase) else {
             return false;
         };
-        let at_large = matches!(
-            state.status,
-            PhaseStatus::Preparing | PhaseStatus::Released | PhaseStatus::Failed { .. }
-        );
+        // A phase that failed before its release has called its promises back.
+        let at_large = match state.status {
+            PhaseStatus::Preparing | PhaseStatus::Released => true,
+            PhaseStatus::Failed { .. } => self.state.open_tasks().next().is_some(),
+            _ => false,
+        };
         if state.revoked || !at_large {
             return false;
         }

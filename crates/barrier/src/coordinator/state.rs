@@ -146,6 +146,9 @@ impl TaskState {
 pub struct WatchState {
     /// Breaches seen by it.
     pub breaches: Vec<String>,
+    /// A retry sets it anew: until then it need not attest, but it still
+    /// stands, and must be disarmed before a door is opened.
+    pub superseded: bool,
 }
 
 /// A breach.
@@ -290,6 +293,14 @@ impl State {
     /// Tasks that are released and have neither outcome nor tombstone.
     pub fn open_tasks(&self) -> impl Iterator<Item = (&TaskKey, &TaskState)> {
         self.tasks.iter().filter(|(_, task)| task.is_open())
+    }
+
+    /// Watches whose word a release needs (R17).
+    pub fn attesting_watches(&self) -> impl Iterator<Item = &TaskKey> {
+        let standing = self.watches.iter();
+        standing
+            .filter(|(_, watch)| !watch.superseded)
+            .map(|(key, _)| key)
     }
 
     /// Forward tasks whose change, or possible change, has not been taken

@@ -23,7 +23,7 @@ impl Run {
             return false;
         }
         let standing: BTreeSet<TaskKey> = match phase.track {
-            Track::Forward => self.state.watches.keys().cloned().collect(),
+            Track::Forward => self.state.attesting_watches().cloned().collect(),
             Track::Rollback => BTreeSet::new(),
         };
         if standing.is_empty() {
@@ -201,8 +201,7 @@ impl Run {
             return ending.into_iter().collect();
         }
         self.state
-            .watches
-            .keys()
+            .attesting_watches()
             .filter(|key| {
                 let answered = self.live.attesting.as_ref().map(|a| &a.answered);
                 !answered.is_some_and(|answered| answered.contains(*key))

@@ -299,6 +299,8 @@ impl Participant {
             self.conclude(now, run, (phase, attempt), &task.step, end, effects);
             return;
         }
+        // A watch that is set anew after a breach starts from nothing.
+        self.stop_watches(run, std::slice::from_ref(&task.step), effects);
         let capture =
             self.declare_intent(run, (phase, attempt), &task.step, probe.capture, effects);
         let inputs = self.current_inputs();

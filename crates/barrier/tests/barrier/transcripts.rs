@@ -31,6 +31,7 @@ fn every_story_goes_as_it_is_told() {
 
 /// Plays a file; the difference, if there is one.
 fn check(file: &Path) -> Option<String> {
+    println!("{}", file.display());
     let told = fs::read_to_string(file).expect("a readable file");
     let (played, violations) = play(&told);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -124,6 +125,13 @@ fn command(sim: &mut Sim, line: &str) {
         "crash-after" => sim.crash_after = Some(words[1].parse().expect("effects")),
         "restart" if words[1] == "coordinator" => sim.restart_coordinator(),
         "restart" => sim.restart_agent(&agent(1)),
+        // The coordinator's journal as it was after so many records, all of
+        // its first term.
+        "restore-backup" => {
+            sim.disk.truncate(words[1].parse().expect("records"));
+            sim.term = 1;
+            sim.salt += 1;
+        }
         "lose-journal" => sim.lose_journal(&agent(1)),
         "refuses" => {
             sim.agent_mut(&agent(1)).refuses.insert(words[2].into());
@@ -213,10 +221,15 @@ fn finish(sim: &mut Sim, words: &[&str]) {
     sim.finish(&name, outcome, outputs);
 }
 
-/// `breach a guard session 42`: the watch sees it now and whenever it looks.
+/// `breach a guard session 42`: the watch sees it now and whenever it looks,
+/// until `breach a guard gone`.
 fn breach(sim: &mut Sim, words: &[&str]) {
     let name = AgentName::from(words[1]);
     let detail = words[3..].join(" ");
+    if detail == "gone" {
+        sim.agent_mut(&name).breach = None;
+        return;
+    }
     sim.agent_mut(&name).breach = Some(detail.clone());
     let run = sim.begin.run.clone();
     let step = StepId::from(words[2]);

@@ -70,6 +70,8 @@ pub struct Sim {
     pub begin: Begin,
     pub run: Option<Run>,
     pub term: u64,
+    /// Tells coordinators apart that computed the same term number.
+    pub salt: u64,
     pub disk: Vec<coordinator::Entry>,
     pub agents: BTreeMap<AgentName, Agent>,
     pub orders: BTreeMap<AgentName, VecDeque<Order>>,
@@ -93,6 +95,7 @@ impl Sim {
             now: 1_000,
             run: None,
             term: 0,
+            salt: 0,
             disk: Vec::new(),
             agents,
             orders: names.iter().map(|n| (n.clone(), VecDeque::new())).collect(),
@@ -110,7 +113,7 @@ impl Sim {
         self.term += 1;
         Term {
             number: self.term,
-            incarnation: self.term * 7919,
+            incarnation: self.term * 7919 + self.salt,
         }
     }
 
