@@ -1,14 +1,14 @@
 //! A host: its own name, its own `/srv`, its own address, its own systemd.
 //!
 //! A host is a mount and host-name namespace held open by a sleeping process,
-//! a D-Bus daemon and a `systemd --user` in a control group of its own. That
-//! systemd is a real service manager; what it is not is process 1. Each host
+//! and a `systemd --user` in a control group of its own, which starts the
+//! host's D-Bus daemon: a service manager appears on the bus only if it runs
+//! the bus itself. It is a real one; what it is not is process 1. Each host
 //! has a loopback address, known inside it as `this-host`, so that one plan
 //! can name a page that every host serves.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -79,7 +79,9 @@ impl Host {
             &dir.join("config/systemd/user.conf"),
             "[Manager]\nDefaultTimeoutStopSec=15s\nDefaultTimeoutStartSec=30s\n",
         )?;
-        mask_distribution_units(&dir.join("config/systemd/user"))
+        let units = dir.join("config/systemd/user");
+        mask_distribution_units(&units)?;
+        lay_out_bus(&units)
     }
 
     /// Starts the host. `daemons` is the group for what is not systemd's.
@@ -119,21 +121,6 @@ impl Host {
             dir,
         };
 
-        let bus = host.bus_socket();
-        let argv = [
-            "dbus-daemon",
-            "--session",
-            "--nofork",
-            "--nopidfile",
-            "--nosyslog",
-        ]
-        .map(String::from)
-        .into_iter()
-        .chain([format!("--address={}", host.bus())]);
-        let launch = host.launch("dbus", argv, layout.log(&format!("{}-dbus", host.name)));
-        let mut dbus = Process::start(&launch, daemons)?;
-        dbus.wait_ready(START_LIMIT, || UnixStream::connect(&bus).is_ok())?;
-
         let group = Group::create(&host.name)?;
         let argv = ["/lib/systemd/systemd", "--user", "--log-target=console"];
         let launch = host.launch(
@@ -143,7 +130,7 @@ impl Host {
         );
         let mut systemd = Process::start(&launch, &group)?;
         systemd.wait_ready(START_LIMIT, || host.is_up())?;
-        Ok((host, vec![init, dbus, systemd]))
+        Ok((host, vec![init, systemd]))
     }
 
     /// A process that runs on this host, with its service manager's bus.
@@ -181,6 +168,26 @@ impl Host {
         // `is-system-running` ends with 1 for `degraded`, which is up too.
         let output = self.systemctl_command(&["is-system-running"]).output();
         output.is_ok_and(|o| matches!(o.stdout.as_slice(), b"running\n" | b"degraded\n"))
+            && self.is_on_bus()
+    }
+
+    /// Whether the service manager answers on the bus, where the product
+    /// speaks to it; systemctl takes a private way.
+    fn is_on_bus(&self) -> bool {
+        let bus = "org.freedesktop.DBus";
+        let output = Command::new("busctl")
+            .arg(format!("--address={}", self.bus()))
+            .args([
+                "call",
+                bus,
+                "/org/freedesktop/DBus",
+                bus,
+                "NameHasOwner",
+                "s",
+            ])
+            .arg("org.freedesktop.systemd1")
+            .output();
+        output.is_ok_and(|o| o.stdout == b"b true\n")
     }
 
     fn systemctl_command(&self, args: &[&str]) -> Command {
@@ -226,14 +233,31 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(Error::file("write", path))
 }
 
-/// Masks the sockets and services that the distribution's packages start in
-/// every service manager, the bus among them: a host has one bus, its own.
+const BUS_SOCKET: &str = "[Unit]\nDescription=D-Bus\n\n[Socket]\nListenStream=%t/bus\n";
+const BUS_SERVICE: &str = "[Unit]\nDescription=D-Bus\nRequires=dbus.socket\n\n[Service]\nType=notify\n\
+    NotifyAccess=main\nExecStart=/usr/bin/dbus-daemon --session --address=systemd: --nofork \
+    --nopidfile --systemd-activation\n";
+
+/// The host's bus, whether or not the distribution has units for one.
+fn lay_out_bus(units: &Path) -> Result<(), Error> {
+    for (name, text, target) in [
+        ("dbus.socket", BUS_SOCKET, "sockets.target.wants"),
+        ("dbus.service", BUS_SERVICE, "default.target.wants"),
+    ] {
+        let unit = units.join(name);
+        write(&unit, text)?;
+        let wants = units.join(target);
+        std::fs::create_dir_all(&wants).map_err(Error::file("create", &wants))?;
+        let link = wants.join(name);
+        std::os::unix::fs::symlink(&unit, &link).map_err(Error::file("link", &link))?;
+    }
+    Ok(())
+}
+
+/// Masks what the distribution's packages start in every service manager:
+/// nothing of it belongs on a host of the range.
 fn mask_distribution_units(units: &Path) -> Result<(), Error> {
-    let mut names = vec![
-        "dbus.socket".into(),
-        "dbus.service".into(),
-        "dbus-broker.service".into(),
-    ];
+    let mut names = Vec::new();
     for place in WANTED {
         for target in ["sockets", "default", "timers", "basic", "graphical-session"] {
             let dir = Path::new(place).join(format!("{target}.target.wants"));
@@ -244,6 +268,8 @@ fn mask_distribution_units(units: &Path) -> Result<(), Error> {
     }
     names.sort();
     names.dedup();
+    // The bus has units of the host's own.
+    names.retain(|name: &std::ffi::OsString| !name.to_string_lossy().starts_with("dbus."));
     for name in names {
         let link = units.join(&name);
         std::os::unix::fs::symlink("/dev/null", &link).map_err(Error::file("link", &link))?;

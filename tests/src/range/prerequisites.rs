@@ -19,9 +19,10 @@ const DISK_MB: u64 = 1024;
 /// The kernel's limit on the path of a Unix socket.
 const SOCKET_PATH: usize = 107;
 
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("/lib/systemd/systemd", "systemd"),
     ("/usr/bin/systemctl", "systemd"),
+    ("/usr/bin/busctl", "systemd"),
     ("/usr/bin/dbus-daemon", "dbus"),
     ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/nsenter", "util-linux"),

@@ -90,7 +90,6 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     } else {
         None
     };
-    let completed = run.as_ref().is_some_and(|run| run.outcome == "completed");
     if run.is_some() {
         // Writing goes on, wherever the run has left it.
         let so_far = workload::acknowledged(range)?.total();
@@ -107,7 +106,9 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
         .as_ref()
         .map(|run| Look::at_range(range, run))
         .transpose()?;
-    let final_database = if run.is_none() || completed {
+    // Where the applications write now is read off their configuration.
+    let switched = after.hosts["app-1"]["database"] == "postgres.toml";
+    let final_database = if run.is_none() || switched {
         "postgres"
     } else {
         "oracle"
@@ -129,11 +130,12 @@ fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
         say(&format!("a fault is in place: {}", fault.description()));
         fault.arm(range)?;
     }
-    let plan = settings
-        .plan
-        .clone()
-        .unwrap_or_else(|| range.layout.source.join("tests/plans/rehearsal.yaml"));
-    let mut command = product.start(&plan, settings.range.apps)?;
+    let own = range.layout.source.join("tests/plans/rehearsal.yaml");
+    let apps = settings.range.apps.to_string();
+    let mut command = match &settings.plan {
+        Some(plan) => product.start(plan, &[])?,
+        None => product.start(&own, &[("apps", &apps)])?,
+    };
     if let Some(kill) = &settings.kill {
         kill.strike(range, &product)?;
     }

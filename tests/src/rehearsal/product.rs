@@ -31,6 +31,8 @@ pub struct RunStatus {
     pub id: String,
     /// The plan's name.
     pub plan: String,
+    /// Kind of the plan: `Cutover`, `Restart` or `Plan`.
+    pub kind: String,
     /// The plan's digest.
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`, `running`.
@@ -160,9 +162,13 @@ impl Product {
     ///
     /// # Errors
     /// When the command can't be started.
-    pub fn start(&self, plan: &Path, apps: u8) -> Result<Child, Error> {
+    pub fn start(&self, plan: &Path, vars: &[(&str, &str)]) -> Result<Child, Error> {
+        let vars = vars
+            .iter()
+            .flat_map(|(name, value)| ["--var".into(), format!("{name}={value}")]);
         self.command("operator")
-            .args(["run", "start", "--watch", "--var", &format!("apps={apps}")])
+            .args(["run", "start", "--watch"])
+            .args(vars)
             .arg(plan)
             .spawn()
             .map_err(|source| Error::Start {

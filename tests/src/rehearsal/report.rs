@@ -49,6 +49,8 @@ pub struct Run {
     pub id: String,
     /// The plan's name.
     pub plan: String,
+    /// Kind of the plan.
+    pub kind: String,
     /// The plan's digest.
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
@@ -183,6 +185,7 @@ impl Report {
             run: settings.range.product.then_some(Run {
                 id: status.id,
                 plan: status.plan,
+                kind: status.kind,
                 digest: status.digest,
                 outcome: status.outcome,
                 exit_code: status.exit_code,
@@ -239,11 +242,12 @@ impl Report {
             run.outcome != wanted,
             format!("the run is {}, not {wanted}: {}", run.outcome, run.reason),
         );
-        if settings.fault.is_some() {
+        if run.outcome == "rolled_back" {
             for difference in &self.not_restored {
                 note(true, format!("not as before: {difference}"));
             }
-        } else {
+        }
+        if run.outcome == "completed" && run.kind == "Cutover" {
             for step in self.effects.missing() {
                 note(true, format!("nothing was seen of step {step}"));
             }
