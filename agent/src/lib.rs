@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod actions;
+pub mod canonical;
 pub mod config;
 pub mod driver;
 pub mod host;
