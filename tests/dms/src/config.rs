@@ -1,4 +1,6 @@
 //! The configuration file `dms.toml`: what exists when the double starts.
+//!
+//! `dms.example.toml` next to the crate shows all of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -331,39 +333,10 @@ fn default_account() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replicate::mapping::TableMapping;
+    use crate::task::settings::TaskSettings;
 
-    const EXAMPLE: &str = r#"
-        listen = "127.0.0.1:15300"
-        oracle_lib_dir = "/opt/oracle/lib"
-        [timing]
-        poll_ms = 80
-        [[endpoint]]
-        engine = "oracle"
-        identifier = "oracle-source"
-        type = "source"
-        host = "127.0.0.1"
-        port = 15212
-        service = "ORCL"
-        user = "DMS_USER"
-        password = "secret"
-        [[endpoint]]
-        engine = "postgres"
-        identifier = "postgres-target"
-        type = "target"
-        host = "127.0.0.1"
-        port = 15432
-        dbname = "shop"
-        user = "dms_user"
-        password = "secret"
-        ca_file = "ca.pem"
-        [[task]]
-        identifier = "forward"
-        source = "oracle-source"
-        target = "postgres-target"
-        migration_type = "full-load-and-cdc"
-        table_mappings = '{"rules":[]}'
-        running = true
-    "#;
+    const EXAMPLE: &str = include_str!("../dms.example.toml");
 
     fn load(text: &str) -> Result<Config, ConfigError> {
         let directory = tempfile::tempdir().unwrap();
@@ -378,7 +351,11 @@ mod tests {
         assert_eq!(config.endpoints[0].engine_name(), "oracle");
         assert_eq!(config.endpoints[1].kind(), EndpointKind::Target);
         assert_eq!(config.timing.poll_ms, 80);
-        assert!(config.tasks[0].running);
+        let task = &config.tasks[0];
+        assert!(task.running);
+        let mappings = task.table_mappings.as_deref().unwrap();
+        TableMapping::parse(mappings).unwrap();
+        TaskSettings::parse(task.settings.as_deref()).unwrap();
     }
 
     #[test]

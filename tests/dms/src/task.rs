@@ -1,6 +1,7 @@
 //! Replication tasks: what they are, which states they go through, and the
 //! registry that owns them.
 
+pub mod definition;
 pub mod faults;
 pub mod lifecycle;
 pub mod progress;

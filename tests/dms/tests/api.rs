@@ -1,6 +1,12 @@
 //! The unmodified AWS SDK against the double's interface. The engine is replaced
 //! by one in memory: what really moves rows is tested in `postgres.rs`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

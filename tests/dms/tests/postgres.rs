@@ -4,6 +4,8 @@
 //! It needs PostgreSQL 15's programs (`LOCKSTEP_PG_BIN`, by default Debian's
 //! directory); without them the tests say so and do nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

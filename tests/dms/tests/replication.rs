@@ -2,6 +2,12 @@
 //! `oracle` crate through the client library double, a real PostgreSQL server, and
 //! the registry with the real engine between them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +15,7 @@ use std::time::Duration;
 use dms_double::config::{Config, EndpointKind};
 use dms_double::replicate::connect;
 use dms_double::replicate::replicator::Replicator;
-use dms_double::task::lifecycle::{NewTask, StartRequest};
+use dms_double::task::definition::{NewTask, StartRequest};
 use dms_double::task::registry::{Registry, Task};
 use dms_double::task::state::{StartType, Status};
 use oracle::Connection;

@@ -4,6 +4,9 @@
 //! `cloudwatch/2010-08-01/service-2.json`. Metric math, anomaly bands and
 //! composite alarms are refused.
 
+mod alarms;
+mod dashboards;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +17,7 @@ use serde_json::Value;
 use super::App;
 use super::cbor::{self, Stamp, stamp};
 use super::errors::{Code, Fault};
-use crate::metrics::{Alarm, Comparison, MetricId, MissingData, Statistic};
+use crate::metrics::{MetricId, Statistic};
 use crate::task::state::now_ms;
 
 /// Data points in one answer of GetMetricData (CloudWatch: 100,800).
@@ -87,11 +90,11 @@ fn dispatch(app: &App, operation: &str, parameters: &Value) -> Result<Vec<u8>, F
         "PutMetricData" => put_metric_data(app, &read(parameters)?),
         "GetMetricData" => get_metric_data(app, &read(parameters)?),
         "ListMetrics" => list_metrics(app, &read(parameters)?),
-        "PutMetricAlarm" => put_metric_alarm(app, parameters),
-        "DescribeAlarms" => describe_alarms(app, &read(parameters)?),
-        "DeleteAlarms" => delete_alarms(app, &read(parameters)?),
-        "PutDashboard" => put_dashboard(app, read(parameters)?),
-        "GetDashboard" => get_dashboard(app, &read(parameters)?),
+        "PutMetricAlarm" => alarms::put(app, parameters),
+        "DescribeAlarms" => alarms::describe(app, &read(parameters)?),
+        "DeleteAlarms" => alarms::delete(app, &read(parameters)?),
+        "PutDashboard" => dashboards::put(app, read(parameters)?),
+        "GetDashboard" => dashboards::get(app, &read(parameters)?),
         other => Err(Fault::unknown_operation(format!(
             "{other:?} is not an operation of this double of CloudWatch"
         ))),
@@ -378,232 +381,5 @@ fn list_metrics(app: &App, request: &ListMetrics) -> Result<Vec<u8>, Fault> {
             .map(Metric::from)
             .collect(),
         next_token: (found.len() > next).then(|| next.to_string()),
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PutMetricAlarm {
-    alarm_name: String,
-    namespace: Option<String>,
-    metric_name: Option<String>,
-    #[serde(default)]
-    dimensions: Vec<Dimension>,
-    statistic: Option<String>,
-    period: Option<i64>,
-    evaluation_periods: Option<i64>,
-    datapoints_to_alarm: Option<i64>,
-    threshold: Option<f64>,
-    comparison_operator: Option<String>,
-    treat_missing_data: Option<String>,
-}
-
-fn put_metric_alarm(app: &App, parameters: &Value) -> Result<Vec<u8>, Fault> {
-    let request: PutMetricAlarm = read(parameters)?;
-    fn need<T>(value: Option<T>, name: &str) -> Result<T, Fault> {
-        value.ok_or_else(|| {
-            Fault::missing(format!(
-                "{name} is required: alarms on expressions or bands are not supported here"
-            ))
-        })
-    }
-    let operator = need(request.comparison_operator, "ComparisonOperator")?;
-    let metric = MetricId::new(
-        need(request.namespace, "Namespace")?,
-        need(request.metric_name, "MetricName")?,
-        pairs(&request.dimensions),
-    );
-    let period_s = need(request.period, "Period")?;
-    period(period_s)?;
-    let evaluation_periods = need(request.evaluation_periods, "EvaluationPeriods")?;
-    if evaluation_periods < 1 {
-        return Err(Fault::invalid("EvaluationPeriods must be at least 1"));
-    }
-    let alarm = Alarm {
-        name: request.alarm_name,
-        metric,
-        statistic: statistic(&need(request.statistic, "Statistic")?)?,
-        period_s,
-        evaluation_periods,
-        datapoints_to_alarm: request.datapoints_to_alarm.unwrap_or(evaluation_periods),
-        threshold: need(request.threshold, "Threshold")?,
-        comparison: Comparison::parse(&operator).ok_or_else(|| {
-            Fault::invalid(format!(
-                "ComparisonOperator {operator:?} is not supported here"
-            ))
-        })?,
-        missing: match request.treat_missing_data.as_deref() {
-            None | Some("missing" | "ignore") => MissingData::Missing,
-            Some("breaching") => MissingData::Breaching,
-            Some("notBreaching") => MissingData::NotBreaching,
-            Some(other) => {
-                return Err(Fault::invalid(format!(
-                    "TreatMissingData {other:?} is not valid"
-                )));
-            }
-        },
-        request: parameters.as_object().cloned().unwrap_or_default(),
-        updated_ms: now_ms(),
-    };
-    app.metrics.put_alarm(alarm).map_err(Fault::invalid)?;
-    cbor::encode(&Empty {})
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DescribeAlarms {
-    alarm_names: Option<Vec<String>>,
-    alarm_name_prefix: Option<String>,
-    state_value: Option<String>,
-    max_records: Option<usize>,
-    next_token: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct AlarmList {
-    metric_alarms: Vec<AlarmShape>,
-    composite_alarms: [(); 0],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_token: Option<String>,
-}
-
-/// `MetricAlarm`: the request's own members, and what CloudWatch adds.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct AlarmShape {
-    #[serde(flatten)]
-    request: serde_json::Map<String, Value>,
-    alarm_arn: String,
-    alarm_configuration_updated_timestamp: Stamp,
-    state_value: &'static str,
-    state_reason: String,
-    state_updated_timestamp: Stamp,
-}
-
-fn describe_alarms(app: &App, request: &DescribeAlarms) -> Result<Vec<u8>, Fault> {
-    let begin = match &request.next_token {
-        None => 0,
-        Some(token) => token.parse::<usize>().map_err(|_| invalid_token())?,
-    };
-    let now = now_ms();
-    let mut found = Vec::new();
-    for alarm in app.metrics.alarms() {
-        let named = request
-            .alarm_names
-            .as_ref()
-            .is_none_or(|names| names.contains(&alarm.name));
-        let prefixed = request
-            .alarm_name_prefix
-            .as_ref()
-            .is_none_or(|prefix| alarm.name.starts_with(prefix));
-        let (state, reason) = app.metrics.alarm_state(&alarm, now);
-        if named && prefixed && request.state_value.as_deref().is_none_or(|s| s == state) {
-            found.push(alarm_shape(app, alarm, state, reason, now));
-        }
-    }
-    let size = request.max_records.unwrap_or(50).clamp(1, 100);
-    let next = begin.saturating_add(size);
-    let more = found.len() > next;
-    cbor::encode(&AlarmList {
-        metric_alarms: found.into_iter().skip(begin).take(size).collect(),
-        composite_alarms: [],
-        next_token: more.then(|| next.to_string()),
-    })
-}
-
-fn alarm_shape(
-    app: &App,
-    alarm: Alarm,
-    state: &'static str,
-    reason: String,
-    now: i64,
-) -> AlarmShape {
-    let mut members = alarm.request;
-    // Tags belong to another operation's answer.
-    members.remove("Tags");
-    members.retain(|_, v| !v.is_null());
-    members.entry("ActionsEnabled").or_insert(Value::Bool(true));
-    AlarmShape {
-        request: members,
-        alarm_arn: app.registry.resources.arns.alarm(&alarm.name),
-        alarm_configuration_updated_timestamp: stamp(alarm.updated_ms),
-        state_value: state,
-        state_reason: reason,
-        state_updated_timestamp: stamp(now),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DeleteAlarms {
-    alarm_names: Vec<String>,
-}
-
-fn delete_alarms(app: &App, request: &DeleteAlarms) -> Result<Vec<u8>, Fault> {
-    app.metrics
-        .delete_alarms(&request.alarm_names)
-        .map_err(|unknown| Fault {
-            code: Code::ResourceNotFound,
-            message: format!("alarm {unknown} does not exist; none was deleted"),
-        })?;
-    cbor::encode(&Empty {})
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PutDashboard {
-    dashboard_name: String,
-    dashboard_body: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct DashboardMessages {
-    dashboard_validation_messages: [(); 0],
-}
-
-fn put_dashboard(app: &App, request: PutDashboard) -> Result<Vec<u8>, Fault> {
-    let body: Result<Value, _> = serde_json::from_str(&request.dashboard_body);
-    if !body.is_ok_and(|b| b.get("widgets").is_some_and(Value::is_array)) {
-        return Err(Fault {
-            code: Code::DashboardInvalidInputError,
-            message:
-                "The field DashboardBody must be a valid JSON object with an array \"widgets\""
-                    .into(),
-        });
-    }
-    app.metrics
-        .put_dashboard(request.dashboard_name, request.dashboard_body)
-        .map_err(Fault::invalid)?;
-    cbor::encode(&DashboardMessages {
-        dashboard_validation_messages: [],
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct GetDashboard {
-    dashboard_name: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Dashboard<'a> {
-    dashboard_arn: String,
-    dashboard_body: String,
-    dashboard_name: &'a str,
-}
-
-fn get_dashboard(app: &App, request: &GetDashboard) -> Result<Vec<u8>, Fault> {
-    let name = &request.dashboard_name;
-    let body = app.metrics.dashboard(name).ok_or_else(|| Fault {
-        code: Code::DashboardNotFoundError,
-        message: format!("Dashboard {name} does not exist"),
-    })?;
-    cbor::encode(&Dashboard {
-        dashboard_arn: app.registry.resources.arns.dashboard(name),
-        dashboard_body: body,
-        dashboard_name: name,
     })
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::Job;
 use super::apply::{Applier, ApplyError};
 use super::change::{Row, TableName};
-use super::redo::{self, RedoError};
+use super::redo::{self, RedoError, SelectedTable};
 use crate::task::progress::TableState;
 use crate::task::state::now_ms;
 
@@ -40,9 +40,6 @@ pub enum LoadError {
     Thread,
 }
 
-/// A selected table with its columns and their types.
-pub type Table = (TableName, Vec<(String, String)>);
-
 enum Piece {
     Begin(TableName),
     Rows(TableName, Vec<Row>),
@@ -57,7 +54,7 @@ pub async fn load(
     job: &Job,
     connection: Arc<oracle::Connection>,
     applier: &mut Applier,
-    tables: Vec<Table>,
+    tables: Vec<SelectedTable>,
     scn: u64,
     truncate: bool,
 ) -> Result<(), LoadError> {
@@ -86,7 +83,7 @@ pub async fn load(
 async fn begin(
     job: &Job,
     applier: &mut Applier,
-    tables: &[Table],
+    tables: &[SelectedTable],
     truncate: bool,
 ) -> Result<(), LoadError> {
     job.progress.reset();
@@ -116,7 +113,7 @@ async fn run(applier: &Applier, sql: &str) -> Result<(), LoadError> {
 /// Reads table after table; ends early when nobody takes the rows any more.
 fn read(
     connection: &oracle::Connection,
-    tables: &[Table],
+    tables: &[SelectedTable],
     scn: u64,
     send: &mpsc::Sender<Piece>,
 ) -> Result<(), RedoError> {

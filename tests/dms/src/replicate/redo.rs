@@ -182,6 +182,9 @@ fn read_change(
     }))
 }
 
+/// A table that a task takes, with its columns and their types in order.
+pub type SelectedTable = (TableName, Vec<(String, String)>);
+
 /// The SCN now.
 ///
 /// # Errors
@@ -200,7 +203,7 @@ pub fn current_scn(connection: &Connection) -> Result<u64, RedoError> {
 pub fn selected_tables(
     connection: &Connection,
     mapping: &TableMapping,
-) -> Result<Vec<(TableName, Vec<(String, String)>)>, RedoError> {
+) -> Result<Vec<SelectedTable>, RedoError> {
     let failed = doing("reading DBA_TABLES and DBA_TAB_COLUMNS");
     let mut tables: BTreeMap<TableName, Vec<(String, String)>> = BTreeMap::new();
     let mut patterns: Vec<_> = mapping.schema_patterns().collect();

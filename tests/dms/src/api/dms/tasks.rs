@@ -7,7 +7,7 @@ use super::shapes::{DescribeRequest, seconds, without_nulls};
 use crate::api::App;
 use crate::api::errors::Fault;
 use crate::replicate::change::TableName;
-use crate::task::lifecycle::{Modification, NewTask, StartRequest};
+use crate::task::definition::{Modification, NewTask, StartRequest};
 use crate::task::progress::{Snapshot, TableProgress, TableState};
 use crate::task::registry::Task;
 use crate::task::state::{StartType, Status, now_ms};
