@@ -460,18 +460,22 @@ pub fn no_automatic_way_back(
 }
 
 /// 6. Nothing starts forward when a rollback has begun; nothing is undone
-///    while forward work is open.
+///    while forward work is open, and open work is passed as a debt only where
+///    it is lost and its agent detachable (R18).
 pub fn one_direction_at_a_time(
     world: &World,
     _now: Millis,
     happening: &Happening,
 ) -> Result<(), String> {
-    let (
-        Happening::Started {
-            phase, step, agent, ..
-        },
-        Some(state),
-    ) = (happening, &world.state)
+    let Some(state) = &world.state else {
+        return Ok(());
+    };
+    if let Happening::Decided(entry) = happening {
+        return may_be_owed(state, &entry.record);
+    }
+    let Happening::Started {
+        phase, step, agent, ..
+    } = happening
     else {
         return Ok(());
     };
@@ -496,6 +500,22 @@ pub fn one_direction_at_a_time(
         ));
     }
     Ok(())
+}
+
+fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
+    let Record::Owed { debt } = record else {
+        return Ok(());
+    };
+    let task = state.tasks.get(&(debt.step.clone(), debt.agent.clone()));
+    let open = task.filter(|task| task.is_open());
+    let detachable = state.begin.layout.detachable.contains(&debt.agent);
+    match open {
+        Some(task) if task.status != TaskStatus::Lost || !detachable => Err(format!(
+            "{} on {} is open and was passed as a debt",
+            debt.step, debt.agent
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// 7. `rolled back` means that every host is as before, but for the debts.

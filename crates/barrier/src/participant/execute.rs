@@ -538,7 +538,9 @@ impl Participant {
         };
         let outcome = match results.remove(&task.step) {
             Some(Ok(probe)) => match probe.finding {
-                // A watch did not survive the restart; it is set up again.
+                // A watch whose arming is durable stands again by now; one
+                // that isn't did not survive.
+                _ if task.watch && self.stands(run, &task.step) => Outcome::Standing,
                 _ if task.watch => Outcome::Interrupted,
                 Finding::Already => Outcome::Done,
                 Finding::Todo => Outcome::Interrupted,

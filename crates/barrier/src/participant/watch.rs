@@ -23,7 +23,7 @@ impl Participant {
         }
     }
 
-    fn stands(&self, run: &RunId, step: &StepId) -> bool {
+    pub(super) fn stands(&self, run: &RunId, step: &StepId) -> bool {
         self.state
             .run(run)
             .is_some_and(|log| log.watches.contains_key(step))
