@@ -302,8 +302,19 @@ impl Driver {
         self.afterwards.push(Box::new(what));
     }
 
-    /// Writes what the batch decided, then sends and tells it.
+    /// Writes what the batch decided, then sends and tells it. A send that
+    /// fails is an event of its own, so this goes on until nothing is left.
     fn flush(&mut self) -> Result<(), StoreError> {
+        while !self.effects.is_empty() {
+            self.write_and_send()?;
+        }
+        for what in std::mem::take(&mut self.afterwards) {
+            what(self);
+        }
+        Ok(())
+    }
+
+    fn write_and_send(&mut self) -> Result<(), StoreError> {
         let effects = std::mem::take(&mut self.effects);
         let mut entries = Vec::new();
         let mut orders = Vec::new();
@@ -331,9 +342,6 @@ impl Driver {
                 cell.tell_status();
                 cell.close_if_over();
             }
-        }
-        for what in std::mem::take(&mut self.afterwards) {
-            what(self);
         }
         Ok(())
     }
