@@ -5,7 +5,7 @@
 //! coordinator never sees it.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `agent.toml`.
@@ -279,6 +279,18 @@ impl Config {
                 ));
             }
         }
+        let homes: BTreeSet<_> = self
+            .oracle
+            .values()
+            .map(|oracle| (&oracle.home, &oracle.sid, &oracle.client_library))
+            .collect();
+        if homes.len() > 1 {
+            return Some(
+                "[oracle]: Oracle's client library serves one home and one instance in a process; \
+                 run an agent of its own for each instance"
+                    .to_owned(),
+            );
+        }
         for (name, aws) in &self.aws {
             if aws.access_key_id_file.is_some() != aws.secret_access_key_file.is_some() {
                 return Some(format!(
@@ -330,6 +342,10 @@ mod tests {
             (
                 "[oracle.o]\nhome=\"/o\"\nsid=\"O\"\nscan_listeners=[\"S\"]",
                 "oracle.o",
+            ),
+            (
+                "[oracle.a]\nhome=\"/o\"\nsid=\"A\"\n[oracle.b]\nhome=\"/o\"\nsid=\"B\"",
+                "one instance in a process",
             ),
             (
                 "[aws.a]\nregion=\"eu-central-1\"\naccess_key_id_file=\"/k\"",

@@ -3,7 +3,7 @@
 use clap::Parser;
 use lockstep_agent::config::Config;
 use lockstep_agent::driver::{Driver, Input};
-use lockstep_agent::host::Host;
+use lockstep_agent::host::{Host, oracle};
 use lockstep_agent::session;
 use lockstep_agent::store::Store;
 use lockstep_pki::{CredentialFiles, Credentials};
@@ -41,6 +41,8 @@ fn main() -> ExitCode {
 
 fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = Config::load(&arguments.config)?;
+    // SAFETY: the runtime below starts the process's first threads.
+    unsafe { oracle::set_environment(&config) };
     // Two threads: one for the loop and the session, one for what blocks. An
     // idle agent must cost its host next to nothing.
     let runtime = tokio::runtime::Builder::new_multi_thread()

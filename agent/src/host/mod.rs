@@ -4,6 +4,9 @@
 
 pub mod command;
 pub mod files;
+pub mod lsnrctl;
+pub mod oracle;
+pub mod srvctl;
 pub mod systemd;
 
 use crate::action::ActionError;

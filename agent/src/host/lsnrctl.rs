@@ -1,0 +1,108 @@
+//! `lsnrctl`: plain listeners of an Oracle home.
+//!
+//! Its messages are read by their TNS codes, which no language setting
+//! changes; its exit code alone doesn't tell a listener that is down from one
+//! that doesn't exist.
+
+use super::command::{Ended, Program, run};
+use crate::action::{ActionError, Context};
+use crate::config::OracleConfig;
+use std::time::Duration;
+
+/// A listener answers in milliseconds; a hanging one is given up after that.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// `TNS:no listener`: nothing listens at its address.
+const NO_LISTENER: &str = "TNS-12541";
+/// `Listener using listener name … has already been started`.
+const ALREADY_STARTED: &str = "TNS-01106";
+
+async fn call(
+    cx: &Context,
+    oracle: &OracleConfig,
+    verb: &str,
+    name: &str,
+) -> Result<Ended, ActionError> {
+    let path = oracle.home.join("bin").join("lsnrctl");
+    let home = oracle.home.to_string_lossy();
+    let program = Program {
+        path: &path,
+        arguments: vec![verb, name],
+        environment: vec![("ORACLE_HOME", &home), ("ORACLE_SID", &oracle.sid)],
+        limit: LIMIT,
+    };
+    run(cx, &program).await
+}
+
+fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
+    let said = ended
+        .lines
+        .iter()
+        .find(|line| line.contains("TNS-") || line.contains("NL-"))
+        .map_or_else(|| ended.last_line(), |line| line.trim());
+    ActionError::new(
+        "LS2211",
+        format!("`lsnrctl {verb} {name}` failed with {said}"),
+    )
+    .left("the listener is as it was, as far as lsnrctl tells")
+    .next("run the command by hand as the owner of the Oracle home, mend what it says, retry")
+}
+
+/// Whether the listener is up.
+///
+/// # Errors
+/// Where lsnrctl can't tell: no such listener, no permission.
+pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
+    let ended = call(cx, oracle, "status", name).await?;
+    if ended.code == Some(0) {
+        Ok(true)
+    } else if ended.text().contains(NO_LISTENER) {
+        Ok(false)
+    } else {
+        Err(failed("status", name, &ended))
+    }
+}
+
+/// Whether the listener offers a service that is registered statically
+/// (status UNKNOWN): a restricted session closes dynamic ones (ORA-12526).
+///
+/// # Errors
+/// Where lsnrctl can't tell.
+pub async fn has_static_service(
+    cx: &Context,
+    oracle: &OracleConfig,
+    name: &str,
+) -> Result<bool, ActionError> {
+    let ended = call(cx, oracle, "status", name).await?;
+    if ended.code == Some(0) {
+        Ok(ended.text().contains("status UNKNOWN"))
+    } else {
+        Err(failed("status", name, &ended))
+    }
+}
+
+/// Stops the listener; established sessions live on.
+///
+/// # Errors
+/// Where it doesn't stop.
+pub async fn stop(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<(), ActionError> {
+    let ended = call(cx, oracle, "stop", name).await?;
+    if ended.code == Some(0) || ended.text().contains(NO_LISTENER) {
+        Ok(())
+    } else {
+        Err(failed("stop", name, &ended))
+    }
+}
+
+/// Starts the listener.
+///
+/// # Errors
+/// Where it doesn't start.
+pub async fn start(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<(), ActionError> {
+    let ended = call(cx, oracle, "start", name).await?;
+    if ended.code == Some(0) || ended.text().contains(ALREADY_STARTED) {
+        Ok(())
+    } else {
+        Err(failed("start", name, &ended))
+    }
+}

@@ -1,0 +1,219 @@
+//! `srvctl`: listeners under Clusterware.
+//!
+//! Clusterware starts again what was stopped and is still enabled, so
+//! enablement is part of a listener's state. Local listeners are meant on one
+//! node; without `-node` the command would stop them everywhere. SCAN
+//! listeners are a cluster's own and are named by their number.
+
+use super::command::{Ended, Program, run};
+use crate::action::{ActionError, Context};
+use crate::config::OracleConfig;
+use std::time::Duration;
+
+/// Clusterware checks a resource on all nodes; minutes mean that it hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Exit code for a resource that was as wanted already (PRCR-1002 to 1005).
+const WAS_SO: i32 = 2;
+
+/// Beginning of the names of SCAN listeners; a number follows.
+const SCAN: &str = "LISTENER_SCAN";
+
+/// State of a listener in Clusterware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// It runs (on the node meant).
+    pub up: bool,
+    /// Clusterware may start it.
+    pub enabled: bool,
+}
+
+/// A listener and where it is meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Listener<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Node; of no importance for a SCAN listener.
+    pub node: &'a str,
+}
+
+impl<'a> Listener<'a> {
+    fn arguments(&self, verb: &'a str) -> Vec<&'a str> {
+        match self.name.strip_prefix(SCAN) {
+            Some(number) => vec![verb, "scan_listener", "-scannumber", number],
+            None => vec![verb, "listener", "-listener", self.name, "-node", self.node],
+        }
+    }
+}
+
+async fn call(
+    cx: &Context,
+    oracle: &OracleConfig,
+    arguments: &[&str],
+) -> Result<Ended, ActionError> {
+    let path = oracle.home.join("bin").join("srvctl");
+    let home = oracle.home.to_string_lossy();
+    let program = Program {
+        path: &path,
+        arguments: arguments.to_vec(),
+        environment: vec![("ORACLE_HOME", &home)],
+        limit: LIMIT,
+    };
+    let ended = run(cx, &program).await?;
+    if matches!(ended.code, Some(0 | WAS_SO)) {
+        return Ok(ended);
+    }
+    let said = ended
+        .lines
+        .iter()
+        .map(|line| line.trim())
+        .find(|line| !line.is_empty())
+        .unwrap_or("no message");
+    Err(ActionError::new(
+        "LS2211",
+        format!("`srvctl {}` failed with {said}", arguments.join(" ")),
+    )
+    .left("the listener is as it was, as far as srvctl tells")
+    .next("run the command by hand as the owner of the Oracle home, mend what it says, retry"))
+}
+
+/// State of the listener.
+///
+/// # Errors
+/// Where srvctl can't tell.
+pub async fn state(
+    cx: &Context,
+    oracle: &OracleConfig,
+    listener: Listener<'_>,
+) -> Result<State, ActionError> {
+    let ended = call(cx, oracle, &listener.arguments("status")).await?;
+    read_state(&ended.text(), listener).ok_or_else(|| {
+        ActionError::new(
+            "LS2212",
+            format!("what srvctl says of {} is not understood", listener.name),
+        )
+        .left("nothing was changed")
+        .next("compare `srvctl status listener` with what the documentation of the agent expects")
+    })
+}
+
+fn read_state(text: &str, listener: Listener<'_>) -> Option<State> {
+    let line = |what: &str| text.lines().find(|line| line.contains(what));
+    let up = match (line("is running"), line("is not running")) {
+        // A local listener may run on other nodes only.
+        (Some(running), _) => {
+            listener.name.starts_with(SCAN)
+                || running
+                    .rsplit(':')
+                    .next()
+                    .unwrap_or("")
+                    .split(',')
+                    .any(|node| node.trim() == listener.node)
+        }
+        (None, Some(_)) => false,
+        (None, None) => return None,
+    };
+    let enabled = match (line("is enabled"), line("is disabled")) {
+        (_, Some(_)) => false,
+        (Some(_), None) => true,
+        (None, None) => return None,
+    };
+    Some(State { up, enabled })
+}
+
+/// Stops the listener.
+///
+/// # Errors
+/// Where it doesn't stop.
+pub async fn stop(
+    cx: &Context,
+    oracle: &OracleConfig,
+    listener: Listener<'_>,
+) -> Result<(), ActionError> {
+    call(cx, oracle, &listener.arguments("stop"))
+        .await
+        .map(drop)
+}
+
+/// Starts the listener.
+///
+/// # Errors
+/// Where it doesn't start.
+pub async fn start(
+    cx: &Context,
+    oracle: &OracleConfig,
+    listener: Listener<'_>,
+) -> Result<(), ActionError> {
+    call(cx, oracle, &listener.arguments("start"))
+        .await
+        .map(drop)
+}
+
+/// Lets Clusterware start the listener, or keeps it from doing so.
+///
+/// # Errors
+/// Where that can't be set.
+pub async fn set_enabled(
+    cx: &Context,
+    oracle: &OracleConfig,
+    listener: Listener<'_>,
+    enabled: bool,
+) -> Result<(), ActionError> {
+    let verb = if enabled { "enable" } else { "disable" };
+    call(cx, oracle, &listener.arguments(verb)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Listener<'_> = Listener {
+        name: "LISTENER",
+        node: "ora-2",
+    };
+
+    #[test]
+    fn states_are_read_for_the_node_meant() {
+        let up =
+            "Listener LISTENER is enabled\nListener LISTENER is running on node(s): ora-1,ora-2\n";
+        let elsewhere =
+            "Listener LISTENER is enabled\nListener LISTENER is running on node(s): ora-1\n";
+        let down = "Listener LISTENER is disabled\nListener LISTENER is not running\n";
+        let state = |up, enabled| Some(State { up, enabled });
+        assert_eq!(read_state(up, LOCAL), state(true, true));
+        assert_eq!(read_state(elsewhere, LOCAL), state(false, true));
+        assert_eq!(read_state(down, LOCAL), state(false, false));
+        assert_eq!(read_state("PRCR-1001 : no such resource", LOCAL), None);
+    }
+
+    #[test]
+    fn scan_listeners_go_by_number_and_local_ones_by_node() {
+        let scan = Listener {
+            name: "LISTENER_SCAN2",
+            node: "ora-2",
+        };
+        assert_eq!(
+            scan.arguments("stop"),
+            ["stop", "scan_listener", "-scannumber", "2"]
+        );
+        assert_eq!(
+            LOCAL.arguments("stop"),
+            [
+                "stop",
+                "listener",
+                "-listener",
+                "LISTENER",
+                "-node",
+                "ora-2"
+            ]
+        );
+        let text = "SCAN Listener LISTENER_SCAN2 is enabled\nSCAN listener LISTENER_SCAN2 is running on node ora-1\n";
+        assert_eq!(
+            read_state(text, scan),
+            Some(State {
+                up: true,
+                enabled: true
+            })
+        );
+    }
+}
