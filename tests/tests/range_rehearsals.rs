@@ -42,7 +42,10 @@ fn rolls_back(fault: Fault) {
 }
 
 fn survives(role: &'static str, name: &str, phase: &str) {
-    let mut settings = settings(&format!("kill-{name}-{phase}"));
+    survives_in(settings(&format!("kill-{name}-{phase}")), role, name, phase);
+}
+
+fn survives_in(mut settings: Settings, role: &'static str, name: &str, phase: &str) {
     settings.kill = Some(Kill {
         role,
         name: name.into(),
@@ -72,6 +75,39 @@ fn replication_keeps_up_and_loses_nothing() {
         report.workload.oracle_committed,
         report.workload.postgres_present
     );
+}
+
+fn restart(name: &str) -> Settings {
+    let mut settings = settings(name);
+    settings.plan = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("plans/restart.yaml"));
+    settings.orders = 300;
+    settings
+}
+
+#[test]
+fn a_fleet_is_stopped_everywhere_and_started_again() {
+    let report = good(&restart("restart"));
+    let outcomes: Vec<&str> = report
+        .phases
+        .iter()
+        .map(|phase| phase.outcome.as_str())
+        .collect();
+    assert_eq!(outcomes, ["done", "done"]);
+}
+
+#[test]
+fn a_restart_survives_the_coordinator() {
+    survives_in(
+        restart("restart-coordinator"),
+        "coordinator",
+        "coordinator",
+        "stop",
+    );
+}
+
+#[test]
+fn a_restart_survives_an_agent() {
+    survives_in(restart("restart-agent"), "agent", "app-2", "stop");
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! phase. It is taken from the run's own stream of happenings, since only the
 //! product knows when a task starts; what it leads to is judged without it.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::product::Product;
 use crate::range::{Error, Range, wait};
 
 /// The slowest way to a late phase takes about a minute.
@@ -34,19 +34,24 @@ impl Kill {
     ///
     /// # Errors
     /// When the moment does not come, or the process does not come up again.
-    pub fn strike(&self, range: &mut Range, product: &Product) -> Result<(), Error> {
-        wait::until("the run to appear", STRIKE_LIMIT, || {
-            Ok(product.newest_run().ok())
-        })?;
-        let happenings = product.happenings()?;
-        wait::until(&format!("a task in {}", self.phase), STRIKE_LIMIT, || {
-            // Taken one by one as they come: the moment is short.
-            while let Ok(happening) = happenings.recv_timeout(LISTEN) {
-                if self.is_moment(&happening) {
-                    return Ok(Some(()));
+    pub fn strike(&self, range: &mut Range, happenings: &Receiver<Value>) -> Result<(), Error> {
+        let what = format!("a task of {} in {}", self.name, self.phase);
+        wait::until(&what, STRIKE_LIMIT, || {
+            loop {
+                // Taken one by one as they come: the moment is short.
+                match happenings.recv_timeout(LISTEN) {
+                    Ok(happening) if self.is_moment(&happening) => return Ok(Some(())),
+                    Ok(_) => {}
+                    Err(RecvTimeoutError::Timeout) => return Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(Error::NotReady {
+                            what: what.clone(),
+                            how: "did not happen before the run ended".into(),
+                            log: String::new(),
+                        });
+                    }
                 }
             }
-            Ok(None)
         })?;
         println!("killing {} {} in {}", self.role, self.name, self.phase);
         range.kill(self.role, &self.name);

@@ -132,13 +132,18 @@ fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
     }
     let own = range.layout.source.join("tests/plans/rehearsal.yaml");
     let apps = settings.range.apps.to_string();
-    let mut command = match &settings.plan {
-        Some(plan) => product.start(plan, &[])?,
-        None => product.start(&own, &[("apps", &apps)])?,
+    let (plan, vars): (_, &[(&str, &str)]) = match &settings.plan {
+        Some(plan) => (plan, &[]),
+        None => (&own, &[("apps", &apps)]),
     };
-    if let Some(kill) = &settings.kill {
-        kill.strike(range, &product)?;
-    }
+    let mut command = match &settings.kill {
+        None => product.start(plan, vars)?,
+        Some(kill) => {
+            let (command, happenings) = product.start_listening(plan, vars)?;
+            kill.strike(range, &happenings)?;
+            command
+        }
+    };
     let ended = wait::until("the command's end", product::RUN_LIMIT, || {
         Ok(command.try_wait().ok().flatten())
     });

@@ -163,38 +163,24 @@ impl Product {
     /// # Errors
     /// When the command can't be started.
     pub fn start(&self, plan: &Path, vars: &[(&str, &str)]) -> Result<Child, Error> {
-        let vars = vars
-            .iter()
-            .flat_map(|(name, value)| ["--var".into(), format!("{name}={value}")]);
-        self.command("operator")
-            .args(["run", "start", "--watch"])
-            .args(vars)
-            .arg(plan)
-            .spawn()
-            .map_err(|source| Error::Start {
-                program: "lockstep".into(),
-                purpose: "start the run".into(),
-                source,
-            })
+        self.spawn(&mut self.start_command(plan, vars))
     }
 
-    /// What happens in the newest run, from its beginning, as
-    /// `run watch -o jsonl` tells it. Ends when the watch ends.
+    /// The same as [`Product::start`], but what happens comes as the JSON of
+    /// `-o jsonl`, as soon as it happens. Ends when the command ends.
     ///
     /// # Errors
     /// When the command can't be started.
-    pub fn happenings(&self) -> Result<Receiver<Value>, Error> {
-        let mut child = self
-            .command("operator")
-            .args(["run", "watch", "-o", "jsonl"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|source| Error::Start {
-                program: "lockstep".into(),
-                purpose: "watch the run".into(),
-                source,
-            })?;
+    pub fn start_listening(
+        &self,
+        plan: &Path,
+        vars: &[(&str, &str)],
+    ) -> Result<(Child, Receiver<Value>), Error> {
+        let mut child = self.spawn(
+            self.start_command(plan, vars)
+                .args(["-o", "jsonl"])
+                .stdout(Stdio::piped()),
+        )?;
         let (sender, receiver) = sync_channel(HAPPENINGS);
         let lines = child.stdout.take();
         std::thread::spawn(move || {
@@ -203,15 +189,34 @@ impl Product {
                 .flat_map(|out| BufReader::new(out).lines())
             {
                 let value = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-                if value.is_some_and(|value| sender.send(value).is_err()) {
-                    break;
+                if let Some(value) = value {
+                    // With nobody listening any more the command still must
+                    // not stall on a full pipe.
+                    let _ = sender.send(value);
                 }
             }
-            // The run is over, or nobody listens any more.
-            let _ = child.kill();
-            let _ = child.wait();
         });
-        Ok(receiver)
+        Ok((child, receiver))
+    }
+
+    fn start_command(&self, plan: &Path, vars: &[(&str, &str)]) -> Command {
+        let vars = vars
+            .iter()
+            .flat_map(|(name, value)| ["--var".into(), format!("{name}={value}")]);
+        let mut command = self.command("operator");
+        command
+            .args(["run", "start", "--watch"])
+            .args(vars)
+            .arg(plan);
+        command
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child, Error> {
+        command.spawn().map_err(|source| Error::Start {
+            program: "lockstep".into(),
+            purpose: "start the run".into(),
+            source,
+        })
     }
 
     /// Waits until the run has ended or waits for someone; the command that
