@@ -429,18 +429,18 @@ mod tests {
     #[test]
     fn an_error_tells_its_whole_story_once() {
         let beneath = std::io::Error::other("disk full");
-        let error = ActionError::new("LS2999", "the unit a.service on app-1 did not stop")
+        let error = ActionError::new("LS2103", "the unit a.service on app-1 did not stop")
             .left("it is still running")
             .next("stop it by hand and retry")
             .source(beneath);
         assert_eq!(
             error.story(),
-            "LS2999: the unit a.service on app-1 did not stop: disk full; \
+            "LS2103: the unit a.service on app-1 did not stop: disk full; \
              it is still running; stop it by hand and retry"
         );
         assert_eq!(
             error.to_string(),
-            "LS2999: the unit a.service on app-1 did not stop"
+            "LS2103: the unit a.service on app-1 did not stop"
         );
     }
 }

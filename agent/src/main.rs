@@ -107,7 +107,7 @@ fn check_identity(config: &Config, credentials: &Credentials) -> Result<(), Box<
     }
     Err(format!(
         "LS3004: the certificate {} belongs to {found}, but this agent must be {wanted}; \
-         issue it with `lockstep pki issue agent {}`",
+         issue it with `lockstep pki issue agent/{}`",
         config.tls.cert.display(),
         config.name
     )

@@ -104,7 +104,7 @@ fn check_identity(config: &Config, credentials: &Credentials) -> Result<(), Box<
     }
     Err(format!(
         "LS4004: the certificate {} belongs to {found}, but this coordinator must be {wanted}; \
-         issue it with `lockstep pki issue coordinator {}`",
+         issue it with `lockstep pki issue coordinator/{}`",
         config.tls.cert.display(),
         config.name
     )
