@@ -624,3 +624,46 @@ pub(crate) fn lost_with_journal() -> Outcome {
         reason: "the agent came back without the journal that says how far it got".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_records_and_fields_are_refused() {
+        let known = r#"{"record":"completed","phase":{"track":"forward","index":3}}"#;
+        assert!(serde_json::from_str::<Record>(known).is_ok());
+        for text in [
+            r#"{"record":"completed","phase":{"track":"forward","index":3},"also":1}"#,
+            r#"{"record":"finished","phase":{"track":"forward","index":3}}"#,
+            r#"{"record":"completed"}"#,
+        ] {
+            assert!(serde_json::from_str::<Record>(text).is_err(), "{text}");
+        }
+        let known = r#"{"record":"closed","run":"r"}"#;
+        assert!(serde_json::from_str::<ParticipantRecord>(known).is_ok());
+        let more = r#"{"record":"closed","run":"r","also":1}"#;
+        assert!(serde_json::from_str::<ParticipantRecord>(more).is_err());
+    }
+
+    /// The form is a promise to journals that exist: a change of it needs a
+    /// new version.
+    #[test]
+    fn the_form_of_version_1_stays_readable() {
+        let text = r#"{"record":"failed","phase":{"track":"rollback","index":0},"attempt":2,
+            "failure":{"why":"silent","agents":["b"]},"leads_to":"hold"}"#;
+        let record = Record::Failed {
+            phase: PhaseRef {
+                track: crate::ids::Track::Rollback,
+                index: 0,
+            },
+            attempt: 2,
+            failure: Failure::Silent {
+                agents: vec![AgentName::from("b")],
+            },
+            leads_to: OnFailure::Hold,
+        };
+        assert_eq!(serde_json::from_str::<Record>(text).ok(), Some(record));
+        assert_eq!(FormatVersion::CURRENT, FormatVersion(1));
+    }
+}

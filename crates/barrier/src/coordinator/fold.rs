@@ -605,3 +605,112 @@ impl State {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Run;
+    use crate::ids::{Digest, JournalId, RunId};
+    use crate::layout::{Gate, Layout, OnFailure, PhaseSpec, StepSpec};
+    use crate::message::Mode;
+    use serde_json::Value;
+
+    fn begin(agents: &[&str]) -> Begin {
+        let step = StepSpec {
+            id: StepId::from("stop"),
+            agents: agents.iter().map(|name| AgentName::from(*name)).collect(),
+            action: "service.stop".to_owned(),
+            mode: Mode::Execute,
+            params: Value::Null,
+            inputs: Vec::new(),
+            timeout: 1_000,
+            proof: false,
+            undoable: true,
+            watch_until: None,
+        };
+        let phase = PhaseSpec {
+            name: "stop".to_owned(),
+            gate: Gate::None,
+            start_by: 1_000,
+            finish_by: 1_000,
+            on_failure: OnFailure::Hold,
+            point_of_no_return: false,
+            steps: vec![step],
+        };
+        Begin {
+            run: RunId::from("run-1"),
+            layout: Layout {
+                digest: Digest::from("d1"),
+                forward: vec![phase],
+                rollback: Vec::new(),
+                detachable: BTreeSet::new(),
+                outage: None,
+            },
+            members: BTreeMap::from([(AgentName::from("a"), JournalId::from("j"))]),
+            by: "operator".to_owned(),
+            trace: String::new(),
+            rest: Value::Null,
+        }
+    }
+
+    const TERM: Term = Term {
+        number: 1,
+        incarnation: 1,
+    };
+
+    fn entries() -> Vec<Entry> {
+        let (_, effects) = Run::start(0, begin(&["a"]), TERM).expect("a valid plan");
+        let entries = effects.into_iter().filter_map(|effect| match effect {
+            crate::coordinator::Effect::Persist(entry) => Some(entry),
+            crate::coordinator::Effect::Send { .. } => None,
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn a_party_must_not_be_empty_and_everyone_is_a_member() {
+        let start = |begin: Begin| Run::start(0, begin, TERM).map(|_| ());
+        let step = StepId::from("stop");
+        assert_eq!(start(begin(&[])), Err(StartError::NoAgents { step }));
+        let agent = AgentName::from("b");
+        assert_eq!(
+            start(begin(&["a", "b"])),
+            Err(StartError::NotAMember { agent })
+        );
+        let mut twice = begin(&["a"]);
+        let again = twice.layout.forward[0].steps[0].clone();
+        twice.layout.forward[0].steps.push(again);
+        let step = StepId::from("stop");
+        assert_eq!(start(twice), Err(StartError::DuplicateStep { step }));
+    }
+
+    #[test]
+    fn the_fold_of_the_journal_is_the_state() {
+        let (run, _) = Run::start(0, begin(&["a"]), TERM).expect("a valid plan");
+        assert_eq!(State::fold(entries()).as_ref(), Ok(run.state()));
+    }
+
+    #[test]
+    fn half_a_journal_is_refused() {
+        assert_eq!(State::fold([]), Err(FoldError::Empty));
+        let headless = entries().into_iter().skip(1);
+        assert_eq!(State::fold(headless), Err(FoldError::NotBegun));
+        let mut gap = entries();
+        gap[1].seq = 7;
+        let expected = FoldError::Gap {
+            expected: 2,
+            found: 7,
+        };
+        assert_eq!(State::fold(gap), Err(expected));
+    }
+
+    #[test]
+    fn a_run_is_taken_up_under_a_higher_term_only() {
+        let stale = Run::resume(0, entries(), TERM).map(|_| ());
+        let expected = FoldError::StaleTerm {
+            offered: 1,
+            journal: 1,
+        };
+        assert_eq!(stale, Err(expected));
+    }
+}

@@ -341,3 +341,142 @@ pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
         verdict,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{AgentName, Digest, JournalId};
+    use crate::message::{Finding, Mode, Order};
+    use crate::participant::Event;
+    use serde_json::Value;
+
+    fn header(run: &str, attempt: u32, term: (u64, u64), decision: u64) -> Header {
+        Header {
+            run: RunId::from(run),
+            phase: PhaseRef {
+                track: Track::Forward,
+                index: 0,
+            },
+            attempt,
+            term: Term {
+                number: term.0,
+                incarnation: term.1,
+            },
+            decision,
+            digest: Digest::from("d1"),
+        }
+    }
+
+    fn prepare(header: Header) -> Event {
+        Event::Order(Order::Prepare {
+            header,
+            tasks: vec![TaskOrder {
+                step: StepId::from("stop"),
+                action: "service.stop".to_owned(),
+                mode: Mode::Execute,
+                params: Value::Null,
+                timeout: 1_000,
+                watch: false,
+            }],
+            start_by: 10_000,
+            finish_by: 60_000,
+            provisional: false,
+        })
+    }
+
+    fn probed(header: &Header) -> Event {
+        let probe = Probe {
+            finding: Finding::Todo,
+            capture: None,
+        };
+        Event::Probed {
+            run: header.run.clone(),
+            phase: header.phase,
+            attempt: header.attempt,
+            purpose: Purpose::Vote,
+            results: BTreeMap::from([(StepId::from("stop"), Ok(probe))]),
+        }
+    }
+
+    /// An agent that has promised attempt 1 of run-1 in term 2 at time 0.
+    fn promised() -> Participant {
+        let mut agent = Participant::new(AgentName::from("a"), JournalId::from("j"));
+        let first = header("run-1", 1, (2, 7), 5);
+        agent.handle(0, prepare(first.clone()));
+        agent.handle(0, probed(&first));
+        agent
+    }
+
+    fn verdicts(effects: Vec<Effect>) -> Vec<Verdict> {
+        let votes = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Send(Reply::Vote { verdict, .. }) => Some(verdict),
+            _ => None,
+        });
+        votes.collect()
+    }
+
+    #[test]
+    fn a_second_run_is_refused_with_the_name_of_the_first() {
+        let mut agent = promised();
+        let effects = agent.handle(1, prepare(header("run-2", 1, (2, 7), 5)));
+        let [Verdict::Refuse { reasons }] = &verdicts(effects)[..] else {
+            panic!("it must refuse");
+        };
+        assert!(reasons[0].contains("run-1"), "{reasons:?}");
+        agent.handle(
+            2,
+            Event::Order(Order::Close {
+                run: RunId::from("run-1"),
+                term: Term {
+                    number: 2,
+                    incarnation: 7,
+                },
+                decision: 9,
+            }),
+        );
+        let effects = agent.handle(3, prepare(header("run-2", 1, (2, 7), 5)));
+        assert!(effects.iter().any(|e| matches!(e, Effect::Probe { .. })));
+    }
+
+    #[test]
+    fn what_is_stale_is_neither_obeyed_nor_answered() {
+        for (order, why) in [
+            (header("run-1", 2, (1, 1), 9), "a lower term"),
+            (header("run-1", 2, (2, 8), 9), "the same term, drawn twice"),
+            (header("run-1", 2, (3, 1), 4), "a lower decision"),
+        ] {
+            let effects = promised().handle(1, prepare(order));
+            assert_eq!(effects, [], "{why}");
+        }
+    }
+
+    #[test]
+    fn a_promise_lapses_by_the_agents_own_clock_and_for_ever() {
+        let mut agent = promised();
+        assert_eq!(agent.next_deadline(), Some(10_000));
+        let again = prepare(header("run-1", 1, (2, 7), 5));
+        let ready = verdicts(agent.handle(9_999, again.clone()));
+        assert!(matches!(ready[..], [Verdict::Ready { .. }]));
+        assert_eq!(verdicts(agent.handle(10_000, again)), [Verdict::Lapsed]);
+    }
+
+    #[test]
+    fn a_probe_that_says_no_leaves_a_durable_refusal() {
+        let mut agent = Participant::new(AgentName::from("a"), JournalId::from("j"));
+        let order = header("run-1", 1, (1, 1), 2);
+        agent.handle(0, prepare(order.clone()));
+        let event = Event::Probed {
+            run: order.run.clone(),
+            phase: order.phase,
+            attempt: 1,
+            purpose: Purpose::Vote,
+            results: BTreeMap::from([(StepId::from("stop"), Err("no such unit".to_owned()))]),
+        };
+        let refusal = Verdict::Refuse {
+            reasons: vec!["no such unit".to_owned()],
+        };
+        assert_eq!(verdicts(agent.handle(1, event)), [refusal.clone()]);
+        // Asked again, it gives the same answer without a second look.
+        assert_eq!(verdicts(agent.handle(2, prepare(order))), [refusal]);
+    }
+}

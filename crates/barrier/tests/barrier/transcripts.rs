@@ -83,7 +83,7 @@ fn play(text: &str) -> (String, Vec<String>) {
 
 fn run_block(sim: &mut Option<Sim>, commands: &[&str]) -> Vec<String> {
     let mut lines = commands.iter().filter(|line| !line.starts_with('#'));
-    if commands.iter().any(|line| *line == "plan") {
+    if commands.contains(&"plan") {
         let text: Vec<&str> = lines.skip(1).copied().collect();
         let mut fresh = Sim::new(plan::begin(&text.join("\n")));
         fresh.start();
