@@ -153,6 +153,17 @@ async fn a_watch_ends_when_its_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gate_is_noticed_though_no_journal_entry_announces_it() {
+    let coordinator = Scripted::start(vec![vec![
+        Answer::Status(run(RunOutcome::Running)),
+        Answer::Silence,
+    ]])
+    .await;
+    let done = coordinator.lockstep(&["run", "watch"]).await;
+    assert_eq!(done.code, 6, "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_and_nobody_trusted_are_told_apart() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator

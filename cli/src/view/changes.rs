@@ -95,11 +95,7 @@ fn task_change(old: Option<&Task>, task: &Task) -> Option<String> {
     if quiet || same {
         return None;
     }
-    let mut line = task_line(task);
-    if task.ms > 0 && matches!(task.outcome.as_str(), "done" | "failed") {
-        line.push_str(&format!(" after {}", duration(task.ms)));
-    }
-    Some(line)
+    Some(task_line(task))
 }
 
 fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {

@@ -89,6 +89,9 @@ pub fn task_line(task: &Task) -> String {
         let _ = write!(line, " undoing {step}");
     }
     let _ = write!(line, " {}", task.outcome);
+    if task.ms > 0 && matches!(task.outcome.as_str(), "done" | "failed") {
+        let _ = write!(line, " after {}", duration(task.ms));
+    }
     if !task.detail.is_empty() {
         let _ = write!(line, ": {}", task.detail);
     }

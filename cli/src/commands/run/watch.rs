@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use lockstep_proto::v1::WatchRunRequest;
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::Status;
+use lockstep_proto::v1::{GetRunRequest, WatchRunRequest, WatchRunResponse};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::{Status, Streaming};
 
 use crate::coordinator::{Coordinator, lost};
 use crate::exit::Exit;
 use crate::failure::{Failure, TIMED_OUT};
 use crate::output::Format;
-use crate::status::{Happening, RunOutcome};
+use crate::status::{Happening, Run, RunOutcome};
 use crate::view::watch::View;
 
 /// How long a coordinator that has gone is waited for: a restart takes seconds,
@@ -21,6 +21,10 @@ const LOST_FOR: Duration = Duration::from_secs(60);
 /// First pause before trying again, doubled each time up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// After this long without a word the run is asked how it stands: soon enough for
+/// an operator at a gate, and seldom beside what a working run says.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Far enough away to mean never, near enough for arithmetic on it.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -72,6 +76,7 @@ pub async fn follow(
         coordinator,
         run: super::wire_id(run),
         sequence: 0,
+        last: None,
         patience,
         until: Instant::now() + patience.timeout.unwrap_or(NEVER),
         heard: None,
@@ -86,6 +91,8 @@ struct Watcher<'a> {
     run: String,
     /// The last journal entry that was shown.
     sequence: u64,
+    /// How the run stood last.
+    last: Option<Run>,
     patience: &'a Patience,
     until: Instant,
     /// When the coordinator was last heard; none before the first time.
@@ -132,11 +139,7 @@ impl Watcher<'_> {
             .watch_run(self.coordinator.request(request))
             .await?
             .into_inner();
-        while let Some(message) = stream.message().await? {
-            self.heard = Some(Instant::now());
-            let Some(happening) = Happening::of_wire(message) else {
-                continue;
-            };
+        while let Some(happening) = self.next(&mut stream).await? {
             let exit = self.take_in(&happening);
             view.show(happening).map_err(Ended::View)?;
             if let Some(exit) = exit {
@@ -149,12 +152,54 @@ impl Watcher<'_> {
         )))
     }
 
+    /// The next happening; none at the end of the stream. A run that has fallen
+    /// silent is asked how it stands: that a gate is reached is no journal entry,
+    /// and so isn't announced.
+    async fn next(
+        &mut self,
+        stream: &mut Streaming<WatchRunResponse>,
+    ) -> Result<Option<Happening>, Status> {
+        loop {
+            let happening = match timeout(SILENCE, stream.message()).await {
+                Ok(message) => match message? {
+                    Some(message) => Happening::of_wire(message),
+                    None => return Ok(None),
+                },
+                Err(_) => self.ask().await?,
+            };
+            self.heard = Some(Instant::now());
+            if happening.is_some() {
+                return Ok(happening);
+            }
+        }
+    }
+
+    /// How the run stands, if that is anything new.
+    async fn ask(&self) -> Result<Option<Happening>, Status> {
+        let request = self.coordinator.request(GetRunRequest {
+            run_id: self.run.clone(),
+        });
+        let mut client = self.coordinator.client();
+        let answer = client.get_run(request).await?.into_inner();
+        let run = Run::from(answer.run.unwrap_or_default());
+        let known = self.last.as_ref().is_some_and(|last| {
+            // The outage grows by itself.
+            let write_outage_ms = run.write_outage_ms;
+            Run {
+                write_outage_ms,
+                ..last.clone()
+            } == run
+        });
+        Ok((!known).then(|| Happening::Status { run: Box::new(run) }))
+    }
+
     /// Remembers where to go on, and says how the command ends if this is its end.
     fn take_in(&mut self, happening: &Happening) -> Option<Exit> {
         match happening {
             Happening::Status { run } => {
                 // The newest run may be another one after a lost connection.
                 self.run.clone_from(&run.id);
+                self.last = Some(Run::clone(run));
                 let stays = self.patience.stay && run.outcome == RunOutcome::Waiting;
                 run.exit().filter(|_| !stays)
             }
