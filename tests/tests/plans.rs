@@ -1,5 +1,11 @@
 //! The plan of the rehearsal is a good plan and covers the whole procedure.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
+)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
