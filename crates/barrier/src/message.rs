@@ -60,7 +60,9 @@ pub enum Order {
         /// Outputs that the tasks consume, by producing step (R15).
         inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
         /// For undo: captures from the coordinator's journal, by forward
-        /// step, for an agent that has lost its own (R6, R10).
+        /// step, for an agent that has lost its own (R6, R10), and for no
+        /// other. They go before whatever the new journal says; `null` where
+        /// the coordinator has none either.
         captures: BTreeMap<StepId, Value>,
     },
     /// Don't start what hasn't started; say how each task stands.

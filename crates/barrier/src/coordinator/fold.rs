@@ -409,10 +409,12 @@ impl State {
         task.suspect = false;
         task.touched |= report.outcome.may_have_changed();
         if let Some(capture) = &report.capture {
-            self.captures
-                .entry(agent.clone())
-                .or_default()
-                .insert(report.step.clone(), capture.clone());
+            let kept = self.captures.entry(agent.clone()).or_default();
+            // An agent's own first capture is the truest, as long as its
+            // journal reaches back to the first intent.
+            if !self.journals_lost.contains(agent) || !kept.contains_key(&report.step) {
+                kept.insert(report.step.clone(), capture.clone());
+            }
         }
         if report.outcome.is_good() {
             self.outputs

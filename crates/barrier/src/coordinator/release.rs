@@ -158,6 +158,7 @@ impl Run {
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
         let mut captures = BTreeMap::new();
         let kept = self.state.captures.get(agent);
+        let journal_lost = self.state.journals_lost.contains(agent);
         for step in steps {
             let (_, spec) = self.state.step(step)?;
             for (from, output) in &spec.inputs {
@@ -168,11 +169,9 @@ impl Run {
                         .insert(output.clone(), value.clone());
                 }
             }
-            let of = super::state::undone_by(spec);
-            if let Some((of, capture)) =
-                of.and_then(|of| Some((of.clone(), kept?.get(of)?.clone())))
-            {
-                captures.insert(of, capture);
+            if let (true, Some(of)) = (journal_lost, super::state::undone_by(spec)) {
+                let capture = kept.and_then(|kept| kept.get(of)).cloned();
+                captures.insert(of.clone(), capture.unwrap_or(Value::Null));
             }
         }
         Some(Order::Release {

@@ -69,6 +69,13 @@ impl Participant {
     }
 
     fn ground(&self, run: &RunId, of: &StepId) -> Ground {
+        match self.kept_by_coordinator(of) {
+            // This journal is not the one that the forward task was begun
+            // under; what it says of that task is not the beginning.
+            Some(Value::Null) => return Ground::Missing,
+            Some(capture) => return Ground::Capture(Some(capture)),
+            None => {}
+        }
         let own = self.state.task(run, of);
         if let Some(capture) = own.and_then(|log| log.capture.clone()) {
             return Ground::Capture(capture);
@@ -76,10 +83,7 @@ impl Participant {
         if own.is_some() || self.promised_forward(run, of) {
             return Ground::NeverBegan;
         }
-        match self.kept_by_coordinator(of) {
-            Some(capture) => Ground::Capture(Some(capture)),
-            None => Ground::Missing,
-        }
+        Ground::Missing
     }
 
     /// The promise of a forward task is in this journal, so its intent would
