@@ -5,6 +5,7 @@ use crate::action::AnyAction;
 mod check;
 mod config;
 mod cron;
+mod postgres;
 mod process;
 mod service;
 
@@ -25,6 +26,18 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("config.switch", &config::Switch),
     ("cron.disable", &cron::Disable),
     ("cron.restore", &cron::Restore),
+    ("postgres.analyze", &postgres::analyze::Analyze),
+    ("postgres.canary.write", &postgres::canary_write::Write),
+    ("postgres.jobs.disable", &postgres::jobs::Disable),
+    ("postgres.jobs.restore", &postgres::jobs::Restore),
+    ("postgres.marker.await", &postgres::marker_await::Await),
+    ("postgres.ready", &postgres::ready::Ready),
+    ("postgres.roles.close", &postgres::roles::Close),
+    ("postgres.roles.open", &postgres::roles::Open),
+    ("postgres.rows.verify", &postgres::rows_verify::Verify),
+    ("postgres.sequences.align", &postgres::sequences_align::Align),
+    ("postgres.triggers.enable", &postgres::triggers::Enable),
+    ("postgres.triggers.restore", &postgres::triggers::Restore),
     ("process.stop", &process::Stop),
     ("service.restart", &service::restart::Restart),
     ("service.start", &service::start::Start),

@@ -4,8 +4,10 @@
 
 pub mod command;
 pub mod files;
+pub mod kept;
 pub mod lsnrctl;
 pub mod oracle;
+pub mod postgres;
 pub mod srvctl;
 pub mod systemd;
 

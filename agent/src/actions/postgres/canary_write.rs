@@ -1,0 +1,107 @@
+//! `postgres.canary.write`: a row that must come back in Oracle.
+//!
+//! Each execution writes a row with a nonce of its own, so that a canary of
+//! an earlier attempt can't prove this one. Undo removes all of the run's.
+
+use super::Table;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::postgres::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::PostgresCanary;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The action.
+pub struct Write;
+
+/// By what undo knows the rows.
+#[derive(Debug, Serialize, Deserialize)]
+struct Capture {
+    run: String,
+}
+
+#[async_trait]
+impl Action for Write {
+    type Params = PostgresCanary;
+
+    fn needs(&self, params: &PostgresCanary) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresCanary) -> Result<Probe, ActionError> {
+        let table = Table::parse(&params.canary_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        // Fails with the table's name where it can't be looked at.
+        session
+            .rows(&format!("SELECT FROM {} LIMIT 1", table.sql()), &[])
+            .await?;
+        // Its nonce is wanted, so it is always to do.
+        let run = cx.tag.run.clone();
+        captured(Finding::Todo, &Capture { run })
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresCanary,
+    ) -> Result<Description, ActionError> {
+        let table = Table::parse(&params.canary_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let may: bool = session
+            .row(
+                "SELECT has_table_privilege($1, 'INSERT, DELETE')",
+                &[&table.sql()],
+            )
+            .await?
+            .get(0);
+        let mut description = Description::of([format!("INSERT INTO {} a row", table.sql())]);
+        if !may {
+            description.obstacles.push(format!(
+                "the agent's role may not write to {table}: GRANT INSERT, DELETE ON it"
+            ));
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresCanary,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let table = Table::parse(&params.canary_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let nonce = Uuid::new_v4().to_string();
+        let sql = format!(
+            "INSERT INTO {} (run_id, task_id, nonce, written_at) \
+             VALUES ($1, $2, $3, (now() AT TIME ZONE 'UTC')::timestamp(0))",
+            table.sql()
+        );
+        session
+            .change(&sql, &[&cx.tag.run, &cx.tag.step, &nonce])
+            .await?;
+        cx.note(format!("wrote the canary {nonce} to {table}"));
+        Ok(Outputs::from([("nonce".to_owned(), json!(nonce))]))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &PostgresCanary,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let Capture { run } = recalled(capture)?;
+        let table = Table::parse(&params.canary_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let sql = format!("DELETE FROM {} WHERE run_id = $1", table.sql());
+        Ok(match session.change(&sql, &[&run]).await? {
+            0 => Undone::Nothing,
+            _ => Undone::Restored,
+        })
+    }
+}

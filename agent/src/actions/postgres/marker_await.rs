@@ -1,0 +1,215 @@
+//! `postgres.marker.await`: every marker has arrived and nothing is pending,
+//! suspended or excepted.
+//!
+//! The marker was committed after the last change of any application, so its
+//! arrival proves theirs where commit order is kept. Where it may not be (a
+//! batch), the counters must agree as well. Nothing is changed: the markers
+//! stay, for they belong to the proof.
+
+use super::control::{self, Control};
+use super::{Table, listed};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::postgres::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::PostgresMarker;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The action.
+pub struct Await;
+
+/// Between two looks: short against the outage, long against the query.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Between two live lines of a wait.
+const TELL: Duration = Duration::from_secs(5);
+
+/// What is still awaited.
+#[derive(Debug, PartialEq, Eq)]
+enum Awaited {
+    Nothing,
+    Markers(Vec<String>),
+    Pending(i64),
+}
+
+impl Awaited {
+    fn told(&self) -> String {
+        match self {
+            Self::Nothing => "everything has arrived".to_owned(),
+            Self::Markers(tasks) => format!("no marker yet of {}", listed(tasks)),
+            Self::Pending(changes) => format!("{changes} changes are pending at DMS"),
+        }
+    }
+}
+
+/// The number of exceptions before the run: a number or the text of one.
+fn exceptions_before(params: &PostgresMarker) -> Result<i64, ActionError> {
+    let value = &params.apply_exceptions;
+    value
+        .as_i64()
+        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
+        .ok_or_else(|| {
+            ActionError::new(
+                "LS2315",
+                format!("apply_exceptions is {value}, not a number"),
+            )
+            .left("nothing was changed")
+            .next("give the output apply_exceptions of postgres.ready")
+        })
+}
+
+async fn look(session: &Session, params: &PostgresMarker) -> Result<Awaited, ActionError> {
+    // Before the markers: what goes wrong after this look was too late for
+    // the marker's transaction, and the next proof sees it.
+    unharmed(session, params).await?;
+    let table = Table::parse(&params.marker_table)?;
+    let sql = format!(
+        "SELECT task_id::text, scn::numeric = $2::text::numeric FROM {} WHERE nonce = $1",
+        table.sql()
+    );
+    let rows = session.rows(&sql, &[&params.nonce, &params.scn]).await?;
+    let mut arrived = BTreeSet::new();
+    for row in &rows {
+        let (task, same): (String, Option<bool>) = (row.get(0), row.get(1));
+        if same != Some(true) {
+            return Err(ActionError::new(
+                "LS2316",
+                format!(
+                    "the marker of {task} carries another SCN than {}",
+                    params.scn
+                ),
+            )
+            .left("nothing was changed; the proof does not hold")
+            .next("see who writes to the marker table, then retry from oracle.finalize"));
+        }
+        arrived.insert(task);
+    }
+    let missing: Vec<String> = params
+        .tasks
+        .iter()
+        .filter(|task| !arrived.contains(*task))
+        .cloned()
+        .collect();
+    if !missing.is_empty() {
+        return Ok(Awaited::Markers(missing));
+    }
+    // awsdms_status is there only where the task's settings ask for it.
+    let status = Control::find(session, &params.control_schema, control::STATUS).await?;
+    let pending = match status {
+        Some(status) => status.sum(session, "pending_changes").await?.unwrap_or(0),
+        None => 0,
+    };
+    Ok(if pending == 0 {
+        Awaited::Nothing
+    } else {
+        Awaited::Pending(pending)
+    })
+}
+
+/// No change was lost and no table given up.
+async fn unharmed(session: &Session, params: &PostgresMarker) -> Result<(), ActionError> {
+    let schema = &params.control_schema;
+    let before = exceptions_before(params)?;
+    let (exceptions, tables) = control::found(session, schema, control::EXCEPTIONS).await?;
+    if exceptions > before {
+        return Err(lost(format!(
+            "{} changes could not be applied since the run began; all exceptions: {}",
+            exceptions - before,
+            listed(&tables)
+        ))
+        .next(format!(
+            "see {schema}.{}, repair the rows, then roll back or retry from the start",
+            control::EXCEPTIONS
+        )));
+    }
+    for (name, what) in [
+        (control::SUSPENDED, "DMS has suspended tables"),
+        (control::VALIDATION, "validation has found rows that differ"),
+    ] {
+        let (rows, tables) = control::found(session, schema, name).await?;
+        if rows > 0 {
+            return Err(lost(format!("{what}: {}", listed(&tables))).next(format!(
+                "see {schema}.{name}, repair and empty it, then roll back or retry"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn lost(what: String) -> ActionError {
+    ActionError::new("LS2317", what).left("PostgreSQL does not hold all that Oracle holds")
+}
+
+#[async_trait]
+impl Action for Await {
+    type Params = PostgresMarker;
+
+    fn needs(&self, params: &PostgresMarker) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresMarker) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let awaited = look(&session, params).await?;
+        Ok(found(if awaited == Awaited::Nothing {
+            Finding::Already
+        } else {
+            Finding::Todo
+        }))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &PostgresMarker,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::of([format!(
+            "wait in {} for the marker {} of {}, then look at DMS's control tables",
+            params.marker_table,
+            params.nonce,
+            listed(&params.tasks)
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresMarker,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let begun = Instant::now();
+        let limit = Duration::from_secs(params.timeout_secs);
+        let mut tell_at = begun + TELL;
+        loop {
+            let awaited = look(&session, params).await?;
+            if awaited == Awaited::Nothing {
+                cx.note(format!(
+                    "every marker has arrived after {} ms",
+                    begun.elapsed().as_millis()
+                ));
+                return Ok(Outputs::new());
+            }
+            if begun.elapsed() >= limit {
+                return Err(ActionError::new(
+                    "LS2318",
+                    format!("{} after {} s", awaited.told(), limit.as_secs()),
+                )
+                .left("Oracle is closed, PostgreSQL as it was")
+                .next(
+                    "see the task's state, its latency and its log, then retry for more time or \
+                     roll back",
+                ));
+            }
+            if Instant::now() >= tell_at {
+                cx.note(awaited.told());
+                tell_at += TELL;
+            }
+            session.pause(POLL).await?;
+        }
+    }
+}

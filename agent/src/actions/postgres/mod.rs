@@ -1,0 +1,89 @@
+//! PostgreSQL: its roles, triggers, sequences, jobs and statistics, and the
+//! proofs that replication has brought everything.
+
+pub mod analyze;
+pub mod canary_write;
+mod control;
+pub mod jobs;
+pub mod marker_await;
+pub mod ready;
+pub mod roles;
+pub mod rows_verify;
+mod schema_checks;
+pub mod sequences_align;
+pub mod triggers;
+
+use crate::action::ActionError;
+use crate::host::postgres::quoted;
+
+/// A table by its schema and name, as a plan spells them: case matters, as in
+/// the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table {
+    schema: String,
+    name: String,
+}
+
+impl Table {
+    /// Reads `schema.table`.
+    fn parse(text: &str) -> Result<Self, ActionError> {
+        match text.split_once('.') {
+            Some((schema, name)) if !schema.is_empty() && !name.is_empty() => Ok(Self {
+                schema: schema.to_owned(),
+                name: name.to_owned(),
+            }),
+            _ => Err(ActionError::new(
+                "LS2307",
+                format!("{text:?} is not of the form schema.table"),
+            )
+            .left("nothing was done")
+            .next("correct it in the plan")),
+        }
+    }
+
+    /// For SQL.
+    fn sql(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// At most so many names stand in one sentence.
+const NAMES_SHOWN: usize = 20;
+
+/// Names for a sentence; a long list is cut, and says so.
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(AsRef::as_ref).collect();
+    let rest = names.len().saturating_sub(NAMES_SHOWN);
+    if rest == 0 {
+        shown.join(", ")
+    } else {
+        format!("{} and {rest} more", shown.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_quoted_as_they_are_spelt() {
+        assert_eq!(
+            Table::parse("shop.Orders").unwrap().sql(),
+            "\"shop\".\"Orders\""
+        );
+        assert!(Table::parse("orders").is_err());
+        assert!(Table::parse(".orders").is_err());
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..25).map(|n| format!("t{n}")).collect();
+        assert!(listed(&names).ends_with("t19 and 5 more"));
+    }
+}

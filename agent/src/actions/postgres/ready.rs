@@ -1,0 +1,276 @@
+//! `postgres.ready`: what the cutover needs of PostgreSQL, looked at without
+//! a change.
+
+use super::control::{self, Control};
+use super::{Table, listed};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::postgres::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::PostgresReady;
+use serde_json::{Value, json};
+
+/// The action.
+pub struct Ready;
+
+/// What `oracle.finalize` writes and DMS brings.
+const MARKER_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "scn"];
+
+/// What `postgres.canary.write` writes.
+const CANARY_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "written_at"];
+
+/// What was seen.
+#[derive(Default)]
+struct Survey {
+    obstacles: Vec<String>,
+    remarks: Vec<String>,
+    apply_exceptions: i64,
+    slots: Vec<String>,
+}
+
+impl Survey {
+    async fn of(cx: &Context, params: &PostgresReady) -> Result<Self, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut survey = Self::default();
+        survey
+            .table(&session, &params.marker_table, MARKER_COLUMNS, "marker")
+            .await?;
+        survey.control_tables(&session, params).await?;
+        survey.slots(&session).await?;
+        if let Some(canary) = &params.canary_table {
+            survey
+                .table(&session, canary, CANARY_COLUMNS, "canary")
+                .await?;
+            survey.way_back(&session).await?;
+            survey.keys(&session, &params.schemas).await?;
+        }
+        survey.schemas(&session, &params.schemas).await?;
+        Ok(survey)
+    }
+
+    async fn table(
+        &mut self,
+        session: &Session,
+        name: &str,
+        wanted: &[&str],
+        purpose: &str,
+    ) -> Result<(), ActionError> {
+        let table = Table::parse(name)?;
+        let sql = "SELECT a.attname::text FROM pg_attribute a \
+                   JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+        let rows = session.rows(sql, &[&table.schema, &table.name]).await?;
+        let columns: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if columns.is_empty() {
+            self.obstacles.push(format!(
+                "the {purpose} table {name} doesn't exist; create it as the operator's guide says"
+            ));
+            return Ok(());
+        }
+        let missing: Vec<&str> = wanted
+            .iter()
+            .copied()
+            .filter(|column| !columns.iter().any(|there| there == column))
+            .collect();
+        if !missing.is_empty() {
+            self.obstacles.push(format!(
+                "the {purpose} table {name} lacks the columns {}; create it as the operator's \
+                 guide says",
+                missing.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    async fn control_tables(
+        &mut self,
+        session: &Session,
+        params: &PostgresReady,
+    ) -> Result<(), ActionError> {
+        let schema = &params.control_schema;
+        match Control::find(session, schema, control::EXCEPTIONS).await? {
+            Some(exceptions) => self.apply_exceptions = exceptions.count(session).await?,
+            None => self.obstacles.push(format!(
+                "{schema}.{} doesn't exist, so lost changes would go unseen; name the task's \
+                 ControlSchema in the plan, or start the task once",
+                control::EXCEPTIONS
+            )),
+        }
+        let (suspended, tables) = control::found(session, schema, control::SUSPENDED).await?;
+        if suspended > 0 {
+            self.obstacles.push(format!(
+                "DMS has suspended tables: {}; reload them and empty {schema}.{}",
+                listed(&tables),
+                control::SUSPENDED
+            ));
+        }
+        if self.apply_exceptions > 0 {
+            self.remarks.push(format!(
+                "{} changes could not be applied so far (see {schema}.{}); further ones will \
+                 stop the cutover",
+                self.apply_exceptions,
+                control::EXCEPTIONS
+            ));
+        }
+        Ok(())
+    }
+
+    async fn slots(&mut self, session: &Session) -> Result<(), ActionError> {
+        let sql = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
+        let rows = session.rows(sql, &[]).await?;
+        self.slots = rows.iter().map(|row| row.get(0)).collect();
+        Ok(())
+    }
+
+    /// What a task that reads from PostgreSQL needs (AWS DMS user guide,
+    /// "Using a PostgreSQL database as a source").
+    async fn way_back(&mut self, session: &Session) -> Result<(), ActionError> {
+        let sql = "SELECT current_setting('wal_level'), \
+                   current_setting('max_replication_slots')::bigint, \
+                   current_setting('max_wal_senders')::bigint, \
+                   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'), \
+                   current_setting('max_slot_wal_keep_size', true), \
+                   (SELECT count(*) FROM pg_replication_slots)";
+        let row = session.row(sql, &[]).await?;
+        let wal_level: String = row.get(0);
+        if wal_level != "logical" {
+            self.obstacles.push(format!(
+                "wal_level is {wal_level}; the way back needs logical (on Amazon RDS: \
+                 rds.logical_replication = 1), which takes a restart"
+            ));
+        }
+        let (slots, senders): (i64, i64) = (row.get(1), row.get(2));
+        let (sending, taken): (i64, i64) = (row.get(3), row.get(5));
+        if taken >= slots {
+            self.obstacles.push(format!(
+                "all {slots} replication slots are taken ({}); drop one or raise \
+                 max_replication_slots",
+                listed(&self.slots)
+            ));
+        }
+        if sending >= senders {
+            self.obstacles.push(format!(
+                "all {senders} WAL senders are busy; raise max_wal_senders"
+            ));
+        }
+        let keep: Option<String> = row.get(4);
+        if let Some(keep) = keep.filter(|keep| keep != "-1") {
+            self.remarks.push(format!(
+                "max_slot_wal_keep_size is {keep}: if the way back lags by more it is lost"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Without a key DMS loses updates and deletes silently. A full replica
+    /// identity carries the old row, so that is only remarked.
+    async fn keys(&mut self, session: &Session, schemas: &[String]) -> Result<(), ActionError> {
+        let sql = "SELECT n.nspname || '.' || c.relname, c.relreplident = 'f' FROM pg_class c \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') \
+                   AND NOT c.relispartition AND c.relpersistence = 'p' \
+                   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid \
+                     AND (i.indisprimary OR i.indisreplident)) ORDER BY 1";
+        let rows = session.rows(sql, &[&schemas]).await?;
+        let (full, lost): (Vec<_>, Vec<_>) = rows
+            .iter()
+            .map(|row| (row.get::<_, String>(0), row.get::<_, bool>(1)))
+            .partition(|(_, full)| *full);
+        let names = |tables: Vec<(String, bool)>| -> Vec<String> {
+            tables.into_iter().map(|(name, _)| name).collect()
+        };
+        if !lost.is_empty() {
+            self.obstacles.push(format!(
+                "tables without a primary key lose updates and deletes on the way back: {}; give \
+                 them one",
+                listed(&names(lost))
+            ));
+        }
+        if !full.is_empty() {
+            self.remarks.push(format!(
+                "tables without a primary key, with REPLICA IDENTITY FULL: {}; see that DMS \
+                 brings their updates back",
+                listed(&names(full))
+            ));
+        }
+        Ok(())
+    }
+
+    async fn schemas(&mut self, session: &Session, schemas: &[String]) -> Result<(), ActionError> {
+        let sql = "SELECT wanted FROM unnest($1::text[]) AS wanted \
+                   WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = wanted)";
+        for row in session.rows(sql, &[&schemas]).await? {
+            let schema: String = row.get(0);
+            self.obstacles.push(format!(
+                "the schema {schema} doesn't exist in {}; correct the plan",
+                session.server()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The obstacles as a refusal.
+    fn passed(self, resource: &str) -> Result<Self, ActionError> {
+        if self.obstacles.is_empty() {
+            return Ok(self);
+        }
+        Err(ActionError::new(
+            "LS2310",
+            format!(
+                "PostgreSQL {resource} is not ready: {}",
+                self.obstacles.join("; ")
+            ),
+        )
+        .left("nothing was changed")
+        .next("mend all of it, then retry"))
+    }
+}
+
+#[async_trait]
+impl Action for Ready {
+    type Params = PostgresReady;
+
+    fn needs(&self, params: &PostgresReady) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresReady) -> Result<Probe, ActionError> {
+        Survey::of(cx, params).await?.passed(&params.resource)?;
+        // Its outputs are wanted, so it is always to do.
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresReady,
+    ) -> Result<Description, ActionError> {
+        let survey = Survey::of(cx, params).await?;
+        Ok(Description {
+            would_do: vec!["look at settings, slots, keys, marker and control tables".to_owned()],
+            obstacles: survey.obstacles,
+            remarks: survey.remarks,
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresReady,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let survey = Survey::of(cx, params).await?.passed(&params.resource)?;
+        for remark in &survey.remarks {
+            cx.note(remark.clone());
+        }
+        Ok(Outputs::from([
+            (
+                "apply_exceptions".to_owned(),
+                json!(survey.apply_exceptions),
+            ),
+            ("slots".to_owned(), json!(survey.slots)),
+        ]))
+    }
+}

@@ -1,0 +1,402 @@
+//! `postgres.roles.close`, `postgres.roles.open`: who may log in.
+//!
+//! Closing takes the right to log in from every role in one transaction, then
+//! ends their sessions until none is left: a session that exists outlives
+//! `NOLOGIN`. It leaves passwords, memberships and grants alone.
+
+use super::listed;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::postgres::{Session, quoted};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::PostgresRoles;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Takes the right to log in, and ends sessions.
+pub struct Close;
+
+/// Gives the right to log in.
+pub struct Open;
+
+/// `rolcanlogin` by role: the capture of both.
+type Logins = BTreeMap<String, bool>;
+
+/// Between two looks at the sessions.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Looks in a row that must find no session: one that was logging in while
+/// `NOLOGIN` was committed shows up in between.
+const CALM_LOOKS: u32 = 5;
+
+/// Looks before giving up, 30 s: a backend notices its termination at once
+/// unless it hangs in the kernel.
+const LOOKS: u32 = 300;
+
+async fn logins(session: &Session, params: &PostgresRoles) -> Result<Logins, ActionError> {
+    let sql = "SELECT rolname::text, rolcanlogin FROM pg_roles WHERE rolname = ANY($1)";
+    let rows = session.rows(sql, &[&params.roles]).await?;
+    let logins: Logins = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let missing: Vec<&str> = params
+        .roles
+        .iter()
+        .map(String::as_str)
+        .filter(|role| !logins.contains_key(*role))
+        .collect();
+    if missing.is_empty() {
+        return Ok(logins);
+    }
+    Err(ActionError::new(
+        "LS2311",
+        format!(
+            "no such roles in {}: {}",
+            session.server(),
+            listed(&missing)
+        ),
+    )
+    .left("nothing was changed")
+    .next("correct them in the plan, or create them"))
+}
+
+/// What keeps the agent's role from doing it, a sentence each.
+async fn obstacles(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
+    let sql = "SELECT r.rolname::text, r.rolsuper, r.rolcreaterole, \
+               pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), \
+               r.rolname = ANY($1), current_setting('server_version_num')::int, \
+               ARRAY(SELECT t.rolname::text FROM pg_roles t WHERE t.rolname = ANY($1) \
+                 AND (t.rolsuper OR NOT EXISTS (SELECT FROM pg_auth_members m \
+                   WHERE m.roleid = t.oid AND m.member = r.oid AND m.admin_option))) \
+               FROM pg_roles r WHERE r.rolname = current_user";
+    let row = session.row(sql, &[&params.roles]).await?;
+    let (me, superuser, create, signal, own, version, foreign): (
+        String,
+        bool,
+        bool,
+        bool,
+        bool,
+        i32,
+        Vec<String>,
+    ) = (
+        row.get(0),
+        row.get(1),
+        row.get(2),
+        row.get(3),
+        row.get(4),
+        row.get(5),
+        row.get(6),
+    );
+    let mut obstacles = Vec::new();
+    if own {
+        obstacles.push(format!(
+            "{me} is the agent's own role; it can't be an application role, take it out"
+        ));
+    }
+    if superuser {
+        return Ok(obstacles);
+    }
+    if !create {
+        obstacles.push(format!(
+            "{me} may not alter roles: ALTER ROLE {me} CREATEROLE"
+        ));
+    }
+    // Since PostgreSQL 16 CREATEROLE reaches only roles that one administers.
+    if version >= 160_000 && !foreign.is_empty() {
+        obstacles.push(format!(
+            "{me} doesn't administer {}: GRANT each TO {me} WITH ADMIN OPTION",
+            listed(&foreign)
+        ));
+    }
+    if !signal {
+        obstacles.push(format!(
+            "{me} may not end sessions: GRANT pg_signal_backend TO {me}"
+        ));
+    }
+    Ok(obstacles)
+}
+
+/// As [`obstacles`], as a refusal.
+async fn permitted(session: &Session, params: &PostgresRoles) -> Result<(), ActionError> {
+    let obstacles = obstacles(session, params).await?;
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    Err(ActionError::new("LS2312", obstacles.join("; "))
+        .left("nothing was changed")
+        .next("do that as a superuser or as the database's master user, then retry"))
+}
+
+/// Sessions of the roles, `role from client (application)` by process.
+async fn sessions(
+    session: &Session,
+    roles: &[String],
+) -> Result<BTreeMap<i32, String>, ActionError> {
+    let sql = "SELECT pid, usename || ' from ' || coalesce(host(client_addr), 'this host') \
+               || ' (' || coalesce(nullif(application_name, ''), backend_type, '-') || ')' \
+               FROM pg_stat_activity WHERE usename = ANY($1) AND pid <> pg_backend_pid()";
+    let rows = session.rows(sql, &[&roles]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// A prepared transaction belongs to no session and may be committed by
+/// anybody at any time: closed roles with one are not closed.
+async fn prepared(session: &Session, roles: &[String]) -> Result<Vec<String>, ActionError> {
+    let sql = "SELECT gid || ' of ' || owner FROM pg_prepared_xacts WHERE owner = ANY($1)";
+    let rows = session.rows(sql, &[&roles]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn set_login(session: &Session, roles: &[&String], login: bool) -> Result<(), ActionError> {
+    let word = if login { "LOGIN" } else { "NOLOGIN" };
+    let statements: Vec<String> = roles
+        .iter()
+        .map(|role| format!("ALTER ROLE {} {word}", quoted(role)))
+        .collect();
+    session.transaction(&statements).await
+}
+
+/// Ends sessions until none is left and none comes back.
+async fn end_sessions(
+    cx: &Context,
+    session: &Session,
+    roles: &[String],
+) -> Result<(), ActionError> {
+    let mut told = BTreeMap::new();
+    let mut calm = 0;
+    let mut left = BTreeMap::new();
+    for _ in 0..LOOKS {
+        left = sessions(session, roles).await?;
+        calm = if left.is_empty() { calm + 1 } else { 0 };
+        if calm == CALM_LOOKS {
+            return no_prepared(session, roles).await;
+        }
+        for (pid, who) in &left {
+            if told.insert(*pid, ()).is_none() {
+                cx.note(format!("ending session {pid}: {who}"));
+            }
+        }
+        let pids: Vec<i32> = left.keys().copied().collect();
+        session
+            .rows(
+                "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid",
+                &[&pids],
+            )
+            .await?;
+        session.pause(POLL).await?;
+    }
+    let who: Vec<&String> = left.values().collect();
+    Err(ActionError::new(
+        "LS2313",
+        format!("sessions of application roles don't end: {}", listed(&who)),
+    )
+    .left("the roles can't log in any more, but these sessions can still write")
+    .next("see what they hang on in pg_stat_activity, then retry"))
+}
+
+async fn no_prepared(session: &Session, roles: &[String]) -> Result<(), ActionError> {
+    let prepared = prepared(session, roles).await?;
+    if prepared.is_empty() {
+        return Ok(());
+    }
+    Err(ActionError::new(
+        "LS2314",
+        format!(
+            "prepared transactions of application roles: {}",
+            listed(&prepared)
+        ),
+    )
+    .left("the roles are closed and without sessions")
+    .next("COMMIT PREPARED or ROLLBACK PREPARED each, then retry"))
+}
+
+#[async_trait]
+impl Action for Close {
+    type Params = PostgresRoles;
+
+    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let logins = logins(&session, params).await?;
+        permitted(&session, params).await?;
+        let closed = logins.values().all(|login| !login)
+            && sessions(&session, &params.roles).await?.is_empty()
+            && prepared(&session, &params.roles).await?.is_empty();
+        let finding = if closed {
+            Finding::Already
+        } else {
+            Finding::Todo
+        };
+        captured(finding, &logins)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let logins = logins(&session, params).await?;
+        let mut would_do: Vec<String> = logins
+            .iter()
+            .filter(|(_, login)| **login)
+            .map(|(role, _)| format!("ALTER ROLE {} NOLOGIN", quoted(role)))
+            .collect();
+        for (pid, who) in sessions(&session, &params.roles).await? {
+            would_do.push(format!("SELECT pg_terminate_backend({pid}) -- {who}"));
+        }
+        let mut obstacles = obstacles(&session, params).await?;
+        for prepared in prepared(&session, &params.roles).await? {
+            obstacles.push(format!(
+                "prepared transaction {prepared}; commit it or roll it back"
+            ));
+        }
+        Ok(Description {
+            would_do,
+            obstacles,
+            ..Description::default()
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let logins = logins(&session, params).await?;
+        let open: Vec<&String> = logins.iter().filter(|(_, l)| **l).map(|(r, _)| r).collect();
+        set_login(&session, &open, false).await?;
+        end_sessions(cx, &session, &params.roles).await?;
+        cx.note(format!(
+            "{}: closed, no session left",
+            listed(&params.roles)
+        ));
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        put_back(cx, params, &recalled(capture)?, false).await
+    }
+}
+
+#[async_trait]
+impl Action for Open {
+    type Params = PostgresRoles;
+
+    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let logins = logins(&session, params).await?;
+        permitted(&session, params).await?;
+        let open = logins.values().all(|login| *login);
+        captured(
+            if open {
+                Finding::Already
+            } else {
+                Finding::Todo
+            },
+            &logins,
+        )
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        logins(&session, params).await?;
+        // Every role: they are open still when a preflight looks.
+        let would_do = params
+            .roles
+            .iter()
+            .map(|role| format!("ALTER ROLE {} LOGIN", quoted(role)))
+            .collect();
+        Ok(Description {
+            would_do,
+            obstacles: obstacles(&session, params).await?,
+            ..Description::default()
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let logins = logins(&session, params).await?;
+        let shut: Vec<&String> = logins
+            .iter()
+            .filter(|(_, l)| !**l)
+            .map(|(r, _)| r)
+            .collect();
+        set_login(&session, &shut, true).await?;
+        cx.note(format!("{}: open", listed(&params.roles)));
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        put_back(cx, params, &recalled(capture)?, true).await
+    }
+}
+
+/// Puts every role back to its capture. `set` is what the action had set: a
+/// role that was that before and isn't now was changed by somebody else.
+async fn put_back(
+    cx: &Context,
+    params: &PostgresRoles,
+    before: &Logins,
+    set: bool,
+) -> Result<Undone, ActionError> {
+    let session = Session::open(cx, &params.resource).await?;
+    let now = logins(&session, params).await?;
+    let differs: Vec<&String> = before
+        .iter()
+        .filter(|(role, was)| now.get(*role).is_some_and(|is| is != *was))
+        .map(|(role, _)| role)
+        .collect();
+    let foreign: Vec<&String> = differs
+        .iter()
+        .copied()
+        .filter(|r| before[*r] == set)
+        .collect();
+    if !foreign.is_empty() {
+        let word = if set { "closed" } else { "opened" };
+        return Ok(Undone::Drifted(format!(
+            "somebody else has {word} {}; no role was changed",
+            listed(&foreign)
+        )));
+    }
+    set_login(&session, &differs, !set).await?;
+    if set {
+        let roles: Vec<String> = differs.iter().map(|role| (*role).clone()).collect();
+        end_sessions(cx, &session, &roles).await?;
+    }
+    Ok(if differs.is_empty() {
+        Undone::Nothing
+    } else {
+        Undone::Restored
+    })
+}

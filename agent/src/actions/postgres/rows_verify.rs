@@ -1,0 +1,243 @@
+//! `postgres.rows.verify`: the rows are those that Oracle had at its last
+//! SCN, no foreign key points nowhere, no constraint and no index is invalid.
+//!
+//! All tables are read in one snapshot. It says what differs and where, not
+//! which rows: that is `oracle.rows.digest`'s and the validation's matter.
+
+use super::{Table, listed, schema_checks};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::canonical::{Column, Kind, RowDigest};
+use crate::host::postgres::{Session, quoted};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{ComparedTable, PostgresRows};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The action.
+pub struct Verify;
+
+/// What `oracle.rows.digest` says of one table.
+#[derive(Debug, Deserialize)]
+struct Expected {
+    rows: u64,
+    #[serde(default)]
+    digest: Option<String>,
+    /// What the digest is over, in its order.
+    #[serde(default)]
+    columns: Vec<Column>,
+}
+
+/// Reads what the other side gave; every compared table must be in it.
+fn expected(params: &PostgresRows) -> Result<BTreeMap<String, Expected>, ActionError> {
+    let unusable = |what: String| {
+        ActionError::new("LS2320", what)
+            .left("nothing was changed")
+            .next("give the output tables of oracle.rows.digest over the same tables")
+    };
+    let all: BTreeMap<String, Expected> =
+        serde_json::from_value(params.expected.clone()).map_err(|e| {
+            unusable("expected is no output of oracle.rows.digest".to_owned()).source(e)
+        })?;
+    for table in &params.tables {
+        match all.get(&table.oracle) {
+            None => {
+                return Err(unusable(format!(
+                    "expected says nothing of {}",
+                    table.oracle
+                )));
+            }
+            Some(one) if table.digest && (one.digest.is_none() || one.columns.is_empty()) => {
+                return Err(unusable(format!(
+                    "expected has no digest of {}",
+                    table.oracle
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(all)
+}
+
+/// How a column's value becomes the text that its kind takes.
+fn as_text(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.kind {
+        // A boolean stands for NUMBER(1); everything else prints itself.
+        Kind::Number => format!(
+            "CASE pg_typeof({name})::text WHEN 'boolean' \
+             THEN ({name}::text = 'true')::int::text ELSE {name}::text END"
+        ),
+        // bpchar loses its blanks in a cast to text, and so do its equals.
+        Kind::Char | Kind::Text | Kind::Float | Kind::Timestamp | Kind::Bytes => {
+            format!("{name}::text")
+        }
+        Kind::Instant => format!("{name}::timestamptz::text"),
+    }
+}
+
+async fn count(session: &Session, table: &Table) -> Result<u64, ActionError> {
+    let sql = format!("SELECT count(*) FROM {}", table.sql());
+    let rows: i64 = session.row(&sql, &[]).await?.get(0);
+    Ok(rows.unsigned_abs())
+}
+
+async fn digest(
+    session: &Session,
+    table: &Table,
+    columns: &[Column],
+) -> Result<RowDigest, ActionError> {
+    let list: Vec<String> = columns.iter().map(as_text).collect();
+    let sql = format!("SELECT {} FROM {}", list.join(", "), table.sql());
+    let mut rows = Box::pin(session.stream(&sql).await?);
+    let mut digest = RowDigest::new();
+    let mut values = Vec::with_capacity(columns.len());
+    while let Some(row) = session.next(&mut rows).await? {
+        values.clear();
+        for (index, column) in columns.iter().enumerate() {
+            let text: Option<&str> = row.get(index);
+            let value = match text {
+                None => None,
+                Some(text) => column.kind.canonical(text).map_err(|e| {
+                    ActionError::new(
+                        "LS2321",
+                        format!("{table}.{} holds what Oracle can't hold", column.name),
+                    )
+                    .left("nothing was changed")
+                    .next("correct the value, or leave the table's digest out of the plan")
+                    .source(e)
+                })?,
+            };
+            values.push(value);
+        }
+        digest.add(&values);
+    }
+    Ok(digest)
+}
+
+/// Compares one table: its rows, and a sentence where it differs.
+async fn compare(
+    session: &Session,
+    compared: &ComparedTable,
+    expected: &Expected,
+) -> Result<(u64, Option<String>), ActionError> {
+    let table = Table::parse(&compared.postgres)?;
+    let (rows, digest) = match (&expected.digest, compared.digest) {
+        (Some(_), true) => {
+            let digest = digest(session, &table, &expected.columns).await?;
+            (digest.rows(), Some(digest.finish()))
+        }
+        _ => (count(session, &table).await?, None),
+    };
+    let differs = if rows != expected.rows {
+        Some(format!(
+            "{table} has {rows} rows, {} had {}",
+            compared.oracle, expected.rows
+        ))
+    } else if digest.is_some() && digest != expected.digest {
+        Some(format!(
+            "{table} and {} have {rows} rows each, but not the same ones",
+            compared.oracle
+        ))
+    } else {
+        None
+    };
+    Ok((rows, differs))
+}
+
+#[async_trait]
+impl Action for Verify {
+    type Params = PostgresRows;
+
+    fn needs(&self, params: &PostgresRows) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresRows) -> Result<Probe, ActionError> {
+        expected(params)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let mut missing = Vec::new();
+        for compared in &params.tables {
+            let table = Table::parse(&compared.postgres)?;
+            let there: bool = session
+                .row("SELECT to_regclass($1) IS NOT NULL", &[&table.sql()])
+                .await?
+                .get(0);
+            if !there {
+                missing.push(compared.postgres.clone());
+            }
+        }
+        if !missing.is_empty() {
+            return Err(ActionError::new(
+                "LS2322",
+                format!("no such tables: {}", listed(&missing)),
+            )
+            .left("nothing was changed")
+            .next("correct compare.tables in the plan"));
+        }
+        // A comparison is never "already": rows may have changed since.
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &PostgresRows,
+    ) -> Result<Description, ActionError> {
+        let mut would_do: Vec<String> = params
+            .tables
+            .iter()
+            .map(|table| {
+                let how = if table.digest { "digest" } else { "count" };
+                format!("{how} {}, compare with {}", table.postgres, table.oracle)
+            })
+            .collect();
+        if !params.schemas.is_empty() {
+            would_do.push(format!(
+                "check foreign keys, constraints and indexes of {}",
+                listed(&params.schemas)
+            ));
+        }
+        Ok(Description::of(would_do))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresRows,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let expected = expected(params)?;
+        let session = Session::open(cx, &params.resource).await?;
+        session.without_limit().await?;
+        session
+            .run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
+        let (mut tables, mut wrong) = (Map::new(), Vec::new());
+        for compared in &params.tables {
+            let Some(wanted) = expected.get(&compared.oracle) else {
+                continue;
+            };
+            let (rows, differs) = compare(&session, compared, wanted).await?;
+            match &differs {
+                Some(differs) => cx.note(differs.clone()),
+                None => cx.note(format!("{}: {rows} rows, the same", compared.postgres)),
+            }
+            wrong.extend(differs);
+            tables.insert(compared.postgres.clone(), json!({"rows": rows}));
+        }
+        wrong.extend(schema_checks::problems(&session, &params.schemas).await?);
+        session.run("COMMIT").await?;
+        if wrong.is_empty() {
+            return Ok(Outputs::from([(
+                "tables".to_owned(),
+                Value::Object(tables),
+            )]));
+        }
+        Err(ActionError::new("LS2323", listed(&wrong))
+            .left("nothing was changed; the data is not what Oracle had")
+            .next("roll back, or repair the rows while Oracle is closed and retry"))
+    }
+}

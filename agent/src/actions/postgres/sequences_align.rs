@@ -1,0 +1,383 @@
+//! `postgres.sequences.align`: sequences and identities past their data.
+//!
+//! DMS carries rows, not the values of sequences. Each sequence is set beyond
+//! what Oracle's had given out and what its column holds, plus a margin. It is
+//! never moved back, so there is nothing to undo: a gap does no harm.
+
+use super::Table;
+use crate::action::{Action, ActionError, Context, Description, Outputs, captured};
+use crate::host::postgres::{Session, quoted};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{AlignedSequence, PostgresSequences};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The action.
+pub struct Align;
+
+/// A sequence as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    last_value: i128,
+    is_called: bool,
+    start: i128,
+    increment: i128,
+    min: i128,
+    max: i128,
+    cycle: bool,
+}
+
+impl Standing {
+    /// The last value given out, or the one before the first.
+    fn given(&self) -> i128 {
+        if self.is_called {
+            self.last_value
+        } else {
+            self.last_value - self.increment
+        }
+    }
+
+    /// The value to set, or nothing where it is far enough already. Values
+    /// stay in the sequence's own stride, for two sequences may share one
+    /// number range (odd and even).
+    ///
+    /// A cycling sequence goes by Oracle's position alone where there is one:
+    /// once it has wrapped, the greatest value says nothing.
+    fn target(
+        &self,
+        oracle: Option<i128>,
+        column: Option<i128>,
+        margin: u64,
+    ) -> Result<Option<i128>, i128> {
+        let seen = match (oracle, column) {
+            (Some(oracle), _) if self.cycle => oracle,
+            (Some(oracle), Some(column)) => self.farther(oracle, column),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return Ok(None),
+        };
+        // Counted in steps away from the start, up and down are the same.
+        let way = self.increment.signum();
+        let distance = (seen - self.start) * way + i128::from(margin);
+        let stride = self.increment.abs().max(1);
+        let steps = distance.max(0).div_euclid(stride) + i128::from(distance.max(0) % stride != 0);
+        let value = self.start + steps * self.increment;
+        if !self.cycle && !(self.min..=self.max).contains(&value) {
+            return Err(value);
+        }
+        let value = value.clamp(self.min, self.max);
+        let behind = value != self.given() && self.farther(value, self.given()) == value;
+        Ok(behind.then_some(value))
+    }
+
+    fn farther(&self, a: i128, b: i128) -> i128 {
+        if self.increment > 0 {
+            a.max(b)
+        } else {
+            a.min(b)
+        }
+    }
+}
+
+/// A sequence, and what is to be set.
+struct Aligned {
+    /// For SQL, quoted where needed.
+    sequence: String,
+    column: String,
+    standing: Standing,
+    target: Option<i128>,
+}
+
+impl Aligned {
+    /// Looks at one of them.
+    async fn look(
+        session: &Session,
+        wanted: &AlignedSequence,
+        oracle: &BTreeMap<String, Value>,
+        margin: u64,
+    ) -> Result<Self, ActionError> {
+        let (table, column) = column(&wanted.column)?;
+        let sequence = find(session, &table, column, &wanted.column).await?;
+        let standing = standing(session, &sequence).await?;
+        let extreme = extreme(session, &table, column, &standing).await?;
+        let last = match &wanted.oracle {
+            None => None,
+            Some(name) => Some(last_number(oracle, name)?),
+        };
+        let target = standing.target(last, extreme, margin).map_err(|value| {
+            ActionError::new(
+                "LS2331",
+                format!("{sequence} would go to {value}, beyond its bounds"),
+            )
+            .left("no sequence was moved by this step")
+            .next("widen it with ALTER SEQUENCE, or lessen the margin, then retry")
+        })?;
+        Ok(Self {
+            sequence,
+            column: wanted.column.clone(),
+            standing,
+            target,
+        })
+    }
+
+    fn statement(&self) -> Option<String> {
+        self.target
+            .map(|value| format!("setval('{}', {value}, true)", self.sequence))
+    }
+}
+
+/// All of them, before any is moved.
+async fn look(session: &Session, params: &PostgresSequences) -> Result<Vec<Aligned>, ActionError> {
+    let oracle: BTreeMap<String, Value> = match &params.oracle {
+        Value::Object(map) => map.clone().into_iter().collect(),
+        _ => BTreeMap::new(),
+    };
+    let mut all = Vec::with_capacity(params.sequences.len());
+    for wanted in &params.sequences {
+        all.push(Aligned::look(session, wanted, &oracle, params.margin).await?);
+    }
+    Ok(all)
+}
+
+/// `schema.table.column` in its parts.
+fn column(text: &str) -> Result<(Table, &str), ActionError> {
+    let unusable = || {
+        ActionError::new(
+            "LS2307",
+            format!("{text:?} is not of the form schema.table.column"),
+        )
+        .left("nothing was changed")
+        .next("correct it in the plan")
+    };
+    let (table, column) = text.rsplit_once('.').ok_or_else(unusable)?;
+    Ok((Table::parse(table)?, column))
+}
+
+/// Oracle's LAST_NUMBER, a number or the text of one (it has up to 28 digits).
+fn last_number(oracle: &BTreeMap<String, Value>, name: &str) -> Result<i128, ActionError> {
+    let value = oracle.get(name).map(|one| &one["last_number"]);
+    let number = match value {
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(other) => other.as_i64().map(i128::from),
+        None => None,
+    };
+    number.ok_or_else(|| {
+        ActionError::new("LS2332", format!("oracle.finalize says nothing of {name}"))
+            .left("no sequence was moved by this step")
+            .next("name its owner under oracle.schemas in the plan, or correct the name")
+    })
+}
+
+/// The sequence that feeds a column: the one it owns, or the one in its
+/// default.
+async fn find(
+    session: &Session,
+    table: &Table,
+    column: &str,
+    shown: &str,
+) -> Result<String, ActionError> {
+    let sql = "SELECT coalesce(pg_get_serial_sequence($1, $2), ( \
+                 SELECT s.oid::regclass::text FROM pg_attrdef d \
+                 JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
+                 JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
+                   AND p.refclassid = 'pg_class'::regclass \
+                 JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S' \
+                 WHERE d.adrelid = $1::text::regclass AND a.attname = $2 LIMIT 1))";
+    let found: Option<String> = session.row(sql, &[&table.sql(), &column]).await?.get(0);
+    found.ok_or_else(|| {
+        ActionError::new("LS2333", format!("no sequence feeds {shown}"))
+            .left("no sequence was moved by this step")
+            .next(format!(
+                "ALTER SEQUENCE … OWNED BY {shown}, or take it out of the plan"
+            ))
+    })
+}
+
+async fn standing(session: &Session, sequence: &str) -> Result<Standing, ActionError> {
+    let sql = format!(
+        "SELECT s.last_value, s.is_called, q.seqstart, q.seqincrement, q.seqmin, q.seqmax, \
+         q.seqcycle FROM {sequence} s, pg_sequence q WHERE q.seqrelid = $1::text::regclass"
+    );
+    let row = session.row(&sql, &[&sequence]).await?;
+    let number = |index: usize| i128::from(row.get::<_, i64>(index));
+    Ok(Standing {
+        last_value: number(0),
+        is_called: row.get(1),
+        start: number(2),
+        increment: number(3),
+        min: number(4),
+        max: number(5),
+        cycle: row.get(6),
+    })
+}
+
+/// The column's greatest value; its least where the sequence descends.
+async fn extreme(
+    session: &Session,
+    table: &Table,
+    column: &str,
+    standing: &Standing,
+) -> Result<Option<i128>, ActionError> {
+    let (function, round) = if standing.increment > 0 {
+        ("max", "ceil")
+    } else {
+        ("min", "floor")
+    };
+    let sql = format!(
+        "SELECT {round}({function}({})::numeric)::text FROM {}",
+        quoted(column),
+        table.sql()
+    );
+    let text: Option<String> = session.row(&sql, &[]).await?.get(0);
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+#[async_trait]
+impl Action for Align {
+    type Params = PostgresSequences;
+
+    fn needs(&self, params: &PostgresSequences) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresSequences) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let all = look(&session, params).await?;
+        let before: BTreeMap<&String, Value> = all
+            .iter()
+            .map(|one| {
+                let value = one.standing.last_value.to_string();
+                let called = one.standing.is_called;
+                (
+                    &one.sequence,
+                    json!({"last_value": value, "is_called": called}),
+                )
+            })
+            .collect();
+        let so = all.iter().all(|one| one.target.is_none());
+        captured(if so { Finding::Already } else { Finding::Todo }, &before)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresSequences,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let all = look(&session, params).await?;
+        Ok(Description::of(all.iter().filter_map(Aligned::statement)))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresSequences,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        session.without_limit().await?;
+        for one in look(&session, params).await? {
+            let Some(value) = one.target else {
+                continue;
+            };
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            session
+                .row(
+                    "SELECT setval($1::text::regclass, $2, true)",
+                    &[&one.sequence, &value],
+                )
+                .await?;
+            cx.note(format!(
+                "{} of {}: {} -> {value}",
+                one.sequence, one.column, one.standing.last_value
+            ));
+        }
+        Ok(Outputs::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: Standing = Standing {
+        last_value: 1,
+        is_called: false,
+        start: 1,
+        increment: 1,
+        min: 1,
+        max: 1_000_000,
+        cycle: false,
+    };
+
+    const DOWN: Standing = Standing {
+        last_value: -1,
+        is_called: false,
+        start: -1,
+        increment: -1,
+        min: -1_000_000,
+        max: -1,
+        cycle: false,
+    };
+
+    #[test]
+    fn the_farther_of_both_sides_counts() {
+        assert_eq!(UP.target(Some(500), Some(700), 100), Ok(Some(800)));
+        assert_eq!(UP.target(Some(900), Some(700), 100), Ok(Some(1000)));
+        assert_eq!(UP.target(None, Some(7), 0), Ok(Some(7)));
+        assert_eq!(UP.target(None, None, 1000), Ok(None));
+        assert_eq!(DOWN.target(Some(-500), Some(-700), 100), Ok(Some(-800)));
+    }
+
+    #[test]
+    fn nothing_moves_back_and_a_second_time_does_nothing() {
+        let there = Standing {
+            last_value: 800,
+            is_called: true,
+            ..UP
+        };
+        assert_eq!(there.target(Some(500), Some(700), 100), Ok(None));
+        assert_eq!(there.target(Some(500), Some(600), 100), Ok(None));
+        // Not called: 800 is still to be given out.
+        let next = Standing {
+            last_value: 800,
+            ..UP
+        };
+        assert_eq!(next.target(None, Some(700), 100), Ok(Some(800)));
+    }
+
+    #[test]
+    fn a_stride_is_kept() {
+        let odd = Standing { increment: 2, ..UP };
+        assert_eq!(odd.target(None, Some(100), 10), Ok(Some(111)));
+        let down = Standing {
+            increment: -10,
+            ..DOWN
+        };
+        assert_eq!(down.target(None, Some(-15), 0), Ok(Some(-21)));
+    }
+
+    #[test]
+    fn bounds_are_kept_and_cycles_wrap() {
+        let short = Standing { max: 100, ..UP };
+        assert_eq!(short.target(None, Some(99), 10), Err(109));
+        let round = Standing {
+            cycle: true,
+            ..short
+        };
+        assert_eq!(round.target(None, Some(99), 10), Ok(Some(100)));
+        assert_eq!(round.target(Some(20), Some(99), 10), Ok(Some(30)));
+    }
+
+    #[test]
+    fn oracles_number_may_be_text() {
+        let oracle = BTreeMap::from([
+            ("S.A".to_owned(), json!({"last_number": "21"})),
+            ("S.B".to_owned(), json!({"last_number": 22})),
+        ]);
+        assert_eq!(last_number(&oracle, "S.A").unwrap(), 21);
+        assert_eq!(last_number(&oracle, "S.B").unwrap(), 22);
+        assert_eq!(last_number(&oracle, "S.C").unwrap_err().code(), "LS2332");
+    }
+}

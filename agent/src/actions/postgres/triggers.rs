@@ -1,0 +1,337 @@
+//! `postgres.triggers.enable`, `postgres.triggers.restore`.
+//!
+//! Triggers have been off since the load began, so "as before the run" is not
+//! what applications need: the plan's baseline says how each one is to fire,
+//! `origin` where it is silent. Restore goes back to what `enable` found,
+//! from the agent's own note of it.
+
+use super::{Table, listed};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::kept::Kept;
+use crate::host::postgres::{Session, quoted};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{PostgresTriggers, TriggerMode, TriggerSet};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Triggers to their baseline.
+pub struct Enable;
+
+/// Triggers to what `enable` found.
+pub struct Restore;
+
+/// Modes by `schema.table.trigger`: the capture, and what is kept.
+type Modes = BTreeMap<String, TriggerMode>;
+
+/// The name under which `enable` keeps what `restore` needs.
+const KEPT: &str = "postgres-triggers";
+
+/// A trigger as the catalogue has it.
+struct Trigger {
+    table: Table,
+    name: String,
+    mode: TriggerMode,
+}
+
+impl Trigger {
+    fn key(&self) -> String {
+        format!("{}.{}", self.table, self.name)
+    }
+
+    /// `ONLY`: a partition's copy of the trigger has a mode of its own.
+    fn set(&self, mode: TriggerMode) -> String {
+        let how = match mode {
+            TriggerMode::Origin => "ENABLE",
+            TriggerMode::Always => "ENABLE ALWAYS",
+            TriggerMode::Replica => "ENABLE REPLICA",
+            TriggerMode::Disabled => "DISABLE",
+        };
+        format!(
+            "ALTER TABLE ONLY {} {how} TRIGGER {}",
+            self.table.sql(),
+            quoted(&self.name)
+        )
+    }
+}
+
+fn mode(tgenabled: &str) -> TriggerMode {
+    match tgenabled {
+        "A" => TriggerMode::Always,
+        "R" => TriggerMode::Replica,
+        "D" => TriggerMode::Disabled,
+        _ => TriggerMode::Origin,
+    }
+}
+
+async fn triggers(
+    session: &Session,
+    params: &PostgresTriggers,
+) -> Result<Vec<Trigger>, ActionError> {
+    let sql = "SELECT n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled::text \
+               FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
+               AND ($2 OR NOT t.tgisinternal) ORDER BY 1, 2, 3";
+    let all = params.set == TriggerSet::All;
+    let rows = session.rows(sql, &[&params.schemas, &all]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Trigger {
+            table: Table {
+                schema: row.get(0),
+                name: row.get(1),
+            },
+            name: row.get(2),
+            mode: mode(row.get(3)),
+        })
+        .collect())
+}
+
+fn wanted(params: &PostgresTriggers, trigger: &Trigger) -> TriggerMode {
+    params
+        .baseline
+        .get(&trigger.key())
+        .copied()
+        .unwrap_or(TriggerMode::Origin)
+}
+
+/// What stands in the way, a sentence each.
+async fn obstacles(
+    session: &Session,
+    params: &PostgresTriggers,
+    triggers: &[Trigger],
+) -> Result<Vec<String>, ActionError> {
+    let mut obstacles = Vec::new();
+    let unknown: Vec<&String> = params
+        .baseline
+        .keys()
+        .filter(|key| !triggers.iter().any(|trigger| trigger.key() == **key))
+        .collect();
+    if !unknown.is_empty() {
+        obstacles.push(format!(
+            "the baseline names triggers that don't exist: {}; correct the plan",
+            listed(&unknown)
+        ));
+    }
+    let sql = "SELECT current_setting('is_superuser') = 'on', \
+               ARRAY(SELECT d.datname || ': ' || setting \
+                 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase \
+                 CROSS JOIN unnest(s.setconfig) AS setting \
+                 WHERE s.setrole = 0 AND d.datname = current_database() \
+                 AND setting LIKE 'session_replication_role=%' \
+                 AND setting <> 'session_replication_role=origin')";
+    let row = session.row(sql, &[]).await?;
+    let (superuser, replica): (bool, Vec<String>) = (row.get(0), row.get(1));
+    if params.set == TriggerSet::All && !superuser {
+        obstacles.push(
+            "foreign-key triggers can be switched by a superuser only; say `set: user` in the \
+             plan, or give this resource a superuser"
+                .to_owned(),
+        );
+    }
+    if !replica.is_empty() {
+        obstacles.push(format!(
+            "triggers set to fire would not, by a setting of the database ({}): ALTER DATABASE \
+             … RESET session_replication_role",
+            listed(&replica)
+        ));
+    }
+    Ok(obstacles)
+}
+
+/// Roles in whose sessions ordinary triggers don't fire. Right for the role
+/// of a replication task, wrong for an application's.
+async fn replica_roles(session: &Session) -> Result<Vec<String>, ActionError> {
+    let sql = "SELECT DISTINCT r.rolname::text FROM pg_db_role_setting s \
+               JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS setting \
+               WHERE setting = 'session_replication_role=replica' ORDER BY 1";
+    let rows = session.rows(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn permitted(
+    session: &Session,
+    params: &PostgresTriggers,
+    triggers: &[Trigger],
+) -> Result<(), ActionError> {
+    let obstacles = obstacles(session, params, triggers).await?;
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    Err(ActionError::new("LS2325", obstacles.join("; "))
+        .left("nothing was changed")
+        .next("mend it, then retry"))
+}
+
+/// Switches what differs from `target`, all or nothing.
+async fn switch(
+    cx: &Context,
+    session: &Session,
+    triggers: &[Trigger],
+    target: impl Fn(&Trigger) -> Option<TriggerMode>,
+) -> Result<usize, ActionError> {
+    let mut statements = Vec::new();
+    for trigger in triggers {
+        if let Some(mode) = target(trigger).filter(|mode| *mode != trigger.mode) {
+            statements.push(trigger.set(mode));
+        }
+    }
+    session.transaction(&statements).await?;
+    for statement in &statements {
+        cx.note(statement.clone());
+    }
+    Ok(statements.len())
+}
+
+#[async_trait]
+impl Action for Enable {
+    type Params = PostgresTriggers;
+
+    fn needs(&self, params: &PostgresTriggers) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        permitted(&session, params, &triggers).await?;
+        let so = triggers.iter().all(|t| t.mode == wanted(params, t));
+        let modes: Modes = triggers.iter().map(|t| (t.key(), t.mode)).collect();
+        captured(if so { Finding::Already } else { Finding::Todo }, &modes)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresTriggers,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        let mut remarks = Vec::new();
+        let replicas = replica_roles(&session).await?;
+        if !replicas.is_empty() {
+            remarks.push(format!(
+                "in sessions of {} ordinary triggers don't fire (session_replication_role)",
+                listed(&replicas)
+            ));
+        }
+        Ok(Description {
+            would_do: triggers
+                .iter()
+                .filter(|t| t.mode != wanted(params, t))
+                .map(|t| t.set(wanted(params, t)))
+                .collect(),
+            obstacles: obstacles(&session, params, &triggers).await?,
+            remarks,
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresTriggers,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        // What an earlier attempt has kept is older, so it stands.
+        let kept = Kept::of(cx, KEPT, &params.resource);
+        let mut modes: Modes = kept.read()?.unwrap_or_default();
+        for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
+            modes.entry(trigger.key()).or_insert(trigger.mode);
+        }
+        kept.write(&modes)?;
+        switch(cx, &session, &triggers, |t| Some(wanted(params, t))).await?;
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &PostgresTriggers,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Modes = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        let foreign: Vec<String> = triggers
+            .iter()
+            .filter(|t| {
+                let was = before.get(&t.key()).copied();
+                was != Some(t.mode) && t.mode != wanted(params, t)
+            })
+            .map(Trigger::key)
+            .collect();
+        if !foreign.is_empty() {
+            return Ok(Undone::Drifted(format!(
+                "somebody else has switched {}; no trigger was changed",
+                listed(&foreign)
+            )));
+        }
+        let switched = switch(cx, &session, &triggers, |t| before.get(&t.key()).copied()).await?;
+        Kept::of(cx, KEPT, &params.resource).forget()?;
+        Ok(if switched == 0 {
+            Undone::Nothing
+        } else {
+            Undone::Restored
+        })
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = PostgresTriggers;
+
+    fn needs(&self, params: &PostgresTriggers) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+        let kept: Option<Modes> = Kept::of(cx, KEPT, &params.resource).read()?;
+        let Some(modes) = kept else {
+            // Nothing was switched by this agent.
+            return Ok(found(Finding::Already));
+        };
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        let so = triggers
+            .iter()
+            .all(|t| modes.get(&t.key()).is_none_or(|mode| *mode == t.mode));
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresTriggers,
+    ) -> Result<Description, ActionError> {
+        let modes: Modes = Kept::of(cx, KEPT, &params.resource)
+            .read()?
+            .unwrap_or_default();
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        Ok(Description::of(triggers.iter().filter_map(|t| {
+            let mode = modes.get(&t.key()).filter(|mode| **mode != t.mode)?;
+            Some(t.set(*mode))
+        })))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresTriggers,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let kept = Kept::of(cx, KEPT, &params.resource);
+        let modes: Modes = kept.read()?.unwrap_or_default();
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, params).await?;
+        switch(cx, &session, &triggers, |t| modes.get(&t.key()).copied()).await?;
+        kept.forget()?;
+        Ok(Outputs::new())
+    }
+}

@@ -1,0 +1,396 @@
+//! A session in a PostgreSQL database.
+//!
+//! TLS always, and the server's name is checked against its certificate. The
+//! session carries the name of its task, ends its statement when the task is
+//! cancelled, and its server process notices within seconds when the agent
+//! has died (R22). It knows no SQL but its own settings.
+
+use crate::action::{ActionError, Context, Tag};
+use crate::config::PostgresConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{CancelToken, Client, Row, RowStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::sync::CancellationToken;
+
+/// For the connection and the login together. Longer than a server under
+/// load takes; a firewall that drops packets is noticed all the same.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// For one statement that looks at the catalogue or changes one row. What may
+/// take longer says so with [`Session::without_limit`].
+const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// For a lock. Applications are stopped by then, so whoever holds one for
+/// longer is somebody to be named, not waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// PostgreSQL cuts `application_name` here (NAMEDATALEN - 1).
+const NAME_LENGTH: usize = 63;
+
+/// What a PostgreSQL error says, in one line: no statement, no values.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct SqlText {
+    text: String,
+}
+
+/// The message, its detail and its SQLSTATE; or what kept the client from
+/// getting one.
+fn sql_text(error: &tokio_postgres::Error) -> SqlText {
+    let text = match error.as_db_error() {
+        Some(db) => {
+            let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
+            format!("{}{detail}, SQLSTATE {}", db.message(), db.code().code())
+        }
+        None => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text.push_str(": ");
+                text.push_str(&cause.to_string());
+                source = cause.source();
+            }
+            text
+        }
+    };
+    SqlText { text }
+}
+
+/// A session.
+pub struct Session {
+    client: Client,
+    cancel: CancelToken,
+    tls: MakeRustlsConnect,
+    cancelled: CancellationToken,
+    /// `host:port/database`.
+    server: String,
+}
+
+impl Session {
+    /// Opens a session of this task in a resource of the configuration.
+    ///
+    /// # Errors
+    /// LS2301 where the server can't be reached, refuses, or isn't the one
+    /// that its certificate should prove.
+    pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        let config = cx.host.postgres(resource)?;
+        let server = format!("{}:{}/{}", config.host, config.port, config.dbname);
+        let tls = MakeRustlsConnect::new(tls(&config.ca)?);
+        let login = login(config, &cx.tag)?;
+        let unreachable = || {
+            ActionError::new(
+                "LS2301",
+                format!("no session at PostgreSQL {server} as {}", config.user),
+            )
+            .left("nothing was done")
+            .next(format!(
+                "see [postgres.{resource}] in agent.toml, pg_hba.conf and the server's log"
+            ))
+        };
+        let connect = async {
+            let (client, connection) = login.connect(tls.clone()).await?;
+            // It ends with the client; its error reaches the client's calls.
+            tokio::spawn(connection);
+            client.batch_execute(&settings()).await?;
+            Ok::<_, tokio_postgres::Error>(client)
+        };
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(CONNECT_LIMIT, connect) => connected,
+            () = cx.cancel.cancelled() => return Err(out_of_time(&server)),
+        };
+        let client = match connected {
+            Ok(Ok(client)) => client,
+            Ok(Err(e)) => return Err(unreachable().source(sql_text(&e))),
+            Err(_) => {
+                let text = format!("no answer within {} s", CONNECT_LIMIT.as_secs());
+                return Err(unreachable().source(SqlText { text }));
+            }
+        };
+        Ok(Self {
+            cancel: client.cancel_token(),
+            client,
+            tls,
+            cancelled: cx.cancel.clone(),
+            server,
+        })
+    }
+
+    /// `host:port/database`, for sentences.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The session's statements may take as long as their task.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn without_limit(&self) -> Result<(), ActionError> {
+        self.run("SET statement_timeout = 0").await
+    }
+
+    /// Rows of a query.
+    ///
+    /// # Errors
+    /// LS2302 with what PostgreSQL says; LS2304 where a lock was not to be
+    /// had; LS2303 where a privilege is missing.
+    pub async fn rows(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, ActionError> {
+        self.guarded(self.client.query(sql, params)).await
+    }
+
+    /// The one row of a query.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn row(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, ActionError> {
+        self.guarded(self.client.query_one(sql, params)).await
+    }
+
+    /// Runs a statement; the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn change(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, ActionError> {
+        self.guarded(self.client.execute(sql, params)).await
+    }
+
+    /// Runs statements without parameters.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn run(&self, sql: &str) -> Result<(), ActionError> {
+        self.guarded(self.client.batch_execute(sql)).await
+    }
+
+    /// Runs statements as one transaction: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Session::rows`]; then nothing was changed, unless the connection
+    /// broke during the commit.
+    pub async fn transaction(&self, statements: &[String]) -> Result<(), ActionError> {
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let done = self
+            .run(&format!("BEGIN; {}; COMMIT", statements.join("; ")))
+            .await;
+        if done.is_err() {
+            // The session may be gone; then there is nothing to roll back.
+            let _ = self.client.batch_execute("ROLLBACK").await;
+        }
+        done
+    }
+
+    /// The rows of a query one by one, for more than fit into memory. The
+    /// rows themselves are taken with [`Session::next`].
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn stream(&self, sql: &str) -> Result<RowStream, ActionError> {
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        self.guarded(self.client.query_raw(sql, none)).await
+    }
+
+    /// The next row of a stream.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn next(
+        &self,
+        stream: &mut std::pin::Pin<Box<RowStream>>,
+    ) -> Result<Option<Row>, ActionError> {
+        use tokio_stream::StreamExt as _;
+        self.guarded(async { stream.next().await.transpose() })
+            .await
+    }
+
+    /// Waits; comes back early and with an error when the task is cancelled.
+    ///
+    /// # Errors
+    /// LS2305.
+    pub async fn pause(&self, time: Duration) -> Result<(), ActionError> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            () = self.cancelled.cancelled() => Err(out_of_time(&self.server)),
+        }
+    }
+
+    async fn guarded<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, ActionError> {
+        tokio::pin!(work);
+        let done = tokio::select! {
+            biased;
+            done = &mut work => done,
+            () = self.cancelled.cancelled() => {
+                // Where this fails the server is gone, and the work ends by that.
+                let _ = self.cancel.cancel_query(self.tls.clone()).await;
+                let _ = work.await;
+                return Err(out_of_time(&self.server));
+            }
+        };
+        done.map_err(|e| self.refusal(&e))
+    }
+
+    fn refusal(&self, error: &tokio_postgres::Error) -> ActionError {
+        let server = &self.server;
+        let state = error.code().map(|code| code.code().to_owned());
+        let (code, what, next) = match state.as_deref() {
+            Some("42501") => (
+                "LS2303",
+                format!("PostgreSQL {server} does not let the agent's role do this"),
+                "grant what the message names to the agent's role, then retry",
+            ),
+            Some("55P03" | "40P01") => (
+                "LS2304",
+                format!("a lock in PostgreSQL {server} was not to be had"),
+                "see pg_locks and pg_stat_activity for who holds it, end that session, then retry",
+            ),
+            _ => (
+                "LS2302",
+                format!("PostgreSQL {server} refused a statement"),
+                "see the server's log, remove the cause, then retry",
+            ),
+        };
+        ActionError::new(code, what)
+            .left("this statement changed nothing")
+            .next(next)
+            .source(sql_text(error))
+    }
+}
+
+fn out_of_time(server: &str) -> ActionError {
+    ActionError::new(
+        "LS2305",
+        format!("the task's time was up; its statement in PostgreSQL {server} was cancelled"),
+    )
+    .left("what was committed before stands")
+    .next("see the task's last lines for what it waited for, then retry with more time")
+}
+
+fn settings() -> String {
+    let (statement, lock) = (STATEMENT_LIMIT.as_millis(), LOCK_LIMIT.as_millis());
+    // The last one exists from PostgreSQL 14 on; it lets the server notice a
+    // client that died in the middle of a statement.
+    format!(
+        "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
+         SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET timezone = 'UTC'; \
+         SET extra_float_digits = 1; SET bytea_output = 'hex'; \
+         SELECT set_config(name, '5s', false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval'"
+    )
+}
+
+fn login(config: &PostgresConfig, tag: &Tag) -> Result<tokio_postgres::Config, ActionError> {
+    let file = &config.password_file;
+    let password = std::fs::read_to_string(file).map_err(|e| {
+        ActionError::new(
+            "LS2306",
+            format!("the password file {} can't be read", file.display()),
+        )
+        .left("nothing was done")
+        .next("see that the agent may read it")
+        .source(e)
+    })?;
+    let mut login = tokio_postgres::Config::new();
+    login
+        .host(&config.host)
+        .port(config.port)
+        .dbname(&config.dbname)
+        .user(&config.user)
+        .password(password.trim_end_matches(['\r', '\n']))
+        .application_name(application_name(tag))
+        .ssl_mode(SslMode::Require)
+        .connect_timeout(CONNECT_LIMIT)
+        // A peer that is silent for so long is gone.
+        .keepalives_idle(Duration::from_secs(15));
+    Ok(login)
+}
+
+/// `lockstep RUN/STEP/ATTEMPT`. Where it is too long the step is cut, never
+/// run or attempt.
+fn application_name(tag: &Tag) -> String {
+    let frame = format!("lockstep {}//{}", tag.run, tag.attempt).len();
+    let step: String = tag
+        .step
+        .chars()
+        .filter(char::is_ascii)
+        .take(NAME_LENGTH.saturating_sub(frame))
+        .collect();
+    format!("lockstep {}/{step}/{}", tag.run, tag.attempt)
+}
+
+fn tls(ca: &Path) -> Result<ClientConfig, ActionError> {
+    let unusable = || {
+        ActionError::new(
+            "LS2306",
+            format!("the authority file {} is of no use", ca.display()),
+        )
+        .left("nothing was done")
+        .next("put the PEM of the authority that signed the server's certificate there")
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| unusable().source(e))? {
+        let certificate = certificate.map_err(|e| unusable().source(e))?;
+        roots.add(certificate).map_err(|e| unusable().source(e))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| unusable().source(e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// An identifier in SQL, always quoted.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A literal in SQL. `standard_conforming_strings` is on by default since
+/// PostgreSQL 9.1; the escape form is right under either setting.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_literals_can_hold_anything() {
+        assert_eq!(quoted("order\"s"), "\"order\"\"s\"");
+        assert_eq!(literal("it's \\"), "E'it''s \\\\'");
+    }
+
+    #[test]
+    fn a_long_step_does_not_hide_run_or_attempt() {
+        let tag = Tag {
+            run: "0".repeat(36),
+            step: "x".repeat(100),
+            attempt: 12,
+        };
+        let name = application_name(&tag);
+        assert_eq!(name.len(), NAME_LENGTH);
+        assert!(name.ends_with("/12"), "{name}");
+    }
+}
