@@ -24,6 +24,7 @@ mod release;
 mod resend;
 mod rollback;
 mod state;
+mod tasks;
 mod verbs;
 mod view;
 mod watch;

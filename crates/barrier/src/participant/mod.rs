@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 mod execute;
 mod fold;
 mod prepare;
+mod recover;
 mod resend;
 mod state;
 mod undo;

@@ -1,0 +1,308 @@
+//! What records do to tasks: how they stand, what they captured and gave,
+//! what a breach voids.
+
+use super::state::{Breach, PhaseStatus, State, TaskStatus, WatchState, all_steps, undone_by};
+use crate::ids::{AgentName, PhaseRef, StepId, Track};
+use crate::message::{Outcome, TaskReport};
+use crate::record::{Debt, DebtCause, Record, Resolution, lost_with_journal};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl State {
+    pub(super) fn apply_to_tasks(&mut self, record: &Record) {
+        match record {
+            Record::Released {
+                phase, captures, ..
+            } => self.released(*phase, captures),
+            Record::TaskEnded { agent, report } | Record::Contradicted { agent, report, .. } => {
+                self.task_ended(agent, report);
+            }
+            Record::TaskLost { agent, step } => {
+                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+                    task.status = TaskStatus::Lost;
+                    task.suspect = true;
+                }
+            }
+            Record::RetryDecided { phase, signed } => {
+                if signed.is_some() {
+                    self.retry_voided();
+                }
+                self.retry_unsettled(*phase);
+            }
+            Record::Waived {
+                agent,
+                step,
+                signed,
+            } => self.waived(agent, step, signed),
+            Record::UnknownResolved {
+                agent,
+                step,
+                resolution,
+                ..
+            } => {
+                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+                    task.resolved = Some(*resolution);
+                }
+                if *resolution == Resolution::Done {
+                    self.untouch_undone(step, agent);
+                }
+            }
+            Record::Disarmed { agent, steps } => {
+                for step in steps {
+                    self.watches.remove(&(step.clone(), agent.clone()));
+                }
+            }
+            Record::Owed { debt } => {
+                let open = self
+                    .tasks
+                    .get(&(debt.step.clone(), debt.agent.clone()))
+                    .is_some_and(|task| !task.is_settled());
+                if open {
+                    self.set_status(&debt.step, &debt.agent, TaskStatus::Owed);
+                }
+                self.leave_round(&debt.step, &debt.agent);
+            }
+            Record::JournalLost { agent } => self.journal_lost(agent),
+            _ => {}
+        }
+    }
+
+    fn released(
+        &mut self,
+        phase: PhaseRef,
+        captures: &BTreeMap<AgentName, BTreeMap<StepId, serde_json::Value>>,
+    ) {
+        let Some(state) = self.phase(phase) else {
+            return;
+        };
+        let attempt = state.attempt;
+        for (agent, steps) in state.tasks.clone() {
+            for step in steps {
+                let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+                    continue;
+                };
+                task.status = TaskStatus::Released;
+                task.attempt = attempt;
+                task.resolved = None;
+                // A vote of a later attempt sees the host as this run has
+                // left it; only an untouched host shows what to restore (R6).
+                let seen = captures.get(&agent).and_then(|c| c.get(&step));
+                if let (false, Some(capture)) = (task.touched || task.suspect, seen) {
+                    self.captures
+                        .entry(agent.clone())
+                        .or_default()
+                        .insert(step, capture.clone());
+                }
+            }
+        }
+    }
+
+    fn task_ended(&mut self, agent: &AgentName, report: &TaskReport) {
+        let key = (report.step.clone(), agent.clone());
+        let Some(task) = self.tasks.get_mut(&key) else {
+            return;
+        };
+        task.status = TaskStatus::Ended {
+            report: report.clone(),
+        };
+        task.resolved = None;
+        task.suspect = false;
+        task.touched |= report.outcome.may_have_changed();
+        if let Some(capture) = &report.capture {
+            let kept = self.captures.entry(agent.clone()).or_default();
+            // An agent's own first capture is the truest, as long as its
+            // journal reaches back to the first intent.
+            if !self.journals_lost.contains(agent) || !kept.contains_key(&report.step) {
+                kept.insert(report.step.clone(), capture.clone());
+            }
+        }
+        if report.outcome.is_good() {
+            self.outputs
+                .entry(report.step.clone())
+                .or_default()
+                .insert(agent.clone(), (report.attempt, report.outputs.clone()));
+            self.untouch_undone(&report.step, agent);
+            self.debts
+                .retain(|debt| debt.step != report.step || debt.agent != *agent);
+        }
+        if report.outcome == Outcome::Standing {
+            self.watches.insert(
+                key,
+                WatchState {
+                    breaches: Vec::new(),
+                    superseded: false,
+                },
+            );
+        }
+    }
+
+    /// An undo that ended well takes the forward task's change back.
+    fn untouch_undone(&mut self, undo: &StepId, agent: &AgentName) {
+        let Some(of) = self
+            .step(undo)
+            .and_then(|(_, spec)| undone_by(spec).cloned())
+        else {
+            return;
+        };
+        if let Some(task) = self.tasks.get_mut(&(of.clone(), agent.clone())) {
+            task.touched = false;
+            task.suspect = false;
+        }
+        self.debts
+            .retain(|debt| debt.step != of || debt.agent != *agent);
+    }
+
+    fn set_status(&mut self, step: &StepId, agent: &AgentName, status: TaskStatus) {
+        if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+            task.status = status;
+        }
+    }
+
+    fn leave_round(&mut self, step: &StepId, agent: &AgentName) {
+        let Some(phase) = self.step(step).map(|(at, _)| at) else {
+            return;
+        };
+        if let Some(phase) = self.phase_mut(phase)
+            && phase.status == PhaseStatus::Preparing
+            && let Some(steps) = phase.tasks.get_mut(agent)
+        {
+            steps.retain(|s| s != step);
+            if steps.is_empty() {
+                phase.tasks.remove(agent);
+            }
+        }
+    }
+
+    fn retry_unsettled(&mut self, phase: PhaseRef) {
+        for task in self.tasks.values_mut().filter(|t| t.phase == phase) {
+            let again = matches!(task.status, TaskStatus::Ended { .. } | TaskStatus::Voided);
+            if again && !task.is_settled() {
+                task.status = TaskStatus::Waiting;
+                task.resolved = None;
+            }
+        }
+    }
+
+    /// What a breach voided is proved anew, and the phases it stood in become
+    /// due again; what else was done in them carries forward (R15).
+    fn retry_voided(&mut self) {
+        let voided: BTreeSet<PhaseRef> = self
+            .tasks
+            .values()
+            .filter(|task| task.status == TaskStatus::Voided)
+            .map(|task| task.phase)
+            .collect();
+        for (key, watch) in &mut self.watches {
+            let task = self.tasks.get(key);
+            watch.superseded |= task.is_some_and(|task| task.status == TaskStatus::Voided);
+        }
+        for phase in voided {
+            self.retry_unsettled(phase);
+            if let Some(state) = self.phase_mut(phase) {
+                state.status = PhaseStatus::Pending;
+                state.rounds = 0;
+                state.gate_opened = None;
+            }
+        }
+    }
+
+    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &crate::record::Signed) {
+        self.watches.remove(&(step.clone(), agent.clone()));
+        let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+            return;
+        };
+        if task.is_open() {
+            task.status = TaskStatus::Waived;
+            task.suspect = true;
+        }
+        self.debts.push(Debt {
+            agent: agent.clone(),
+            step: step.clone(),
+            cause: DebtCause::Waived {
+                signed: signed.clone(),
+            },
+        });
+    }
+
+    fn journal_lost(&mut self, agent: &AgentName) {
+        let open: Vec<StepId> = self
+            .open_tasks()
+            .filter(|((_, whose), _)| whose == agent)
+            .map(|((step, _), _)| step.clone())
+            .collect();
+        for step in open {
+            let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+                continue;
+            };
+            task.touched = true;
+            task.status = TaskStatus::Ended {
+                report: TaskReport {
+                    run: self.begin.run.clone(),
+                    phase: task.phase,
+                    attempt: task.attempt,
+                    step,
+                    outcome: lost_with_journal(),
+                    outputs: BTreeMap::new(),
+                    capture: None,
+                    took: 0,
+                },
+            };
+        }
+    }
+
+    pub(super) fn breached(&mut self, agent: &AgentName, step: &StepId, detail: &str) {
+        let after_no_return = self.past_no_return();
+        self.breaches.push(Breach {
+            agent: agent.clone(),
+            step: step.clone(),
+            detail: detail.to_owned(),
+            after_no_return,
+        });
+        if let Some(watch) = self.watches.get_mut(&(step.clone(), agent.clone())) {
+            watch.breaches.push(detail.to_owned());
+        }
+        if self.rollback.is_some() || self.abort.is_some() {
+            return;
+        }
+        if after_no_return {
+            self.held.push(format!(
+                "watch {step} on {agent} saw a breach after the point of no return: {detail}"
+            ));
+            return;
+        }
+        self.breach_pending = Some((agent.clone(), step.clone(), detail.to_owned()));
+        self.void_proofs_since(step);
+    }
+
+    /// What was proved since the watch was set no longer holds (R15).
+    fn void_proofs_since(&mut self, watch: &StepId) {
+        let Some((since, _)) = self.step(watch) else {
+            return;
+        };
+        let proofs: BTreeSet<StepId> = all_steps(&self.begin.layout)
+            .filter(|(phase, step)| {
+                phase.track == Track::Forward
+                    && phase.index >= since.index
+                    && (step.proof || step.id == *watch)
+            })
+            .map(|(_, step)| step.id.clone())
+            .collect();
+        for ((step, _), task) in &mut self.tasks {
+            if proofs.contains(step) && matches!(task.status, TaskStatus::Ended { .. }) {
+                task.status = TaskStatus::Voided;
+                self.outputs.remove(step);
+            }
+        }
+    }
+
+    /// Something forward may have changed a host. A proof that can't be
+    /// undone changes nothing.
+    pub(super) fn anything_changed(&self) -> bool {
+        self.tasks.iter().any(|((step, _), task)| {
+            task.phase.track == Track::Forward
+                && task.may_have_changed()
+                && self
+                    .step(step)
+                    .is_some_and(|(_, spec)| spec.undoable || !spec.proof)
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! After a restart: what became of what was released.
+
+use super::execute::End;
+use super::state::PromiseStatus;
+use super::{Effect, Execution, Participant, Purpose, Stage};
+use crate::ids::{Millis, PhaseRef, RunId, StepId};
+use crate::message::{Finding, Outcome, Probe};
+use std::collections::BTreeMap;
+
+impl Participant {
+    /// After a restart: what was released and not begun never will be; what
+    /// was begun without an outcome is probed.
+    pub(super) fn recover(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let open = self.state.runs.iter().find_map(|(run, log)| {
+            log.phases.iter().find_map(|(phase, promise)| {
+                let released = matches!(promise.status, PromiseStatus::Released { .. });
+                let unended = promise.tasks.iter().any(|task| {
+                    let log = log.tasks.get(&task.step);
+                    log.is_none_or(|log| log.ended(promise.attempt).is_none())
+                });
+                (released && unended).then(|| (run.clone(), *phase, promise.clone()))
+            })
+        });
+        let Some((run, phase, promise)) = open else {
+            return;
+        };
+        let pending = promise.tasks.iter().find(|task| {
+            let log = self.state.task(&run, &task.step);
+            log.is_some_and(|log| log.is_pending(promise.attempt))
+        });
+        let pending = pending.cloned();
+        let stage = match &pending {
+            Some(task) => Stage::Recovering(task.step.clone()),
+            None => Stage::Idle,
+        };
+        self.live.execution = Some(Execution {
+            run: run.clone(),
+            phase,
+            attempt: promise.attempt,
+            tasks: promise.tasks,
+            released_at: now,
+            finish_at: now.saturating_add(promise.finish_by),
+            stage,
+            stop: true,
+            cancelled: false,
+            closing: false,
+        });
+        match pending {
+            None => self.settle_rest(effects),
+            Some(task) => effects.push(Effect::Probe {
+                run,
+                phase,
+                attempt: promise.attempt,
+                purpose: Purpose::AfterCrash,
+                tasks: vec![task],
+                inputs: self.current_inputs(),
+            }),
+        }
+    }
+
+    /// The probe after a crash is in. What it can't tell is `unknown`, and
+    /// never retried by itself (R4).
+    pub(super) fn probed_after_crash(
+        &mut self,
+        now: Millis,
+        run: &RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.expected(run, phase, attempt, Purpose::AfterCrash) else {
+            return;
+        };
+        let outcome = match results.remove(&task.step) {
+            Some(Ok(probe)) => match probe.finding {
+                // A watch whose arming is durable stands again by now; one
+                // that isn't did not survive.
+                _ if task.watch && self.stands(run, &task.step) => Outcome::Standing,
+                _ if task.watch => Outcome::Interrupted,
+                Finding::Already => Outcome::Done,
+                Finding::Todo => Outcome::Interrupted,
+                Finding::Unclear => Outcome::Unknown {
+                    reason: "the agent restarted while it ran, and the probe can't tell".to_owned(),
+                },
+            },
+            Some(Err(reason)) => Outcome::Unknown { reason },
+            None => Outcome::Unknown {
+                reason: "the agent restarted while it ran, and it was not probed".to_owned(),
+            },
+        };
+        let end = End::of(outcome);
+        self.conclude(now, run, (phase, attempt), &task.step, end, effects);
+    }
+}
