@@ -21,6 +21,10 @@ use tokio_util::sync::CancellationToken;
 /// to come back, short against any deadline a plan would set.
 const WIND_UP: Duration = Duration::from_secs(10);
 
+/// How long a probe may look. A tool or a database that takes longer to say
+/// how things stand is in no state to be changed by a plan.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
 /// Outputs of earlier steps, as the release brought them.
 pub type Inputs = BTreeMap<StepId, Outputs>;
 
@@ -142,7 +146,15 @@ impl Worker {
                 finding: Finding::Todo,
                 capture: None,
             }),
-            Mode::Execute => prepared.probe().await.map_err(|e| e.story()),
+            Mode::Execute => match tokio::time::timeout(PROBE_LIMIT, prepared.probe()).await {
+                Ok(probe) => probe.map_err(|e| e.story()),
+                Err(_) => Err(format!(
+                    "LS2011: {} could not be probed within {} s; nothing was done; see what it \
+                     waits for on this host, then retry",
+                    task.action,
+                    PROBE_LIMIT.as_secs()
+                )),
+            },
         }
     }
 

@@ -90,3 +90,29 @@ impl Config {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_is_a_configuration() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/coordinator.toml");
+        let config = Config::load(&path).unwrap();
+        assert!(config.tls.crl.is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("coordinator.toml");
+        std::fs::write(&path, "name = \"main\"\nlisen = \"127.0.0.1:7443\"\n").unwrap();
+        let error = Config::load(&path).unwrap_err();
+        assert!(
+            matches!(&error, ConfigError::Parse { source, .. }
+            if source.to_string().contains("lisen")),
+            "{error}"
+        );
+    }
+}

@@ -305,8 +305,11 @@ impl Driver {
     /// Writes what the batch decided, then sends and tells it. A send that
     /// fails is an event of its own, so this goes on until nothing is left.
     fn flush(&mut self) -> Result<(), StoreError> {
-        while !self.effects.is_empty() {
+        loop {
             self.write_and_send()?;
+            if self.effects.is_empty() {
+                break;
+            }
         }
         for what in std::mem::take(&mut self.afterwards) {
             what(self);
@@ -337,11 +340,9 @@ impl Driver {
         for (run, to, order) in orders {
             self.send(&run, &to, order);
         }
-        for run in changed {
-            if let Some(cell) = self.runs.get_mut(&run) {
-                cell.tell_status();
-                cell.close_if_over();
-            }
+        for (run, cell) in &mut self.runs {
+            cell.tell_status(changed.contains(run));
+            cell.close_if_over();
         }
         Ok(())
     }

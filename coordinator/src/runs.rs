@@ -5,7 +5,7 @@ use crate::spans::RunSpans;
 use crate::status::{self, View};
 use crate::store::Stored;
 use crate::timeline::Timeline;
-use lockstep_barrier::coordinator::{Run, State};
+use lockstep_barrier::coordinator::{Run, State, Wait};
 use lockstep_barrier::ids::PhaseRef;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
@@ -33,6 +33,8 @@ pub struct RunCell {
     timeline: Timeline,
     spans: RunSpans,
     watchers: broadcast::Sender<Happening>,
+    /// What it waited for when the watchers were last told.
+    told: Vec<Wait>,
 }
 
 impl RunCell {
@@ -58,6 +60,7 @@ impl RunCell {
             timeline,
             spans,
             watchers,
+            told: Vec::new(),
         })
     }
 
@@ -153,10 +156,17 @@ impl RunCell {
         let _ = self.watchers.send(happening);
     }
 
-    /// Tells whoever watches how the run stands now.
-    pub fn tell_status(&self) {
-        if self.watchers.receiver_count() > 0 {
+    /// Tells whoever watches how the run stands, if anything has changed:
+    /// votes leave no entry in the journal, but a gate that is reached by
+    /// them must be seen.
+    pub fn tell_status(&mut self, journaled: bool) {
+        if self.watchers.receiver_count() == 0 {
+            return;
+        }
+        let waits = self.live().map(Run::waits_on).unwrap_or_default();
+        if journaled || waits != self.told {
             self.tell(Happening::Status(self.status()));
+            self.told = waits;
         }
     }
 

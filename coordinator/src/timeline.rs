@@ -81,7 +81,7 @@ impl Timeline {
     /// What the barrier itself cost a phase: from its (last) Prepare to its
     /// end, less its critical path and less the wait at its gate.
     pub fn barrier(&self, phase: PhaseRef) -> u64 {
-        let Some(times) = self.phases.get(&phase) else {
+        let Some(times) = self.phases.get(&phase).filter(|times| times.released != 0) else {
             return 0;
         };
         let from = times.round.max(times.gate_opened);
@@ -130,5 +130,20 @@ mod tests {
         timeline.actions.insert((phase, "b".into()), 80);
         assert_eq!(timeline.critical_path(phase), 80);
         assert_eq!(timeline.barrier(phase), 20);
+    }
+
+    #[test]
+    fn a_phase_that_was_left_out_cost_nothing() {
+        let phase = PhaseRef {
+            track: Track::Rollback,
+            index: 0,
+        };
+        let mut timeline = Timeline::default();
+        let skipped = PhaseTimes {
+            ended: 1_790_000_000_000,
+            ..PhaseTimes::default()
+        };
+        timeline.phases.insert(phase, skipped);
+        assert_eq!(timeline.barrier(phase), 0);
     }
 }
