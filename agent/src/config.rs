@@ -360,4 +360,13 @@ mod tests {
             Err(ConfigError::Parse { .. })
         ));
     }
+
+    #[test]
+    fn the_shipped_examples_are_configurations() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        for kind in ["oracle", "postgres", "application"] {
+            let config = Config::load(&directory.join(format!("agent-{kind}.toml"))).unwrap();
+            assert!(!config.policy.actions.is_empty(), "{kind}");
+        }
+    }
 }
