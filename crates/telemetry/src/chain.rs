@@ -42,7 +42,10 @@ mod tests {
         for (texts, chain) in [
             (&["a"][..], "a"),
             (&["can't open", "no such file"], "can't open: no such file"),
-            (&["transport error", "refused", "refused"], "transport error: refused"),
+            (
+                &["transport error", "refused", "refused"],
+                "transport error: refused",
+            ),
             (&["outer: inner", "inner", "root"], "outer: inner: root"),
         ] {
             assert_eq!(error_chain(&layers(texts)), chain);
