@@ -5,6 +5,7 @@ use crate::action::AnyAction;
 mod check;
 mod config;
 mod cron;
+mod oracle;
 mod postgres;
 mod process;
 mod service;
@@ -26,6 +27,32 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("config.switch", &config::Switch),
     ("cron.disable", &cron::Disable),
     ("cron.restore", &cron::Restore),
+    ("oracle.accounts.lock", &oracle::accounts::Lock),
+    ("oracle.accounts.restore", &oracle::accounts::Restore),
+    ("oracle.canary.await", &oracle::canary::Await),
+    ("oracle.closed.keep", &oracle::closed::Keep),
+    ("oracle.fence.watch", &oracle::fence_watch::FenceWatch),
+    ("oracle.finalize", &oracle::finalize::Finalize),
+    ("oracle.jobs.disable", &oracle::jobs::Disable),
+    ("oracle.jobs.restore", &oracle::jobs::Restore),
+    ("oracle.listener.start", &oracle::listener::Start),
+    ("oracle.listener.stop", &oracle::listener::Stop),
+    ("oracle.logins.open", &oracle::logins::Open),
+    ("oracle.logins.restrict", &oracle::logins::Restrict),
+    (
+        "oracle.queue_monitor.disable",
+        &oracle::queue_monitor::Disable,
+    ),
+    (
+        "oracle.queue_monitor.restore",
+        &oracle::queue_monitor::Restore,
+    ),
+    ("oracle.ready", &oracle::ready::Ready),
+    ("oracle.rows.digest", &oracle::rows::Digest),
+    ("oracle.sessions.drain", &oracle::sessions::Drain),
+    ("oracle.sessions.kill", &oracle::sessions::Kill),
+    ("oracle.triggers.disable", &oracle::triggers::Disable),
+    ("oracle.triggers.restore", &oracle::triggers::Restore),
     ("postgres.analyze", &postgres::analyze::Analyze),
     ("postgres.canary.write", &postgres::canary_write::Write),
     ("postgres.jobs.disable", &postgres::jobs::Disable),

@@ -162,6 +162,12 @@ impl Database for Handle {
         } else {
             login.service.to_lowercase()
         };
+        if !login.sysdba
+            && let Some(known) = state.users.get_mut(&user)
+        {
+            let now = clock::now();
+            known.last_login = Some(now.with().subsec_nanosecond(0).build().unwrap_or(now));
+        }
         let user = if login.sysdba { "SYS".to_owned() } else { user };
         let session = SessionState::of_login(&login, &user, service);
         let key = state.add_session(self.inst, session);

@@ -38,6 +38,8 @@ pub struct User {
     pub maintained: bool,
     /// When it was made.
     pub created: civil::DateTime,
+    /// LAST_LOGIN, to the second; administrative logins don't count.
+    pub last_login: Option<civil::DateTime>,
     /// System privileges and roles, upper case.
     pub grants: BTreeSet<String>,
     /// Privileges on objects: `(owner, name)` to privileges.
@@ -175,6 +177,7 @@ impl State {
             locked: None,
             maintained,
             created: clock::now(),
+            last_login: None,
             grants: BTreeSet::new(),
             objects: BTreeMap::new(),
             id,

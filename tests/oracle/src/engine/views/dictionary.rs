@@ -9,7 +9,7 @@ use super::super::sessions::SessionKey;
 use super::super::state::State;
 use super::super::storage::{Rule, Table};
 use super::super::triggers::Timing;
-use super::{D, N, View, v};
+use super::{D, N, T, View, v};
 use crate::api::Kind;
 
 const USERS: &[(&str, Kind)] = &[
@@ -24,6 +24,7 @@ const USERS: &[(&str, Kind)] = &[
     ("AUTHENTICATION_TYPE", v(8)),
     ("COMMON", v(3)),
     ("ORACLE_MAINTAINED", v(1)),
+    ("LAST_LOGIN", T),
 ];
 const TABLES: &[(&str, Kind)] = &[
     ("OWNER", v(128)),
@@ -271,6 +272,7 @@ fn users(seen: &Seen<'_>) -> Vec<Vec<Datum>> {
                 }),
                 Datum::text("NO"),
                 Datum::text(if user.maintained { "Y" } else { "N" }),
+                user.last_login.map_or(Datum::Null, Datum::Timestamp),
             ]
         })
         .collect()

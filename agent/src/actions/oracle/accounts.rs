@@ -1,0 +1,218 @@
+//! `oracle.accounts.lock` and `oracle.accounts.restore`.
+//!
+//! A lock holds through a bounce and against local logins, which listeners
+//! don't; it leaves sessions that are logged in. What was locked for good
+//! before stays locked.
+
+use super::fence::{accounts, is_locked};
+use super::{kept, names, needs};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleAccounts;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const KIND: &str = "accounts";
+
+/// Statuses by account, as DBA_USERS tells them.
+type Statuses = BTreeMap<String, String>;
+
+/// `oracle.accounts.lock`
+pub struct Lock;
+
+/// `oracle.accounts.restore`
+pub struct Restore;
+
+fn lock(account: &str) -> Result<String, ActionError> {
+    Ok(format!(
+        "ALTER USER {} ACCOUNT LOCK",
+        names::quoted(account)?
+    ))
+}
+
+fn unlock(account: &str) -> Result<String, ActionError> {
+    Ok(format!(
+        "ALTER USER {} ACCOUNT UNLOCK",
+        names::quoted(account)?
+    ))
+}
+
+async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses, ActionError> {
+    let mut all = accounts(session).await?;
+    let mut statuses = Statuses::new();
+    for account in &params.accounts {
+        // Locking SYS closes nothing and shuts out whoever has to help.
+        if account.eq_ignore_ascii_case("SYS") {
+            return Err(
+                ActionError::new("LS2221", "the account SYS is not to be locked")
+                    .left("nothing was done")
+                    .next("take it out of the plan's accounts"),
+            );
+        }
+        let status = all.remove(account).ok_or_else(|| {
+            ActionError::new("LS2220", format!("Oracle has no account {account}"))
+                .left("nothing was done")
+                .next("write it as DBA_USERS does (mostly upper case), or take it out")
+        })?;
+        statuses.insert(account.clone(), status);
+    }
+    Ok(statuses)
+}
+
+/// Unlocks what was not locked for good before, one after the other, past
+/// failures.
+async fn put_back(
+    cx: &Context,
+    session: &Session,
+    before: &Statuses,
+) -> Result<Undone, ActionError> {
+    let now = accounts(session).await?;
+    let (mut changed, mut drifted, mut failures) = (false, Vec::new(), Vec::new());
+    for (account, _) in before.iter().filter(|(_, was)| !is_locked(was)) {
+        match now.get(account) {
+            None => drifted.push(format!("the account {account} is no longer there")),
+            Some(status) if !is_locked(status) => {}
+            Some(_) => match open(cx, session, account).await {
+                Ok(()) => changed = true,
+                Err(e) => failures.push(e),
+            },
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures.remove(0));
+    }
+    Ok(match (drifted.is_empty(), changed) {
+        (false, _) => Undone::Drifted(drifted.join("; ")),
+        (true, true) => Undone::Restored,
+        (true, false) => Undone::Nothing,
+    })
+}
+
+async fn open(cx: &Context, session: &Session, account: &str) -> Result<(), ActionError> {
+    let statement = unlock(account)?;
+    session.execute(&statement, &[]).await?;
+    cx.note(statement);
+    Ok(())
+}
+
+#[async_trait]
+impl Action for Lock {
+    type Params = OracleAccounts;
+
+    fn needs(&self, params: &OracleAccounts) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleAccounts) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let statuses = statuses(&session, params).await?;
+        let so = statuses.values().all(|status| is_locked(status));
+        captured(if so { Finding::Already } else { Finding::Todo }, &statuses)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleAccounts,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut description = Description::default();
+        for (account, status) in statuses(&session, params).await? {
+            if is_locked(&status) {
+                let remark = format!("{account} is {status} already and stays so in a rollback");
+                description.remarks.push(remark);
+            } else {
+                description.would_do.push(lock(&account)?);
+            }
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleAccounts,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let statuses = statuses(&session, params).await?;
+        kept::keep(cx, &params.resource, KIND, &statuses)?;
+        for (account, status) in &statuses {
+            if !is_locked(status) {
+                let statement = lock(account)?;
+                session.execute(&statement, &[]).await?;
+                cx.note(statement);
+            }
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleAccounts,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Statuses = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let undone = put_back(cx, &session, &before).await?;
+        kept::done(cx, &params.resource, KIND, &undone)?;
+        Ok(undone)
+    }
+}
+
+impl Restore {
+    fn before(cx: &Context, params: &OracleAccounts) -> Result<Statuses, ActionError> {
+        let mut before: Statuses = kept::recall_all(cx, &params.resource, KIND)?;
+        before.retain(|account, _| params.accounts.contains(account));
+        Ok(before)
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = OracleAccounts;
+
+    fn needs(&self, params: &OracleAccounts) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleAccounts) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let now = statuses(&session, params).await?;
+        if now.values().all(|status| !is_locked(status)) {
+            return Ok(found(Finding::Already));
+        }
+        Self::before(cx, params)?;
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleAccounts,
+    ) -> Result<Description, ActionError> {
+        let before = Self::before(cx, params)?;
+        let opened = before.iter().filter(|(_, was)| !is_locked(was));
+        let would_do = opened.map(|(account, _)| unlock(account));
+        Ok(Description::of(would_do.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleAccounts,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let before = Self::before(cx, params)?;
+        let session = Session::open(cx, &params.resource).await?;
+        put_back(cx, &session, &before).await?;
+        kept::forget(cx, &params.resource, KIND)?;
+        Ok(Outputs::new())
+    }
+}

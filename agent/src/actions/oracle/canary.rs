@@ -1,0 +1,103 @@
+//! `oracle.canary.await`: the row written in PostgreSQL has come back, so the
+//! way back works. Undo removes the row.
+
+use super::names::Qualified;
+use super::{LOOK, needs};
+use crate::action::{Action, ActionError, Context, Description, Outputs, Undone, captured};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleCanary;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The action.
+pub struct Await;
+
+async fn arrived(session: &Session, params: &OracleCanary) -> Result<bool, ActionError> {
+    let table = Qualified::read(&params.canary_table)?;
+    let sql = format!("SELECT COUNT(*) FROM {} WHERE NONCE = :1", table.sql());
+    let rows: i64 = session.row(&sql, &[params.nonce.as_str().into()]).await?;
+    Ok(rows > 0)
+}
+
+#[async_trait]
+impl Action for Await {
+    type Params = OracleCanary;
+
+    fn needs(&self, params: &OracleCanary) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleCanary) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let arrived = arrived(&session, params).await?;
+        let finding = if arrived {
+            Finding::Already
+        } else {
+            Finding::Todo
+        };
+        captured(finding, &json!({"nonce": params.nonce}))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &OracleCanary,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::of([format!(
+            "wait up to {} s for the row {} in {}",
+            params.timeout_secs, params.nonce, params.canary_table
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleCanary,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let began = Instant::now();
+        let limit = Duration::from_secs(params.timeout_secs);
+        while !arrived(&session, params).await? {
+            if began.elapsed() >= limit {
+                return Err(ActionError::new(
+                    "LS2280",
+                    format!(
+                        "the canary {} has not come back to {} within {} s",
+                        params.nonce, params.canary_table, params.timeout_secs
+                    ),
+                )
+                .left("the way back to Oracle is not proved")
+                .next(
+                    "see the reverse task's log and latency, and that it maps the canary table; \
+                     then retry",
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        cx.note(format!("back after {} ms", began.elapsed().as_millis()));
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleCanary,
+        _capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let table = Qualified::read(&params.canary_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let delete = format!("DELETE FROM {} WHERE NONCE = :1", table.sql());
+        let binds = vec![params.nonce.as_str().into()];
+        let removed = session.transaction(vec![(delete, binds)]).await?;
+        Ok(if removed > 0 {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! `oracle.closed.keep`: the freeze made durable, until fallback is given up.
+//!
+//! Before the point of no return a bounce of the instance had to undo the
+//! freeze; after it a bounce must not: jobs would run and listeners would let
+//! applications in. Accounts are locked in the dictionary and stay so.
+
+use super::fence::JOBS;
+use super::listeners::{Listeners, States};
+use super::needs;
+use super::parameters::Values;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleKeepClosed;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The action.
+pub struct Keep;
+
+/// The state before.
+#[derive(Serialize, Deserialize)]
+struct Before {
+    jobs: Option<Values>,
+    listeners: States,
+}
+
+async fn look(
+    cx: &Context,
+    params: &OracleKeepClosed,
+    listeners: &Listeners,
+) -> Result<Before, ActionError> {
+    let jobs = if params.jobs {
+        let session = Session::open(cx, &params.resource).await?;
+        Some(JOBS.values(&session).await?)
+    } else {
+        None
+    };
+    let listeners = listeners
+        .states(cx, &listeners.except(&params.keep))
+        .await?;
+    Ok(Before { jobs, listeners })
+}
+
+impl Before {
+    /// Listeners that Clusterware would start again.
+    fn enabled(&self) -> impl Iterator<Item = &String> {
+        self.listeners
+            .iter()
+            .filter(|(_, state)| state.enabled == Some(true))
+            .map(|(name, _)| name)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.enabled().next().is_none() && self.jobs.as_ref().is_none_or(Values::is_off_in_file)
+    }
+}
+
+#[async_trait]
+impl Action for Keep {
+    type Params = OracleKeepClosed;
+
+    fn needs(&self, params: &OracleKeepClosed) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleKeepClosed) -> Result<Probe, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let before = look(cx, params, &listeners).await?;
+        let finding = if before.is_durable() {
+            Finding::Already
+        } else {
+            Finding::Todo
+        };
+        captured(finding, &before)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleKeepClosed,
+    ) -> Result<Description, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let before = look(cx, params, &listeners).await?;
+        let mut description = Description::default();
+        if let Some(values) = &before.jobs {
+            description.would_do.extend(JOBS.off_in_file(values));
+        }
+        for name in before.enabled() {
+            description
+                .would_do
+                .push(format!("srvctl disable listener {name}"));
+        }
+        if !listeners.clustered() {
+            description.remarks.push(
+                "nothing keeps a plain listener down durably: see that no start script of this \
+                 host brings it up"
+                    .to_owned(),
+            );
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleKeepClosed,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let before = look(cx, params, &listeners).await?;
+        if let Some(values) = &before.jobs {
+            let session = Session::open(cx, &params.resource).await?;
+            for statement in JOBS.off_in_file(values) {
+                session.execute(&statement, &[]).await?;
+                cx.note(statement);
+            }
+        }
+        for name in before.enabled() {
+            listeners.set_enabled(cx, name, false).await?;
+            cx.note(format!("{name}: disabled"));
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleKeepClosed,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Before = recalled(capture)?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let mut changed = false;
+        for name in before.enabled() {
+            if listeners.state(cx, name).await?.enabled == Some(false) {
+                listeners.set_enabled(cx, name, true).await?;
+                changed = true;
+            }
+        }
+        let jobs = match &before.jobs {
+            Some(values) => {
+                let session = Session::open(cx, &params.resource).await?;
+                // The values in memory are another action's.
+                let file_only = Values {
+                    memory: Vec::new(),
+                    file: values.file.clone(),
+                };
+                JOBS.put_back(cx, &session, &file_only, true).await?
+            }
+            None => Undone::Nothing,
+        };
+        Ok(match (jobs, changed) {
+            (Undone::Nothing, true) => Undone::Restored,
+            (jobs, _) => jobs,
+        })
+    }
+}

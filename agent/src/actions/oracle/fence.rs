@@ -1,0 +1,336 @@
+//! Whether the fence holds now: nobody can write to Oracle but whom the plan
+//! allows.
+//!
+//! One judgement for everyone who asks: the watch, its attestation, the
+//! finalization and the killing of sessions. Every breach is a sentence.
+//!
+//! What comes and goes between two looks shows in DBA_USERS.LAST_LOGIN, whose
+//! values are compared, not read as times. What it can't show, and what
+//! remains open: logins of SYS and of the spared users themselves, a second
+//! login within one second of another, and a session of a listener on another
+//! host that has ended before it was seen and was not the user's last.
+
+use super::listeners::Listeners;
+use super::parameters::{Parameter, shown};
+use super::spare::{self, Role, Seen};
+use crate::action::{ActionError, Context};
+use crate::host::oracle::{OracleError, Session};
+use lockstep_plan::catalogue::{OracleFence, Spare};
+use std::collections::BTreeMap;
+
+/// Transactions with their sessions. One without a session is being rolled
+/// back.
+const TRANSACTIONS: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
+     s.MODULE, s.STATUS, s.TYPE FROM GV$TRANSACTION t \
+     LEFT JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
+/// Jobs of the scheduler that run now, on any instance.
+const SCHEDULED: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS";
+/// Jobs of the older kind that run now.
+const OLD_JOBS: &str = "SELECT JOB FROM DBA_JOBS_RUNNING";
+/// States of accounts.
+const ACCOUNTS: &str = "SELECT USERNAME, ACCOUNT_STATUS FROM DBA_USERS";
+/// The last login of each user (since Oracle 12.1), to be compared only.
+const LOGINS: &str = "SELECT USERNAME, TO_CHAR(LAST_LOGIN, 'YYYY-MM-DD HH24:MI:SS.FF3') \
+     FROM DBA_USERS WHERE LAST_LOGIN IS NOT NULL";
+
+/// What switches jobs off.
+pub const JOBS: Parameter = Parameter {
+    name: "job_queue_processes",
+};
+
+/// A row of [`TRANSACTIONS`].
+struct Transaction {
+    inst_id: i64,
+    session: Option<Seen>,
+}
+
+impl oracle::RowValue for Transaction {
+    fn get(row: &oracle::Row) -> oracle::Result<Self> {
+        let sid: Option<i64> = row.get(1)?;
+        let session = match sid {
+            Some(_) => Some(<Seen as oracle::RowValue>::get(row)?),
+            None => None,
+        };
+        Ok(Self {
+            inst_id: row.get(0)?,
+            session,
+        })
+    }
+}
+
+/// Open transactions that could be an application's, as sentences.
+///
+/// Those of background processes are Oracle's own bookkeeping. One of SYS
+/// that isn't ours counts: it is never killed, but the proof needs its end.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn transactions(session: &Session, spare: &Spare) -> Result<Vec<String>, OracleError> {
+    let open: Vec<Transaction> = session.rows(TRANSACTIONS, &[]).await?;
+    let counts = |transaction: &Transaction| match &transaction.session {
+        None => true,
+        Some(seen) if seen.kind.as_deref() != Some("USER") => false,
+        Some(seen) => matches!(seen.role(spare), Role::Counts | Role::Aside),
+    };
+    let sentences = open
+        .iter()
+        .filter(|open| counts(open))
+        .map(|open| match &open.session {
+            Some(seen) => format!("a transaction is open in the session {seen}"),
+            None => format!(
+                "a transaction on instance {} is being rolled back",
+                open.inst_id
+            ),
+        });
+    Ok(sentences.collect())
+}
+
+/// A running job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Of the scheduler: owner and name.
+    Scheduled(String, String),
+    /// Of DBMS_JOB: its number.
+    Numbered(i64),
+}
+
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Scheduled(owner, name) => write!(f, "{owner}.{name}"),
+            Self::Numbered(job) => write!(f, "job {job} of DBMS_JOB"),
+        }
+    }
+}
+
+/// Jobs that run now.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn running_jobs(session: &Session) -> Result<Vec<Job>, OracleError> {
+    let scheduled: Vec<(String, String)> = session.rows(SCHEDULED, &[]).await?;
+    let numbered: Vec<i64> = session.rows(OLD_JOBS, &[]).await?;
+    let scheduled = scheduled
+        .into_iter()
+        .map(|(owner, name)| Job::Scheduled(owner, name));
+    Ok(scheduled
+        .chain(numbered.into_iter().map(Job::Numbered))
+        .collect())
+}
+
+/// Whether an account with that status stays closed. `LOCKED(TIMED)` opens by
+/// itself after PASSWORD_LOCK_TIME.
+pub fn is_locked(status: &str) -> bool {
+    status.contains("LOCKED") && !status.contains("LOCKED(TIMED)")
+}
+
+/// Status of every account.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn accounts(session: &Session) -> Result<BTreeMap<String, String>, OracleError> {
+    let all: Vec<(String, String)> = session.rows(ACCOUNTS, &[]).await?;
+    Ok(all.into_iter().collect())
+}
+
+/// Last logins by user.
+pub type Logins = BTreeMap<String, String>;
+
+/// The last login of each user now.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
+    let all: Vec<(String, String)> = session.rows(LOGINS, &[]).await?;
+    Ok(all.into_iter().collect())
+}
+
+/// Users that may not be there and have logged in since.
+pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
+    now.iter()
+        .filter(|(user, login)| before.get(*user) != Some(login))
+        .filter(|(user, _)| *user != "SYS" && !spare::is_spared_user(user, spare))
+        .map(|(user, login)| format!("{user} has logged in at {login}"))
+        .collect()
+}
+
+/// Who is inside: sessions, transactions, jobs.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
+    let mut breaches: Vec<String> = spare::counting(session, &rules.spare)
+        .await?
+        .iter()
+        .map(|seen| format!("a session is there that may not be: {seen}"))
+        .collect();
+    breaches.extend(transactions(session, &rules.spare).await?);
+    if rules.jobs_off {
+        let running = running_jobs(session).await?;
+        breaches.extend(
+            running
+                .iter()
+                .map(|job| format!("the job {job} is running")),
+        );
+    }
+    Ok(breaches)
+}
+
+/// Which doors are open that should be shut: accounts, the job queue.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
+    let mut breaches = Vec::new();
+    if !rules.accounts.is_empty() {
+        let status = accounts(session).await?;
+        for account in &rules.accounts {
+            match status.get(account) {
+                Some(status) if is_locked(status) => {}
+                Some(status) => breaches.push(format!("the account {account} is {status}")),
+                // Who doesn't exist can't log in.
+                None => {}
+            }
+        }
+    }
+    if rules.jobs_off {
+        let values = JOBS.values(session).await?;
+        if !values.is_off_in_memory() {
+            breaches.push(shown(JOBS, &values));
+        }
+    }
+    Ok(breaches)
+}
+
+/// Which listeners of this host are up that should be down.
+///
+/// # Errors
+/// Where their control doesn't tell.
+pub async fn listeners(
+    cx: &Context,
+    listeners: &Listeners,
+    keep: &[String],
+) -> Result<Vec<String>, ActionError> {
+    let mut breaches = Vec::new();
+    for name in listeners.except(keep) {
+        if listeners.state(cx, &name).await?.up {
+            breaches.push(format!("the listener {name} is up"));
+        }
+    }
+    Ok(breaches)
+}
+
+/// Everything, once.
+///
+/// # Errors
+/// Where Oracle or the listeners' control can't be asked.
+pub async fn breaches(
+    cx: &Context,
+    session: &Session,
+    host: &Listeners,
+    rules: &OracleFence,
+) -> Result<Vec<String>, ActionError> {
+    let mut breaches = doors(session, rules).await?;
+    breaches.extend(listeners(cx, host, &rules.keep).await?);
+    breaches.extend(inside(session, rules).await?);
+    Ok(breaches)
+}
+
+/// The error for a fence that doesn't hold.
+pub fn broken(breaches: &[String]) -> ActionError {
+    ActionError::new(
+        "LS2250",
+        format!("the fence doesn't hold: {}", breaches.join("; ")),
+    )
+    .left("an application may be able to write to Oracle")
+    .next("close what is named, then retry; or roll back")
+}
+
+/// Watches for the whole window; gives the logins at its beginning, to be
+/// compared with later ones.
+///
+/// # Errors
+/// At the first breach, and where anything can't be asked.
+pub async fn hold(
+    cx: &Context,
+    session: &Session,
+    host: &Listeners,
+    rules: &OracleFence,
+) -> Result<Logins, ActionError> {
+    let before = logins(session).await?;
+    let window = std::time::Duration::from_secs(rules.window_secs);
+    let until = tokio::time::Instant::now() + window;
+    let first = breaches(cx, session, host, rules).await?;
+    if !first.is_empty() {
+        return Err(broken(&first));
+    }
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(super::LOOK).await;
+        let seen = inside(session, rules).await?;
+        if !seen.is_empty() {
+            return Err(broken(&seen));
+        }
+    }
+    verify(cx, session, host, rules, &before).await?;
+    Ok(before)
+}
+
+/// Looks at everything, and at who has come and gone since.
+///
+/// # Errors
+/// Where there is a breach, or anything can't be asked.
+pub async fn verify(
+    cx: &Context,
+    session: &Session,
+    host: &Listeners,
+    rules: &OracleFence,
+    since: &Logins,
+) -> Result<(), ActionError> {
+    let mut seen = breaches(cx, session, host, rules).await?;
+    seen.extend(came_since(since, &logins(session).await?, &rules.spare));
+    if seen.is_empty() {
+        Ok(())
+    } else {
+        Err(broken(&seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timed_lock_is_no_lock() {
+        for locked in ["LOCKED", "EXPIRED & LOCKED", "EXPIRED(GRACE) & LOCKED"] {
+            assert!(is_locked(locked), "{locked}");
+        }
+        for open in [
+            "OPEN",
+            "EXPIRED",
+            "LOCKED(TIMED)",
+            "EXPIRED & LOCKED(TIMED)",
+        ] {
+            assert!(!is_locked(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_came_and_went_is_seen() {
+        let logins = |pairs: &[(&str, &str)]| -> Logins {
+            pairs
+                .iter()
+                .map(|(user, login)| ((*user).to_owned(), (*login).to_owned()))
+                .collect()
+        };
+        let spare = Spare {
+            users: vec!["DMS_USER".to_owned()],
+            machines: vec![],
+        };
+        let before = logins(&[("SHOP", "10:00"), ("DMS_USER", "10:00")]);
+        let now = logins(&[("BATCH", "10:01"), ("SHOP", "10:00"), ("DMS_USER", "10:02")]);
+        assert_eq!(
+            came_since(&before, &now, &spare),
+            ["BATCH has logged in at 10:01"]
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `oracle.fence.watch`: from here on nobody can write to Oracle, and if
+//! somebody can, everybody knows.
+//!
+//! The task arrives once the fence has held for the window. From then on the
+//! watch looks four times a second at sessions, transactions and jobs, and
+//! every other second at accounts, parameters, last logins and the listeners
+//! of this host. Spared sessions (DMS, the canary it brings back) and this
+//! product's own work are no breach.
+//!
+//! The remaining window: what [`super::fence`] names, and a quarter of a
+//! second in which a commit may come before the session that made it is seen.
+//!
+//! After a gap in watching, Oracle itself is asked: last logins are compared
+//! with those kept when the fence was closed. Only if nobody has come since,
+//! the gap is none.
+
+use super::fence::{self, Logins};
+use super::listeners::Listeners;
+use super::{LOOK, kept, needs};
+use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleFence;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+const KIND: &str = "fence";
+
+/// One look in so many is at the doors too.
+const DOORS_EVERY: u64 = 8;
+
+/// A watch that hasn't been able to look for so long says that it is blind:
+/// time for a new session with the instance, short against a phase.
+const BLIND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Breaches told; the run stops at the first, the rest is for the report.
+const TOLD_LIMIT: usize = 1000;
+
+/// The action.
+pub struct FenceWatch;
+
+#[async_trait]
+impl Action for FenceWatch {
+    type Params = OracleFence;
+
+    fn needs(&self, params: &OracleFence) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleFence) -> Result<Probe, ActionError> {
+        Session::open(cx, &params.resource).await?;
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleFence,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let now = fence::breaches(cx, &session, &listeners, params).await?;
+        let mut description = Description::of([format!(
+            "verify for {} s that nobody can write to Oracle, then watch it",
+            params.window_secs
+        )]);
+        let remarks = now.into_iter().map(|breach| format!("as yet, {breach}"));
+        description.remarks.extend(remarks);
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleFence,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let logins = fence::hold(cx, &session, &listeners, params).await?;
+        kept::forget(cx, &params.resource, KIND)?;
+        kept::keep(cx, &params.resource, KIND, &logins)?;
+        cx.note(format!("the fence has held for {} s", params.window_secs));
+        Ok(Outputs::new())
+    }
+
+    fn watch(&self) -> Option<&dyn Watch<OracleFence>> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Watch<OracleFence> for FenceWatch {
+    async fn watch(
+        &self,
+        cx: &Context,
+        params: &OracleFence,
+        after_gap: bool,
+        breaches: mpsc::Sender<String>,
+    ) {
+        let mut watch = Watching {
+            cx,
+            params,
+            open: None,
+            told: BTreeSet::new(),
+            breaches,
+        };
+        if after_gap {
+            watch.ask_about_gap().await;
+        }
+        watch.go_on().await;
+    }
+
+    async fn attest(
+        &self,
+        cx: &Context,
+        params: &OracleFence,
+    ) -> Result<Option<String>, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let since = baseline(cx, params)?;
+        match fence::verify(cx, &session, &listeners, params, &since).await {
+            Ok(()) => Ok(None),
+            Err(e) if e.code() == "LS2250" => Ok(Some(e.to_string())),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+fn baseline(cx: &Context, params: &OracleFence) -> Result<Logins, ActionError> {
+    kept::recall_all(cx, &params.resource, KIND)
+}
+
+/// A watch on its way.
+struct Watching<'a> {
+    cx: &'a Context,
+    params: &'a OracleFence,
+    open: Option<(Session, Listeners, Logins)>,
+    told: BTreeSet<String>,
+    breaches: mpsc::Sender<String>,
+}
+
+impl Watching<'_> {
+    async fn go_on(&mut self) {
+        let mut blind_since: Option<Instant> = None;
+        for look in 0_u64.. {
+            tokio::select! {
+                () = self.cx.cancel.cancelled() => return,
+                () = self.breaches.closed() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let seen = self.look(look.is_multiple_of(DOORS_EVERY)).await;
+            if self.cx.cancel.is_cancelled() {
+                return;
+            }
+            match seen {
+                Ok(seen) => {
+                    blind_since = None;
+                    for breach in seen {
+                        self.tell(breach).await;
+                    }
+                }
+                Err(e) => {
+                    // A new session is tried at the next look.
+                    self.open = None;
+                    let since = *blind_since.get_or_insert_with(Instant::now);
+                    tracing::warn!(error = e.story(), "the fence could not be looked at");
+                    if since.elapsed() >= BLIND_LIMIT {
+                        self.tell(format!("the fence can't be watched: {}", e.story()))
+                            .await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, doors: bool) -> Result<Vec<String>, ActionError> {
+        let (session, listeners, since) = match self.open.take() {
+            Some(open) => self.open.insert(open),
+            None => {
+                let open = self.connect().await?;
+                self.open.insert(open)
+            }
+        };
+        let mut seen = fence::inside(session, self.params).await?;
+        if doors {
+            seen.extend(fence::doors(session, self.params).await?);
+            seen.extend(fence::listeners(self.cx, listeners, &self.params.keep).await?);
+            let now = fence::logins(session).await?;
+            seen.extend(fence::came_since(since, &now, &self.params.spare));
+        }
+        Ok(seen)
+    }
+
+    async fn connect(&self) -> Result<(Session, Listeners, Logins), ActionError> {
+        Ok((
+            Session::open(self.cx, &self.params.resource).await?,
+            Listeners::of(self.cx, &self.params.resource).await?,
+            baseline(self.cx, self.params)?,
+        ))
+    }
+
+    /// A gap is a breach unless Oracle shows that nobody came.
+    async fn ask_about_gap(&mut self) {
+        let breach = match self.look(true).await {
+            Ok(seen) if seen.is_empty() => return,
+            Ok(seen) => seen.join("; "),
+            Err(e) => format!("Oracle doesn't tell who came: {}", e.story()),
+        };
+        self.tell(format!("nobody has watched for a while: {breach}"))
+            .await;
+    }
+
+    async fn tell(&mut self, breach: String) {
+        if self.told.len() < TOLD_LIMIT && self.told.insert(breach.clone()) {
+            // Where nobody listens any more the watch ends at its next look.
+            let _ = self.breaches.send(breach).await;
+        }
+    }
+}

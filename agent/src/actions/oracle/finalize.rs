@@ -1,0 +1,206 @@
+//! `oracle.finalize`: Oracle's last word.
+//!
+//! The fence is verified over its window, and only then CURRENT_SCN is read:
+//! a position read before writes have really stopped loses those in between
+//! (vitessio/vitess#16563). Then one marker row per replication task, its
+//! commit, and the log switch after it: a replicator that reads archived logs
+//! only would never see a marker written after the switch. At the end the
+//! fence is verified again; a breach voids the proof.
+//!
+//! Undo does nothing: the marker rows stay. They are mapped in the forward
+//! tasks, so a deletion would be replicated too; and a row's nonce serves once
+//! only, so an old one can't be taken for a later one.
+
+use super::fence::{self, Logins};
+use super::listeners::Listeners;
+use super::names::Qualified;
+use super::needs;
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::oracle::{Bind, Session};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleFinalize;
+use serde_json::{Map, Value, json};
+
+const CHECKPOINT: &str = "ALTER SYSTEM CHECKPOINT";
+const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
+/// Of every thread, unlike SWITCH LOGFILE, and only done when archived.
+const ARCHIVE: &str = "ALTER SYSTEM ARCHIVE LOG CURRENT";
+/// Distributed transactions in doubt can still commit.
+const IN_DOUBT: &str = "SELECT COUNT(*) FROM DBA_2PC_PENDING";
+/// Jobs that begin within so many seconds.
+const DUE: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_JOBS \
+     WHERE ENABLED = 'TRUE' AND NEXT_RUN_DATE <= SYSTIMESTAMP + NUMTODSINTERVAL(:1, 'SECOND')";
+const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND TABLE_NAME = :2";
+const SEQUENCES: &str = "SELECT SEQUENCE_NAME, TO_CHAR(LAST_NUMBER), TO_CHAR(INCREMENT_BY), \
+     CYCLE_FLAG FROM DBA_SEQUENCES WHERE SEQUENCE_OWNER = :1 ORDER BY SEQUENCE_NAME";
+
+/// The action.
+pub struct Finalize;
+
+fn insert(table: &Qualified) -> String {
+    format!(
+        "INSERT INTO {} (RUN_ID, TASK_ID, NONCE, SCN, WRITTEN_AT) \
+         VALUES (:1, :2, :3, TO_NUMBER(:4), SYSDATE)",
+        table.sql()
+    )
+}
+
+#[async_trait]
+impl Action for Finalize {
+    type Params = OracleFinalize;
+
+    fn needs(&self, params: &OracleFinalize) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleFinalize) -> Result<Probe, ActionError> {
+        let table = Qualified::read(&params.marker_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let binds = [table.owner.as_str().into(), table.name.as_str().into()];
+        let tables: i64 = session.row(TABLE_EXISTS, &binds).await?;
+        if tables == 0 {
+            return Err(ActionError::new(
+                "LS2222",
+                format!("the marker table {} doesn't exist", params.marker_table),
+            )
+            .left("nothing was done")
+            .next("create it, map it in the forward task and log it supplementally"));
+        }
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &OracleFinalize,
+    ) -> Result<Description, ActionError> {
+        let table = Qualified::read(&params.marker_table)?;
+        let mut would_do = vec![
+            format!("verify the fence for {} s", params.fence.window_secs),
+            CHECKPOINT.to_owned(),
+            CURRENT_SCN.to_owned(),
+        ];
+        would_do.extend(
+            params
+                .tasks
+                .iter()
+                .map(|task| format!("{} for {task}", insert(&table))),
+        );
+        would_do.push("COMMIT".to_owned());
+        would_do.push(ARCHIVE.to_owned());
+        would_do.push("verify the fence again".to_owned());
+        Ok(Description::of(would_do))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleFinalize,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let since = closed(cx, &session, &listeners, params).await?;
+        session.execute(CHECKPOINT, &[]).await?;
+        cx.note(CHECKPOINT);
+        let scn: String = session.row(CURRENT_SCN, &[]).await?;
+        cx.note(format!("CURRENT_SCN is {scn}"));
+        let nonce = uuid::Uuid::new_v4().to_string();
+        mark(cx, &session, params, &nonce, &scn).await?;
+        session.execute(ARCHIVE, &[]).await?;
+        cx.note(ARCHIVE);
+        fence::verify(cx, &session, &listeners, &params.fence, &since)
+            .await
+            .map_err(voided)?;
+        let sequences = sequences(&session, &params.schemas).await?;
+        Ok(Outputs::from([
+            ("scn".to_owned(), json!(scn)),
+            ("nonce".to_owned(), json!(nonce)),
+            ("sequences".to_owned(), sequences),
+        ]))
+    }
+}
+
+/// The fence over its window, and nothing that could still write by itself.
+async fn closed(
+    cx: &Context,
+    session: &Session,
+    listeners: &Listeners,
+    params: &OracleFinalize,
+) -> Result<Logins, ActionError> {
+    let since = fence::hold(cx, session, listeners, &params.fence).await?;
+    cx.note(format!(
+        "the fence has held for {} s",
+        params.fence.window_secs
+    ));
+    let mut breaches = Vec::new();
+    let in_doubt: i64 = session.row(IN_DOUBT, &[]).await?;
+    if in_doubt > 0 {
+        breaches.push(format!("{in_doubt} distributed transactions are in doubt"));
+    }
+    if !params.fence.jobs_off {
+        let window = Bind::Integer(params.fence.window_secs.try_into().unwrap_or(i64::MAX));
+        let due: Vec<(String, String)> = session.rows(DUE, &[window]).await?;
+        let due = due.iter();
+        breaches.extend(due.map(|(owner, name)| format!("the job {owner}.{name} is due")));
+    }
+    if breaches.is_empty() {
+        Ok(since)
+    } else {
+        Err(fence::broken(&breaches))
+    }
+}
+
+async fn mark(
+    cx: &Context,
+    session: &Session,
+    params: &OracleFinalize,
+    nonce: &str,
+    scn: &str,
+) -> Result<(), ActionError> {
+    let insert = insert(&Qualified::read(&params.marker_table)?);
+    let rows = params.tasks.iter().map(|task| {
+        let binds = [cx.tag.run.as_str(), task.as_str(), nonce, scn];
+        (insert.clone(), binds.map(Bind::from).to_vec())
+    });
+    let written = session.transaction(rows.collect()).await?;
+    cx.note(format!(
+        "{written} marker rows with nonce {nonce} committed"
+    ));
+    Ok(())
+}
+
+fn voided(error: ActionError) -> ActionError {
+    if error.code() != "LS2250" {
+        return error;
+    }
+    ActionError::new(
+        "LS2251",
+        "the fence was broken while the marker was written",
+    )
+    .left("the marker and its SCN prove nothing; rows may have been committed after them")
+    .next("close what is named, then retry: a new SCN and a new marker are taken")
+    .source(error)
+}
+
+/// `OWNER.SEQUENCE` to {last_number, increment_by, cycle}. LAST_NUMBER is
+/// beyond every value that any instance has cached. Numbers are texts: they
+/// go up to 10^28.
+async fn sequences(session: &Session, schemas: &[String]) -> Result<Value, ActionError> {
+    let mut all = Map::new();
+    for owner in schemas {
+        type Sequence = (String, String, String, String);
+        let found: Vec<Sequence> = session.rows(SEQUENCES, &[owner.as_str().into()]).await?;
+        for (name, last_number, increment_by, cycle) in found {
+            let sequence = json!({
+                "last_number": last_number,
+                "increment_by": increment_by,
+                "cycle": cycle == "Y",
+            });
+            all.insert(format!("{owner}.{name}"), sequence);
+        }
+    }
+    Ok(Value::Object(all))
+}

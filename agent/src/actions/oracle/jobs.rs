@@ -1,0 +1,217 @@
+//! `oracle.jobs.disable` and `oracle.jobs.restore`: JOB_QUEUE_PROCESSES.
+//!
+//! In the root of a container database the zero stops the jobs of every
+//! container. It starts no new job but lets running ones go on, so they are
+//! waited for, and stopped where the plan says so. Before the point of no
+//! return the zero lives in memory only: a bounce must not keep it.
+
+use super::fence::{JOBS, Job, running_jobs};
+use super::parameters::{Values, shown};
+use super::{LOOK, kept, names, needs};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{OracleJobs, Scope};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const KIND: &str = "jobs";
+
+/// Stops a running job; FORCE ends its slave where an interrupt doesn't
+/// (Oracle Database PL/SQL Packages Reference, DBMS_SCHEDULER.STOP_JOB).
+const STOP_JOB: &str = "BEGIN DBMS_SCHEDULER.STOP_JOB(:1, TRUE); END;";
+/// `job … is not running`: it ended by itself meanwhile.
+const NOT_RUNNING: i32 = 27366;
+/// `unknown job`: it ended and was dropped.
+const UNKNOWN_JOB: i32 = 27475;
+
+/// From the order to stop a job until it must be gone.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// `oracle.jobs.disable`
+pub struct Disable;
+
+/// `oracle.jobs.restore`
+pub struct Restore;
+
+fn is_off(values: &Values, scope: Scope) -> bool {
+    values.is_off_in_memory() && (scope == Scope::Memory || values.is_off_in_file())
+}
+
+/// Waits until no job runs; gives those that still do.
+async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Job>, ActionError> {
+    let until = Instant::now() + limit;
+    let mut told = Vec::new();
+    loop {
+        let running = running_jobs(session).await?;
+        if running.is_empty() || Instant::now() >= until {
+            return Ok(running);
+        }
+        if running != told {
+            let names: Vec<String> = running.iter().map(Job::to_string).collect();
+            cx.note(format!("waiting for {}", names.join(", ")));
+            told = running;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionError> {
+    // A DBMS_JOB has no order to stop: it ends with its session, which
+    // oracle.sessions.kill finds.
+    let Job::Scheduled(owner, name) = job else {
+        return Ok(());
+    };
+    let quoted = format!("{}.{}", names::quoted(owner)?, names::quoted(name)?);
+    cx.note(format!("DBMS_SCHEDULER.STOP_JOB('{quoted}', TRUE)"));
+    match session.execute(STOP_JOB, &[quoted.as_str().into()]).await {
+        Err(e) if matches!(e.ora(), Some(NOT_RUNNING | UNKNOWN_JOB)) => Ok(()),
+        stopped => Ok(stopped?),
+    }
+}
+
+fn still_running(jobs: &[Job]) -> ActionError {
+    let names: Vec<String> = jobs.iter().map(Job::to_string).collect();
+    ActionError::new("LS2231", format!("jobs still run: {}", names.join(", ")))
+        .left("JOB_QUEUE_PROCESSES is 0, so that no further job starts")
+        .next("wait for them and retry, or let the plan stop running jobs (stop_running)")
+}
+
+#[async_trait]
+impl Action for Disable {
+    type Params = OracleJobs;
+
+    fn needs(&self, params: &OracleJobs) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleJobs) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = JOBS.values(&session).await?;
+        let so = is_off(&values, params.scope) && running_jobs(&session).await?.is_empty();
+        captured(if so { Finding::Already } else { Finding::Todo }, &values)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleJobs,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = JOBS.values(&session).await?;
+        let mut description = Description::of([JOBS.off_in_memory()]);
+        if params.scope == Scope::Both {
+            description.would_do.extend(JOBS.off_in_file(&values));
+        }
+        description.would_do.push(format!(
+            "wait {} s for running jobs{}",
+            params.wait_secs,
+            if params.stop_running {
+                ", then DBMS_SCHEDULER.STOP_JOB"
+            } else {
+                ", then fail"
+            }
+        ));
+        description.remarks.push(shown(JOBS, &values));
+        for job in running_jobs(&session).await? {
+            description.remarks.push(format!("{job} is running now"));
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleJobs,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = JOBS.values(&session).await?;
+        kept::keep(cx, &params.resource, KIND, &values)?;
+        let mut statements = vec![JOBS.off_in_memory()];
+        if params.scope == Scope::Both {
+            statements.extend(JOBS.off_in_file(&values));
+        }
+        for statement in statements {
+            session.execute(&statement, &[]).await?;
+            cx.note(statement);
+        }
+        let running = wait(cx, &session, Duration::from_secs(params.wait_secs)).await?;
+        if running.is_empty() {
+            return Ok(Outputs::new());
+        }
+        if !params.stop_running {
+            return Err(still_running(&running));
+        }
+        for job in &running {
+            stop(cx, &session, job).await?;
+        }
+        let left = wait(cx, &session, STOP_LIMIT).await?;
+        if left.is_empty() {
+            Ok(Outputs::new())
+        } else {
+            Err(still_running(&left))
+        }
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleJobs,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Values = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let file = params.scope == Scope::Both;
+        let undone = JOBS.put_back(cx, &session, &before, file).await?;
+        kept::done(cx, &params.resource, KIND, &undone)?;
+        Ok(undone)
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = OracleJobs;
+
+    fn needs(&self, params: &OracleJobs) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleJobs) -> Result<Probe, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let so = JOBS.values(&session).await? == before;
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleJobs,
+    ) -> Result<Description, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        Ok(Description::of([format!(
+            "ALTER SYSTEM until {}",
+            shown(JOBS, &before)
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleJobs,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        // The freeze may have been made durable since.
+        super::parameters::restore(cx, &session, JOBS, &before).await?;
+        kept::forget(cx, &params.resource, KIND)?;
+        Ok(Outputs::new())
+    }
+}

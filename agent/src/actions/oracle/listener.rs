@@ -1,0 +1,242 @@
+//! `oracle.listener.stop` and `oracle.listener.start`.
+//!
+//! Stopping a listener leaves the sessions it has let in; under Clusterware a
+//! listener is also disabled, or it comes back. A listener kept for DMS is
+//! named in `keep` and left alone.
+
+use super::listeners::{Listeners, State, States};
+use super::needs;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleListener;
+use serde_json::Value;
+
+/// Makes the instance tell its services to a listener that has just started,
+/// or applications get ORA-12514 for up to a minute (Oracle Database Net
+/// Services Administrator's Guide, "Registering Information with a Listener").
+const REGISTER: &str = "ALTER SYSTEM REGISTER";
+
+/// `oracle.listener.stop`
+pub struct Stop;
+
+/// `oracle.listener.start`
+pub struct Start;
+
+async fn probe(
+    cx: &Context,
+    params: &OracleListener,
+    is_so: fn(State) -> bool,
+) -> Result<Probe, ActionError> {
+    let listeners = Listeners::of(cx, &params.resource).await?;
+    let states = listeners.states(cx, &listeners.meant(params)?).await?;
+    let so = states.values().all(|state| is_so(*state));
+    captured(if so { Finding::Already } else { Finding::Todo }, &states)
+}
+
+/// Puts every listener back and goes on past a failure: one bad listener must
+/// not keep applications from the others.
+async fn put_back(
+    cx: &Context,
+    params: &OracleListener,
+    capture: &Value,
+) -> Result<Undone, ActionError> {
+    let states: States = recalled(capture)?;
+    let listeners = Listeners::of(cx, &params.resource).await?;
+    let (mut opened, mut changed, mut failures) = (false, false, Vec::new());
+    for (name, was) in &states {
+        match put_one_back(cx, &listeners, name, *was).await {
+            Ok(this) => {
+                changed |= this;
+                opened |= this && was.up;
+            }
+            Err(e) => failures.push(e),
+        }
+    }
+    if opened {
+        register(cx, &params.resource).await;
+    }
+    match failures.len() {
+        0 if changed => Ok(Undone::Restored),
+        0 => Ok(Undone::Nothing),
+        1 => Err(failures.remove(0)),
+        _ => {
+            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+            Err(ActionError::new(
+                "LS2215",
+                format!("{} listeners are not back", failures.len()),
+            )
+            .left(stories.join("; "))
+            .next("mend them and retry; the others are back"))
+        }
+    }
+}
+
+async fn put_one_back(
+    cx: &Context,
+    listeners: &Listeners,
+    name: &str,
+    was: State,
+) -> Result<bool, ActionError> {
+    let now = listeners.state(cx, name).await?;
+    if now == was {
+        return Ok(false);
+    }
+    if was.up && !now.up {
+        listeners.open(cx, name).await?;
+    } else if !was.up && now.up {
+        listeners.close(cx, name).await?;
+    }
+    if let Some(enabled) = was.enabled
+        && listeners.state(cx, name).await?.enabled != Some(enabled)
+    {
+        listeners.set_enabled(cx, name, enabled).await?;
+    }
+    cx.note(format!(
+        "{name}: back {}",
+        if was.up { "up" } else { "down" }
+    ));
+    Ok(true)
+}
+
+/// A listener is up without it, too; so a failure is told, not returned.
+async fn register(cx: &Context, resource: &str) {
+    let told = async {
+        let session = Session::open(cx, resource).await?;
+        Ok::<(), ActionError>(session.execute(REGISTER, &[]).await?)
+    };
+    match told.await {
+        Ok(()) => cx.note(REGISTER),
+        Err(e) => cx.note(format!(
+            "services register within a minute, not at once: {}",
+            e.story()
+        )),
+    }
+}
+
+fn shown(name: &str, state: State) -> String {
+    let up = if state.up { "up" } else { "down" };
+    match state.enabled {
+        None => format!("{name} is {up}"),
+        Some(true) => format!("{name} is {up} and enabled"),
+        Some(false) => format!("{name} is {up} and disabled"),
+    }
+}
+
+#[async_trait]
+impl Action for Stop {
+    type Params = OracleListener;
+
+    fn needs(&self, params: &OracleListener) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleListener) -> Result<Probe, ActionError> {
+        probe(cx, params, State::is_closed).await
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+    ) -> Result<Description, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let mut description = Description::default();
+        for name in listeners.meant(params)? {
+            let state = listeners.state(cx, &name).await?;
+            description.remarks.push(shown(&name, state));
+            if !state.is_closed() {
+                description.would_do.extend(listeners.closing(&name));
+            }
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        for name in listeners.meant(params)? {
+            if !listeners.state(cx, &name).await?.is_closed() {
+                listeners.close(cx, &name).await?;
+                cx.note(format!("{name}: stopped"));
+            }
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        put_back(cx, params, capture).await
+    }
+}
+
+#[async_trait]
+impl Action for Start {
+    type Params = OracleListener;
+
+    fn needs(&self, params: &OracleListener) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleListener) -> Result<Probe, ActionError> {
+        probe(cx, params, State::is_open).await
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+    ) -> Result<Description, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let mut description = Description::default();
+        for name in listeners.meant(params)? {
+            let state = listeners.state(cx, &name).await?;
+            description.remarks.push(shown(&name, state));
+            if !state.is_open() {
+                description.would_do.extend(listeners.opening(&name));
+            }
+        }
+        if !description.would_do.is_empty() {
+            description.would_do.push(REGISTER.to_owned());
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        for name in listeners.meant(params)? {
+            if !listeners.state(cx, &name).await?.is_open() {
+                listeners.open(cx, &name).await?;
+                cx.note(format!("{name}: started"));
+            }
+        }
+        register(cx, &params.resource).await;
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleListener,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        put_back(cx, params, capture).await
+    }
+}

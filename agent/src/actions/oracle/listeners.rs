@@ -1,0 +1,233 @@
+//! The listeners of this host, whoever controls them.
+
+use crate::action::{ActionError, Context};
+use crate::config::{ListenerControl, OracleConfig};
+use crate::host::oracle::Session;
+use crate::host::srvctl::Listener;
+use crate::host::{lsnrctl, srvctl};
+use lockstep_plan::catalogue::OracleListener;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The node's name: Clusterware calls it as the instance calls its host,
+/// without a domain.
+const HOST: &str = "SELECT HOST_NAME FROM V$INSTANCE";
+
+/// States by name: what an undo puts back.
+pub type States = BTreeMap<String, State>;
+
+/// State of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// It runs.
+    pub up: bool,
+    /// Clusterware may start it; unknown where there is none.
+    pub enabled: Option<bool>,
+}
+
+impl State {
+    /// Down, and nobody starts it again.
+    pub fn is_closed(self) -> bool {
+        !self.up && self.enabled != Some(true)
+    }
+
+    /// Up, and Clusterware looks after it where there is one.
+    pub fn is_open(self) -> bool {
+        self.up && self.enabled != Some(false)
+    }
+}
+
+/// The listeners that the configuration of a resource names.
+pub struct Listeners {
+    config: OracleConfig,
+    node: String,
+}
+
+impl Listeners {
+    /// Finds out how they are controlled.
+    ///
+    /// # Errors
+    /// Where the resource is not configured, or, under Clusterware, the
+    /// instance can't be asked for the node's name.
+    pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        let config = cx.host.oracle(resource)?.clone();
+        let node = match config.control {
+            ListenerControl::Lsnrctl => String::new(),
+            ListenerControl::Srvctl => {
+                let session = Session::open(cx, resource).await?;
+                let host: String = session.row(HOST, &[]).await?;
+                host.split('.').next().unwrap_or_default().to_owned()
+            }
+        };
+        Ok(Self { config, node })
+    }
+
+    /// Whether Clusterware controls them.
+    pub fn clustered(&self) -> bool {
+        self.config.control == ListenerControl::Srvctl
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &OracleConfig {
+        &self.config
+    }
+
+    /// Those of the configuration without some.
+    pub fn except(&self, keep: &[String]) -> Vec<String> {
+        let all = self.config.listeners.iter();
+        all.chain(&self.config.scan_listeners)
+            .filter(|name| !keep.contains(name))
+            .cloned()
+            .collect()
+    }
+
+    /// Those that the parameters mean.
+    ///
+    /// # Errors
+    /// Where the configuration doesn't name one of them: what an agent may
+    /// stop is its own configuration's matter.
+    pub fn meant(&self, params: &OracleListener) -> Result<Vec<String>, ActionError> {
+        let all = self.except(&params.keep);
+        if params.listeners.is_empty() {
+            return Ok(all);
+        }
+        let wanted = params.listeners.iter();
+        let wanted: Vec<String> = wanted
+            .filter(|name| !params.keep.contains(name))
+            .cloned()
+            .collect();
+        match wanted.iter().find(|name| !all.contains(name)) {
+            None => Ok(wanted),
+            Some(unknown) => Err(ActionError::new(
+                "LS2210",
+                format!(
+                    "this agent knows no listener {unknown} of {}",
+                    params.resource
+                ),
+            )
+            .left("nothing was done")
+            .next(format!(
+                "name it in oracle.{}.listeners in agent.toml, or correct the plan",
+                params.resource
+            ))),
+        }
+    }
+
+    /// State of one.
+    ///
+    /// # Errors
+    /// Where its control doesn't tell.
+    pub async fn state(&self, cx: &Context, name: &str) -> Result<State, ActionError> {
+        if self.clustered() {
+            let state = srvctl::state(cx, &self.config, self.named(name)).await?;
+            return Ok(State {
+                up: state.up,
+                enabled: Some(state.enabled),
+            });
+        }
+        Ok(State {
+            up: lsnrctl::is_up(cx, &self.config, name).await?,
+            enabled: None,
+        })
+    }
+
+    /// States of several.
+    ///
+    /// # Errors
+    /// Where their control doesn't tell.
+    pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
+        let mut states = States::new();
+        for name in names {
+            states.insert(name.clone(), self.state(cx, name).await?);
+        }
+        Ok(states)
+    }
+
+    /// Stops one; under Clusterware it is disabled first, or it comes back.
+    ///
+    /// # Errors
+    /// Where it can't be stopped, or is up afterwards.
+    pub async fn close(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
+        if self.clustered() {
+            let listener = self.named(name);
+            srvctl::set_enabled(cx, &self.config, listener, false).await?;
+            srvctl::stop(cx, &self.config, listener).await?;
+        } else {
+            lsnrctl::stop(cx, &self.config, name).await?;
+        }
+        if self.state(cx, name).await?.is_closed() {
+            return Ok(());
+        }
+        Err(ActionError::new(
+            "LS2213",
+            format!("the listener {name} is up again after its stop"),
+        )
+        .left("it accepts connections")
+        .next("see what started it (Clusterware, a script, a colleague), stop that, then retry"))
+    }
+
+    /// Enables and starts one.
+    ///
+    /// # Errors
+    /// Where it can't be started, or is down afterwards.
+    pub async fn open(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
+        if self.clustered() {
+            let listener = self.named(name);
+            srvctl::set_enabled(cx, &self.config, listener, true).await?;
+            srvctl::start(cx, &self.config, listener).await?;
+        } else {
+            lsnrctl::start(cx, &self.config, name).await?;
+        }
+        if self.state(cx, name).await?.is_open() {
+            return Ok(());
+        }
+        Err(ActionError::new(
+            "LS2214",
+            format!("the listener {name} is not up after its start"),
+        )
+        .left("it refuses connections")
+        .next("see its log, then retry"))
+    }
+
+    /// Lets Clusterware start one, or keeps it from doing so.
+    ///
+    /// # Errors
+    /// Where that can't be set.
+    pub async fn set_enabled(
+        &self,
+        cx: &Context,
+        name: &str,
+        enabled: bool,
+    ) -> Result<(), ActionError> {
+        srvctl::set_enabled(cx, &self.config, self.named(name), enabled).await
+    }
+
+    /// The commands that close one, for people.
+    pub fn closing(&self, name: &str) -> Vec<String> {
+        if self.clustered() {
+            ["disable", "stop"]
+                .map(|verb| format!("srvctl {verb} listener {name} on {}", self.node))
+                .into()
+        } else {
+            vec![format!("lsnrctl stop {name}")]
+        }
+    }
+
+    /// The commands that open one, for people.
+    pub fn opening(&self, name: &str) -> Vec<String> {
+        if self.clustered() {
+            ["enable", "start"]
+                .map(|verb| format!("srvctl {verb} listener {name} on {}", self.node))
+                .into()
+        } else {
+            vec![format!("lsnrctl start {name}")]
+        }
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> Listener<'a> {
+        Listener {
+            name,
+            node: &self.node,
+        }
+    }
+}

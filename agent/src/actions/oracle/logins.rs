@@ -1,0 +1,148 @@
+//! `oracle.logins.restrict` and `oracle.logins.open`: restricted session.
+//!
+//! It closes local logins too, but for users with the privilege RESTRICTED
+//! SESSION, on the instance of this agent alone: a cluster needs the step on
+//! each of its hosts. DMS's user without the privilege gets ORA-01035, and
+//! services that are registered dynamically are blocked at the listener
+//! (ORA-12526) whatever the privilege.
+
+use super::needs;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleLogins;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const RESTRICT: &str = "ALTER SYSTEM ENABLE RESTRICTED SESSION";
+const OPEN: &str = "ALTER SYSTEM DISABLE RESTRICTED SESSION";
+const LOGINS: &str = "SELECT LOGINS FROM V$INSTANCE";
+const INSTANCES: &str = "SELECT COUNT(*) FROM GV$INSTANCE";
+
+/// The state before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Before {
+    restricted: bool,
+}
+
+/// `oracle.logins.restrict`
+pub struct Restrict;
+
+/// `oracle.logins.open`
+pub struct Open;
+
+async fn restricted(session: &Session) -> Result<bool, ActionError> {
+    let logins: String = session.row(LOGINS, &[]).await?;
+    Ok(logins == "RESTRICTED")
+}
+
+async fn elsewhere(session: &Session) -> Result<Option<String>, ActionError> {
+    let instances: i64 = session.row(INSTANCES, &[]).await?;
+    Ok((instances > 1).then(|| {
+        "this is one of several instances; the restriction is this instance's own".to_owned()
+    }))
+}
+
+#[async_trait]
+impl Action for Restrict {
+    type Params = OracleLogins;
+
+    fn needs(&self, params: &OracleLogins) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleLogins) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let restricted = restricted(&session).await?;
+        let finding = if restricted {
+            Finding::Already
+        } else {
+            Finding::Todo
+        };
+        captured(finding, &Before { restricted })
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleLogins,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut description = Description::of([RESTRICT]);
+        description.remarks.extend(elsewhere(&session).await?);
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleLogins,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        session.execute(RESTRICT, &[]).await?;
+        cx.note(RESTRICT);
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleLogins,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Before = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        if before.restricted || !restricted(&session).await? {
+            return Ok(Undone::Nothing);
+        }
+        session.execute(OPEN, &[]).await?;
+        cx.note(OPEN);
+        Ok(Undone::Restored)
+    }
+}
+
+#[async_trait]
+impl Action for Open {
+    type Params = OracleLogins;
+
+    fn needs(&self, params: &OracleLogins) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleLogins) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        Ok(found(if restricted(&session).await? {
+            Finding::Todo
+        } else {
+            Finding::Already
+        }))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleLogins,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut description = Description::of([OPEN]);
+        description.remarks.extend(elsewhere(&session).await?);
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleLogins,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        session.execute(OPEN, &[]).await?;
+        cx.note(OPEN);
+        Ok(Outputs::new())
+    }
+}

@@ -1,0 +1,35 @@
+//! What is done in and around an Oracle database.
+//!
+//! Statements are constants or are made of quoted names and of numbers that
+//! Oracle itself gave; nothing else from a plan becomes SQL text.
+
+pub mod accounts;
+pub mod canary;
+pub mod closed;
+mod fence;
+pub mod fence_watch;
+pub mod finalize;
+pub mod jobs;
+mod kept;
+pub mod listener;
+mod listeners;
+pub mod logins;
+mod names;
+mod parameters;
+pub mod queue_monitor;
+pub mod ready;
+pub mod rows;
+pub mod sessions;
+mod spare;
+pub mod triggers;
+
+use crate::policy::Need;
+use std::time::Duration;
+
+/// Between two looks at what is waited for: short against any outage budget,
+/// long against the queries themselves.
+const LOOK: Duration = Duration::from_millis(250);
+
+fn needs(resource: &str) -> Vec<Need> {
+    vec![Need::Oracle(resource.to_owned())]
+}

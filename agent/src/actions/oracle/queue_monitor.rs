@@ -1,0 +1,142 @@
+//! `oracle.queue_monitor.disable` and `oracle.queue_monitor.restore`:
+//! AQ_TM_PROCESSES.
+//!
+//! Oracle strongly recommends against 0, which switches off time management of
+//! queues, and against a value of one's own at all: where nothing had set it
+//! before, it is put back with RESET (Oracle Database Advanced Queuing User's
+//! Guide, "AQ_TM_PROCESSES Parameter").
+
+use super::parameters::{Parameter, Values, restore, shown};
+use super::{kept, needs};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{OracleQueueMonitor, Scope};
+use serde_json::Value;
+
+const KIND: &str = "queue-monitor";
+
+const MONITOR: Parameter = Parameter {
+    name: "aq_tm_processes",
+};
+
+/// `oracle.queue_monitor.disable`
+pub struct Disable;
+
+/// `oracle.queue_monitor.restore`
+pub struct Restore;
+
+#[async_trait]
+impl Action for Disable {
+    type Params = OracleQueueMonitor;
+
+    fn needs(&self, params: &OracleQueueMonitor) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleQueueMonitor) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = MONITOR.values(&session).await?;
+        let so =
+            values.is_off_in_memory() && (params.scope == Scope::Memory || values.is_off_in_file());
+        captured(if so { Finding::Already } else { Finding::Todo }, &values)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleQueueMonitor,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = MONITOR.values(&session).await?;
+        let mut description = Description::of([MONITOR.off_in_memory()]);
+        if params.scope == Scope::Both {
+            description.would_do.extend(MONITOR.off_in_file(&values));
+        }
+        description.remarks.push(shown(MONITOR, &values));
+        description.remarks.push(
+            "Oracle recommends against 0: delayed and expired messages wait until it is put back"
+                .to_owned(),
+        );
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleQueueMonitor,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let values = MONITOR.values(&session).await?;
+        kept::keep(cx, &params.resource, KIND, &values)?;
+        let mut statements = vec![MONITOR.off_in_memory()];
+        if params.scope == Scope::Both {
+            statements.extend(MONITOR.off_in_file(&values));
+        }
+        for statement in statements {
+            session.execute(&statement, &[]).await?;
+            cx.note(statement);
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleQueueMonitor,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Values = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let file = params.scope == Scope::Both;
+        let undone = MONITOR.put_back(cx, &session, &before, file).await?;
+        kept::done(cx, &params.resource, KIND, &undone)?;
+        Ok(undone)
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = OracleQueueMonitor;
+
+    fn needs(&self, params: &OracleQueueMonitor) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleQueueMonitor) -> Result<Probe, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let so = MONITOR.values(&session).await? == before;
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleQueueMonitor,
+    ) -> Result<Description, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        Ok(Description::of([format!(
+            "ALTER SYSTEM until {}",
+            shown(MONITOR, &before)
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleQueueMonitor,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        restore(cx, &session, MONITOR, &before).await?;
+        kept::forget(cx, &params.resource, KIND)?;
+        Ok(Outputs::new())
+    }
+}

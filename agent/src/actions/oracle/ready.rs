@@ -1,0 +1,367 @@
+//! `oracle.ready`: what the cutover needs of Oracle, looked at without a
+//! change. Everything that stands in the way is found at once.
+//!
+//! Outputs `clients`: who is connected, by machine, program and user, DMS and
+//! administrative sessions left out. One preflight sees who is there at the
+//! moment; clients that come at night show only in one made at night.
+
+use super::listeners::Listeners;
+use super::names::Qualified;
+use super::needs;
+use super::spare::{self, Role, Seen};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::lsnrctl;
+use crate::host::oracle::{Bind, Session};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleReady;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The database as a whole (Oracle Database Reference, V$DATABASE).
+const DATABASE: &str = "SELECT LOG_MODE, OPEN_MODE, DATABASE_ROLE, FS_FAILOVER_STATUS, \
+     SUPPLEMENTAL_LOG_DATA_MIN, SUPPLEMENTAL_LOG_DATA_PK, SUPPLEMENTAL_LOG_DATA_ALL, CDB \
+     FROM V$DATABASE";
+const TABLE_COLUMNS: &str =
+    "SELECT COLUMN_NAME FROM DBA_TAB_COLUMNS WHERE OWNER = :1 AND TABLE_NAME = :2";
+const LOG_GROUPS: &str =
+    "SELECT LOG_GROUP_TYPE FROM DBA_LOG_GROUPS WHERE OWNER = :1 AND TABLE_NAME = :2";
+const IN_DOUBT: &str = "SELECT LOCAL_TRAN_ID, STATE FROM DBA_2PC_PENDING";
+const LINKS: &str = "SELECT OWNER, DB_LINK FROM DBA_DB_LINKS ORDER BY OWNER, DB_LINK";
+/// Age in seconds of each transaction, with its session. The times are both
+/// the database's own.
+const AGES: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
+     s.MODULE, s.STATUS, s.TYPE, ROUND((SYSDATE - t.START_DATE) * 86400) FROM GV$TRANSACTION t \
+     JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
+
+/// Columns of the marker table.
+const MARKER: &[&str] = &["RUN_ID", "TASK_ID", "NONCE", "SCN", "WRITTEN_AT"];
+/// Columns of the canary table that PostgreSQL fills and this side reads.
+const CANARY: &[&str] = &["NONCE"];
+
+/// Log groups that carry a marker row over with its key.
+const LOGGED: [&str; 2] = ["ALL COLUMN LOGGING", "PRIMARY KEY LOGGING"];
+
+/// The action.
+pub struct Ready;
+
+/// What was seen.
+#[derive(Default)]
+struct Report {
+    obstacles: Vec<String>,
+    remarks: Vec<String>,
+    clients: BTreeMap<(String, String, String), u64>,
+}
+
+struct Age {
+    session: Seen,
+    seconds: i64,
+}
+
+impl oracle::RowValue for Age {
+    fn get(row: &oracle::Row) -> oracle::Result<Self> {
+        Ok(Self {
+            session: <Seen as oracle::RowValue>::get(row)?,
+            seconds: row.get(9)?,
+        })
+    }
+}
+
+impl Report {
+    async fn make(cx: &Context, params: &OracleReady) -> Result<Self, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut report = Self::default();
+        let all_logged = report.database(&session).await?;
+        report.marker(&session, params, all_logged).await?;
+        if let Some(table) = &params.canary_table {
+            report.table(&session, "canary", table, CANARY).await?;
+        }
+        report.listener(cx, params).await?;
+        report.transactions(&session, params).await?;
+        report.sessions(&session, params).await?;
+        Ok(report)
+    }
+
+    fn require(&mut self, holds: bool, otherwise: impl Into<String>) {
+        if !holds {
+            self.obstacles.push(otherwise.into());
+        }
+    }
+
+    /// Whether primary keys of every table are logged.
+    async fn database(&mut self, session: &Session) -> Result<bool, ActionError> {
+        type Database = (
+            String,
+            String,
+            String,
+            Option<String>,
+            String,
+            String,
+            String,
+            String,
+        );
+        let (log_mode, open_mode, role, failover, minimal, keys, all, container): Database =
+            session.row(DATABASE, &[]).await?;
+        self.require(
+            log_mode == "ARCHIVELOG",
+            format!("the database is in {log_mode} mode; replication needs ARCHIVELOG"),
+        );
+        self.require(
+            open_mode == "READ WRITE" && role == "PRIMARY",
+            format!("the database is {open_mode} as {role}; run against the open primary"),
+        );
+        let failover = failover.unwrap_or_else(|| "DISABLED".to_owned());
+        self.require(
+            failover == "DISABLED",
+            format!(
+                "fast-start failover is {failover}: the observer may open a standby to \
+                 applications while this database is closed; disable it for the cutover"
+            ),
+        );
+        self.require(
+            minimal != "NO",
+            "the database has no minimal supplemental logging; \
+             ALTER DATABASE ADD SUPPLEMENTAL LOG DATA",
+        );
+        self.require(
+            container == "NO",
+            "this is a container database; sessions of this version stay in its root and don't \
+             see the tables of a pluggable database",
+        );
+        Ok(keys == "YES" || all == "YES")
+    }
+
+    async fn table(
+        &mut self,
+        session: &Session,
+        what: &str,
+        table: &str,
+        columns: &[&str],
+    ) -> Result<(), ActionError> {
+        let name = Qualified::read(table)?;
+        let there: Vec<String> = session.rows(TABLE_COLUMNS, &binds(&name)).await?;
+        if there.is_empty() {
+            self.obstacles
+                .push(format!("the {what} table {table} doesn't exist; create it"));
+            return Ok(());
+        }
+        let missing: Vec<&str> = columns
+            .iter()
+            .copied()
+            .filter(|column| !there.iter().any(|found| found == column))
+            .collect();
+        self.require(
+            missing.is_empty(),
+            format!("the {what} table {table} lacks {}", missing.join(", ")),
+        );
+        Ok(())
+    }
+
+    async fn marker(
+        &mut self,
+        session: &Session,
+        params: &OracleReady,
+        all_logged: bool,
+    ) -> Result<(), ActionError> {
+        self.table(session, "marker", &params.marker_table, MARKER)
+            .await?;
+        let name = Qualified::read(&params.marker_table)?;
+        let groups: Vec<Option<String>> = session.rows(LOG_GROUPS, &binds(&name)).await?;
+        let logged = groups
+            .iter()
+            .flatten()
+            .any(|group| LOGGED.contains(&group.as_str()));
+        self.require(
+            all_logged || logged,
+            format!(
+                "the marker table has no supplemental logging of its key; \
+                 ALTER TABLE {} ADD SUPPLEMENTAL LOG DATA (PRIMARY KEY) COLUMNS",
+                params.marker_table
+            ),
+        );
+        Ok(())
+    }
+
+    async fn listener(&mut self, cx: &Context, params: &OracleReady) -> Result<(), ActionError> {
+        let Some(name) = &params.dms_listener else {
+            self.remarks.push(
+                "no listener stays up for DMS: a session of DMS that drops can't come back"
+                    .to_owned(),
+            );
+            return Ok(());
+        };
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        if !listeners.except(&[]).contains(name) {
+            self.obstacles.push(format!(
+                "the listener {name} reserved for DMS is not one of this agent's; name it in \
+                 oracle.{}.listeners in agent.toml",
+                params.resource
+            ));
+            return Ok(());
+        }
+        if !listeners.state(cx, name).await?.up {
+            self.obstacles.push(format!(
+                "the listener {name} reserved for DMS is down; start it"
+            ));
+        } else if listeners.clustered() {
+            self.remarks.push(format!(
+                "srvctl doesn't tell whether {name} offers its service by static registration; \
+                 it must where logins are restricted"
+            ));
+        } else if !lsnrctl::has_static_service(cx, listeners.config(), name).await? {
+            self.remarks.push(format!(
+                "{name} offers no service registered statically; with logins restricted DMS \
+                 would be refused there (ORA-12526)"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn transactions(
+        &mut self,
+        session: &Session,
+        params: &OracleReady,
+    ) -> Result<(), ActionError> {
+        let in_doubt: Vec<(String, String)> = session.rows(IN_DOUBT, &[]).await?;
+        for (id, state) in in_doubt {
+            self.obstacles.push(format!(
+                "the distributed transaction {id} is in doubt ({state}); resolve it with \
+                 COMMIT FORCE or ROLLBACK FORCE"
+            ));
+        }
+        let bound = i64::try_from(params.oldest_transaction_secs).unwrap_or(i64::MAX);
+        let ages: Vec<Age> = session.rows(AGES, &[]).await?;
+        for Age { session, seconds } in ages {
+            // Oracle's own bookkeeping ends by itself.
+            let user = session.kind.as_deref() == Some("USER");
+            self.require(
+                !user || seconds <= bound,
+                format!(
+                    "a transaction has been open for {seconds} s in the session {session}; a \
+                     replicator has to read from its start on; let it end"
+                ),
+            );
+        }
+        let links: Vec<(String, String)> = session.rows(LINKS, &[]).await?;
+        for (owner, link) in links {
+            self.remarks.push(format!(
+                "the database link {link} of {owner} leads to another database"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn sessions(
+        &mut self,
+        session: &Session,
+        params: &OracleReady,
+    ) -> Result<(), ActionError> {
+        let mut spared = 0_u64;
+        for seen in spare::all(session).await? {
+            match seen.role(&params.spare) {
+                Role::Spared => {
+                    spared += 1;
+                    self.remarks.push(format!("a session of DMS: {seen}"));
+                }
+                Role::Counts => {
+                    let user = seen.username.clone().unwrap_or_default();
+                    self.require(
+                        !spare::is_spared_user(&user, &params.spare),
+                        format!(
+                            "the session {seen} has a user of DMS but not its machine, and would \
+                             be killed; name its machine in the plan if it is DMS"
+                        ),
+                    );
+                    let text = |value: Option<String>| value.unwrap_or_default();
+                    let key = (text(seen.machine), text(seen.program), user);
+                    *self.clients.entry(key).or_default() += 1;
+                }
+                Role::Own | Role::Aside => {}
+            }
+        }
+        if spared == 0 && !params.spare.users.is_empty() {
+            self.remarks.push(format!(
+                "no session of DMS ({}) is there now",
+                params.spare.users.join(", ")
+            ));
+        }
+        for ((machine, program, user), count) in &self.clients {
+            self.remarks.push(format!(
+                "{count} sessions of {user} from {machine} ({program})"
+            ));
+        }
+        Ok(())
+    }
+
+    fn clients(&self) -> Value {
+        self.clients
+            .iter()
+            .map(|((machine, program, username), sessions)| {
+                json!({
+                    "machine": machine,
+                    "program": program,
+                    "username": username,
+                    "sessions": sessions,
+                })
+            })
+            .collect()
+    }
+
+    fn verdict(&self) -> Result<(), ActionError> {
+        if self.obstacles.is_empty() {
+            return Ok(());
+        }
+        Err(ActionError::new(
+            "LS2223",
+            format!("Oracle is not ready: {}", self.obstacles.join("; ")),
+        )
+        .left("nothing was changed")
+        .next("clear away what is named, then check again"))
+    }
+}
+
+fn binds(name: &Qualified) -> [Bind; 2] {
+    [name.owner.as_str().into(), name.name.as_str().into()]
+}
+
+#[async_trait]
+impl Action for Ready {
+    type Params = OracleReady;
+
+    fn needs(&self, params: &OracleReady) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleReady) -> Result<Probe, ActionError> {
+        Report::make(cx, params).await?.verdict()?;
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleReady,
+    ) -> Result<Description, ActionError> {
+        let report = Report::make(cx, params).await?;
+        Ok(Description {
+            would_do: vec!["look at V$DATABASE, GV$SESSION, GV$TRANSACTION and the tables".into()],
+            obstacles: report.obstacles,
+            remarks: report.remarks,
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleReady,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let report = Report::make(cx, params).await?;
+        report.verdict()?;
+        for remark in &report.remarks {
+            cx.note(remark.clone());
+        }
+        Ok(Outputs::from([("clients".to_owned(), report.clients())]))
+    }
+}

@@ -1,0 +1,282 @@
+//! `oracle.rows.digest`: counts and digests as of an SCN.
+//!
+//! Values come in the driver's own types, so that no NLS setting of a session
+//! or database has a say, and are brought to the canonical text of
+//! [`crate::canonical`]. Beside the digest the columns are given, with their
+//! kinds: PostgreSQL compares those, in that order.
+
+use super::names::Qualified;
+use super::needs;
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::canonical::{Column, Kind, NotCanonical, RowDigest};
+use crate::host::oracle::{Bind, Session};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::{ComparedTable, OracleRows};
+use oracle::Row;
+use oracle::sql_type::Timestamp;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// Columns in their order; hidden and virtual ones hold no data of their own.
+const COLUMNS: &str = "SELECT COLUMN_NAME, DATA_TYPE FROM DBA_TAB_COLS \
+     WHERE OWNER = :1 AND TABLE_NAME = :2 AND HIDDEN_COLUMN = 'NO' AND VIRTUAL_COLUMN = 'NO' \
+     ORDER BY COLUMN_ID";
+
+/// A scan of a large table is one call; the task's own limit ends it sooner.
+const SCAN_LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// Rows fetched in one round trip.
+const FETCHED: u32 = 1000;
+
+/// The action.
+pub struct Digest;
+
+/// A column as Oracle has it.
+struct Source {
+    name: String,
+    column: Column,
+}
+
+/// As what a type is compared; `None` where it can't be.
+fn kind(data_type: &str) -> Option<Kind> {
+    // TIMESTAMP(6) WITH TIME ZONE and the like.
+    let base = data_type.split('(').next().unwrap_or(data_type);
+    Some(match base {
+        "NUMBER" | "FLOAT" => Kind::Number,
+        "BINARY_FLOAT" | "BINARY_DOUBLE" => Kind::Float,
+        "VARCHAR2" | "NVARCHAR2" | "CLOB" | "NCLOB" => Kind::Text,
+        "CHAR" | "NCHAR" => Kind::Char,
+        "TIMESTAMP" if data_type.ends_with("TIME ZONE") => Kind::Instant,
+        "DATE" | "TIMESTAMP" => Kind::Timestamp,
+        "RAW" | "BLOB" => Kind::Bytes,
+        _ => return None,
+    })
+}
+
+async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, ActionError> {
+    let binds = [table.owner.as_str().into(), table.name.as_str().into()];
+    let all: Vec<(String, String)> = session.rows(COLUMNS, &binds).await?;
+    let place = format!("{}.{}", table.owner, table.name);
+    if all.is_empty() {
+        return Err(
+            ActionError::new("LS2270", format!("Oracle has no table {place}"))
+                .left("nothing was compared")
+                .next("correct it in the plan, spelled as DBA_TABLES does"),
+        );
+    }
+    let source = |(name, data_type): (String, String)| match kind(&data_type) {
+        Some(kind) => Ok(Source {
+            column: Column {
+                name: name.to_lowercase(),
+                kind,
+            },
+            name,
+        }),
+        None => Err(ActionError::new(
+            "LS2271",
+            format!(
+                "the column {name} of {place} has the type {data_type}, which can't be compared"
+            ),
+        )
+        .left("nothing was compared in this table")
+        .next("compare this table by its count only (digest: false)")),
+    };
+    all.into_iter().map(source).collect()
+}
+
+/// The text of a value, as its kind takes it.
+fn text(row: &Row, at: usize, kind: Kind) -> oracle::Result<Option<String>> {
+    Ok(match kind {
+        Kind::Number | Kind::Text | Kind::Char => row.get(at)?,
+        Kind::Float => row
+            .get::<_, Option<f64>>(at)?
+            .map(|value| value.to_string()),
+        Kind::Timestamp => row.get::<_, Option<Timestamp>>(at)?.map(|at| plain(&at)),
+        Kind::Instant => row.get::<_, Option<Timestamp>>(at)?.map(|at| zoned(&at)),
+        Kind::Bytes => row.get::<_, Option<Vec<u8>>>(at)?.map(hex::encode),
+    })
+}
+
+fn plain(at: &Timestamp) -> String {
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:09}",
+        at.year(),
+        at.month(),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.nanosecond()
+    )
+}
+
+fn zoned(at: &Timestamp) -> String {
+    let offset = at.tz_offset();
+    let (sign, offset) = (if offset < 0 { '-' } else { '+' }, offset.abs());
+    format!(
+        "{}{sign}{:02}:{:02}",
+        plain(at),
+        offset / 3600,
+        offset % 3600 / 60
+    )
+}
+
+async fn count(session: &Session, table: &Qualified, scn: i64) -> Result<u64, ActionError> {
+    let sql = format!("SELECT COUNT(*) FROM {} AS OF SCN :1", table.sql());
+    Ok(session.row(&sql, &[Bind::Integer(scn)]).await?)
+}
+
+async fn digest(
+    session: &Session,
+    table: &Qualified,
+    sources: &[Source],
+    scn: i64,
+) -> Result<RowDigest, ActionError> {
+    let names: Vec<String> = sources
+        .iter()
+        .map(|source| super::names::quoted(&source.name))
+        .collect::<Result<_, _>>()?;
+    let sql = format!(
+        "SELECT {} FROM {} AS OF SCN :1",
+        names.join(", "),
+        table.sql()
+    );
+    let kinds: Vec<Kind> = sources.iter().map(|source| source.column.kind).collect();
+    let text_of_query = sql.clone();
+    let scanned = session
+        .with(&sql, move |connection| {
+            let mut statement = connection
+                .statement(&text_of_query)
+                .fetch_array_size(FETCHED)
+                .build()?;
+            let mut digest = RowDigest::new();
+            for row in statement.query(&[&scn])? {
+                match canonical(&row?, &kinds)? {
+                    Ok(values) => digest.add(&values),
+                    Err(e) => return Ok(Err(e)),
+                }
+            }
+            Ok(Ok(digest))
+        })
+        .await?;
+    scanned.map_err(|(at, e)| {
+        let column = sources.get(at).map_or("?", |source| source.name.as_str());
+        ActionError::new(
+            "LS2272",
+            format!(
+                "a value in {column} of {}.{} can't be compared",
+                table.owner, table.name
+            ),
+        )
+        .left("nothing was compared in this table")
+        .next("compare this table by its count only (digest: false)")
+        .source(e)
+    })
+}
+
+type Canonical = Result<Vec<Option<String>>, (usize, NotCanonical)>;
+
+fn canonical(row: &Row, kinds: &[Kind]) -> oracle::Result<Canonical> {
+    let mut values = Vec::with_capacity(kinds.len());
+    for (at, kind) in kinds.iter().enumerate() {
+        match text(row, at, *kind)?.map(|text| kind.canonical(&text)) {
+            None => values.push(None),
+            Some(Ok(value)) => values.push(value),
+            Some(Err(e)) => return Ok(Err((at, e))),
+        }
+    }
+    Ok(Ok(values))
+}
+
+async fn compare(
+    session: &Session,
+    compared: &ComparedTable,
+    scn: i64,
+) -> Result<Value, ActionError> {
+    let table = Qualified::read(&compared.oracle)?;
+    if !compared.digest {
+        let rows = count(session, &table, scn).await?;
+        return Ok(json!({"rows": rows, "digest": null}));
+    }
+    let sources = columns(session, &table).await?;
+    let digest = digest(session, &table, &sources, scn).await?;
+    let columns: Vec<&Column> = sources.iter().map(|source| &source.column).collect();
+    Ok(json!({"rows": digest.rows(), "digest": digest.finish(), "columns": columns}))
+}
+
+#[async_trait]
+impl Action for Digest {
+    type Params = OracleRows;
+
+    fn needs(&self, params: &OracleRows) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleRows) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        for compared in params.tables.iter().filter(|compared| compared.digest) {
+            columns(&session, &Qualified::read(&compared.oracle)?).await?;
+        }
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &OracleRows,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::of(params.tables.iter().map(|compared| {
+            let what = if compared.digest { "digest" } else { "count" };
+            format!("{what} {} AS OF SCN {}", compared.oracle, params.scn)
+        })))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleRows,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let scn: i64 = params.scn.parse().map_err(|_| {
+            ActionError::new("LS2273", format!("{:?} is no SCN", params.scn))
+                .left("nothing was compared")
+                .next("give the `scn` of oracle.finalize")
+        })?;
+        let session = Session::open(cx, &params.resource).await?;
+        session.allow(SCAN_LIMIT).await?;
+        let mut tables = Map::new();
+        for compared in &params.tables {
+            let result = compare(&session, compared, scn).await?;
+            cx.note(format!("{}: {} rows", compared.oracle, result["rows"]));
+            tables.insert(compared.oracle.clone(), result);
+        }
+        Ok(Outputs::from([(
+            "tables".to_owned(),
+            Value::Object(tables),
+        )]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_their_kinds() {
+        for (data_type, expected) in [
+            ("NUMBER", Some(Kind::Number)),
+            ("CHAR", Some(Kind::Char)),
+            ("DATE", Some(Kind::Timestamp)),
+            ("TIMESTAMP(6)", Some(Kind::Timestamp)),
+            ("TIMESTAMP(6) WITH TIME ZONE", Some(Kind::Instant)),
+            ("TIMESTAMP(6) WITH LOCAL TIME ZONE", Some(Kind::Instant)),
+            ("BINARY_DOUBLE", Some(Kind::Float)),
+            ("RAW", Some(Kind::Bytes)),
+            ("XMLTYPE", None),
+            ("LONG", None),
+        ] {
+            assert_eq!(kind(data_type), expected, "{data_type}");
+        }
+    }
+}

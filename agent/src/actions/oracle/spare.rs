@@ -1,0 +1,239 @@
+//! Which sessions count: those that could write for an application.
+//!
+//! Not counted, and never killed: background processes (TYPE other than
+//! USER); SYS and the other administrative users, under which RMAN, Data
+//! Guard and Clusterware work; sessions of this product; and those the plan
+//! spares, by user *and* machine. A session without a user name has not
+//! finished logging in and can't write yet; when it has, it has a name.
+
+use crate::host::oracle::{MODULE, OracleError, Session};
+use lockstep_plan::catalogue::Spare;
+use oracle::{Row, RowValue};
+use std::fmt;
+
+/// Users of administrative connections (Oracle Database Security Guide,
+/// "Administrative Privileges").
+const ADMINISTRATIVE: [&str; 5] = ["SYS", "SYSBACKUP", "SYSDG", "SYSKM", "SYSRAC"];
+
+/// Program of Recovery Manager, whatever its user.
+const RMAN: &str = "rman@";
+
+/// GV$SESSION on every instance; TYPE tells users from background processes.
+const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM, MODULE, STATUS, \
+     TYPE FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
+
+/// A session, as GV$SESSION shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Instance.
+    pub inst_id: i64,
+    /// SID.
+    pub sid: i64,
+    /// SERIAL#, which tells it from a later session of the same SID.
+    pub serial: i64,
+    /// User; none while it logs in, none for background processes.
+    pub username: Option<String>,
+    /// The client's machine.
+    pub machine: Option<String>,
+    /// The client's program.
+    pub program: Option<String>,
+    /// What the client calls itself.
+    pub module: Option<String>,
+    /// ACTIVE, INACTIVE, KILLED and others.
+    pub status: Option<String>,
+    /// USER or BACKGROUND.
+    pub kind: Option<String>,
+}
+
+impl RowValue for Seen {
+    fn get(row: &Row) -> oracle::Result<Self> {
+        Ok(Self {
+            inst_id: row.get(0)?,
+            sid: row.get(1)?,
+            serial: row.get(2)?,
+            username: row.get(3)?,
+            machine: row.get(4)?,
+            program: row.get(5)?,
+            module: row.get(6)?,
+            status: row.get(7)?,
+            kind: row.get(8)?,
+        })
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
+        write!(
+            f,
+            "{},{},@{} of {} from {} ({})",
+            self.sid,
+            self.serial,
+            self.inst_id,
+            text(&self.username),
+            text(&self.machine),
+            text(&self.program)
+        )
+    }
+}
+
+/// What a session is to the fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It could write for an application.
+    Counts,
+    /// DMS, as the plan says.
+    Spared,
+    /// This product's own.
+    Own,
+    /// Background, administrative, or not logged in yet.
+    Aside,
+}
+
+impl Seen {
+    /// What this session is, given whom the plan spares.
+    pub fn role(&self, spare: &Spare) -> Role {
+        if self.kind.as_deref() != Some("USER") {
+            return Role::Aside;
+        }
+        let Some(user) = self.username.as_deref() else {
+            return Role::Aside;
+        };
+        if ADMINISTRATIVE.contains(&user) {
+            let own = self.module.as_deref() == Some(MODULE);
+            return if own { Role::Own } else { Role::Aside };
+        }
+        let rman = |program: &str| program.to_lowercase().starts_with(RMAN);
+        if self.program.as_deref().is_some_and(rman) {
+            return Role::Aside;
+        }
+        if is_spared(user, self.machine.as_deref().unwrap_or(""), spare) {
+            return Role::Spared;
+        }
+        Role::Counts
+    }
+
+    /// Its client is told at its next call; it is not to be killed again.
+    pub fn is_killed(&self) -> bool {
+        self.status.as_deref() == Some("KILLED")
+    }
+}
+
+fn is_spared(user: &str, machine: &str, spare: &Spare) -> bool {
+    is_spared_user(user, spare)
+        && (spare.machines.is_empty()
+            || spare
+                .machines
+                .iter()
+                .any(|named| same_machine(named, machine)))
+}
+
+/// Whether the plan spares sessions of that user, from some machine.
+pub fn is_spared_user(user: &str, spare: &Spare) -> bool {
+    spare
+        .users
+        .iter()
+        .any(|named| named.eq_ignore_ascii_case(user))
+}
+
+/// V$SESSION shows a host name, with or without domain; a replication
+/// instance of AWS calls itself after its address: `ip-10-0-0-7`.
+fn same_machine(named: &str, machine: &str) -> bool {
+    let first = |name: &str| name.split('.').next().unwrap_or("").to_lowercase();
+    if named.parse::<std::net::Ipv4Addr>().is_ok() {
+        let by_address = format!("ip-{}", named.replace('.', "-"));
+        return machine == named || first(machine) == by_address;
+    }
+    named.eq_ignore_ascii_case(machine)
+        || (!(named.contains('.') && machine.contains('.')) && first(named) == first(machine))
+}
+
+/// Every user session there is.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn all(session: &Session) -> Result<Vec<Seen>, OracleError> {
+    session.rows(SESSIONS, &[]).await
+}
+
+/// The sessions that count.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn counting(session: &Session, spare: &Spare) -> Result<Vec<Seen>, OracleError> {
+    let mut seen = all(session).await?;
+    seen.retain(|seen| seen.role(spare) == Role::Counts);
+    Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(user: Option<&str>, machine: &str, program: &str, module: &str) -> Seen {
+        Seen {
+            username: user.map(str::to_owned),
+            machine: Some(machine.to_owned()),
+            program: Some(program.to_owned()),
+            module: Some(module.to_owned()),
+            kind: Some("USER".to_owned()),
+            ..Seen::default()
+        }
+    }
+
+    fn dms() -> Spare {
+        Spare {
+            users: vec!["DMS_USER".to_owned()],
+            machines: vec!["10.0.0.7".to_owned(), "dms-1".to_owned()],
+        }
+    }
+
+    #[test]
+    fn sessions_are_told_apart() {
+        for (session, role) in [
+            (seen(Some("SHOP"), "app-1", "orders", ""), Role::Counts),
+            (seen(Some("SHOP"), "app-1", "orders", MODULE), Role::Counts),
+            (seen(Some("SYS"), "ora-1", "agent", MODULE), Role::Own),
+            (seen(Some("SYS"), "ora-1", "sqlplus", ""), Role::Aside),
+            (
+                seen(Some("BACKUP"), "ora-1", "rman@ora-1 (TNS V1-V3)", ""),
+                Role::Aside,
+            ),
+            (seen(None, "app-1", "orders", ""), Role::Aside),
+            (
+                seen(Some("DMS_USER"), "ip-10-0-0-7.ec2.internal", "dms", ""),
+                Role::Spared,
+            ),
+            (
+                seen(Some("DMS_USER"), "DMS-1.example.com", "dms", ""),
+                Role::Spared,
+            ),
+            (seen(Some("DMS_USER"), "app-1", "sqlplus", ""), Role::Counts),
+        ] {
+            assert_eq!(session.role(&dms()), role, "{session}");
+        }
+        let background = Seen {
+            kind: Some("BACKGROUND".to_owned()),
+            ..seen(Some("SHOP"), "ora-1", "oracle@ora-1 (PMON)", "")
+        };
+        assert_eq!(background.role(&dms()), Role::Aside);
+    }
+
+    #[test]
+    fn without_machines_the_user_is_enough() {
+        let spare = Spare {
+            users: vec!["dms_user".to_owned()],
+            machines: vec![],
+        };
+        assert_eq!(
+            seen(Some("DMS_USER"), "any", "dms", "").role(&spare),
+            Role::Spared
+        );
+    }
+
+    #[test]
+    fn two_domains_are_two_machines() {
+        assert!(!same_machine("dms-1.a.example", "dms-1.b.example"));
+        assert!(same_machine("dms-1", "dms-1.b.example"));
+    }
+}

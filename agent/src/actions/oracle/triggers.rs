@@ -1,0 +1,223 @@
+//! `oracle.triggers.disable` and `oracle.triggers.restore`.
+//!
+//! The way back replays rows that PostgreSQL's own triggers have already had
+//! their say on: Oracle's would fire a second time. All triggers of the named
+//! owners are meant, and those of others on their tables. What was disabled
+//! before stays disabled.
+
+use super::{kept, names, needs};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleTriggers;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const KIND: &str = "triggers";
+
+const TRIGGERS: &str = "SELECT OWNER, TRIGGER_NAME, STATUS FROM DBA_TRIGGERS \
+     WHERE OWNER = :1 OR TABLE_OWNER = :2 ORDER BY OWNER, TRIGGER_NAME";
+
+/// A trigger and its state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Trigger {
+    owner: String,
+    name: String,
+    enabled: bool,
+}
+
+impl Trigger {
+    fn alter(&self, to: &str) -> Result<String, ActionError> {
+        let (owner, name) = (names::quoted(&self.owner)?, names::quoted(&self.name)?);
+        Ok(format!("ALTER TRIGGER {owner}.{name} {to}"))
+    }
+}
+
+/// `oracle.triggers.disable`
+pub struct Disable;
+
+/// `oracle.triggers.restore`
+pub struct Restore;
+
+async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>, ActionError> {
+    let mut all = Vec::new();
+    for schema in schemas {
+        let binds = [schema.as_str().into(), schema.as_str().into()];
+        let found: Vec<(String, String, String)> = session.rows(TRIGGERS, &binds).await?;
+        all.extend(found.into_iter().map(|(owner, name, status)| Trigger {
+            owner,
+            name,
+            enabled: status == "ENABLED",
+        }));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// Enables those that were enabled, past failures.
+async fn put_back(
+    cx: &Context,
+    session: &Session,
+    before: &[Trigger],
+    schemas: &[String],
+) -> Result<Undone, ActionError> {
+    let now = triggers(session, schemas).await?;
+    let (mut changed, mut drifted, mut failures) = (0_usize, Vec::new(), Vec::new());
+    for was in before {
+        let found = now
+            .iter()
+            .find(|now| now.owner == was.owner && now.name == was.name);
+        match found {
+            None => drifted.push(format!("the trigger {}.{} is gone", was.owner, was.name)),
+            Some(now) if was.enabled && !now.enabled => match enable(cx, session, was).await {
+                Ok(()) => changed += 1,
+                Err(e) => failures.push(e),
+            },
+            Some(now) if !was.enabled && now.enabled => drifted.push(format!(
+                "the trigger {}.{} was disabled before and has been enabled since",
+                was.owner, was.name
+            )),
+            Some(_) => {}
+        }
+    }
+    match failures.len() {
+        0 => {}
+        1 => return Err(failures.remove(0)),
+        many => {
+            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+            return Err(ActionError::new(
+                "LS2260",
+                format!("{many} triggers are not enabled again"),
+            )
+            .left(stories.join("; "))
+            .next("mend them and retry; the others are enabled"));
+        }
+    }
+    Ok(match (drifted.is_empty(), changed) {
+        (false, _) => Undone::Drifted(drifted.join("; ")),
+        (true, 0) => Undone::Nothing,
+        (true, _) => Undone::Restored,
+    })
+}
+
+async fn enable(cx: &Context, session: &Session, trigger: &Trigger) -> Result<(), ActionError> {
+    let statement = trigger.alter("ENABLE")?;
+    session.execute(&statement, &[]).await?;
+    cx.note(statement);
+    Ok(())
+}
+
+#[async_trait]
+impl Action for Disable {
+    type Params = OracleTriggers;
+
+    fn needs(&self, params: &OracleTriggers) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleTriggers) -> Result<Probe, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, &params.schemas).await?;
+        let so = triggers.iter().all(|trigger| !trigger.enabled);
+        captured(if so { Finding::Already } else { Finding::Todo }, &triggers)
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleTriggers,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut description = Description::default();
+        for trigger in triggers(&session, &params.schemas).await? {
+            if trigger.enabled {
+                description.would_do.push(trigger.alter("DISABLE")?);
+            } else {
+                description.remarks.push(format!(
+                    "{}.{} is disabled already and stays so in a rollback",
+                    trigger.owner, trigger.name
+                ));
+            }
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleTriggers,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let triggers = triggers(&session, &params.schemas).await?;
+        kept::keep(cx, &params.resource, KIND, &triggers)?;
+        for trigger in triggers.iter().filter(|trigger| trigger.enabled) {
+            let statement = trigger.alter("DISABLE")?;
+            session.execute(&statement, &[]).await?;
+            cx.note(statement);
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &OracleTriggers,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Vec<Trigger> = recalled(capture)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let undone = put_back(cx, &session, &before, &params.schemas).await?;
+        kept::done(cx, &params.resource, KIND, &undone)?;
+        Ok(undone)
+    }
+}
+
+#[async_trait]
+impl Action for Restore {
+    type Params = OracleTriggers;
+
+    fn needs(&self, params: &OracleTriggers) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleTriggers) -> Result<Probe, ActionError> {
+        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let so = triggers(&session, &params.schemas).await? == before;
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &OracleTriggers,
+    ) -> Result<Description, ActionError> {
+        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let enabled = before.iter().filter(|was| was.enabled);
+        let would_do = enabled.map(|trigger| trigger.alter("ENABLE"));
+        Ok(Description::of(would_do.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleTriggers,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let session = Session::open(cx, &params.resource).await?;
+        if let Undone::Drifted(drifted) = put_back(cx, &session, &before, &params.schemas).await? {
+            return Err(ActionError::new("LS2261", drifted)
+                .left("every trigger that was enabled before and is still there is enabled")
+                .next("decide about those named, then skip this step"));
+        }
+        kept::forget(cx, &params.resource, KIND)?;
+        Ok(Outputs::new())
+    }
+}
