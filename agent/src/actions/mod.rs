@@ -3,8 +3,10 @@
 use crate::action::AnyAction;
 
 mod check;
+mod cloudwatch;
 mod config;
 mod cron;
+mod dms;
 mod oracle;
 mod postgres;
 mod process;
@@ -23,10 +25,19 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("check.command", &check::command::Check),
     ("check.http", &check::http::Http),
     ("check.tcp", &check::tcp::Tcp),
+    ("cloudwatch.alarms.put", &cloudwatch::Put),
     ("command.run", &check::command::Run),
     ("config.switch", &config::Switch),
     ("cron.disable", &cron::Disable),
     ("cron.restore", &cron::Restore),
+    ("dms.connection.test", &dms::connection_test::Test),
+    ("dms.reverse.create", &dms::reverse_create::Create),
+    ("dms.reverse.delete", &dms::reverse_delete::Delete),
+    ("dms.reverse.start", &dms::reverse_start::Start),
+    ("dms.task.drain", &dms::task_drain::Drain),
+    ("dms.task.ready", &dms::task_ready::Ready),
+    ("dms.task.resume", &dms::task_resume::Resume),
+    ("dms.task.stop", &dms::task_stop::Stop),
     ("oracle.accounts.lock", &oracle::accounts::Lock),
     ("oracle.accounts.restore", &oracle::accounts::Restore),
     ("oracle.canary.await", &oracle::canary::Await),
@@ -62,7 +73,10 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("postgres.roles.close", &postgres::roles::Close),
     ("postgres.roles.open", &postgres::roles::Open),
     ("postgres.rows.verify", &postgres::rows_verify::Verify),
-    ("postgres.sequences.align", &postgres::sequences_align::Align),
+    (
+        "postgres.sequences.align",
+        &postgres::sequences_align::Align,
+    ),
     ("postgres.triggers.enable", &postgres::triggers::Enable),
     ("postgres.triggers.restore", &postgres::triggers::Restore),
     ("process.stop", &process::Stop),

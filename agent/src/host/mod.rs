@@ -2,7 +2,10 @@
 //! wrapper for each tool or driver. Only these wrappers touch the outside
 //! world.
 
+pub mod aws;
+pub mod cloudwatch;
 pub mod command;
+pub mod dms;
 pub mod files;
 pub mod kept;
 pub mod lsnrctl;

@@ -1,0 +1,256 @@
+//! `dms.reverse.create`: the task back to Oracle, created and `ready`.
+//!
+//! It captures changes only and prepares no table: the tables are in sync.
+//! A task of that identifier that is the same is taken as it is, and then
+//! undo leaves it alone; one that differs is refused.
+
+use super::wait;
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::dms::{Dms, NewTask, Task};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::DmsReverseCreate;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The action.
+pub struct Create;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Capture {
+    /// It was there before this run.
+    existed: bool,
+}
+
+/// The plan's settings with what a cutover needs on top.
+fn settings(params: &DmsReverseCreate) -> Result<String, ActionError> {
+    let mut settings = match &params.settings {
+        Value::Null => json!({}),
+        Value::Object(map) => Value::Object(map.clone()),
+        Value::String(text) => serde_json::from_str(text)
+            .map_err(|e| contradiction("settings are not JSON".to_owned()).source(e))?,
+        other => {
+            return Err(contradiction(format!(
+                "settings are {other}, not an object"
+            )));
+        }
+    };
+    let load = &mut settings["FullLoadSettings"];
+    if load.is_null() {
+        *load = json!({});
+    }
+    match load.get("TargetTablePrepMode").and_then(Value::as_str) {
+        None | Some("DO_NOTHING") => load["TargetTablePrepMode"] = json!("DO_NOTHING"),
+        Some(other) => {
+            return Err(contradiction(format!(
+                "TargetTablePrepMode is {other}, which would empty Oracle's tables"
+            )));
+        }
+    }
+    Ok(settings.to_string())
+}
+
+fn contradiction(what: String) -> ActionError {
+    ActionError::new("LS2420", what)
+        .left("nothing was changed")
+        .next("correct dms.reverse.settings in the plan")
+}
+
+fn mappings(params: &DmsReverseCreate) -> String {
+    match &params.table_mappings {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What differs between a task that is there and the one that is wanted.
+fn differences(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
+    let pairs = [
+        ("migration type", task.migration_type.as_str(), "cdc"),
+        ("source endpoint", &task.source, &params.source_endpoint),
+        ("target endpoint", &task.target, &params.target_endpoint),
+        ("replication instance", &task.instance, &params.instance),
+    ];
+    pairs
+        .iter()
+        .filter(|(_, is, wanted)| is != wanted)
+        .map(|(what, is, wanted)| format!("its {what} is {is}, not {wanted}"))
+        .collect()
+}
+
+/// The task of that identifier, if it may be used.
+async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, ActionError> {
+    let Some(task) = dms.find_named(&params.identifier).await? else {
+        return Ok(None);
+    };
+    let mut differences = differences(params, &task);
+    if task.is_up() {
+        differences.push("it is running already".to_owned());
+    }
+    if differences.is_empty() {
+        return Ok(Some(task));
+    }
+    Err(ActionError::new(
+        "LS2421",
+        format!(
+            "there is another task {}: {}",
+            params.identifier,
+            differences.join("; ")
+        ),
+    )
+    .left("nothing was changed")
+    .next("delete it, or choose another identifier in the plan"))
+}
+
+#[async_trait]
+impl Action for Create {
+    type Params = DmsReverseCreate;
+
+    fn needs(&self, params: &DmsReverseCreate) -> Vec<Need> {
+        vec![Need::Aws(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &DmsReverseCreate) -> Result<Probe, ActionError> {
+        settings(params)?;
+        let dms = Dms::of(cx, &params.resource).await?;
+        let existed = usable(&dms, params).await?.is_some();
+        // Its ARN is wanted, so it is always to do.
+        captured(Finding::Todo, &Capture { existed })
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &DmsReverseCreate,
+    ) -> Result<Description, ActionError> {
+        settings(params)?;
+        let dms = Dms::of(cx, &params.resource).await?;
+        let line = match usable(&dms, params).await? {
+            Some(task) => format!("use the task {} that is there", task.identifier),
+            None => format!(
+                "CreateReplicationTask {}, cdc, from {} to {}",
+                params.identifier, params.source_endpoint, params.target_endpoint
+            ),
+        };
+        Ok(Description::of([line]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &DmsReverseCreate,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = match usable(&dms, params).await? {
+            Some(task) => task,
+            None => {
+                let new = NewTask {
+                    identifier: &params.identifier,
+                    instance: &params.instance,
+                    source: &params.source_endpoint,
+                    target: &params.target_endpoint,
+                    mappings: mappings(params),
+                    settings: settings(params)?,
+                };
+                dms.create(&new).await?
+            }
+        };
+        let limit = Duration::from_secs(params.timeout_secs);
+        wait(cx, &dms, &task.arn, limit, "ready", |task| {
+            task.is_some_and(|task| matches!(task.status.as_str(), "ready" | "stopped"))
+        })
+        .await?;
+        cx.note(format!("the task {}: ready", params.identifier));
+        Ok(Outputs::from([("task".to_owned(), json!(task.arn))]))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &DmsReverseCreate,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let Capture { existed } = recalled(capture)?;
+        let dms = Dms::of(cx, &params.resource).await?;
+        let found = dms.find_named(&params.identifier).await?;
+        let Some(task) = found.filter(|_| !existed) else {
+            return Ok(Undone::Nothing);
+        };
+        let differences = differences(params, &task);
+        if !differences.is_empty() {
+            return Ok(Undone::Drifted(format!(
+                "the task {} is another one now: {}",
+                params.identifier,
+                differences.join("; ")
+            )));
+        }
+        let limit = Duration::from_secs(params.timeout_secs);
+        delete_and_wait(cx, &dms, &task, limit).await?;
+        Ok(Undone::Restored)
+    }
+}
+
+/// Deletes a task that rests and waits until it is gone.
+pub async fn delete_and_wait(
+    cx: &Context,
+    dms: &Dms,
+    task: &Task,
+    limit: Duration,
+) -> Result<(), ActionError> {
+    wait(cx, dms, &task.arn, limit, "stopped", |task| {
+        task.is_none_or(|task| task.is_at_rest() || task.is_up() || task.status == "deleting")
+    })
+    .await?;
+    match dms.delete(&task.arn).await {
+        Err(refused) if refused.is_not_found() => return Ok(()),
+        // Somebody else deletes it; else the wait tells.
+        Err(refused) if refused.is_wrong_state() => {
+            let now = dms.find(&task.arn).await?;
+            if now.is_some_and(|now| now.status != "deleting") {
+                return Err(refused.into());
+            }
+        }
+        done => done?,
+    }
+    wait(cx, dms, &task.arn, limit, "deleted", |task| task.is_none()).await?;
+    cx.note(format!("the task {}: deleted", task.identifier));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(settings: Value) -> DmsReverseCreate {
+        serde_json::from_value(json!({
+            "resource": "dms", "identifier": "reverse", "instance": "i",
+            "source_endpoint": "s", "target_endpoint": "t",
+            "table_mappings": {"rules": []}, "settings": settings,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn tables_are_never_prepared() {
+        for given in [
+            Value::Null,
+            json!({"Logging": {"EnableLogging": true}}),
+            json!({"FullLoadSettings": {"TargetTablePrepMode": "DO_NOTHING"}}),
+            json!("{\"FullLoadSettings\": {}}"),
+        ] {
+            let text = settings(&params(given)).unwrap();
+            let settings: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(
+                settings["FullLoadSettings"]["TargetTablePrepMode"],
+                "DO_NOTHING"
+            );
+        }
+        let emptying = json!({"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"}});
+        assert_eq!(settings(&params(emptying)).unwrap_err().code(), "LS2420");
+    }
+}

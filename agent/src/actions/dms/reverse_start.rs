@@ -1,0 +1,230 @@
+//! `dms.reverse.start`: the task back to Oracle runs, its slot is active.
+//!
+//! `start-replication` is right for its first start only; afterwards it would
+//! begin at the present and lose what came between. Undo stops it and drops
+//! the slot that DMS made, and refuses where anything but the canary was
+//! applied: then Oracle holds changes that the forward way doesn't know.
+
+use super::health::{full_name, named};
+use super::slots::{self, Known};
+use super::{stop_and_wait, wait};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+};
+use crate::host::dms::{Dms, Start as How, Task};
+use crate::host::postgres::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use aws_sdk_databasemigration::types::TableStatistics;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::DmsReverseStart;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The action.
+pub struct Start;
+
+/// The columns of a canary table. It is known by them: the plan may call it
+/// what it likes, and no application's table has exactly these.
+const CANARY_COLUMNS: [&str; 4] = ["nonce", "run_id", "task_id", "written_at"];
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Capture {
+    /// `Status` before.
+    status: String,
+    /// Logical slots before.
+    slots: Vec<String>,
+}
+
+async fn look(dms: &Dms, params: &DmsReverseStart) -> Result<Task, ActionError> {
+    let task = dms.task(&params.task).await?;
+    if task.migration_type == "cdc" {
+        return Ok(task);
+    }
+    Err(ActionError::new(
+        "LS2424",
+        format!(
+            "the task {} is {}, not cdc: starting it would load tables into Oracle",
+            task.identifier, task.migration_type
+        ),
+    )
+    .left("nothing was changed")
+    .next("create a task that captures changes only"))
+}
+
+async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> {
+    let how = if task.has_run {
+        How::Resume
+    } else {
+        How::First
+    };
+    match dms.start(&task.arn, how).await {
+        // Somebody else was first; what counts is that it is up.
+        Err(refused) if refused.is_wrong_state() && dms.task(&task.arn).await?.is_up() => {}
+        done => done?,
+    }
+    cx.note(format!("the task {}: started ({how:?})", task.identifier));
+    Ok(())
+}
+
+#[async_trait]
+impl Action for Start {
+    type Params = DmsReverseStart;
+
+    fn needs(&self, params: &DmsReverseStart) -> Vec<Need> {
+        vec![
+            Need::Aws(params.resource.clone()),
+            Need::Postgres(params.postgres.clone()),
+        ]
+    }
+
+    async fn probe(&self, cx: &Context, params: &DmsReverseStart) -> Result<Probe, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = look(&dms, params).await?;
+        let session = Session::open(cx, &params.postgres).await?;
+        let slots = slots::all(&session).await?.into_keys().collect();
+        let status = task.status;
+        // The slot's name is wanted, so it is always to do.
+        captured(Finding::Todo, &Capture { status, slots })
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &DmsReverseStart,
+    ) -> Result<Description, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = look(&dms, params).await?;
+        Ok(Description::of([format!(
+            "StartReplicationTask {} (now {}), wait until its slot is active",
+            task.identifier, task.status
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &DmsReverseStart,
+        capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let session = Session::open(cx, &params.postgres).await?;
+        let task = look(&dms, params).await?;
+        let limit = Duration::from_secs(params.timeout_secs);
+        // A task that has run before has its slot from then.
+        let before = match capture {
+            Some(capture) if !task.has_run => recalled::<Capture>(capture)?.slots,
+            _ => Vec::new(),
+        };
+        let known = Known::of(&dms, &task).await?;
+        if !task.is_up() {
+            start(cx, &dms, &task).await?;
+        }
+        wait(cx, &dms, &task.arn, limit, "running", |task| {
+            task.is_some_and(|task| task.status == "running")
+        })
+        .await?;
+        let slot = slots::active(&session, &known, &before, limit).await?;
+        cx.note(format!("the slot {slot} is active"));
+        Ok(Outputs::from([("slot".to_owned(), json!(slot))]))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Context,
+        params: &DmsReverseStart,
+        capture: &Value,
+    ) -> Result<Undone, ActionError> {
+        let before: Capture = recalled(capture)?;
+        let dms = Dms::of(cx, &params.resource).await?;
+        let Some(task) = dms.find(&params.task).await? else {
+            return Ok(Undone::Nothing);
+        };
+        let session = Session::open(cx, &params.postgres).await?;
+        // Looked at before the stop as well: where there is no way back, the
+        // task is better left running.
+        if let Some(applied) = applied(&dms, &session, &task).await? {
+            return Ok(Undone::Drifted(applied));
+        }
+        let limit = Duration::from_secs(params.timeout_secs);
+        let was_up = !task.is_at_rest();
+        if was_up {
+            stop_and_wait(cx, &dms, &task.arn, limit).await?;
+            cx.note(format!("the task {}: stopped", task.identifier));
+        }
+        if let Some(applied) = applied(&dms, &session, &task).await? {
+            return Ok(Undone::Drifted(applied));
+        }
+        let dropped = drop_own(cx, &dms, &session, &task, &before.slots, limit).await?;
+        Ok(if was_up || dropped {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        })
+    }
+}
+
+/// Drops the slots that DMS made for the task.
+async fn drop_own(
+    cx: &Context,
+    dms: &Dms,
+    session: &Session,
+    task: &Task,
+    before: &[String],
+    limit: Duration,
+) -> Result<bool, ActionError> {
+    let known = Known::of(dms, task).await?;
+    if known.is_customers() {
+        cx.note("the slot is the endpoint's own and stays; drop it if nobody needs it".to_owned());
+        return Ok(false);
+    }
+    let mut dropped = false;
+    for slot in slots::all(session).await?.keys() {
+        if known.is(slot, before) && slots::drop_slot(session, slot, limit).await? {
+            cx.note(format!("the slot {slot}: dropped"));
+            dropped = true;
+        }
+    }
+    Ok(dropped)
+}
+
+/// Tables besides the canary into which the task has applied anything.
+async fn applied(dms: &Dms, session: &Session, task: &Task) -> Result<Option<String>, ActionError> {
+    if !task.has_run {
+        return Ok(None);
+    }
+    let tables = dms.statistics(&task.arn).await?;
+    let sql = "SELECT n.nspname || '.' || c.relname FROM pg_attribute a \
+               JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY n.nspname, c.relname \
+               HAVING array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\") = $1";
+    let rows = session.rows(sql, &[&&CANARY_COLUMNS[..]]).await?;
+    let canaries: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let names = named(&tables, |table| {
+        has_applied(table) && !canaries.contains(&full_name(table))
+    });
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "the reverse task {} has applied changes of {names} to Oracle; there is no automatic \
+             way back: compare these tables, then go on forward or repair Oracle by hand",
+            task.identifier
+        )
+    }))
+}
+
+/// Applied or about to be: what was captured counts.
+fn has_applied(table: &TableStatistics) -> bool {
+    let applied = [
+        Some(table.inserts()),
+        Some(table.updates()),
+        Some(table.deletes()),
+        Some(table.ddls()),
+        table.applied_inserts(),
+        table.applied_updates(),
+        table.applied_deletes(),
+        table.applied_ddls(),
+    ];
+    applied.into_iter().flatten().any(|count| count > 0)
+}

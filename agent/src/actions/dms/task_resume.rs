@@ -1,0 +1,92 @@
+//! `dms.task.resume`: the forward task told to go on from where it stopped.
+//!
+//! `resume-processing` only: `start-replication` would reload the tables of a
+//! task that loads. It does not wait for `running`: Oracle must not stay
+//! closed for DMS. It refuses while the way back replicates, or changes would
+//! go round in a circle.
+
+use super::resume;
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::dms::{Dms, Poll, Task};
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::DmsTask;
+use serde_json::Value;
+use std::time::Duration;
+
+/// The action.
+pub struct Resume;
+
+/// The reverse task, where it is there and not at rest.
+async fn reverse(dms: &Dms, params: &DmsTask) -> Result<Option<Task>, ActionError> {
+    let Some(identifier) = &params.reverse else {
+        return Ok(None);
+    };
+    let task = dms.find_named(identifier).await?;
+    Ok(task.filter(|task| !task.is_at_rest()))
+}
+
+fn circle(reverse: &Task) -> ActionError {
+    ActionError::new(
+        "LS2418",
+        format!(
+            "the reverse task {} is {}: both ways at once would send changes round in a circle",
+            reverse.identifier, reverse.status
+        ),
+    )
+    .left("the forward task was not resumed")
+    .next("stop or delete the reverse task, then retry")
+}
+
+#[async_trait]
+impl Action for Resume {
+    type Params = DmsTask;
+
+    fn needs(&self, params: &DmsTask) -> Vec<Need> {
+        vec![Need::Aws(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let up = dms.task(&params.task).await?.is_up();
+        // The refusal is execute's: what a probe sees of the reverse task may
+        // be about to change.
+        let so = up && reverse(&dms, params).await?.is_none();
+        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+    }
+
+    async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = dms.task(&params.task).await?;
+        let mut description = Description::of([format!(
+            "StartReplicationTask {} resume-processing (now {})",
+            task.identifier, task.status
+        )]);
+        if let Some(reverse) = reverse(&dms, params).await? {
+            description.obstacles.push(circle(&reverse).to_string());
+        }
+        Ok(description)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &DmsTask,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let limit = Duration::from_secs(params.timeout_secs);
+        let mut poll = Poll::begin(cx, limit);
+        // One that is on its way to rest is waited for; one that replicates
+        // is refused at once.
+        while let Some(reverse) = reverse(&dms, params).await? {
+            let resting = matches!(reverse.status.as_str(), "stopping" | "deleting");
+            if !resting || !poll.again("the wait for the reverse task").await? {
+                return Err(circle(&reverse));
+            }
+        }
+        resume(cx, &dms, &params.task, limit).await?;
+        Ok(Outputs::new())
+    }
+}

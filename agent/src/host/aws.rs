@@ -1,0 +1,224 @@
+//! What the AWS services have in common: configuration, and what a failed
+//! call means.
+//!
+//! Errors are told apart by their code: DMS models `AccessDeniedFault` for
+//! some operations only, elsewhere a denial is an unmodelled
+//! `AccessDeniedException`.
+
+use crate::action::{ActionError, Context};
+use crate::config::AwsConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_sdk_databasemigration::config::Credentials;
+use aws_sdk_databasemigration::error::{ProvideErrorMetadata, SdkError};
+use std::path::Path;
+use std::time::Duration;
+
+/// One attempt of a call; DMS answers within a second or two.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A call with all its attempts. Long enough to ride out throttling, short
+/// against the outage.
+const CALL_LIMIT: Duration = Duration::from_secs(45);
+
+/// Attempts of one call; only throttling and broken connections are tried
+/// again, by the SDK.
+const ATTEMPTS: u32 = 6;
+
+/// The first wait between two attempts; it doubles.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// A call that failed: its code, if the service gave one, and the story.
+#[derive(Debug)]
+pub struct Refused {
+    /// The service's error code.
+    pub code: Option<String>,
+    error: ActionError,
+}
+
+impl Refused {
+    /// Whether the service said that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self.code.as_deref(),
+            Some("ResourceNotFoundFault" | "ResourceNotFound")
+        )
+    }
+
+    /// Whether the thing's state doesn't permit the call.
+    pub fn is_wrong_state(&self) -> bool {
+        self.code.as_deref() == Some("InvalidResourceStateFault")
+    }
+}
+
+impl From<Refused> for ActionError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
+/// What the service, or the client, says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
+
+/// The SDK's configuration for a resource.
+///
+/// # Errors
+/// LS2408 where a credentials file can't be read.
+pub async fn sdk(cx: &Context, resource: &str) -> Result<SdkConfig, ActionError> {
+    let config = cx.host.aws(resource)?;
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_LIMIT)
+        .operation_timeout(CALL_LIMIT)
+        .build();
+    let retries = RetryConfig::standard()
+        .with_max_attempts(ATTEMPTS)
+        .with_initial_backoff(BACKOFF);
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.region.clone()))
+        .timeout_config(timeouts)
+        .retry_config(retries);
+    if let Ok(name) = AppName::new("lockstep") {
+        loader = loader.app_name(name);
+    }
+    if let Some(url) = &config.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    if let Some(credentials) = credentials(config)? {
+        loader = loader.credentials_provider(credentials);
+    }
+    Ok(loader.load().await)
+}
+
+/// From files where the configuration names them, else the SDK's own chain.
+fn credentials(config: &AwsConfig) -> Result<Option<Credentials>, ActionError> {
+    match (&config.access_key_id_file, &config.secret_access_key_file) {
+        (Some(id), Some(secret)) => Ok(Some(Credentials::new(
+            read(id)?,
+            read(secret)?,
+            None,
+            None,
+            "agent.toml",
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn read(file: &Path) -> Result<String, ActionError> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        ActionError::new(
+            "LS2408",
+            format!("the credentials file {} can't be read", file.display()),
+        )
+        .left("nothing was done")
+        .next("see that the agent may read it")
+        .source(e)
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// Makes a call. `service` is the prefix of IAM's actions (`dms`), `on` what
+/// the call is about.
+///
+/// # Errors
+/// [`Refused`] with the service's code; LS2409 when the task is cancelled.
+pub async fn call<T, E>(
+    cx: &Context,
+    service: &str,
+    operation: &str,
+    on: &str,
+    work: impl Future<Output = Result<T, SdkError<E>>>,
+) -> Result<T, Refused>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let done = tokio::select! {
+        done = work => done,
+        () = cx.cancel.cancelled() => return Err(Refused {
+            code: None,
+            error: out_of_time(&format!("{service}:{operation} on {on}")),
+        }),
+    };
+    done.map_err(|e| refused(service, operation, on, &e))
+}
+
+/// The task's time is up.
+pub fn out_of_time(during: &str) -> ActionError {
+    ActionError::new("LS2409", format!("the task's time was up during {during}"))
+        .left("AWS may still carry out what it was asked for")
+        .next("look at it in the console, then retry: the probe finds out how far it came")
+}
+
+fn refused<E>(service: &str, operation: &str, on: &str, error: &SdkError<E>) -> Refused
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let code = error.code().map(str::to_owned);
+    let asked = format!("{service}:{operation} on {on}");
+    let (number, what, next) = match code.as_deref() {
+        None => (
+            "LS2401",
+            format!("no answer to {asked}"),
+            "see region, endpoint_url and credentials in agent.toml, and the way to AWS".to_owned(),
+        ),
+        Some("AccessDeniedFault" | "AccessDeniedException" | "AccessDenied") => (
+            "LS2402",
+            format!("AWS denies {asked}"),
+            format!("allow {service}:{operation} to the agent's credentials, then retry"),
+        ),
+        Some(
+            "UnrecognizedClientException"
+            | "InvalidSignatureException"
+            | "ExpiredTokenException"
+            | "InvalidClientTokenId"
+            | "SignatureDoesNotMatch",
+        ) => (
+            "LS2403",
+            format!("AWS does not accept the agent's credentials for {asked}"),
+            "renew them, and see that the host's clock is right, then retry".to_owned(),
+        ),
+        Some("ThrottlingException" | "Throttling" | "RequestLimitExceeded") => (
+            "LS2404",
+            format!("AWS throttles {asked}"),
+            "see what else calls AWS with this account, then retry".to_owned(),
+        ),
+        Some("ResourceNotFoundFault" | "ResourceNotFound") => (
+            "LS2405",
+            format!("AWS finds nothing for {asked}"),
+            "correct the name or ARN in the plan, and the region in agent.toml".to_owned(),
+        ),
+        Some("InvalidResourceStateFault") => (
+            "LS2406",
+            format!("its state doesn't permit {asked}"),
+            "see its state in the console, wait or mend it, then retry".to_owned(),
+        ),
+        Some(_) => (
+            "LS2407",
+            format!("AWS refuses {asked}"),
+            "correct what the message names, then retry".to_owned(),
+        ),
+    };
+    let said = match (&code, error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.clone(),
+        (None, _) => chain(error),
+    };
+    let error = ActionError::new(number, what)
+        .left("this call changed nothing")
+        .next(next)
+        .source(Said(said));
+    Refused { code, error }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
