@@ -6,7 +6,7 @@
 //! the property test feed every effect through [`World::observe`]; nothing in
 //! the product does, because no machine sees all of this.
 
-use crate::coordinator::{self, ATTESTATION_MAX_AGE, PhaseStatus, State, TaskKey, TaskStatus};
+use crate::coordinator::{self, ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
 use crate::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
 use crate::message::{Mode, Outcome};
 use crate::participant;
@@ -295,17 +295,15 @@ impl World {
 }
 
 /// 1. A task of a phase starts only when the completion of every phase before
-///    it is durable and nothing in them is open.
+///    it is durable and nothing in them is open. In a rollback, a phase that
+///    failed and may be left behind counts as over.
 pub fn phases_in_order(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
     let (Happening::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     let before = state.phases(phase.track).iter().take(phase.index as usize);
     for (index, earlier) in before.enumerate() {
-        let over = matches!(
-            earlier.status,
-            PhaseStatus::Completed | PhaseStatus::Skipped { .. }
-        );
+        let over = earlier.status.is_over() || earlier.status.is_left_behind();
         let at = PhaseRef {
             track: phase.track,
             index: index as u32,

@@ -37,17 +37,17 @@ impl Run {
     }
 
     /// The plan's policy, where it may be followed: not behind the point of
-    /// no return, not while a task is `unknown` or `drifted`, not inside a
-    /// rollback.
+    /// no return, not while a task is `unknown` or `drifted`. Inside a
+    /// rollback a phase can only hold, or be left behind.
     fn leads_to(&self, phase: PhaseRef) -> OnFailure {
         let policy = self
             .state
             .spec(phase)
             .map_or(OnFailure::Hold, |spec| spec.on_failure);
-        if phase.track == Track::Forward && self.may_roll_back_by_itself() {
-            policy
-        } else {
-            OnFailure::Hold
+        match (phase.track, policy) {
+            (Track::Rollback, OnFailure::Continue) => OnFailure::Continue,
+            (Track::Forward, OnFailure::Rollback) if self.may_roll_back_by_itself() => policy,
+            _ => OnFailure::Hold,
         }
     }
 

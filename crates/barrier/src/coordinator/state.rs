@@ -37,6 +37,24 @@ pub enum PhaseStatus {
     },
 }
 
+impl PhaseStatus {
+    /// Nothing of it is left to do.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Completed | Self::Skipped { .. })
+    }
+
+    /// It failed, and the rest of the rollback does not wait for it.
+    pub fn is_left_behind(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                leads_to: OnFailure::Continue,
+                ..
+            }
+        )
+    }
+}
+
 /// A phase of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PhaseState {
@@ -266,21 +284,31 @@ impl State {
     }
 
     /// The phase the run is in: the first one of its track that is neither
-    /// complete nor skipped.
+    /// complete nor skipped. One that failed and was left behind comes last,
+    /// unless something in it is still open (R2).
     pub fn current(&self) -> Option<PhaseRef> {
         let track = self.track();
-        self.phases(track)
+        let left: Vec<PhaseRef> = self
+            .phases(track)
             .iter()
-            .position(|phase| {
-                !matches!(
-                    phase.status,
-                    PhaseStatus::Completed | PhaseStatus::Skipped { .. }
-                )
-            })
-            .map(|index| PhaseRef {
+            .enumerate()
+            .filter(|(_, phase)| !phase.status.is_over())
+            .map(|(index, _)| PhaseRef {
                 track,
                 index: index as u32,
             })
+            .collect();
+        let due = left.iter().find(|phase| !self.is_left_behind(**phase));
+        due.or(left.first()).copied()
+    }
+
+    /// The phase failed, nothing in it is open, and the plan says that the
+    /// rest of the rollback goes on without it.
+    fn is_left_behind(&self, phase: PhaseRef) -> bool {
+        let behind = self
+            .phase(phase)
+            .is_some_and(|state| state.status.is_left_behind());
+        behind && self.tasks_of(phase).all(|(_, task)| !task.is_open())
     }
 
     /// Tasks of a phase.

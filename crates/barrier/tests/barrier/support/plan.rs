@@ -112,6 +112,7 @@ fn phase(words: &[&str]) -> PhaseSpec {
             Some(("gate", "approval")) => phase.gate = Gate::Approval,
             Some(("gate", "hold")) => phase.gate = Gate::Hold,
             Some(("on_failure", "rollback")) => phase.on_failure = OnFailure::Rollback,
+            Some(("on_failure", "continue")) => phase.on_failure = OnFailure::Continue,
             Some(("on_failure", "hold")) => phase.on_failure = OnFailure::Hold,
             None if *word == "no-return" => phase.point_of_no_return = true,
             _ => panic!("what is {word}?"),
