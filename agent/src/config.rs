@@ -369,4 +369,39 @@ mod tests {
             assert!(!config.policy.actions.is_empty(), "{kind}");
         }
     }
+
+    /// Every host of the example plan has an example whose policy lets it do
+    /// its part: whoever copies both gets no refusal.
+    #[test]
+    fn the_examples_allow_what_the_example_plan_asks_for() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let text = std::fs::read_to_string(root.join("plans/cutover.yaml")).unwrap();
+        let plan = lockstep_plan::load("cutover.yaml", &text, &Default::default()).unwrap();
+        let mut parties = std::collections::BTreeSet::new();
+        for kind in ["oracle", "postgres", "application"] {
+            let config = Config::load(&root.join(format!("examples/agent-{kind}.toml"))).unwrap();
+            let policy = crate::policy::Policy::new(&config);
+            for step in plan
+                .phases
+                .iter()
+                .chain(&plan.rollback)
+                .flat_map(|p| &p.steps)
+            {
+                if plan.parties[&step.party].matches(&config.labels) {
+                    parties.insert(&step.party);
+                    policy.check(&step.action, &[]).unwrap();
+                }
+            }
+        }
+        for party in [
+            "oracle",
+            "oracle-lead",
+            "postgres",
+            "aws",
+            "shop-orders",
+            "shop-local",
+        ] {
+            assert!(parties.iter().any(|found| *found == party), "{party}");
+        }
+    }
 }
