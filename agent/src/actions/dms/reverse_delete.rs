@@ -18,34 +18,37 @@ use std::time::Duration;
 /// The action.
 pub struct Delete;
 
-/// By what a deleted task's slot is known still: DMS may have dropped it, or
-/// not have got to it.
-fn orphans(slots: &slots::Slots, arn: &str) -> Vec<String> {
-    let id = arn.rsplit(':').next().unwrap_or(arn).to_ascii_lowercase();
-    slots
-        .keys()
-        .filter(|slot| !id.is_empty() && slot.contains(&id))
-        .cloned()
-        .collect()
-}
-
+/// The task's slot. Of a task that is gone only the name is left to go by.
 async fn own(
     dms: &Dms,
     session: &Session,
     task: Option<&Task>,
     arn: &str,
-) -> Result<Vec<String>, ActionError> {
+) -> Result<Option<String>, ActionError> {
     let slots = slots::all(session).await?;
-    match task {
-        None => Ok(orphans(&slots, arn)),
-        Some(task) => {
-            let known = Known::of(dms, task).await?;
-            Ok(slots
-                .into_keys()
-                .filter(|slot| known.is(slot, &[]))
-                .collect())
-        }
+    let known = match task {
+        None => Known::by_arn(arn),
+        Some(task) => Known::of(dms, task).await?,
+    };
+    known.choose(&slots, None)
+}
+
+/// Slots that nobody reads may be the task's under another name: named, so
+/// that they don't fill the disk unseen.
+async fn tell_idle(cx: &Context, session: &Session) -> Result<(), ActionError> {
+    let slots = slots::all(session).await?;
+    let idle: Vec<&str> = slots
+        .iter()
+        .filter(|(_, active)| !**active)
+        .map(|(slot, _)| slot.as_str())
+        .collect();
+    if !idle.is_empty() {
+        cx.note(format!(
+            "replication slots that nobody reads: {}; drop what nobody needs",
+            idle.join(", ")
+        ));
     }
+    Ok(())
 }
 
 #[async_trait]
@@ -64,7 +67,7 @@ impl Action for Delete {
         let session = Session::open(cx, &params.postgres).await?;
         let task = dms.find(&params.task).await?;
         let left = own(&dms, &session, task.as_ref(), &params.task).await?;
-        Ok(found(if task.is_none() && left.is_empty() {
+        Ok(found(if task.is_none() && left.is_none() {
             Finding::Already
         } else {
             Finding::Todo
@@ -86,7 +89,7 @@ impl Action for Delete {
                 task.identifier, task.status
             ));
         }
-        for slot in own(&dms, &session, task.as_ref(), &params.task).await? {
+        if let Some(slot) = own(&dms, &session, task.as_ref(), &params.task).await? {
             would_do.push(format!("SELECT pg_drop_replication_slot('{slot}')"));
         }
         Ok(Description::of(would_do))
@@ -102,18 +105,19 @@ impl Action for Delete {
         let session = Session::open(cx, &params.postgres).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let task = dms.find(&params.task).await?;
-        let slots = own(&dms, &session, task.as_ref(), &params.task).await?;
+        let slot = own(&dms, &session, task.as_ref(), &params.task).await?;
         if let Some(task) = task {
             if task.status != "deleting" {
                 stop_and_wait(cx, &dms, &task.arn, limit).await?;
             }
             delete_and_wait(cx, &dms, &task, limit).await?;
         }
-        for slot in slots {
-            if slots::drop_slot(&session, &slot, limit).await? {
-                cx.note(format!("the slot {slot}: dropped"));
-            }
+        if let Some(slot) = slot
+            && slots::drop_slot(&session, &slot, limit).await?
+        {
+            cx.note(format!("the slot {slot}: dropped"));
         }
+        tell_idle(cx, &session).await?;
         Ok(Outputs::new())
     }
 }

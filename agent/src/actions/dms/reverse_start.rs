@@ -112,10 +112,10 @@ impl Action for Start {
         let session = Session::open(cx, &params.postgres).await?;
         let task = look(&dms, params).await?;
         let limit = Duration::from_secs(params.timeout_secs);
-        // A task that has run before has its slot from then.
-        let before = match capture {
-            Some(capture) if !task.has_run => recalled::<Capture>(capture)?.slots,
-            _ => Vec::new(),
+        // A task that had run before this step has its slot from then.
+        let before = match capture.map(recalled::<Capture>).transpose()? {
+            Some(capture) if capture.status == "ready" => Some(capture.slots),
+            _ => None,
         };
         let known = Known::of(&dms, &task).await?;
         if !task.is_up() {
@@ -125,7 +125,7 @@ impl Action for Start {
             task.is_some_and(|task| task.status == "running")
         })
         .await?;
-        let slot = slots::active(&session, &known, &before, limit).await?;
+        let slot = slots::active(&session, &known, before.as_deref(), limit).await?;
         cx.note(format!("the slot {slot} is active"));
         Ok(Outputs::from([("slot".to_owned(), json!(slot))]))
     }
@@ -165,7 +165,7 @@ impl Action for Start {
     }
 }
 
-/// Drops the slots that DMS made for the task.
+/// Drops the slot that DMS made for the task since the capture.
 async fn drop_own(
     cx: &Context,
     dms: &Dms,
@@ -179,12 +179,13 @@ async fn drop_own(
         cx.note("the slot is the endpoint's own and stays; drop it if nobody needs it".to_owned());
         return Ok(false);
     }
-    let mut dropped = false;
-    for slot in slots::all(session).await?.keys() {
-        if known.is(slot, before) && slots::drop_slot(session, slot, limit).await? {
-            cx.note(format!("the slot {slot}: dropped"));
-            dropped = true;
-        }
+    let slots = slots::all(session).await?;
+    let Some(slot) = known.choose(&slots, Some(before))? else {
+        return Ok(false);
+    };
+    let dropped = slots::drop_slot(session, &slot, limit).await?;
+    if dropped {
+        cx.note(format!("the slot {slot}: dropped"));
     }
     Ok(dropped)
 }

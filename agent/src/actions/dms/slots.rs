@@ -1,10 +1,14 @@
 //! The replication slot of the task back to Oracle.
 //!
-//! DMS makes one at the first start unless the endpoint names one, and calls
-//! it after the task. A slot left behind keeps WAL until the disk is full.
+//! DMS makes one at the first start unless the endpoint names one. How it
+//! calls it is not documented; names seen hold the beginning of the task's
+//! resource id. So a slot is the task's by that, or because it is the only
+//! one that has come since its start; where neither tells, nothing is dropped
+//! and the candidates are named. A slot left behind keeps WAL until the disk
+//! is full.
 //!
 //! Source: AWS DMS user guide, "Using a PostgreSQL database as a source"
-//! (SlotName); PostgreSQL documentation, pg_replication_slots.
+//! (SlotName, PluginName); PostgreSQL documentation, pg_replication_slots.
 
 use crate::action::ActionError;
 use crate::host::dms::{Dms, Task};
@@ -12,7 +16,7 @@ use crate::host::postgres::Session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// DMS cuts the task's resource id to this many characters in a slot's name.
+/// So much of the task's resource id is looked for in a slot's name.
 const ID_IN_NAME: usize = 16;
 
 /// Between two looks at a slot.
@@ -21,10 +25,11 @@ const POLL: Duration = Duration::from_millis(200);
 /// Whether each logical slot of this database is active, by name.
 pub type Slots = BTreeMap<String, bool>;
 
-/// The logical slots of the session's database.
+/// The logical slots of the session's database, as DMS makes them.
 pub async fn all(session: &Session) -> Result<Slots, ActionError> {
     let sql = "SELECT slot_name::text, active FROM pg_replication_slots \
-               WHERE slot_type = 'logical' AND database = current_database()";
+               WHERE slot_type = 'logical' AND database = current_database() \
+               AND plugin IN ('test_decoding', 'pglogical_output')";
     let rows = session.rows(sql, &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
@@ -42,19 +47,54 @@ impl Known {
     /// Asks the task's source endpoint.
     pub async fn of(dms: &Dms, task: &Task) -> Result<Self, ActionError> {
         let endpoint = dms.endpoint(&task.source).await?;
-        let id = task.resource_id().to_ascii_lowercase();
         Ok(Self {
             named: endpoint.slot,
-            part: id.chars().take(ID_IN_NAME).collect(),
+            ..Self::by_arn(&task.arn)
         })
     }
 
-    /// Whether a slot is the task's. `before` are the slots that were there
-    /// before its first start: none of them was made by it.
-    pub fn is(&self, slot: &str, before: &[String]) -> bool {
-        match &self.named {
-            Some(named) => slot == named,
-            None => !before.iter().any(|old| old == slot) && slot.contains(&self.part),
+    /// By the ARN alone.
+    pub fn by_arn(arn: &str) -> Self {
+        let id = arn.rsplit(':').next().unwrap_or(arn).to_ascii_lowercase();
+        Self {
+            named: None,
+            part: id.chars().take(ID_IN_NAME).collect(),
+        }
+    }
+
+    /// The task's slot among these. `before` are those that were there
+    /// before its first start, if that is known: none of them is its own.
+    ///
+    /// # Errors
+    /// LS2425 where several could be it.
+    pub fn choose(
+        &self,
+        slots: &Slots,
+        before: Option<&[String]>,
+    ) -> Result<Option<String>, ActionError> {
+        if let Some(named) = &self.named {
+            return Ok(slots.contains_key(named).then(|| named.clone()));
+        }
+        let new = |slot: &&String| before.is_none_or(|before| !before.contains(slot));
+        let new: Vec<&String> = slots.keys().filter(new).collect();
+        let by_name: Vec<&&String> = new.iter().filter(|s| s.contains(&self.part)).collect();
+        match (by_name.as_slice(), new.as_slice()) {
+            ([one], _) => Ok(Some((**one).clone())),
+            ([], [one]) if before.is_some() => Ok(Some((*one).clone())),
+            ([], []) => Ok(None),
+            ([], _) if before.is_none() => Ok(None),
+            _ => {
+                let names: Vec<&str> = new.iter().map(|slot| slot.as_str()).collect();
+                Err(ActionError::new(
+                    "LS2425",
+                    format!(
+                        "which replication slot is the reverse task's can't be told among {}",
+                        names.join(", ")
+                    ),
+                )
+                .left("no slot was dropped")
+                .next("see the task's log for its slot; drop it by hand once the task is gone"))
+            }
         }
     }
 
@@ -97,20 +137,20 @@ pub async fn drop_slot(
 pub async fn active(
     session: &Session,
     known: &Known,
-    before: &[String],
+    before: Option<&[String]>,
     limit: Duration,
 ) -> Result<String, ActionError> {
     let end = tokio::time::Instant::now() + limit;
     loop {
         let slots = all(session).await?;
-        let own = slots.iter().find(|(slot, _)| known.is(slot, before));
-        if let Some((slot, true)) = own {
+        let own = known.choose(&slots, before)?;
+        if let Some(slot) = own.as_ref().filter(|slot| slots.get(*slot) == Some(&true)) {
             return Ok(slot.clone());
         }
         if tokio::time::Instant::now() >= end {
             let seen: Vec<&str> = slots.keys().map(String::as_str).collect();
             let what = match own {
-                Some((slot, _)) => format!("the slot {slot} of the reverse task is not active"),
+                Some(slot) => format!("the slot {slot} of the reverse task is not active"),
                 None => format!(
                     "the reverse task has no slot; there are: {}",
                     seen.join(", ")
@@ -128,21 +168,52 @@ pub async fn active(
 mod tests {
     use super::*;
 
+    fn slots(names: &[&str]) -> Slots {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), true))
+            .collect()
+    }
+
+    fn check(known: &Known, names: &[&str], before: Option<&[&str]>, chosen: Option<&str>) {
+        let before: Option<Vec<String>> =
+            before.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        let found = known.choose(&slots(names), before.as_deref()).unwrap();
+        assert_eq!(found.as_deref(), chosen, "{names:?}, {before:?}");
+    }
+
     #[test]
-    fn a_slot_is_known_by_name_or_by_the_task_in_it() {
+    fn a_slot_is_known_by_name_or_because_it_is_new() {
         let made = Known {
             named: None,
             part: "t4y7lucisamgxiwy".to_owned(),
         };
-        let before = vec!["old_t4y7lucisamgxiwy".to_owned()];
-        assert!(made.is("t4y7lucisamgxiwy_00016402_6a1b2c", &before));
-        assert!(!made.is("old_t4y7lucisamgxiwy", &before));
-        assert!(!made.is("backup", &before));
+        let own = "t4y7lucisamgxiwy_00016402_6a1b2c";
+        check(&made, &[own, "backup"], Some(&["backup"]), Some(own));
+        check(
+            &made,
+            &[own, "backup", "other"],
+            Some(&["backup"]),
+            Some(own),
+        );
+        check(&made, &[own, "backup"], None, Some(own));
+        check(
+            &made,
+            &["odd_name", "backup"],
+            Some(&["backup"]),
+            Some("odd_name"),
+        );
+        check(&made, &["backup"], Some(&["backup"]), None);
+        // Without knowing what was there before nothing is guessed.
+        check(&made, &["backup"], None, None);
+        let unclear = made.choose(&slots(&["a", "b"]), Some(&[]));
+        assert_eq!(unclear.unwrap_err().code(), "LS2425");
         let named = Known {
             named: Some("lockstep_reverse".to_owned()),
             part: String::new(),
         };
-        assert!(named.is("lockstep_reverse", &["lockstep_reverse".to_owned()]));
-        assert!(!named.is("t4y7lucisamgxiwy", &[]));
+        let both = ["lockstep_reverse", "other"];
+        check(&named, &both, Some(&both), Some("lockstep_reverse"));
+        check(&named, &["other"], None, None);
     }
 }
