@@ -135,15 +135,20 @@ impl Agents {
             return Err(why);
         }
         let last = self.last.get(name).copied().unwrap_or_default();
-        if hello.journal_position < last.position || hello.session_number < last.session {
-            let why = format!(
-                "LS4202: the journal of {name} has gone back from entry {} to {}: it was restored \
-                 from a backup or runs twice; look into it, then `lockstep agents accept {name}`",
-                last.position, hello.journal_position
-            );
+        // Each session leaves a mark in the agent's journal, so a number that
+        // was seen before is another process's. And since each attempt makes
+        // a journal longer, one that was refused stays so until accepted.
+        let gone_back =
+            hello.journal_position < last.position || hello.session_number <= last.session;
+        if gone_back || self.quarantine.get(name) == Some(&hello.journal_id) {
             self.quarantine
                 .insert(name.clone(), hello.journal_id.clone());
-            return Err(why);
+            return Err(format!(
+                "LS4202: the journal of {name} has gone back: it came with entry {} in session {} \
+                 after entry {} in session {}; it was restored from a backup or runs twice; look \
+                 into it, then `lockstep agents accept {name}`",
+                hello.journal_position, hello.session_number, last.position, last.session
+            ));
         }
         Ok(())
     }
@@ -342,6 +347,21 @@ mod tests {
         admit(&mut agents, hello("j1", 3, 50)).unwrap();
         let refused = admit(&mut agents, hello("j1", 4, 20)).unwrap_err();
         assert!(refused.contains("LS4202"), "{refused}");
+        // Its attempts make it longer, which must not help it.
+        admit(&mut agents, hello("j1", 5, 51)).unwrap_err();
+        agents
+            .accept("app-1", "ana", "restored on purpose")
+            .unwrap();
+        admit(&mut agents, hello("j1", 6, 52)).unwrap();
+    }
+
+    #[test]
+    fn a_copy_that_runs_beside_its_original_is_refused() {
+        let mut agents = Agents::default();
+        let original = admit(&mut agents, hello("j1", 3, 50)).unwrap();
+        let refused = admit(&mut agents, hello("j1", 3, 50)).unwrap_err();
+        assert!(refused.contains("LS4202"), "{refused}");
+        assert!(agents.is_current(&AgentName::from("app-1"), original));
     }
 
     #[test]
