@@ -540,8 +540,16 @@ impl Driver {
         }));
     }
 
+    /// A run that has ended keeps nobody from the next one: on each session
+    /// its Close goes before any Prepare of another run, and an agent that is
+    /// still winding up refuses by itself (R19).
     fn candidates(&self) -> Candidates {
-        self.agents.candidates(&self.locked())
+        let mut busy = self.locked();
+        busy.retain(|_, run| {
+            let live = self.runs.get(run).and_then(RunCell::live);
+            live.is_some_and(|run| run.state().ended.is_none())
+        });
+        self.agents.candidates(&busy)
     }
 
     fn preflight(&mut self, document: v1::PlanDocument, answers: Answers) -> Answer<()> {
