@@ -17,8 +17,15 @@ pub struct RunSpans {
 }
 
 impl RunSpans {
-    /// Opens the run's span below its journaled trace context.
+    /// Opens the run's span below its journaled trace context; a run that has
+    /// ended has had its own.
     pub fn open(state: &State) -> Self {
+        if state.ended.is_some() {
+            return Self {
+                run: Span::none(),
+                phase: None,
+            };
+        }
         let run = tracing::info_span!(
             "run",
             lockstep.run = %state.begin.run,
