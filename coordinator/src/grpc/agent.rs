@@ -110,16 +110,19 @@ async fn hello(requests: &mut Streaming<SessionRequest>, peer: &Peer) -> Result<
         ..
     }) = first
     else {
+        tracing::warn!(who = %peer.identity, "LS4207: a session began without a hello");
         return Err(Status::failed_precondition(
             "LS4207: a session begins with a hello",
         ));
     };
     if hello.agent != peer.identity.name() {
-        return Err(Status::permission_denied(format!(
+        let why = format!(
             "LS4208: the certificate is {}'s, the hello says {}",
             peer.identity.name(),
             hello.agent
-        )));
+        );
+        tracing::warn!("{why}");
+        return Err(Status::permission_denied(why));
     }
     Ok(hello)
 }
