@@ -18,7 +18,7 @@ use lockstep_proto::v1;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -78,7 +78,9 @@ pub struct Driver {
     participant: Participant,
     inputs: Inputs,
     queue: mpsc::Receiver<Input>,
-    outbox: Option<Outbox>,
+    /// The way to the coordinator while a session stands. Tasks look here
+    /// for each line they say: they outlive sessions.
+    outbox: watch::Sender<Option<Outbox>>,
     running: HashMap<(RunId, StepId), Running>,
     watching: HashMap<(RunId, StepId), Watching>,
     /// Trace of the last order of each run.
@@ -106,7 +108,7 @@ impl Driver {
             participant,
             inputs: inputs.clone(),
             queue,
-            outbox: None,
+            outbox: watch::Sender::new(None),
             running: HashMap::new(),
             watching: HashMap::new(),
             traces: HashMap::new(),
@@ -148,11 +150,11 @@ impl Driver {
                 Ok(())
             }
             Input::Connected(outbox) => {
-                self.outbox = Some(outbox);
+                self.outbox.send_replace(Some(outbox));
                 self.happen(Event::Connected).await
             }
             Input::Disconnected => {
-                self.outbox = None;
+                self.outbox.send_replace(None);
                 self.happen(Event::Disconnected).await
             }
             Input::Order { order, traceparent } => {
@@ -305,11 +307,12 @@ impl Driver {
         };
         let overflowed = self
             .outbox
+            .borrow()
             .as_ref()
             .is_some_and(|outbox| !outbox.send(request));
         if overflowed {
             tracing::warn!("the link is too slow or gone; the session is opened again");
-            self.outbox = None;
+            self.outbox.send_replace(None);
         }
     }
 
@@ -485,7 +488,7 @@ impl Driver {
     }
 
     fn preflight(&self, order: v1::PreflightOrder) {
-        let (worker, outbox) = (self.worker.clone(), self.outbox.clone());
+        let (worker, outbox) = (self.worker.clone(), self.outbox.borrow().clone());
         tokio::spawn(async move {
             let report = crate::preflight::look(&worker, order).await;
             let request = v1::SessionRequest {
@@ -500,9 +503,7 @@ impl Driver {
     }
 
     fn progress(&self, run: &RunId, phase: PhaseRef, step: &StepId) -> Progress {
-        let Some(outbox) = self.outbox.clone() else {
-            return Progress::silent();
-        };
+        let outbox = self.outbox.subscribe();
         let (run, step) = (run.0.clone(), step.0.clone());
         let omitted = std::sync::atomic::AtomicU64::new(0);
         Progress::to(move |line| {
@@ -524,7 +525,11 @@ impl Driver {
                 traceparent: String::new(),
                 message: Some(v1::session_request::Message::Progress(progress)),
             };
-            if outbox.send_line(request) {
+            let sent = outbox
+                .borrow()
+                .as_ref()
+                .is_some_and(|outbox| outbox.send_line(request));
+            if sent {
                 omitted.store(0, Relaxed);
             } else {
                 omitted.fetch_add(1, Relaxed);
