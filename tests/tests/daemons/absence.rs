@@ -1,0 +1,198 @@
+//! Agents that vanish, and agents that come back as somebody else.
+
+use crate::fleet::{Fleet, Moment, phase, task, until};
+use serde_json::{Value, json};
+use std::fs;
+
+const BOTH: [&str; 2] = ["app-1", "app-2"];
+
+const SHORT: &str = r"
+kind: Plan
+name: short
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+  first: { labels: { host: app-1 }, expected: 1 }
+phases:
+  - name: one
+    finish_by: 1s
+    steps:
+      - id: first
+        party: apps
+        action: command.run
+        params: { command: first, within_secs: 1 }
+        timeout: 1s
+      - id: second
+        party: apps
+        action: command.run
+        params: { command: second, within_secs: 1 }
+        timeout: 1s
+  - name: two
+    steps:
+      - { id: third, party: first, action: command.run, params: { command: third } }
+";
+
+#[test]
+fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("short", SHORT);
+    fleet.host("app-2").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.kill_agent("app-2");
+
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(phase(&told.json, "one")["outcome"], "failed");
+    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "lost");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(reason.contains("LS4406"), "{reason}");
+    assert!(reason.contains("first on app-2"), "{reason}");
+    let retry = ["run", "retry", &run];
+    fleet.lockstep(&retry).is_refused(&["app-2", "waive"]);
+    assert_eq!(fleet.count("app-1", "third", Moment::Begins), 0);
+
+    for step in ["first", "second"] {
+        let waive = ["run", "waive", &run, "--agent", "app-2", "--step", step];
+        let told = fleet.lockstep(&[&waive[..], &["--reason", "its disk burnt"]].concat());
+        assert_eq!(told.code, 0, "{told}");
+    }
+    let told = fleet.then_watch(&retry);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "waived");
+    assert!(told.json["debts"].to_string().contains("app-2"), "{told}");
+
+    // It comes back, and nothing of all that is carried out any more.
+    fleet.host("app-2").let_go("first");
+    fleet.start_agent("app-2");
+    until("app-2 to be free of the run", || {
+        let agent = fleet.agent("app-2");
+        (agent["connected"] == true && agent["run"] == Value::Null).then_some(())
+    });
+    assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
+    assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
+    assert_eq!(fleet.count("app-2", "second", Moment::Begins), 0);
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 0, "it takes part in the next run: {told}");
+}
+
+#[test]
+fn a_name_with_another_journal_waits_for_an_operator() {
+    let mut fleet = Fleet::of(&BOTH);
+    let known = fleet.agent("app-2")["journal_id"].clone();
+    fleet.kill_agent("app-2");
+    fs::remove_dir_all(fleet.host("app-2").path("state")).unwrap();
+    fleet.start_agent("app-2");
+    let agent = until("app-2 to be in quarantine", || {
+        Some(fleet.agent("app-2")).filter(|agent| agent["quarantine"] != Value::Null)
+    });
+    assert_eq!(agent["connected"], false);
+    assert_eq!(agent["journal_id"], known);
+    assert!(fleet.log("coordinator").contains("LS4201"));
+    until("app-2 to say so", || {
+        fleet.log("app-2").contains("LS4201").then_some(())
+    });
+
+    let plan = fleet.plan("short", SHORT);
+    fleet
+        .lockstep(&["run", "start", &plan])
+        .is_refused(&["LS4302", "party apps"]);
+    fleet
+        .lockstep(&["agents", "accept", "app-1", "--reason", "x"])
+        .is_refused(&["app-1 is not in quarantine"]);
+
+    let told = fleet.lockstep(&["agents", "accept", "app-2", "--reason", "it has a new disk"]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(told.json["quarantine"], Value::Null);
+    fleet.kill_agent("app-2");
+    fleet.start_agent("app-2");
+    fleet.wait_connected(&["app-2"]);
+    assert_ne!(fleet.agent("app-2")["journal_id"], known);
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 0, "{told}");
+
+    // What was accepted stays accepted.
+    fleet.restart_coordinator();
+    fleet.wait_connected(&BOTH);
+}
+
+#[test]
+fn a_journal_from_a_backup_waits_for_an_operator() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("short", SHORT);
+    fleet.kill_agent("app-2");
+    let (state, backup) = (fleet.host("app-2").path("state"), fleet.path("backup"));
+    fs::create_dir(&backup).unwrap();
+    for entry in fs::read_dir(&state).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), backup.join(entry.file_name())).unwrap();
+    }
+    fleet.start_agent("app-2");
+    fleet.wait_connected(&["app-2"]);
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 0, "{told}");
+
+    fleet.kill_agent("app-2");
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&backup, &state).unwrap();
+    // Each attempt to connect makes the journal longer; that must not help.
+    for attempt in 1..=4 {
+        fleet.start_agent("app-2");
+        until("app-2 to be refused", || {
+            let refusals = fleet.log("app-2").matches("LS4202").count();
+            (refusals >= attempt).then_some(())
+        });
+        fleet.kill_agent("app-2");
+    }
+    let agent = fleet.agent("app-2");
+    assert_ne!(agent["quarantine"], Value::Null);
+    assert_eq!(agent["connected"], false);
+}
+
+const WITH_WAY_BACK: &str = r"
+kind: Plan
+name: way-back
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+  first: { labels: { host: app-1 }, expected: 1 }
+phases:
+  - name: switch
+    on_failure: rollback
+    steps:
+      - id: file
+        party: apps
+        action: config.switch
+        params:
+          path: '@DIR@/${agent.name}/etc/database.toml'
+          to: '@DIR@/${agent.name}/etc/postgres.toml'
+  - name: start
+    on_failure: rollback
+    steps:
+      - { id: start, party: first, action: command.run, params: { command: first } }
+";
+
+#[test]
+fn a_host_that_lost_its_journal_is_restored_from_the_coordinators() {
+    let mut fleet = Fleet::of(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+    let plan = fleet.plan("way-back", WITH_WAY_BACK);
+    fleet.host("app-1").hold("first");
+    fleet.host("app-1").spoil("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-1", "first", Moment::Begins);
+    fleet.kill_agent("app-2");
+    fs::remove_dir_all(fleet.host("app-2").path("state")).unwrap();
+    fleet.start_agent("app-2");
+    until("app-2 to be in quarantine", || {
+        (fleet.agent("app-2")["quarantine"] != Value::Null).then_some(())
+    });
+    let told = fleet.lockstep(&["agents", "accept", "app-2", "--reason", "it has a new disk"]);
+    assert_eq!(told.code, 0, "{told}");
+    fleet.kill_agent("app-2");
+    fleet.start_agent("app-2");
+    fleet.wait_connected(&["app-2"]);
+    fleet.host("app-1").let_go("first");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(told.json["still_changed"], json!([]));
+    assert_eq!(fleet.snapshot(&BOTH), before);
+}

@@ -1,0 +1,374 @@
+//! `kill -9` of the coordinator and of agents, at chosen moments. Every
+//! effect happens exactly once, or somebody is asked.
+
+use crate::fleet::{Fleet, Moment, phase, task, until};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+
+const BOTH: [&str; 2] = ["app-1", "app-2"];
+
+const COMMANDS: &str = r"
+kind: Plan
+name: commands
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - { id: first, party: apps, action: command.run, params: { command: first } }
+      - { id: second, party: apps, action: command.run, params: { command: second } }
+  - name: two
+    steps:
+      - { id: third, party: apps, action: command.run, params: { command: third } }
+";
+
+fn terms(fleet: &Fleet, run: &str) -> Vec<u64> {
+    let terms = fleet.events(run).into_iter();
+    terms
+        .filter_map(|event| event["record"]["term"]["number"].as_u64())
+        .collect()
+}
+
+fn completed_once(fleet: &Fleet, run: &str) {
+    let told = fleet.watch(run);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(told.json["outcome"], "completed");
+    for agent in BOTH {
+        for command in ["first", "second", "third"] {
+            for moment in [Moment::Begins, Moment::Ends] {
+                assert_eq!(fleet.count(agent, command, moment), 1, "{agent} {command}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_coordinator_dies_before_the_first_release() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("commands", COMMANDS);
+    // A vote is missing, so nothing can be released.
+    fleet.freeze("app-2");
+    let run = fleet.run(&plan);
+    until("app-1 to have voted", || {
+        (task(&fleet.show(&run), "app-1", "first")["outcome"] == "ready").then_some(())
+    });
+    fleet.restart_coordinator();
+    assert_eq!(fleet.effects(), []);
+    fleet.thaw("app-2");
+    completed_once(&fleet, &run);
+    assert_eq!(terms(&fleet, &run), [1, 2]);
+}
+
+#[test]
+fn the_coordinator_dies_between_release_and_outcomes() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("commands", COMMANDS);
+    for agent in BOTH {
+        fleet.host(agent).hold("first");
+    }
+    let run = fleet.run(&plan);
+    for agent in BOTH {
+        fleet.wait_for(agent, "first", Moment::Begins);
+    }
+    fleet.kill_coordinator();
+    // Without a coordinator, what was released goes on to its end: also the
+    // task after the one that runs.
+    fleet.host("app-1").let_go("first");
+    fleet.wait_for("app-1", "second", Moment::Ends);
+    fleet.start_coordinator();
+    // Again, while app-2 is still at work and app-1 has reported or not.
+    fleet.restart_coordinator();
+    fleet.host("app-2").let_go("first");
+    completed_once(&fleet, &run);
+    assert_eq!(terms(&fleet, &run), [1, 2, 3]);
+}
+
+const WITH_WAY_BACK: &str = r"
+kind: Plan
+name: way-back
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+  second: { labels: { host: app-2 }, expected: 1 }
+phases:
+  - name: switch
+    on_failure: rollback
+    steps:
+      - id: file
+        party: apps
+        action: config.switch
+        params:
+          path: '@DIR@/${agent.name}/etc/database.toml'
+          to: '@DIR@/${agent.name}/etc/postgres.toml'
+  - name: stop
+    on_failure: rollback
+    steps:
+      - id: report
+        party: second
+        action: cron.disable
+        params: { files: ['@DIR@/${agent.name}/etc/report'] }
+  - name: start
+    on_failure: rollback
+    steps:
+      - { id: start, party: second, action: command.run, params: { command: first } }
+";
+
+/// A run whose last phase is about to fail on app-2.
+fn about_to_roll_back(fleet: &Fleet) -> String {
+    let plan = fleet.plan("way-back", WITH_WAY_BACK);
+    fleet.host("app-2").hold("first");
+    fleet.host("app-2").spoil("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    run
+}
+
+#[test]
+fn the_coordinator_dies_in_the_rollback() {
+    let mut fleet = Fleet::of(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+    let run = about_to_roll_back(&fleet);
+    fleet.freeze("app-1");
+    fleet.host("app-2").let_go("first");
+    // The crontab is back, the files aren't: app-1 has not promised.
+    until("the rollback to be half done", || {
+        fleet.host("app-2").has("etc/report").then_some(())
+    });
+    fleet.restart_coordinator();
+    fleet.thaw("app-1");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(terms(&fleet, &run), [1, 2]);
+    assert_eq!(told.json["still_changed"], json!([]));
+    assert_eq!(fleet.snapshot(&BOTH), before);
+    let undos = fleet.events(&run).into_iter().filter(|event| {
+        event["kind"] == "task-ended" && event["record"]["report"]["phase"]["track"] == "rollback"
+    });
+    assert_eq!(undos.count(), 3, "each undo once");
+}
+
+/// A run in which app-2 was killed while its first command ran, and is back.
+fn unknown(fleet: &mut Fleet) -> String {
+    let plan = fleet.plan("commands", COMMANDS);
+    fleet.host("app-2").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.kill_agent("app-2");
+    fleet.start_agent("app-2");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(told.json["outcome"], "waiting");
+    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "unknown");
+    assert_eq!(
+        task(&told.json, "app-2", "second")["outcome"],
+        "not-started"
+    );
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(reason.contains("first on app-2"), "{reason}");
+    fleet
+        .lockstep(&["run", "retry", &run])
+        .is_refused(&["first on app-2", "resolve it as done or failed"]);
+    fleet.host("app-2").let_go("first");
+    run
+}
+
+fn resolve(fleet: &Fleet, run: &str, truth: &str) {
+    let told = fleet.lockstep(&[
+        "run",
+        "resolve",
+        run,
+        "--agent",
+        "app-2",
+        "--step",
+        "first",
+        "--as",
+        truth,
+        "--reason",
+        "looked at the host",
+    ]);
+    assert_eq!(told.code, 0, "{told}");
+}
+
+#[test]
+fn an_agent_dies_at_work_and_its_task_had_its_effect() {
+    let mut fleet = Fleet::of(&BOTH);
+    let run = unknown(&mut fleet);
+    resolve(&fleet, &run, "done");
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
+    assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
+    assert_eq!(fleet.count("app-1", "second", Moment::Ends), 1);
+}
+
+#[test]
+fn an_agent_dies_at_work_and_its_task_had_no_effect() {
+    let mut fleet = Fleet::of(&BOTH);
+    let run = unknown(&mut fleet);
+    resolve(&fleet, &run, "failed");
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(fleet.count("app-2", "first", Moment::Ends), 1);
+    assert_eq!(fleet.count("app-1", "first", Moment::Begins), 1);
+}
+
+const CHECK_THEN_SWITCH: &str = r"
+kind: Plan
+name: check-then-switch
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: switch
+    steps:
+      - { id: healthy, party: apps, action: check.command, params: { command: first } }
+      - id: file
+        party: apps
+        action: config.switch
+        params:
+          path: '@DIR@/${agent.name}/etc/database.toml'
+          to: '@DIR@/${agent.name}/etc/postgres.toml'
+";
+
+#[test]
+fn an_agent_dies_at_work_that_can_be_judged_and_it_is_done_without_asking() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("check-then-switch", CHECK_THEN_SWITCH);
+    fleet.host("app-2").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.kill_agent("app-2");
+    fleet.host("app-2").let_go("first");
+    fleet.start_agent("app-2");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(phase(&told.json, "switch")["attempt"], 2);
+    let ends: BTreeSet<(u64, String)> = fleet
+        .events(&run)
+        .into_iter()
+        .map(|event| event["record"].clone())
+        .filter(|record| record["record"] == "task-ended" && record["agent"] == "app-2")
+        .map(|record| {
+            let report = &record["report"];
+            let ended = format!("{} {}", report["step"], report["outcome"]["outcome"]);
+            (report["attempt"].as_u64().unwrap(), ended.replace('"', ""))
+        })
+        .collect();
+    let wanted = [
+        (1, "file not-started"),
+        (1, "healthy interrupted"),
+        (2, "file done"),
+        (2, "healthy done"),
+    ];
+    let wanted = wanted.map(|(attempt, ended)| (attempt, ended.to_owned()));
+    assert_eq!(ends, BTreeSet::from(wanted), "{told}");
+    assert_eq!(fleet.count("app-1", "first", Moment::Begins), 1);
+    assert_eq!(
+        fleet.host("app-2").read("etc/database.toml"),
+        "database = 'postgres'\n"
+    );
+}
+
+#[test]
+fn an_agent_restarts_between_its_promise_and_the_release() {
+    let mut fleet = Fleet::of(&BOTH);
+    let text = COMMANDS.replacen("name: two\n", "name: two\n    gate: approval\n", 1);
+    let plan = fleet.plan("commands", &text);
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 6, "{told}");
+    let run = told.json["id"].as_str().unwrap().to_owned();
+    let attempt = phase(&told.json, "two")["attempt"].as_u64().unwrap();
+    fleet.kill_agent("app-2");
+    fleet.start_agent("app-2");
+    // The promise has died with it: everyone is asked again.
+    until("the gate to be reached again", || {
+        let now = fleet.show(&run);
+        let two = phase(&now, "two");
+        (two["outcome"] == "gated" && two["attempt"].as_u64() > Some(attempt)).then_some(())
+    });
+    let told = fleet.then_watch(&["run", "approve", &run, "--phase", "two", "--plan", &plan]);
+    assert_eq!(told.code, 0, "{told}");
+    completed_once(&fleet, &run);
+}
+
+#[test]
+fn the_coordinator_dies_at_a_gate_and_while_an_operator_decides() {
+    let mut fleet = Fleet::of(&BOTH);
+    let text = COMMANDS.replacen("name: two\n", "name: two\n    gate: approval\n", 1);
+    let plan = fleet.plan("commands", &text);
+    fleet.host("app-1").spoil("third");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    let run = told.json["id"].as_str().unwrap().to_owned();
+    fleet.restart_coordinator();
+    let again = fleet.watch(&run);
+    assert_eq!(again.code, 6, "{again}");
+    let approve = ["run", "approve", &run, "--phase", "two", "--plan", &plan];
+    let told = fleet.then_watch(&approve);
+    assert_eq!(told.code, 1, "{told}");
+    fleet.restart_coordinator();
+    fleet.wait_connected(&BOTH);
+    let again = fleet.watch(&run);
+    assert_eq!(again.code, 1, "{again}");
+    assert_eq!(again.json["reason"], told.json["reason"]);
+    fleet.host("app-1").mend("third");
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 6, "{told}");
+    let told = fleet.then_watch(&approve);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(fleet.count("app-2", "third", Moment::Begins), 1);
+}
+
+#[test]
+fn what_a_task_says_is_seen_after_the_coordinator_came_back() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("commands", COMMANDS);
+    fleet.host("app-2").hold("first");
+    fleet.host("app-2").spoil("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.restart_coordinator();
+    fleet.wait_connected(&BOTH);
+    let watching = fleet.follow(&run);
+    fleet.host("app-2").let_go("first");
+    let lines = watching.lines();
+    let said = lines.iter().any(|happening| {
+        let line = &happening["line"];
+        happening["type"] == "line" && line["agent"] == "app-2" && line["line"] == "first is broken"
+    });
+    assert!(said, "{lines:#?}");
+}
+
+#[test]
+fn an_agent_dies_in_an_undo() {
+    let mut fleet = Fleet::of(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+    let run = about_to_roll_back(&fleet);
+    // Reading what was kept takes for ever.
+    let kept = fleet
+        .host("app-1")
+        .path("etc/.database.toml.lockstep-previous");
+    let aside = fleet.path("aside");
+    fs::rename(&kept, &aside).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&kept)
+            .status()
+            .unwrap()
+            .success()
+    );
+    fleet.host("app-2").let_go("first");
+    let pipe = until("app-1 to be in its undo", || {
+        // A pipe can be opened for writing only while somebody reads it.
+        let mut options = File::options();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        options.open(&kept).ok()
+    });
+    fleet.kill_agent("app-1");
+    drop(pipe);
+    fs::rename(&aside, &kept).unwrap();
+    fleet.start_agent("app-1");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(fleet.snapshot(&BOTH), before);
+}

@@ -1,0 +1,252 @@
+//! What operators decide: retry, skip, abort, pause, resume, approve.
+
+use crate::fleet::{Fleet, Moment, phase, task, until};
+use serde_json::{Value, json};
+
+const BOTH: [&str; 2] = ["app-1", "app-2"];
+
+fn two_phases(fleet: &Fleet, of_first: &str, of_second: &str) -> String {
+    let text = format!(
+        "kind: Plan\n\
+         name: decisions\n\
+         parties:\n\
+         \x20 apps: {{ labels: {{ role: app }}, expected: 2 }}\n\
+         phases:\n\
+         \x20 - name: one\n\
+         \x20   steps:\n\
+         \x20     - {{ id: first, party: apps, action: command.run, params: {{ command: first }}{of_first} }}\n\
+         \x20 - name: two\n\
+         {of_second}\
+         \x20   steps:\n\
+         \x20     - {{ id: second, party: apps, action: command.run, params: {{ command: second }} }}\n"
+    );
+    fleet.plan("decisions", &text)
+}
+
+/// A run whose first phase holds because app-2 failed.
+fn holding(fleet: &Fleet, of_first: &str) -> String {
+    let plan = two_phases(fleet, of_first, "");
+    fleet.host("app-2").spoil("first");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(told.json["outcome"], "waiting");
+    assert_eq!(phase(&told.json, "one")["outcome"], "failed");
+    told.json["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_retry_runs_only_what_failed() {
+    let fleet = Fleet::of(&BOTH);
+    let run = holding(&fleet, "");
+    fleet.host("app-2").mend("first");
+    let told = fleet.then_watch(&["run", "retry", &run, "--reason", "disk was full"]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(told.json["outcome"], "completed");
+    let begun = |agent| fleet.count(agent, "first", Moment::Begins);
+    assert_eq!((begun("app-1"), begun("app-2")), (1, 2));
+    assert_eq!(task(&told.json, "app-2", "first")["attempt"], 2);
+    assert_eq!(task(&told.json, "app-1", "first")["attempt"], 1);
+}
+
+#[test]
+fn a_skip_needs_a_reason() {
+    let fleet = Fleet::of(&BOTH);
+    let run = holding(&fleet, "");
+    let before = fleet.show(&run)["sequence"].clone();
+    fleet
+        .lockstep(&["run", "skip", &run])
+        .is_refused(&["--reason"]);
+    fleet
+        .lockstep(&["run", "skip", &run, "--reason", " "])
+        .is_refused(&["a reason is required"]);
+    assert_eq!(fleet.show(&run)["sequence"], before, "nothing was recorded");
+    let told = fleet.then_watch(&["run", "skip", &run, "--reason", "app-2 is retired"]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(phase(&told.json, "one")["outcome"], "skipped");
+    assert_eq!(phase(&told.json, "two")["outcome"], "done");
+    assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
+}
+
+#[test]
+fn a_proof_is_never_skipped_and_an_abort_leaves_things_as_they_are() {
+    let fleet = Fleet::of(&BOTH);
+    let run = holding(&fleet, ", proof: true");
+    fleet
+        .lockstep(&["run", "skip", &run, "--reason", "it looked well"])
+        .is_refused(&["first on app-2", "proof", "retry, roll back or abort"]);
+    let told = fleet.then_watch(&["run", "abort", &run, "--reason", "another night"]);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(told.json["outcome"], "aborted");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("ana aborted the run: another night"),
+        "{reason}"
+    );
+    assert_eq!(phase(&told.json, "two")["outcome"], "pending");
+    assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
+    // What is over takes no more verbs.
+    fleet.lockstep(&["run", "retry", &run]).is_refused(&[]);
+}
+
+#[test]
+fn a_pause_lets_running_work_end_and_releases_nothing_more() {
+    let fleet = Fleet::of(&BOTH);
+    let plan = two_phases(&fleet, "", "    gate: hold\n");
+    fleet.host("app-1").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-1", "first", Moment::Begins);
+    let told = fleet.lockstep(&["run", "pause", &run, "--reason", "a look at the graphs"]);
+    assert_eq!(told.code, 0, "{told}");
+    fleet.host("app-1").let_go("first");
+    until("the first phase to be done", || {
+        (phase(&fleet.show(&run), "one")["outcome"] == "done").then_some(())
+    });
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 6, "{told}");
+    assert!(
+        told.json["waits_on"]
+            .to_string()
+            .contains("the end of the pause by ana")
+    );
+    assert_eq!(phase(&told.json, "two")["outcome"], "pending");
+
+    // The pause ends, and the phase comes to its own gate.
+    let told = fleet.then_watch(&["run", "resume", &run]);
+    assert_eq!(told.code, 6, "{told}");
+    assert_eq!(phase(&told.json, "two")["outcome"], "gated");
+    assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
+    let told = fleet.then_watch(&["run", "resume", &run]);
+    assert_eq!(told.code, 0, "{told}");
+}
+
+#[test]
+fn an_approval_is_for_one_plan_and_serves_once() {
+    let fleet = Fleet::of(&BOTH);
+    let other = two_phases(&fleet, ", timeout: 70s", "    gate: approval\n");
+    let other_digest = digest(&fleet, &other);
+    let plan = two_phases(&fleet, "", "    gate: approval\n");
+    fleet.host("app-1").spoil("second");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 6, "{told}");
+    assert_eq!(phase(&told.json, "two")["outcome"], "gated");
+    assert_eq!(told.json["waits_on"], json!(["approval of phase two"]));
+    let run = told.json["id"].as_str().unwrap();
+    let approve = ["run", "approve", run, "--phase", "two"];
+
+    fleet
+        .lockstep(&[&approve[..], &["--digest", &other_digest]].concat())
+        .is_refused(&["LS5012"]);
+    fleet
+        .lockstep(&["run", "approve", run, "--phase", "one", "--plan", &plan])
+        .is_refused(&["does not wait for an approval"]);
+    assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
+
+    let with_plan = [&approve[..], &["--plan", &plan]].concat();
+    let told = fleet.then_watch(&with_plan);
+    assert_eq!(told.code, 1, "app-1 fails: {told}");
+    fleet.host("app-1").mend("second");
+    let told = fleet.then_watch(&["run", "retry", run]);
+    assert_eq!(told.code, 6, "the approval has served: {told}");
+    let told = fleet.then_watch(&with_plan);
+    assert_eq!(told.code, 0, "{told}");
+    let begun = |agent| fleet.count(agent, "second", Moment::Begins);
+    assert_eq!((begun("app-1"), begun("app-2")), (2, 1));
+}
+
+#[test]
+fn an_operator_can_ask_for_the_way_back() {
+    let fleet = Fleet::of(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+    let text = "\
+kind: Plan
+name: way-back
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - id: report
+        party: apps
+        action: cron.disable
+        params: { files: ['@DIR@/${agent.name}/etc/report'] }
+  - name: two
+    point_of_no_return: true
+    steps:
+      - { id: second, party: apps, action: command.run, params: { command: second } }
+  - name: three
+    steps:
+      - { id: third, party: apps, action: command.run, params: { command: third } }
+";
+    let reversible = text.replacen("    point_of_no_return: true\n", "", 1);
+    let plan = fleet.plan("way-back", &reversible);
+    fleet.host("app-1").spoil("third");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 1, "{told}");
+    let run = told.json["id"].as_str().unwrap().to_owned();
+    assert_ne!(fleet.snapshot(&BOTH), before);
+    let told = fleet.then_watch(&["run", "rollback", &run, "--reason", "too late tonight"]);
+    assert_eq!(told.code, 5, "{told}");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("ana asked for the rollback: too late tonight"),
+        "{reason}"
+    );
+    assert_eq!(fleet.snapshot(&BOTH), before);
+
+    // Behind the point of no return there is none.
+    let plan = fleet.plan("way-back", text);
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(told.json["outcome"], "waiting");
+    let run = told.json["id"].as_str().unwrap().to_owned();
+    fleet
+        .lockstep(&["run", "rollback", &run])
+        .is_refused(&["the point of no return is passed"]);
+    fleet.host("app-1").mend("third");
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 0, "{told}");
+}
+
+#[test]
+fn a_verb_made_on_an_old_view_is_refused() {
+    let fleet = Fleet::of(&BOTH);
+    let run = holding(&fleet, "");
+    let seen = fleet.show(&run)["sequence"].to_string();
+    let told = fleet.then_watch(&["run", "retry", &run, "--if-sequence", &seen]);
+    assert_eq!(told.code, 1, "it fails again: {told}");
+    fleet
+        .lockstep(&["run", "retry", &run, "--if-sequence", &seen])
+        .is_refused(&["the run has moved on"]);
+    assert_eq!(fleet.count("app-2", "first", Moment::Begins), 2);
+}
+
+fn digest(fleet: &Fleet, plan: &str) -> String {
+    let told = fleet.lockstep(&["plan", "check", plan]);
+    told.json["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_gate_that_outlives_the_promises_has_them_made_again() {
+    let fleet = Fleet::of(&BOTH);
+    let plan = two_phases(&fleet, "", "    gate: approval\n    start_by: 1s\n");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 6, "{told}");
+    let run = told.json["id"].as_str().unwrap();
+    let began = std::time::Instant::now();
+    until("every promise to have lapsed", || {
+        (began.elapsed().as_millis() > 1_100).then_some(())
+    });
+    let told = fleet.then_watch(&["run", "approve", run, "--phase", "two", "--plan", &plan]);
+    assert_eq!(told.code, 0, "{told}");
+    let rounds: Vec<Value> = fleet
+        .events(run)
+        .into_iter()
+        .map(|event| event["record"].clone())
+        .filter(|record| record["record"] == "preparing" && record["phase"]["index"] == 1)
+        .collect();
+    assert_eq!(rounds.len(), 2, "{rounds:#?}");
+    assert_eq!(rounds[1]["because"], "margin");
+    for agent in BOTH {
+        assert_eq!(fleet.count(agent, "second", Moment::Ends), 1);
+    }
+}

@@ -1,0 +1,129 @@
+//! The operator's command, as a script would call it.
+
+use super::binary;
+use serde_json::Value;
+use std::fmt;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// What a call of the command came to.
+#[derive(Debug)]
+pub struct Told {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed, as JSON; null where that was nothing.
+    pub json: Value,
+    /// What it said about what went wrong.
+    pub error: String,
+}
+
+impl Told {
+    /// Asserts that it was refused, and that what it says names all of these.
+    pub fn is_refused(&self, named: &[&str]) {
+        assert_eq!(self.code, 2, "{self}");
+        for text in named {
+            assert!(self.error.contains(text), "{text:?} is not said:\n{self}");
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "exit code {}\n{:#}\n{}",
+            self.code, self.json, self.error
+        )
+    }
+}
+
+fn call(address: SocketAddr, pki: &Path, ca: &str, name: &str, format: &str) -> Command {
+    let mut command = Command::new(binary("lockstep"));
+    command
+        .env_clear()
+        .args(["-o", format, "--coordinator"])
+        .arg(format!("https://{address}"))
+        .arg("--ca")
+        .arg(pki.join(ca))
+        .arg("--cert")
+        .arg(pki.join(format!("{name}.pem")))
+        .arg("--key")
+        .arg(pki.join(format!("{name}-key.pem")));
+    command
+}
+
+/// Calls the command with the certificate of that name, trusting the
+/// authorities in the file `ca`.
+pub fn lockstep(address: SocketAddr, pki: &Path, ca: &str, name: &str, arguments: &[&str]) -> Told {
+    let mut command = call(address, pki, ca, name, "json");
+    let output = command.args(arguments).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    Told {
+        code: output.status.code().unwrap(),
+        json: match text.trim() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}")),
+        },
+        error: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A watch that goes on beside the test.
+pub struct Following {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    first: String,
+}
+
+/// Calls the command and waits until it has printed its first line.
+pub fn follow(address: SocketAddr, pki: &Path, name: &str, arguments: &[&str]) -> Following {
+    let mut command = call(address, pki, "ca.pem", name, "jsonl");
+    command.args(arguments).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    Following {
+        child,
+        output,
+        first,
+    }
+}
+
+impl Following {
+    /// Everything that was printed until the watch ended.
+    pub fn lines(mut self) -> Vec<Value> {
+        let mut text = std::mem::take(&mut self.first);
+        self.output.read_to_string(&mut text).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It ends by itself at its timeout at the latest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A phase of a run, by its name.
+pub fn phase<'a>(run: &'a Value, name: &str) -> &'a Value {
+    let mut phases = run["phases"].as_array().into_iter().flatten();
+    phases
+        .find(|phase| phase["name"] == name)
+        .unwrap_or_else(|| panic!("no phase {name} in {run:#}"))
+}
+
+/// A task of a run.
+pub fn task<'a>(run: &'a Value, agent: &str, step: &str) -> &'a Value {
+    let phases = run["phases"].as_array().into_iter().flatten();
+    let mut tasks = phases.flat_map(|phase| phase["tasks"].as_array().into_iter().flatten());
+    tasks
+        .find(|task| task["agent"] == agent && task["step"] == step)
+        .unwrap_or_else(|| panic!("no task {step} on {agent} in {run:#}"))
+}

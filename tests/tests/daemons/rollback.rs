@@ -1,0 +1,175 @@
+//! The way back: every host as it was, or the exact list of what is not.
+
+use crate::fleet::{Fleet, Moment, Told, phase, task};
+use serde_json::{Value, json};
+use std::fs;
+
+const ALL: [&str; 3] = ["app-1", "app-2", "app-3"];
+
+/// A file, a link and a crontab are changed; then a command may fail.
+const SWITCH: &str = r"
+kind: Plan
+name: switch
+parties:
+  apps: { labels: { role: app }, expected: 3 }
+phases:
+  - name: stop
+    on_failure: rollback
+    steps:
+      - id: report
+        party: apps
+        action: cron.disable
+        params: { files: ['@DIR@/${agent.name}/etc/report'] }
+  - name: switch
+    on_failure: rollback
+    steps:
+      - id: file
+        party: apps
+        action: config.switch
+        params:
+          path: '@DIR@/${agent.name}/etc/database.toml'
+          to: '@DIR@/${agent.name}/etc/postgres.toml'
+      - id: link
+        party: apps
+        action: config.switch
+        params:
+          path: '@DIR@/${agent.name}/etc/current'
+          to: '@DIR@/${agent.name}/etc/postgres.toml'
+  - name: start
+    on_failure: rollback
+    steps:
+      - { id: start, party: apps, action: command.run, params: { command: first } }
+";
+
+/// Where `config.switch` keeps the file that stood there.
+const KEPT: &str = "etc/.database.toml.lockstep-previous";
+
+#[test]
+fn a_failure_brings_every_host_back_to_what_it_was() {
+    let fleet = Fleet::of(&ALL);
+    let plan = fleet.plan("switch", SWITCH);
+    // One host differs: its crontab is out of effect before the run and must
+    // stay so.
+    let off = fleet.host("app-3");
+    fs::rename(
+        off.path("etc/report"),
+        off.path("etc/.report.lockstep-disabled"),
+    )
+    .unwrap();
+    let before = fleet.snapshot(&ALL);
+
+    fleet.host("app-2").hold("first");
+    fleet.host("app-2").spoil("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    let host = fleet.host("app-1");
+    assert_eq!(host.read("etc/database.toml"), "database = 'postgres'\n");
+    assert_eq!(host.read("etc/current"), "database = 'postgres'\n");
+    assert!(!host.has("etc/report"));
+
+    fleet.host("app-2").let_go("first");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(told.json["outcome"], "rolled_back");
+    assert_eq!(told.json["exit_code"], 5);
+    assert_eq!(told.json["still_changed"], json!([]));
+    let reason = told.json["reason"].as_str().unwrap();
+    for part in ["start", "app-2", "first exited with 3", "first is broken"] {
+        assert!(reason.contains(part), "{part:?}: {reason}");
+    }
+    for name in ["stop", "switch"] {
+        assert_eq!(phase(&told.json, name)["outcome"], "undone", "{told}");
+    }
+    assert_eq!(fleet.snapshot(&ALL), before);
+}
+
+/// Runs the plan until its last phase is about to fail on app-2, lets
+/// somebody meddle with a host, and lets it fail.
+fn meddled(fleet: &Fleet, plan: &str, meddle: impl FnOnce()) -> (String, Told) {
+    fleet.host("app-2").hold("first");
+    fleet.host("app-2").spoil("first");
+    let run = fleet.run(plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    meddle();
+    fleet.host("app-2").let_go("first");
+    let told = fleet.watch(&run);
+    (run, told)
+}
+
+#[test]
+fn an_undo_that_fails_holds_with_what_is_still_changed() {
+    let fleet = Fleet::of(&ALL);
+    let plan = fleet.plan("switch", SWITCH);
+    let before = fleet.snapshot(&ALL);
+    let host = fleet.host("app-3");
+    let mut kept = String::new();
+    let (run, told) = meddled(&fleet, &plan, || {
+        kept = host.read(KEPT);
+        host.write(KEPT, "somebody's notes");
+    });
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(told.json["outcome"], "waiting");
+    // The crontabs come after the files: on no host are they back.
+    let still: Value = json!([
+        "file on app-3",
+        "report on app-1",
+        "report on app-2",
+        "report on app-3"
+    ]);
+    assert_eq!(told.json["still_changed"], still, "{told}");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(reason.contains("LS2131"), "{reason}");
+    assert_eq!(host.read("etc/database.toml"), "database = 'postgres'\n");
+
+    host.write(KEPT, &kept);
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(told.json["still_changed"], json!([]));
+    assert_eq!(fleet.snapshot(&ALL), before);
+}
+
+#[test]
+fn what_somebody_else_has_changed_is_left_to_the_operator() {
+    let fleet = Fleet::of(&ALL);
+    let plan = fleet.plan("switch", SWITCH);
+    let before = fleet.snapshot(&ALL);
+    let host = fleet.host("app-1");
+    let foreign = "database = 'elsewhere'\n";
+    let (run, told) = meddled(&fleet, &plan, || host.write("etc/database.toml", foreign));
+    assert_eq!(told.code, 1, "{told}");
+    let undo = phase(&told.json, "undo-switch")["tasks"]
+        .as_array()
+        .unwrap();
+    let drifted: Vec<&Value> = undo.iter().filter(|t| t["outcome"] == "drifted").collect();
+    assert_eq!(drifted.len(), 1, "{told}");
+    assert_eq!(
+        (&drifted[0]["agent"], &drifted[0]["undo_of"]),
+        (&json!("app-1"), &json!("file"))
+    );
+    assert_eq!(host.read("etc/database.toml"), foreign, "it is left alone");
+    let step = drifted[0]["step"].as_str().unwrap().to_owned();
+
+    // Nothing is tried again before somebody has looked.
+    fleet
+        .lockstep(&["run", "retry", &run])
+        .is_refused(&["app-1", "resolve"]);
+    host.write("etc/database.toml", "database = 'postgres'\n");
+    let told = fleet.lockstep(&[
+        "run",
+        "resolve",
+        &run,
+        "--agent",
+        "app-1",
+        "--step",
+        &step,
+        "--as",
+        "failed",
+        "--reason",
+        "the file was a mistake of mine",
+    ]);
+    assert_eq!(told.code, 0, "{told}");
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 5, "{told}");
+    assert_eq!(task(&told.json, "app-1", &step)["outcome"], "done");
+    assert_eq!(fleet.snapshot(&ALL), before);
+}
