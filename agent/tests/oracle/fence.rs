@@ -1,0 +1,234 @@
+//! The fence: verified, watched, and finalized behind.
+
+use crate::range::{PATIENCE, Range, action, shop};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+fn rules() -> Value {
+    json!({
+        "resource": "orcl",
+        "spare": {"users": ["DMS_USER"], "machines": []},
+        "keep": ["LISTENER_DMS"],
+        "accounts": ["BATCH"],
+        "jobs_off": true,
+        "window_secs": 1,
+    })
+}
+
+async fn close(range: &Range) {
+    let listeners = json!({"resource": "orcl", "keep": ["LISTENER_DMS"]});
+    range
+        .execute("oracle.listener.stop", &listeners)
+        .await
+        .unwrap();
+    let jobs = json!({"resource": "orcl"});
+    range.execute("oracle.jobs.disable", &jobs).await.unwrap();
+}
+
+fn finalize() -> Value {
+    json!({
+        "resource": "orcl",
+        "marker_table": "LOCKSTEP.LOCKSTEP_MARKER",
+        "tasks": ["arn:forward-1", "arn:forward-2"],
+        "fence": rules(),
+        "schemas": ["SHOP"],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_fence_is_told_with_every_breach() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let client = shop(&range.second_listener()).unwrap();
+    client
+        .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
+        .unwrap();
+    let mut rules = rules();
+    rules["accounts"] = json!(["BATCH", "SHOP"]);
+    let error = range
+        .execute("oracle.fence.watch", &rules)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2250");
+    let story = error.story();
+    for breach in [
+        "the listener LISTENER is up",
+        "a session is there that may not be",
+        "a transaction is open in the session",
+        "the account SHOP is OPEN",
+        "job_queue_processes is 20 on ORCL1, 20 on ORCL2",
+    ] {
+        assert!(story.contains(breach), "{breach}: {story}");
+    }
+    assert!(!story.contains("LISTENER_DMS"), "{story}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_it_is_watched_is_told_even_if_gone_at_once() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let (cx, rules) = (range.context(), rules());
+    let watch = action("oracle.fence.watch");
+    watch.execute(&cx, &rules, None).await.unwrap();
+    assert_eq!(watch.attest(&cx, &rules).await.unwrap(), None);
+
+    let (breaches, mut heard) = mpsc::channel(16);
+    let watching = async { watch.watch(&cx, &rules, false, breaches).await.unwrap() };
+    let story = async {
+        // DMS may come.
+        let dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();
+        let gone = tokio::task::spawn_blocking(|| shop("").unwrap().close().unwrap());
+        gone.await.unwrap();
+        let breach = tokio::time::timeout(PATIENCE, heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(breach.contains("SHOP"), "{breach}");
+        dms.close().unwrap();
+        let attested = watch.attest(&range.context(), &rules).await.unwrap();
+        assert!(attested.unwrap().contains("SHOP has logged in"), "attested");
+
+        range.control(&json!({"op": "start", "name": "LISTENER", "by": "lsnrctl"}));
+        loop {
+            let breach = tokio::time::timeout(PATIENCE, heard.recv())
+                .await
+                .unwrap()
+                .unwrap();
+            if breach == "the listener LISTENER is up" {
+                break;
+            }
+        }
+        cx.cancel.cancel();
+    };
+    tokio::join!(watching, story);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_watching_is_a_breach_only_if_somebody_came() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let rules = rules();
+    let watch = action("oracle.fence.watch");
+    watch.execute(&range.context(), &rules, None).await.unwrap();
+
+    let after_gap = async |range: &Range| {
+        let (cx, (breaches, mut heard)) = (range.context(), mpsc::channel(16));
+        let watching = async { watch.watch(&cx, &rules, true, breaches).await.unwrap() };
+        let told = async {
+            // A second breach, planted, ends the wait where there is no first.
+            let sys = range.sys().await;
+            let planted = "ALTER USER BATCH ACCOUNT UNLOCK";
+            sys.execute(planted, &[]).await.unwrap();
+            let first = tokio::time::timeout(PATIENCE, heard.recv())
+                .await
+                .unwrap()
+                .unwrap();
+            sys.execute("ALTER USER BATCH ACCOUNT LOCK", &[])
+                .await
+                .unwrap();
+            cx.cancel.cancel();
+            first
+        };
+        tokio::join!(watching, told).1
+    };
+    let calm = after_gap(&range).await;
+    assert!(!calm.contains("logged in"), "{calm}");
+    shop("").unwrap().close().unwrap();
+    let breach = after_gap(&range).await;
+    assert!(
+        breach.contains("nobody has watched for a while"),
+        "{breach}"
+    );
+    assert!(breach.contains("SHOP has logged in"), "{breach}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_word_is_an_scn_a_marker_and_a_log_switch_in_this_order() {
+    let range = Range::start("").await;
+    let sys = range.sys().await;
+    let next = "SELECT SHOP.ORDERS_SEQ.NEXTVAL FROM DUAL";
+    let client = shop("").unwrap();
+    assert_eq!(client.query_row_as::<u32>(next, &[]).unwrap(), 1000);
+    client.close().unwrap();
+    close(&range).await;
+    let params = finalize();
+    range.probe("oracle.finalize", &params).await.unwrap();
+    let outputs = range.execute("oracle.finalize", &params).await.unwrap();
+    let scn: i64 = outputs["scn"].as_str().unwrap().parse().unwrap();
+    let nonce = outputs["nonce"].as_str().unwrap();
+
+    type Marker = (String, String, String, i64);
+    let markers: Vec<Marker> = sys
+        .rows(
+            "SELECT RUN_ID, TASK_ID, NONCE, SCN FROM LOCKSTEP.LOCKSTEP_MARKER ORDER BY TASK_ID",
+            &[],
+        )
+        .await
+        .unwrap();
+    let run = range.context().tag.run;
+    let marker = |task: &str| (run.clone(), task.to_owned(), nonce.to_owned(), scn);
+    assert_eq!(markers, [marker("arn:forward-1"), marker("arn:forward-2")]);
+
+    let sql = "SELECT MIN(COMMIT_SCN) FROM V$LOGMNR_CONTENTS WHERE TABLE_NAME = 'LOCKSTEP_MARKER'";
+    let committed: i64 = sys.row(sql, &[]).await.unwrap();
+    let seen = range.observe();
+    let checkpoint = seen["checkpoints"][0]["scn"].as_i64().unwrap();
+    assert!(
+        checkpoint <= scn && scn < committed,
+        "{checkpoint} {scn} {committed}"
+    );
+    let sql = "SELECT COUNT(*) FROM V$ARCHIVED_LOG WHERE FIRST_CHANGE# <= :1 AND NEXT_CHANGE# > :2";
+    let archived: i64 = sys
+        .row(sql, &[committed.into(), committed.into()])
+        .await
+        .unwrap();
+    assert_eq!(
+        archived, 2,
+        "the marker is in the archived logs of both threads"
+    );
+
+    let sequence = &outputs["sequences"]["SHOP.ORDERS_SEQ"];
+    assert_eq!(
+        sequence,
+        &json!({"last_number": "1020", "increment_by": "1", "cycle": false})
+    );
+    let again = range.execute("oracle.finalize", &params).await.unwrap();
+    assert_ne!(again["nonce"], outputs["nonce"], "a nonce serves once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_marker_is_written_behind_an_open_fence() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let client = shop("").unwrap();
+    let error = range
+        .execute("oracle.finalize", &finalize())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2250");
+    client.close().unwrap();
+    let rows: i64 = range
+        .sys()
+        .await
+        .row("SELECT COUNT(*) FROM LOCKSTEP.LOCKSTEP_MARKER", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_between_two_markers_leaves_none() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let mut params = finalize();
+    params["tasks"] = json!(["arn:forward-1", "arn:forward-1"]);
+    let error = range.execute("oracle.finalize", &params).await.unwrap_err();
+    assert!(error.story().contains("ORA-00001"), "{}", error.story());
+    let rows: i64 = range
+        .sys()
+        .await
+        .row("SELECT COUNT(*) FROM LOCKSTEP.LOCKSTEP_MARKER", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows, 0);
+}

@@ -1,0 +1,10 @@
+//! The Oracle actions against the simulator, through the real driver: what
+//! they do, that they restore what they found, and how they fail.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod fence;
+mod range;
+mod rows;
+mod sessions;
+mod there_and_back;

@@ -1,0 +1,189 @@
+//! What is looked at: readiness, rows, the canary.
+
+use crate::range::{Range, shop};
+use lockstep_agent::action::Undone;
+use lockstep_agent::canonical::RowDigest;
+use lockstep_barrier::message::Finding;
+use serde_json::{Value, json};
+
+fn ready() -> Value {
+    json!({
+        "resource": "orcl",
+        "marker_table": "LOCKSTEP.LOCKSTEP_MARKER",
+        "canary_table": "LOCKSTEP.LOCKSTEP_CANARY",
+        "dms_listener": "LISTENER_DMS",
+        "spare": {"users": ["DMS_USER"], "machines": []},
+        "oldest_transaction_secs": 300,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ready_database_names_its_clients() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let _client = shop(&range.second_listener()).unwrap();
+    let _dms = oracle::Connection::connect("dms_user", "dms", range.listener()).unwrap();
+    assert_eq!(range.finding("oracle.ready", &ready()).await, Finding::Todo);
+    let outputs = range.execute("oracle.ready", &ready()).await.unwrap();
+    let clients = outputs["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 1, "{clients:?}");
+    assert_eq!(clients[0]["username"], "SHOP");
+    assert_eq!(clients[0]["sessions"], 1);
+    assert!(
+        range
+            .said()
+            .iter()
+            .any(|line| line.starts_with("a session of DMS"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_stands_in_the_way_is_told_at_once() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let client = shop("").unwrap();
+    client
+        .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
+        .unwrap();
+    let _dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();
+    range.control(&json!({"op": "stop", "name": "LISTENER_DMS", "by": "lsnrctl"}));
+    // The age is in whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
+    let params = json!({
+        "resource": "orcl",
+        "marker_table": "SHOP.ORDERS",
+        "canary_table": "LOCKSTEP.NONE",
+        "dms_listener": "LISTENER_DMS",
+        "spare": {"users": ["DMS_USER"], "machines": ["elsewhere"]},
+        "oldest_transaction_secs": 0,
+    });
+    let error = range.probe("oracle.ready", &params).await.unwrap_err();
+    assert_eq!(error.code(), "LS2223");
+    let story = error.story();
+    for obstacle in [
+        "the marker table SHOP.ORDERS lacks RUN_ID, TASK_ID, NONCE, SCN, WRITTEN_AT",
+        "no supplemental logging of its key",
+        "the canary table LOCKSTEP.NONE doesn't exist",
+        "the listener LISTENER_DMS reserved for DMS is down",
+        "a transaction has been open for",
+        "has a user of DMS but not its machine",
+    ] {
+        assert!(story.contains(obstacle), "{obstacle}: {story}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_digested_as_of_the_scn_in_canonical_form() {
+    let range = Range::start("").await;
+    let sys = range.sys().await;
+    let client = shop("").unwrap();
+    let insert = "INSERT INTO SHOP.ORDERS (ID, CUSTOMER, AMOUNT, CODE, PLACED_AT, SEEN_AT, TAG) \
+         VALUES (1, 'Ann', 12.50, 'ab', TO_DATE('2026-02-03 04:05:06', 'YYYY-MM-DD HH24:MI:SS'), \
+         TO_TIMESTAMP('2026-02-03 04:05:06.123456', 'YYYY-MM-DD HH24:MI:SS.FF6'), HEXTORAW('0AFF'))";
+    client.execute(insert, &[]).unwrap();
+    client
+        .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (2)", &[])
+        .unwrap();
+    client.commit().unwrap();
+    let scn: String = sys
+        .row("SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE", &[])
+        .await
+        .unwrap();
+    client
+        .execute("DELETE FROM SHOP.ORDERS WHERE ID = 1", &[])
+        .unwrap();
+    client.commit().unwrap();
+
+    let params = json!({"resource": "orcl", "scn": scn, "tables": [
+        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": true},
+        {"oracle": "SHOP.ORDER_AUDIT", "postgres": "shop.order_audit"},
+    ]});
+    range.probe("oracle.rows.digest", &params).await.unwrap();
+    let outputs = range.execute("oracle.rows.digest", &params).await.unwrap();
+    let mut expected = RowDigest::new();
+    let row = |values: [Option<&str>; 7]| values.map(|value| value.map(str::to_owned));
+    expected.add(&row([
+        Some("1"),
+        Some("ANN"),
+        Some("12.5"),
+        Some("ab"),
+        Some("2026-02-03 04:05:06.000000"),
+        Some("2026-02-03 04:05:06.123456"),
+        Some("0AFF"),
+    ]));
+    expected.add(&row([Some("2"), None, None, None, None, None, None]));
+    let orders = &outputs["tables"]["SHOP.ORDERS"];
+    assert_eq!(orders["rows"], 2);
+    assert_eq!(orders["digest"], expected.finish());
+    assert_eq!(
+        orders["columns"][0],
+        json!({"name": "id", "kind": "number"})
+    );
+    assert_eq!(
+        orders["columns"][5],
+        json!({"name": "seen_at", "kind": "timestamp"})
+    );
+    assert_eq!(
+        outputs["tables"]["SHOP.ORDER_AUDIT"],
+        json!({"rows": 2, "digest": null})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_not_there_are_told() {
+    let range = Range::start("").await;
+    let params = json!({"resource": "orcl", "scn": "1", "tables": [
+        {"oracle": "SHOP.NONE", "postgres": "shop.none", "digest": true}]});
+    let error = range
+        .execute("oracle.rows.digest", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2270");
+    let params = json!({"resource": "orcl", "scn": "F", "tables": []});
+    let error = range
+        .execute("oracle.rows.digest", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2273");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_canary_is_waited_for_and_removed_again() {
+    let range = Range::start("").await;
+    let name = "oracle.canary.await";
+    let params = |timeout_secs: u64| {
+        json!({"resource": "orcl", "canary_table": "LOCKSTEP.LOCKSTEP_CANARY",
+               "nonce": "n-1", "timeout_secs": timeout_secs})
+    };
+    let error = range.execute(name, &params(1)).await.unwrap_err();
+    assert_eq!(error.code(), "LS2280");
+    let params = params(60);
+    let probe = range.probe(name, &params).await.unwrap();
+    assert_eq!(probe.finding, Finding::Todo);
+    let sys = range.sys().await;
+    let insert =
+        "INSERT INTO LOCKSTEP.LOCKSTEP_CANARY (RUN_ID, TASK_ID, NONCE) VALUES ('r', 't', :1)";
+    let arrive = async {
+        for nonce in ["n-1", "n-2"] {
+            let row = (insert.to_owned(), vec![nonce.into()]);
+            sys.transaction(vec![row]).await.unwrap();
+        }
+    };
+    let (awaited, ()) = tokio::join!(range.execute(name, &params), arrive);
+    awaited.unwrap();
+    assert_eq!(range.finding(name, &params).await, Finding::Already);
+    let capture = probe.capture.unwrap();
+    assert_eq!(
+        range.undo(name, &params, &capture).await.unwrap(),
+        Undone::Restored
+    );
+    assert_eq!(
+        range.undo(name, &params, &capture).await.unwrap(),
+        Undone::Nothing
+    );
+    let left: i64 = sys
+        .row("SELECT COUNT(*) FROM LOCKSTEP.LOCKSTEP_CANARY", &[])
+        .await
+        .unwrap();
+    assert_eq!(left, 1, "only this run's canary is removed");
+}

@@ -1,0 +1,302 @@
+//! Each change is done, found done, taken back; and taken back too where it
+//! had failed half-way.
+
+use crate::range::{Range, TICKER, until};
+use lockstep_agent::action::Undone;
+use lockstep_barrier::message::Finding;
+use serde_json::{Value, json};
+
+fn changes() -> Vec<(&'static str, Value)> {
+    vec![
+        (
+            "oracle.listener.stop",
+            json!({"resource": "orcl", "keep": ["LISTENER_DMS"]}),
+        ),
+        ("oracle.listener.stop", json!({"resource": "clustered"})),
+        (
+            "oracle.accounts.lock",
+            json!({"resource": "orcl", "accounts": ["SHOP", "BATCH"]}),
+        ),
+        ("oracle.logins.restrict", json!({"resource": "orcl"})),
+        ("oracle.jobs.disable", json!({"resource": "orcl"})),
+        (
+            "oracle.jobs.disable",
+            json!({"resource": "orcl", "scope": "both"}),
+        ),
+        ("oracle.queue_monitor.disable", json!({"resource": "orcl"})),
+        (
+            "oracle.queue_monitor.disable",
+            json!({"resource": "orcl", "scope": "both"}),
+        ),
+        (
+            "oracle.triggers.disable",
+            json!({"resource": "orcl", "schemas": ["SHOP"]}),
+        ),
+        (
+            "oracle.closed.keep",
+            json!({"resource": "clustered", "jobs": true}),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_done_found_and_taken_back() {
+    let range = Range::start("").await;
+    for (name, params) in changes() {
+        let before = range.world();
+        let probe = range.probe(name, &params).await.unwrap();
+        assert_eq!(probe.finding, Finding::Todo, "{name} {params}");
+        assert_eq!(range.world(), before, "{name}: a probe changes nothing");
+        range.execute(name, &params).await.unwrap();
+        assert_ne!(range.world(), before, "{name} {params}");
+        assert_eq!(
+            range.finding(name, &params).await,
+            Finding::Already,
+            "{name}"
+        );
+        let capture = probe.capture.unwrap();
+        let undone = range.undo(name, &params, &capture).await.unwrap();
+        assert_eq!(undone, Undone::Restored, "{name} {params}");
+        assert_eq!(range.world(), before, "{name} {params}");
+        let again = range.undo(name, &params, &capture).await.unwrap();
+        assert_eq!(again, Undone::Nothing, "{name}: twice is once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_half_way_is_taken_back_too() {
+    let range = Range::start("CREATE USER CRM IDENTIFIED BY crm;\n").await;
+    for (name, params, fails_at) in [
+        (
+            "oracle.accounts.lock",
+            json!({"resource": "orcl", "accounts": ["CRM", "SHOP"]}),
+            "ALTER USER \"SHOP\"",
+        ),
+        (
+            "oracle.triggers.disable",
+            json!({"resource": "orcl", "schemas": ["SHOP"]}),
+            "\"orders upper\" DISABLE",
+        ),
+        (
+            "oracle.jobs.disable",
+            json!({"resource": "orcl", "scope": "both"}),
+            "SCOPE=SPFILE",
+        ),
+    ] {
+        let before = range.world();
+        let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+        range.inject(fails_at, 4021, 1);
+        let error = range.execute(name, &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2203", "{}", error.story());
+        assert!(error.story().contains("ORA-04021"), "{}", error.story());
+        assert_ne!(range.world(), before, "{name} had begun");
+        assert_eq!(range.finding(name, &params).await, Finding::Todo, "{name}");
+        range.undo(name, &params, &capture).await.unwrap();
+        assert_eq!(range.world(), before, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_fails_half_way_goes_on_with_the_rest_and_can_be_repeated() {
+    let range = Range::start("CREATE USER CRM IDENTIFIED BY crm;\n").await;
+    let name = "oracle.accounts.lock";
+    let params = json!({"resource": "orcl", "accounts": ["CRM", "SHOP", "BATCH"]});
+    let before = range.world();
+    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    range.execute(name, &params).await.unwrap();
+    range.inject("\"CRM\" ACCOUNT UNLOCK", 4021, 1);
+    let error = range.undo(name, &params, &capture).await.unwrap_err();
+    assert_eq!(error.code(), "LS2203");
+    let accounts = &range.observe()["accounts"];
+    assert_eq!(
+        (&accounts["CRM"], &accounts["SHOP"], &accounts["BATCH"]),
+        (&json!("LOCKED"), &json!("OPEN"), &json!("LOCKED"))
+    );
+    range.undo(name, &params, &capture).await.unwrap();
+    assert_eq!(range.world(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_changed_is_left_alone_and_told() {
+    let range = Range::start("").await;
+    let params = json!({"resource": "orcl"});
+    let name = "oracle.jobs.disable";
+    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    range.execute(name, &params).await.unwrap();
+    let sys = range.sys().await;
+    let by_hand = "ALTER SYSTEM SET JOB_QUEUE_PROCESSES=5 SCOPE=MEMORY SID='ORCL2'";
+    sys.execute(by_hand, &[]).await.unwrap();
+    let Undone::Drifted(what) = range.undo(name, &params, &capture).await.unwrap() else {
+        panic!("a foreign value is a drift");
+    };
+    assert_eq!(what, "job_queue_processes is 5 on ORCL2, was 20 before");
+    let parameters = &range.observe()["parameters"];
+    assert_eq!(parameters["1"]["job_queue_processes"], "20");
+    assert_eq!(parameters["2"]["job_queue_processes"], "5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_days_later_restores_what_was_before_the_cutover() {
+    let range = Range::start("").await;
+    let before = range.world();
+    let pairs = [
+        (
+            "oracle.accounts",
+            "lock",
+            json!({"resource": "orcl", "accounts": ["SHOP", "BATCH"]}),
+        ),
+        (
+            "oracle.triggers",
+            "disable",
+            json!({"resource": "orcl", "schemas": ["SHOP"]}),
+        ),
+        ("oracle.jobs", "disable", json!({"resource": "orcl"})),
+        (
+            "oracle.queue_monitor",
+            "disable",
+            json!({"resource": "orcl"}),
+        ),
+    ];
+    for (area, verb, params) in &pairs {
+        let restore = format!("{area}.restore");
+        if *area != "oracle.accounts" {
+            let error = range.probe(&restore, params).await.unwrap_err();
+            assert_eq!(error.code(), "LS2209", "{}", error.story());
+        }
+        range
+            .execute(&format!("{area}.{verb}"), params)
+            .await
+            .unwrap();
+        assert_eq!(
+            range.finding(&restore, params).await,
+            Finding::Todo,
+            "{area}"
+        );
+    }
+    assert_ne!(range.world(), before);
+    for (area, _, params) in &pairs {
+        range
+            .execute(&format!("{area}.restore"), params)
+            .await
+            .unwrap();
+    }
+    assert_eq!(range.world(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_is_started_and_stopped_again() {
+    let range = Range::start("").await;
+    let stop = json!({"resource": "clustered"});
+    range.execute("oracle.listener.stop", &stop).await.unwrap();
+    let closed = range.world();
+    let start = json!({"resource": "clustered", "listeners": ["LISTENER_CRS"]});
+    let name = "oracle.listener.start";
+    let probe = range.probe(name, &start).await.unwrap();
+    assert_eq!(probe.finding, Finding::Todo);
+    range.execute(name, &start).await.unwrap();
+    assert_eq!(range.finding(name, &start).await, Finding::Already);
+    range
+        .undo(name, &start, &probe.capture.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(range.world(), closed);
+    range
+        .execute("oracle.logins.restrict", &json!({"resource": "orcl"}))
+        .await
+        .unwrap();
+    let open = json!({"resource": "orcl"});
+    assert_eq!(
+        range.finding("oracle.logins.open", &open).await,
+        Finding::Todo
+    );
+    range.execute("oracle.logins.open", &open).await.unwrap();
+    assert_eq!(range.world(), closed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_under_clusterware_stays_down() {
+    let range = Range::start("").await;
+    // What is stopped and not disabled comes back: that is what the action
+    // has to know.
+    range.control(&json!({"op": "stop", "name": "LISTENER_CRS", "by": "srvctl"}));
+    let running = |range: &Range| {
+        let listeners = range.control(&json!({"op": "listeners"}));
+        let found = listeners.as_array().unwrap().clone();
+        let found = found.into_iter().find(|one| one["name"] == "LISTENER_CRS");
+        found.unwrap()["running"] == true
+    };
+    until("Clusterware did not start it again", || running(&range)).await;
+    range
+        .execute("oracle.listener.stop", &json!({"resource": "clustered"}))
+        .await
+        .unwrap();
+    // Clusterware looks several times while SCAN's listener is started.
+    range.control(&json!({"op": "enable", "name": "LISTENER_SCAN1"}));
+    until("Clusterware did not look", || {
+        let listeners = range.control(&json!({"op": "listeners"}));
+        let listeners = listeners.as_array().unwrap().clone();
+        listeners
+            .iter()
+            .any(|one| one["name"] == "LISTENER_SCAN1" && one["running"] == true)
+    })
+    .await;
+    assert!(!running(&range));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_not_there_are_refused_before_anything_is_done() {
+    let range = Range::start("").await;
+    let before = range.world();
+    for (name, params, code) in [
+        (
+            "oracle.listener.stop",
+            json!({"resource": "orcl", "listeners": ["LISTENER_CRS"]}),
+            "LS2210",
+        ),
+        (
+            "oracle.accounts.lock",
+            json!({"resource": "orcl", "accounts": ["SHOP", "NOBODY"]}),
+            "LS2220",
+        ),
+        (
+            "oracle.accounts.lock",
+            json!({"resource": "orcl", "accounts": ["SYS"]}),
+            "LS2221",
+        ),
+        (
+            "oracle.logins.restrict",
+            json!({"resource": "none"}),
+            "LS2005",
+        ),
+    ] {
+        let error = range.probe(name, &params).await.unwrap_err();
+        assert_eq!(error.code(), code, "{}", error.story());
+        let error = range.execute(name, &params).await.unwrap_err();
+        assert_eq!(error.code(), code, "{}", error.story());
+    }
+    assert_eq!(range.world(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_keeps_coming_back_is_stopped_or_told() {
+    let range = Range::start(TICKER).await;
+    let name = "oracle.jobs.disable";
+    let runs = || range.observe()["jobs"][0]["state"] == "RUNNING";
+    until("the job does not run", runs).await;
+    let before = range.world();
+    let patient = json!({"resource": "orcl", "wait_secs": 1});
+    let capture = range.probe(name, &patient).await.unwrap().capture.unwrap();
+    let error = range.execute(name, &patient).await.unwrap_err();
+    assert_eq!(error.code(), "LS2231");
+    assert!(error.story().contains("SHOP.TICKER"), "{}", error.story());
+    range.undo(name, &patient, &capture).await.unwrap();
+    assert_eq!(range.world(), before);
+
+    let firm = json!({"resource": "orcl", "wait_secs": 0, "stop_running": true});
+    range.execute(name, &firm).await.unwrap();
+    assert_eq!(range.finding(name, &firm).await, Finding::Already);
+    assert!(!runs());
+    range.undo(name, &firm, &capture).await.unwrap();
+    until("the job does not come back", runs).await;
+    assert_eq!(range.world(), before);
+}
