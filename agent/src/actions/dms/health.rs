@@ -29,6 +29,11 @@ impl Health {
 
     fn judge(tables: &[TableStatistics]) -> Self {
         let mut health = Self::default();
+        if tables.is_empty() {
+            health
+                .obstacles
+                .push("DMS lists no table of it yet".to_owned());
+        }
         let state = |table: &TableStatistics| table.table_state().unwrap_or_default().to_owned();
         let validation =
             |table: &TableStatistics| table.validation_state().unwrap_or_default().to_owned();

@@ -3,7 +3,7 @@
 //! would keep WAL for nobody.
 
 use super::reverse_create::delete_and_wait;
-use super::slots::{self, Known};
+use super::slots::{self, Known, Use};
 use super::stop_and_wait;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Task};
@@ -39,7 +39,7 @@ async fn tell_idle(cx: &Context, session: &Session) -> Result<(), ActionError> {
     let slots = slots::all(session).await?;
     let idle: Vec<&str> = slots
         .iter()
-        .filter(|(_, active)| !**active)
+        .filter(|(_, used)| **used == Use::Idle)
         .map(|(slot, _)| slot.as_str())
         .collect();
     if !idle.is_empty() {

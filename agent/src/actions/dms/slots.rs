@@ -22,16 +22,41 @@ const ID_IN_NAME: usize = 16;
 /// Between two looks at a slot.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Whether each logical slot of this database is active, by name.
-pub type Slots = BTreeMap<String, bool>;
+/// Whether each logical slot of this database is read, by name.
+pub type Slots = BTreeMap<String, Use>;
+
+/// What is done with a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Nobody has it.
+    Idle,
+    /// Somebody has it and doesn't read: whoever makes a slot does for a
+    /// moment, which `active` alone would take for reading.
+    Held,
+    /// Changes stream from it.
+    Read,
+}
 
 /// The logical slots of the session's database, as DMS makes them.
 pub async fn all(session: &Session) -> Result<Slots, ActionError> {
-    let sql = "SELECT slot_name::text, active FROM pg_replication_slots \
+    let sql = "SELECT slot_name::text, active, active AND EXISTS ( \
+                 SELECT FROM pg_stat_replication r WHERE r.pid = s.active_pid \
+                 AND coalesce(r.state, 'streaming') IN ('catchup', 'streaming')) \
+               FROM pg_replication_slots s \
                WHERE slot_type = 'logical' AND database = current_database() \
                AND plugin IN ('test_decoding', 'pglogical_output')";
     let rows = session.rows(sql, &[]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let use_of_it = match (row.get(1), row.get(2)) {
+                (_, true) => Use::Read,
+                (true, false) => Use::Held,
+                (false, false) => Use::Idle,
+            };
+            (row.get(0), use_of_it)
+        })
+        .collect())
 }
 
 /// By what a task's slot is known.
@@ -115,8 +140,8 @@ pub async fn drop_slot(
     loop {
         match all(session).await?.get(slot) {
             None => return Ok(false),
-            Some(false) => break,
-            Some(true) if tokio::time::Instant::now() >= end => {
+            Some(Use::Idle) => break,
+            Some(_) if tokio::time::Instant::now() >= end => {
                 return Err(ActionError::new(
                     "LS2422",
                     format!("the replication slot {slot} is still in use"),
@@ -124,7 +149,7 @@ pub async fn drop_slot(
                 .left("it is there, and PostgreSQL keeps WAL for it")
                 .next("see pg_replication_slots.active_pid for who holds it, then retry"));
             }
-            Some(true) => session.pause(POLL).await?,
+            Some(_) => session.pause(POLL).await?,
         }
     }
     session
@@ -144,13 +169,16 @@ pub async fn active(
     loop {
         let slots = all(session).await?;
         let own = known.choose(&slots, before)?;
-        if let Some(slot) = own.as_ref().filter(|slot| slots.get(*slot) == Some(&true)) {
+        if let Some(slot) = own
+            .as_ref()
+            .filter(|slot| slots.get(*slot) == Some(&Use::Read))
+        {
             return Ok(slot.clone());
         }
         if tokio::time::Instant::now() >= end {
             let seen: Vec<&str> = slots.keys().map(String::as_str).collect();
             let what = match own {
-                Some(slot) => format!("the slot {slot} of the reverse task is not active"),
+                Some(slot) => format!("the slot {slot} of the reverse task is not read"),
                 None => format!(
                     "the reverse task has no slot; there are: {}",
                     seen.join(", ")
@@ -171,7 +199,7 @@ mod tests {
     fn slots(names: &[&str]) -> Slots {
         names
             .iter()
-            .map(|name| ((*name).to_owned(), true))
+            .map(|name| ((*name).to_owned(), Use::Read))
             .collect()
     }
 
