@@ -5,7 +5,7 @@
 //! that doesn't exist.
 
 use super::command::{Ended, Program, run};
-use crate::action::{ActionError, Context};
+use crate::action::{ActionError, Context, Progress};
 use crate::config::OracleConfig;
 use std::time::Duration;
 
@@ -34,6 +34,14 @@ async fn call(
     run(cx, &program).await
 }
 
+/// A status is asked for all the time; its pages of text help nobody live.
+fn quiet(cx: &Context) -> Context {
+    Context {
+        progress: Progress::silent(),
+        ..cx.clone()
+    }
+}
+
 fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
     let said = ended
         .lines
@@ -53,7 +61,7 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
 /// # Errors
 /// Where lsnrctl can't tell: no such listener, no permission.
 pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
-    let ended = call(cx, oracle, "status", name).await?;
+    let ended = call(&quiet(cx), oracle, "status", name).await?;
     if ended.code == Some(0) {
         Ok(true)
     } else if ended.text().contains(NO_LISTENER) {
@@ -73,7 +81,7 @@ pub async fn has_static_service(
     oracle: &OracleConfig,
     name: &str,
 ) -> Result<bool, ActionError> {
-    let ended = call(cx, oracle, "status", name).await?;
+    let ended = call(&quiet(cx), oracle, "status", name).await?;
     if ended.code == Some(0) {
         Ok(ended.text().contains("status UNKNOWN"))
     } else {

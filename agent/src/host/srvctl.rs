@@ -6,7 +6,7 @@
 //! listeners are a cluster's own and are named by their number.
 
 use super::command::{Ended, Program, run};
-use crate::action::{ActionError, Context};
+use crate::action::{ActionError, Context, Progress};
 use crate::config::OracleConfig;
 use std::time::Duration;
 
@@ -86,7 +86,12 @@ pub async fn state(
     oracle: &OracleConfig,
     listener: Listener<'_>,
 ) -> Result<State, ActionError> {
-    let ended = call(cx, oracle, &listener.arguments("status")).await?;
+    // A status is asked for all the time; nobody wants to read it live.
+    let quiet = Context {
+        progress: Progress::silent(),
+        ..cx.clone()
+    };
+    let ended = call(&quiet, oracle, &listener.arguments("status")).await?;
     read_state(&ended.text(), listener).ok_or_else(|| {
         ActionError::new(
             "LS2212",

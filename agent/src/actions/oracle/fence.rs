@@ -240,7 +240,10 @@ pub async fn breaches(
 pub fn broken(breaches: &[String]) -> ActionError {
     ActionError::new(
         "LS2250",
-        format!("the fence doesn't hold: {}", breaches.join("; ")),
+        format!(
+            "the fence doesn't hold: {}",
+            super::few(breaches.to_vec()).join("; ")
+        ),
     )
     .left("an application may be able to write to Oracle")
     .next("close what is named, then retry; or roll back")

@@ -69,7 +69,9 @@ impl Action for FenceWatch {
             "verify for {} s that nobody can write to Oracle, then watch it",
             params.window_secs
         )]);
-        let remarks = now.into_iter().map(|breach| format!("as yet, {breach}"));
+        let remarks = super::few(now)
+            .into_iter()
+            .map(|breach| format!("as yet: {breach}"));
         description.remarks.extend(remarks);
         Ok(description)
     }

@@ -30,6 +30,33 @@ use std::time::Duration;
 /// long against the queries themselves.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Sentences shown of a list: enough to know whom to ask, short enough to read.
+const SHOWN: usize = 20;
+
+/// The first sentences of a list, and how many there are beyond.
+fn few(mut sentences: Vec<String>) -> Vec<String> {
+    let more = sentences.len().saturating_sub(SHOWN);
+    if more > 0 {
+        sentences.truncate(SHOWN);
+        sentences.push(format!("and {more} more"));
+    }
+    sentences
+}
+
 fn needs(resource: &str) -> Vec<Need> {
     vec![Need::Oracle(resource.to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut_and_say_so() {
+        let list = |count: usize| (0..count).map(|at| at.to_string()).collect::<Vec<_>>();
+        assert_eq!(few(list(SHOWN)), list(SHOWN));
+        let cut = few(list(SHOWN + 3));
+        assert_eq!(cut.len(), SHOWN + 1);
+        assert_eq!(cut[SHOWN], "and 3 more");
+    }
 }

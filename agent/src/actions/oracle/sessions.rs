@@ -8,7 +8,7 @@
 
 use super::fence::transactions;
 use super::spare::{self, Seen};
-use super::{LOOK, needs};
+use super::{LOOK, few, needs};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::Session;
 use crate::policy::Need;
@@ -134,9 +134,12 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
         ),
         (false, true) => format!(
             "transactions are still open: {}",
-            left.transactions.join("; ")
+            few(left.transactions.clone()).join("; ")
         ),
-        (false, false) => format!("sessions are still there: {}", left.sentences().join("; ")),
+        (false, false) => format!(
+            "sessions are still there: {}",
+            few(left.sentences()).join("; ")
+        ),
     };
     let next = if killing {
         "find by machine and program who connects, and through which door: a listener on another \
@@ -162,6 +165,7 @@ async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, 
             spare::Role::Own | spare::Role::Aside => {}
         }
     }
+    description.remarks = few(description.remarks);
     Ok(description)
 }
 
