@@ -6,35 +6,38 @@ use std::fs;
 
 const BOTH: [&str; 2] = ["app-1", "app-2"];
 
-const SHORT: &str = r"
+const BRIEF: &str = r"
 kind: Plan
-name: short
+name: brief
 parties:
-  apps: { labels: { role: app }, expected: 2 }
   first: { labels: { host: app-1 }, expected: 1 }
+  second: { labels: { host: app-2 }, expected: 1 }
 phases:
   - name: one
-    finish_by: 1s
+    finish_by: 2s
     steps:
-      - id: first
-        party: apps
-        action: command.run
-        params: { command: first, within_secs: 1 }
-        timeout: 1s
-      - id: second
-        party: apps
-        action: command.run
-        params: { command: second, within_secs: 1 }
-        timeout: 1s
+      - { id: first, party: second, action: command.run, params: { command: first } }
+      - { id: second, party: second, action: command.run, params: { command: second } }
   - name: two
     steps:
       - { id: third, party: first, action: command.run, params: { command: third } }
 ";
 
+const CALM: &str = r"
+kind: Plan
+name: calm
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - { id: third, party: apps, action: command.run, params: { command: third } }
+";
+
 #[test]
 fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     let mut fleet = Fleet::of(&BOTH);
-    let plan = fleet.plan("short", SHORT);
+    let plan = fleet.plan("brief", BRIEF);
     fleet.host("app-2").hold("first");
     let run = fleet.run(&plan);
     fleet.wait_for("app-2", "first", Moment::Begins);
@@ -71,7 +74,8 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
     assert_eq!(fleet.count("app-2", "second", Moment::Begins), 0);
-    let told = fleet.then_watch(&["run", "start", &plan]);
+    let next = fleet.plan("calm", CALM);
+    let told = fleet.then_watch(&["run", "start", &next]);
     assert_eq!(told.code, 0, "it takes part in the next run: {told}");
 }
 
@@ -92,7 +96,7 @@ fn a_name_with_another_journal_waits_for_an_operator() {
         fleet.log("app-2").contains("LS4201").then_some(())
     });
 
-    let plan = fleet.plan("short", SHORT);
+    let plan = fleet.plan("calm", CALM);
     fleet
         .lockstep(&["run", "start", &plan])
         .is_refused(&["LS4302", "party apps"]);
@@ -118,7 +122,7 @@ fn a_name_with_another_journal_waits_for_an_operator() {
 #[test]
 fn a_journal_from_a_backup_waits_for_an_operator() {
     let mut fleet = Fleet::of(&BOTH);
-    let plan = fleet.plan("short", SHORT);
+    let plan = fleet.plan("calm", CALM);
     fleet.kill_agent("app-2");
     let (state, backup) = (fleet.host("app-2").path("state"), fleet.path("backup"));
     fs::create_dir(&backup).unwrap();

@@ -1,6 +1,6 @@
 //! Nobody starts a phase before everyone has finished the one before it.
 
-use crate::fleet::{Effect, Fleet, Moment, phase};
+use crate::fleet::{Effect, Fleet, Moment, phase, until};
 
 const TWO_PHASES: &str = r"
 kind: Plan
@@ -72,4 +72,50 @@ fn one_run_can_follow_another_at_once() {
     }
     let runs = fleet.lockstep(&["run", "list"]).json;
     assert_eq!(runs.as_array().map(Vec::len), Some(3));
+}
+
+const ON_ONE: &str = r"
+kind: Plan
+name: on-one
+parties:
+  one: { labels: { host: @HOST@ }, expected: 1 }
+phases:
+  - name: work
+    steps:
+      - { id: work, party: one, action: command.run, params: { command: first } }
+";
+
+#[test]
+fn runs_of_different_agents_do_not_wait_for_each_other() {
+    let fleet = Fleet::of(&ALL);
+    let slow = fleet.plan("slow", &ON_ONE.replace("@HOST@", "app-1"));
+    let quick = fleet.plan("quick", &ON_ONE.replace("@HOST@", "app-2"));
+    fleet.host("app-1").hold("first");
+    let slow = fleet.run(&slow);
+    fleet.wait_for("app-1", "first", Moment::Begins);
+    let told = fleet.then_watch(&["run", "start", &quick]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(fleet.show(&slow)["outcome"], "running");
+    fleet.host("app-1").let_go("first");
+    assert_eq!(fleet.watch(&slow).code, 0);
+}
+
+#[test]
+fn a_newcomer_takes_no_part_in_a_run_that_has_begun() {
+    let mut fleet = Fleet::of(&ALL);
+    fleet.kill_agent("app-3");
+    until("app-3 to be missed", || {
+        (fleet.agent("app-3")["connected"] == false).then_some(())
+    });
+    let text = TWO_PHASES.replacen("expected: 3", "expected: 2", 1);
+    let plan = fleet.plan("two-phases", &text);
+    fleet.host("app-2").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.start_agent("app-3");
+    fleet.wait_connected(&ALL);
+    fleet.host("app-2").let_go("first");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 0, "{told}");
+    assert!(fleet.effects().iter().all(|effect| effect.agent != "app-3"));
 }

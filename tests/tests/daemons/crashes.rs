@@ -320,6 +320,38 @@ fn the_coordinator_dies_at_a_gate_and_while_an_operator_decides() {
 }
 
 #[test]
+fn who_watches_a_run_goes_on_watching_over_a_restart() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("commands", COMMANDS);
+    fleet.host("app-2").hold("second");
+    let run = fleet.run(&plan);
+    let watching = fleet.follow(&run);
+    fleet.wait_for("app-2", "second", Moment::Begins);
+    fleet.stop_coordinator();
+    fleet.start_coordinator();
+    fleet.host("app-2").let_go("second");
+    let (code, lines) = watching.end();
+    assert_eq!(code, 0, "{lines:#?}");
+    let sequences: Vec<u64> = lines
+        .iter()
+        .filter(|happening| happening["type"] == "event")
+        .map(|happening| happening["event"]["sequence"].as_u64().unwrap())
+        .collect();
+    let journal: Vec<u64> = fleet
+        .events(&run)
+        .iter()
+        .map(|event| event["sequence"].as_u64().unwrap())
+        .filter(|sequence| sequences.contains(sequence))
+        .collect();
+    assert_eq!(sequences, journal, "each once and in order");
+    let last = lines
+        .iter()
+        .rfind(|happening| happening["type"] == "status")
+        .unwrap();
+    assert_eq!(last["run"]["outcome"], "completed");
+}
+
+#[test]
 fn what_a_task_says_is_seen_after_the_coordinator_came_back() {
     let mut fleet = Fleet::of(&BOTH);
     let plan = fleet.plan("commands", COMMANDS);
@@ -331,7 +363,8 @@ fn what_a_task_says_is_seen_after_the_coordinator_came_back() {
     fleet.wait_connected(&BOTH);
     let watching = fleet.follow(&run);
     fleet.host("app-2").let_go("first");
-    let lines = watching.lines();
+    let (code, lines) = watching.end();
+    assert_eq!(code, 1);
     let said = lines.iter().any(|happening| {
         let line = &happening["line"];
         happening["type"] == "line" && line["agent"] == "app-2" && line["line"] == "first is broken"

@@ -15,5 +15,6 @@ mod fleet;
 mod refused_input;
 mod rollback;
 mod secrets;
+mod sweep;
 mod take_over;
 mod traces;

@@ -173,3 +173,42 @@ fn what_somebody_else_has_changed_is_left_to_the_operator() {
     assert_eq!(task(&told.json, "app-1", &step)["outcome"], "done");
     assert_eq!(fleet.snapshot(&ALL), before);
 }
+
+/// An outage that may last four seconds, the last one for the way back.
+const BUDGET: &str = r"
+kind: Plan
+name: budget
+parties:
+  apps: { labels: { role: app }, expected: 3 }
+outage: { budget: 4s, rollback_reserve: 2s, starts_with: stop, ends_with: start }
+phases:
+  - name: stop
+    steps:
+      - id: report
+        party: apps
+        action: cron.disable
+        params: { files: ['@DIR@/${agent.name}/etc/report'] }
+  - name: work
+    finish_by: 4s
+    steps:
+      - { id: work, party: apps, action: command.run, params: { command: first } }
+  - name: start
+    steps:
+      - { id: start, party: apps, action: command.run, params: { command: second } }
+";
+
+#[test]
+fn an_outage_that_gets_too_long_is_given_up() {
+    let fleet = Fleet::of(&ALL);
+    let plan = fleet.plan("budget", BUDGET);
+    let before = fleet.snapshot(&ALL);
+    fleet.host("app-2").hold("first");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 5, "{told}");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(reason.contains("LS4410"), "{reason}");
+    assert_eq!(told.json["outage_budget_ms"], 4_000);
+    assert_eq!(phase(&told.json, "start")["outcome"], "pending");
+    assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
+    assert_eq!(fleet.snapshot(&ALL), before);
+}

@@ -93,13 +93,14 @@ pub fn follow(address: SocketAddr, pki: &Path, name: &str, arguments: &[&str]) -
 }
 
 impl Following {
-    /// Everything that was printed until the watch ended.
-    pub fn lines(mut self) -> Vec<Value> {
+    /// Waits until the watch has ended; gives its exit code and everything
+    /// that it printed.
+    pub fn end(mut self) -> (i32, Vec<Value>) {
         let mut text = std::mem::take(&mut self.first);
         self.output.read_to_string(&mut text).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        let code = self.child.wait().unwrap().code().unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        (code, lines.collect())
     }
 }
 

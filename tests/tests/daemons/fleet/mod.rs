@@ -198,6 +198,11 @@ impl Fleet {
         self.coordinator = None;
     }
 
+    /// Ends the coordinator in good order.
+    pub fn stop_coordinator(&mut self) {
+        self.coordinator.take().unwrap().stop();
+    }
+
     /// `kill -9` of an agent.
     pub fn kill_agent(&mut self, name: &str) {
         self.agents.remove(name).unwrap();
@@ -231,9 +236,7 @@ impl Fleet {
         for (_, mut agent) in std::mem::take(&mut self.agents) {
             agent.stop();
         }
-        if let Some(mut coordinator) = self.coordinator.take() {
-            coordinator.stop();
-        }
+        self.stop_coordinator();
     }
 
     /// What a daemon has logged.
