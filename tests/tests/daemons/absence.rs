@@ -152,6 +152,22 @@ fn a_journal_from_a_backup_waits_for_an_operator() {
     assert_eq!(agent["connected"], false);
 }
 
+/// Takes an agent's journal away and has it accepted with a new one.
+fn reinstall(fleet: &mut Fleet, name: &str) {
+    fleet.kill_agent(name);
+    fs::remove_dir_all(fleet.host(name).path("state")).unwrap();
+    fleet.start_agent(name);
+    until("the agent to be in quarantine", || {
+        (fleet.agent(name)["quarantine"] != Value::Null).then_some(())
+    });
+    let told = fleet.lockstep(&["agents", "accept", name, "--reason", "it has a new disk"]);
+    assert_eq!(told.code, 0, "{told}");
+    // An agent that was refused waits before it tries again.
+    fleet.kill_agent(name);
+    fleet.start_agent(name);
+    fleet.wait_connected(&[name]);
+}
+
 const WITH_WAY_BACK: &str = r"
 kind: Plan
 name: way-back
@@ -183,20 +199,57 @@ fn a_host_that_lost_its_journal_is_restored_from_the_coordinators() {
     fleet.host("app-1").spoil("first");
     let run = fleet.run(&plan);
     fleet.wait_for("app-1", "first", Moment::Begins);
-    fleet.kill_agent("app-2");
-    fs::remove_dir_all(fleet.host("app-2").path("state")).unwrap();
-    fleet.start_agent("app-2");
-    until("app-2 to be in quarantine", || {
-        (fleet.agent("app-2")["quarantine"] != Value::Null).then_some(())
-    });
-    let told = fleet.lockstep(&["agents", "accept", "app-2", "--reason", "it has a new disk"]);
-    assert_eq!(told.code, 0, "{told}");
-    fleet.kill_agent("app-2");
-    fleet.start_agent("app-2");
-    fleet.wait_connected(&["app-2"]);
+    reinstall(&mut fleet, "app-2");
     fleet.host("app-1").let_go("first");
     let told = fleet.watch(&run);
     assert_eq!(told.code, 5, "{told}");
     assert_eq!(told.json["still_changed"], json!([]));
     assert_eq!(fleet.snapshot(&BOTH), before);
+}
+
+const OPEN: &str = r"
+kind: Plan
+name: open
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - { id: first, party: apps, action: command.run, params: { command: first } }
+      - { id: second, party: apps, action: command.run, params: { command: second } }
+";
+
+#[test]
+fn work_that_was_open_when_the_journal_was_lost_is_unknown() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("open", OPEN);
+    fleet.host("app-2").hold("first");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    reinstall(&mut fleet, "app-2");
+    let told = fleet.watch(&run);
+    assert_eq!(told.code, 1, "{told}");
+    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "unknown");
+    fleet.host("app-2").let_go("first");
+    for (step, truth) in [("first", "failed"), ("second", "failed")] {
+        let told = fleet.lockstep(&[
+            "run",
+            "resolve",
+            &run,
+            "--agent",
+            "app-2",
+            "--step",
+            step,
+            "--as",
+            truth,
+            "--reason",
+            "the host is new",
+        ]);
+        assert_eq!(told.code, 0, "{told}");
+    }
+    let told = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(fleet.count("app-2", "first", Moment::Ends), 1);
+    assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
+    assert_eq!(fleet.count("app-1", "second", Moment::Ends), 1);
 }

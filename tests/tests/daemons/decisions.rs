@@ -208,6 +208,83 @@ phases:
     assert_eq!(told.code, 0, "{told}");
 }
 
+/// Nobody knows yet what becomes of work that goes on, so a run never ends or
+/// turns round beside it.
+#[test]
+fn an_abort_and_a_rollback_wait_for_what_is_at_work() {
+    let fleet = Fleet::of(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+    for (verb, outcome, code) in [("abort", "aborted", 1), ("rollback", "rolled_back", 5)] {
+        let plan = fleet.plan(
+            "at-work",
+            "\
+kind: Plan
+name: at-work
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - { id: first, party: apps, action: command.run, params: { command: first } }
+      - id: report
+        party: apps
+        action: cron.disable
+        params: { files: ['@DIR@/${agent.name}/etc/report'] }
+",
+        );
+        fleet.host("app-2").hold("first");
+        let begun = fleet.count("app-2", "first", Moment::Begins);
+        let run = fleet.run(&plan);
+        until("app-1 to be done and app-2 to be at work", || {
+            let both = !fleet.host("app-1").has("etc/report")
+                && fleet.count("app-2", "first", Moment::Begins) > begun;
+            both.then_some(())
+        });
+        let told = fleet.lockstep(&["run", verb, &run, "--reason", "enough"]);
+        assert_eq!(told.code, 0, "{told}");
+        assert_eq!(told.json["outcome"], "running", "{told}");
+        assert!(
+            told.json["waits_on"].to_string().contains("first on app-2"),
+            "{told}"
+        );
+        assert!(!fleet.host("app-1").has("etc/report"));
+        fleet.host("app-2").let_go("first");
+        let told = fleet.watch(&run);
+        assert_eq!(
+            (told.code, &told.json["outcome"]),
+            (code, &json!(outcome)),
+            "{told}"
+        );
+        assert_eq!(
+            task(&told.json, "app-2", "report")["outcome"],
+            "not-started"
+        );
+        if verb == "abort" {
+            assert_eq!(told.json["still_changed"], json!(["report on app-1"]));
+            let hidden = fleet.host("app-1").path("etc/.report.lockstep-disabled");
+            std::fs::rename(hidden, fleet.host("app-1").path("etc/report")).unwrap();
+        }
+        assert_eq!(fleet.snapshot(&BOTH), before);
+    }
+}
+
+#[test]
+fn a_command_that_waits_in_vain_says_so_and_changes_nothing() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = two_phases(&fleet, "", "");
+    fleet.host("app-1").hold("first");
+    let run = fleet.run(&plan);
+    let told = fleet.lockstep(&["run", "watch", &run, "--timeout", "200ms"]);
+    assert_eq!(told.code, 4, "{told}");
+    assert!(told.error.contains("the run goes on"), "{told}");
+    fleet.host("app-1").let_go("first");
+    assert_eq!(fleet.watch(&run).code, 0);
+    fleet.stop_coordinator();
+    let told = fleet.lockstep(&["run", "show", &run]);
+    assert_eq!(told.code, 3, "{told}");
+    assert!(told.error.contains("LS5001"), "{told}");
+}
+
 #[test]
 fn a_verb_made_on_an_old_view_is_refused() {
     let fleet = Fleet::of(&BOTH);

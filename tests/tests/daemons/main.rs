@@ -6,6 +6,12 @@
 //! test in the target directory, so build the workspace first:
 //! `cargo build --workspace`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test and its helpers stop at the first surprise"
+)]
+
 mod absence;
 mod barrier;
 mod certificates;
