@@ -127,7 +127,7 @@ impl Agents {
             let why = format!(
                 "LS4201: {name} came with journal {}, but it is known with journal {}: it was \
                  reinstalled, cloned, or its disk was lost; look into it, then `lockstep agents \
-                 accept {name}`",
+                 accept {name} --reason …`",
                 hello.journal_id, known.journal
             );
             self.quarantine
@@ -146,7 +146,7 @@ impl Agents {
             return Err(format!(
                 "LS4202: the journal of {name} has gone back: it came with entry {} in session {} \
                  after entry {} in session {}; it was restored from a backup or runs twice; look \
-                 into it, then `lockstep agents accept {name}`",
+                 into it, then `lockstep agents accept {name} --reason …`",
                 hello.journal_position, hello.session_number, last.position, last.session
             ));
         }
