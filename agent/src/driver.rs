@@ -383,9 +383,11 @@ impl Driver {
         let span = self.span(&task.action, &run, &task.step.0);
         let (worker, report) = (self.worker.clone(), self.inputs.clone());
         let work = async move {
+            tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
             let (outcome, outputs) = worker.perform(&task, &inputs, capture, limit, cx).await;
             let took = clock::boot_time().saturating_sub(began);
+            tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
             let step = task.step;
             let event = Event::Finished {
                 run,

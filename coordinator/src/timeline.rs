@@ -46,6 +46,8 @@ impl Timeline {
                     times.prepared = at_ms;
                 }
                 times.round = at_ms;
+                // What an earlier attempt took is not this one's.
+                self.actions.retain(|(of, _), _| of != phase);
             }
             Record::GateOpened { phase, .. } => self.times(*phase).gate_opened = at_ms,
             Record::Released { phase, .. } => self.times(*phase).released = at_ms,

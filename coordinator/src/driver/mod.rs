@@ -1,0 +1,403 @@
+//! The coordinator's one event loop.
+//!
+//! It alone calls the runs' machines. What several inputs lead to is written
+//! to the journal in one append and only then sent, told and answered: nobody
+//! hears of anything that is not on disk (persist before send), and a
+//! thousand outcomes cost one fsync.
+
+mod requests;
+mod sessions;
+
+use crate::agents::Agents;
+use crate::handle::{Handle, Input};
+use crate::preflights::Preflights;
+use crate::runs::{Machine, RunCell};
+use crate::store::{Store, StoreError};
+use lockstep_barrier::coordinator::{Effect, Event, Run, State};
+use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
+use lockstep_barrier::message::Order;
+use lockstep_proto::v1;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Inputs taken in before their records are written together.
+const BATCH: usize = 512;
+
+/// Why the driver can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal can't be used.
+    #[error("the coordinator can't start")]
+    Store(#[from] StoreError),
+    /// A run's records don't make sense together.
+    #[error("LS4104: the journal of run {run} contradicts itself: {problem}")]
+    Fold {
+        /// Which.
+        run: RunId,
+        /// How.
+        problem: String,
+    },
+    /// The plan a run began with can't be read.
+    #[error("LS4105: the plan of run {run} can't be read")]
+    Plan {
+        /// Which.
+        run: RunId,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// What is to be done once the batch is on disk.
+type Afterwards = Box<dyn FnOnce(&mut Driver) + Send>;
+
+/// The loop and all it owns.
+pub struct Driver {
+    name: String,
+    term: Term,
+    take_over: bool,
+    fenced: Option<String>,
+    store: Store,
+    agents: Agents,
+    runs: BTreeMap<RunId, RunCell>,
+    /// Oldest first.
+    order: Vec<RunId>,
+    preflights: Preflights,
+    started: BTreeMap<String, String>,
+    queue: mpsc::Receiver<Input>,
+    effects: Vec<(RunId, Effect)>,
+    afterwards: Vec<Afterwards>,
+}
+
+impl Driver {
+    /// Begins a term, reads the journal and takes every run up where it
+    /// stood.
+    ///
+    /// # Errors
+    /// Where the journal can't be used.
+    pub fn start(
+        name: String,
+        mut store: Store,
+        take_over: bool,
+    ) -> Result<(Self, Handle), StartError> {
+        let term = store.begin_term(0)?;
+        let agents = Agents::new(store.known_agents()?);
+        let (handle, queue) = Handle::new();
+        let mut driver = Self {
+            name,
+            term,
+            take_over,
+            fenced: None,
+            store,
+            agents,
+            runs: BTreeMap::new(),
+            order: Vec::new(),
+            preflights: Preflights::default(),
+            started: BTreeMap::new(),
+            queue,
+            effects: Vec::new(),
+            afterwards: Vec::new(),
+        };
+        driver.take_up_runs()?;
+        driver.flush()?;
+        tracing::info!(
+            term = term.number,
+            runs = driver.runs.len(),
+            "the coordinator leads"
+        );
+        Ok((driver, handle))
+    }
+
+    fn take_up_runs(&mut self) -> Result<(), StartError> {
+        for run in self.store.runs()? {
+            let stored = self.store.entries(&run, 0)?;
+            let fold = |problem: &dyn std::fmt::Display| StartError::Fold {
+                run: run.clone(),
+                problem: problem.to_string(),
+            };
+            let entries = || stored.iter().map(|stored| stored.entry.clone());
+            let state = State::fold(entries()).map_err(|e| fold(&e))?;
+            let over = state.ended.is_some()
+                && state
+                    .begin
+                    .members
+                    .keys()
+                    .all(|agent| state.closed_by.contains(agent));
+            let (machine, effects) = if over {
+                (Machine::Closed(Box::new(state)), Vec::new())
+            } else {
+                let (run, effects) = Run::resume(lockstep_clock::boot_time(), entries(), self.term)
+                    .map_err(|e| fold(&e))?;
+                (Machine::Live(Box::new(run)), effects)
+            };
+            let cell = RunCell::new(machine, &stored).map_err(|source| StartError::Plan {
+                run: run.clone(),
+                source,
+            })?;
+            let request = cell.state().begin.rest["request"]
+                .as_str()
+                .unwrap_or_default();
+            self.started.insert(request.to_owned(), run.to_string());
+            self.runs.insert(run.clone(), cell);
+            self.order.push(run.clone());
+            self.effects
+                .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
+        }
+        Ok(())
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the journal fails: the process must end (R23).
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            let tick = until(self.next_deadline());
+            let first = tokio::select! {
+                input = self.queue.recv() => input,
+                () = tick => None,
+            };
+            let mut stop = self.queue.is_closed() && first.is_none();
+            if let Some(input) = first {
+                stop |= self.hear(input)?;
+                for _ in 1..BATCH {
+                    match self.queue.try_recv() {
+                        Ok(input) => stop |= self.hear(input)?,
+                        Err(_) => break,
+                    }
+                }
+            }
+            self.tick();
+            self.flush()?;
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Millis> {
+        self.runs
+            .values()
+            .filter_map(|cell| cell.live()?.next_deadline())
+            .min()
+    }
+
+    fn tick(&mut self) {
+        let now = lockstep_clock::boot_time();
+        let due: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, cell)| {
+                cell.live()
+                    .and_then(Run::next_deadline)
+                    .is_some_and(|at| at <= now)
+            })
+            .map(|(run, _)| run.clone())
+            .collect();
+        for run in due {
+            self.happen(&run, Event::Tick);
+        }
+    }
+
+    fn happen(&mut self, run: &RunId, event: Event) {
+        if self.fenced.is_some() {
+            return;
+        }
+        let Some(machine) = self.runs.get_mut(run).and_then(RunCell::run) else {
+            return;
+        };
+        let effects = machine.handle(lockstep_clock::boot_time(), event);
+        self.effects
+            .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
+    }
+
+    /// Takes one input in; `true` where it says to stop.
+    fn hear(&mut self, input: Input) -> Result<bool, StoreError> {
+        match input {
+            Input::Hello {
+                hello,
+                address,
+                outbox,
+                reply,
+            } => {
+                let answer = self.admit(*hello, address, outbox)?;
+                self.afterwards(|_| drop(reply.send(answer)));
+            }
+            Input::Agent {
+                agent,
+                session,
+                message,
+            } => self.agent_says(agent, session, *message),
+            Input::Gone { agent, session } => {
+                if self.agents.gone(&agent, session) {
+                    tracing::warn!(%agent, "the agent's session ended");
+                    self.preflights.gone(&agent);
+                    for run in self.runs_of(&agent) {
+                        self.happen(&run, Event::Disconnected(agent.clone()));
+                    }
+                }
+            }
+            Input::Preflight {
+                plan,
+                answers,
+                reply,
+            } => {
+                let answer = self.preflight(plan, answers);
+                self.afterwards(|_| drop(reply.send(answer)));
+            }
+            Input::Start {
+                plan,
+                request,
+                by,
+                reply,
+            } => {
+                let answer = self.begin(plan, request, by);
+                self.afterwards(|_| drop(reply.send(answer)));
+            }
+            Input::Verb { asked, reply } => {
+                let answer = self.verb(*asked);
+                self.afterwards(move |driver| {
+                    drop(reply.send(answer.and_then(|run| driver.status(&run))));
+                });
+            }
+            Input::Accept {
+                agent,
+                by,
+                reason,
+                reply,
+            } => {
+                let answer = self.accept(&agent, &by, &reason)?;
+                self.afterwards(|_| drop(reply.send(answer)));
+            }
+            Input::Stop => return Ok(true),
+            question => self.answer(question),
+        }
+        Ok(false)
+    }
+
+    /// Questions that change nothing are answered from what is on disk: after
+    /// the batch.
+    fn answer(&mut self, question: Input) {
+        self.afterwards(move |driver| match question {
+            Input::List { limit, reply } => {
+                let newest = driver.order.iter().rev().take(limit);
+                let runs = newest
+                    .filter_map(|run| driver.runs.get(run))
+                    .map(RunCell::brief);
+                drop(reply.send(Ok(runs.collect())));
+            }
+            Input::Get { run, reply } => drop(reply.send(driver.status(&run))),
+            Input::Watch { run, after, reply } => drop(reply.send(driver.watch(&run, after))),
+            Input::Events { run, after, reply } => drop(reply.send(driver.events(&run, after))),
+            Input::Agents { reply } => {
+                drop(reply.send(Ok(driver.agents.status(&driver.locked()))));
+            }
+            _ => {}
+        });
+    }
+
+    fn afterwards(&mut self, what: impl FnOnce(&mut Self) + Send + 'static) {
+        self.afterwards.push(Box::new(what));
+    }
+
+    /// Writes what the batch decided, then sends and tells it. A send that
+    /// fails is an event of its own, so this goes on until nothing is left.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        loop {
+            self.write_and_send()?;
+            if self.effects.is_empty() {
+                break;
+            }
+        }
+        for what in std::mem::take(&mut self.afterwards) {
+            what(self);
+        }
+        Ok(())
+    }
+
+    fn write_and_send(&mut self) -> Result<(), StoreError> {
+        let effects = std::mem::take(&mut self.effects);
+        let mut entries = Vec::new();
+        let mut orders = Vec::new();
+        for (run, effect) in effects {
+            match effect {
+                Effect::Persist(entry) => entries.push((run, entry)),
+                Effect::Send { to, order } => orders.push((run, to, order)),
+            }
+        }
+        let stored = self.store.persist(&entries)?;
+        let mut changed: Vec<RunId> = Vec::new();
+        for ((run, _), stored) in entries.iter().zip(&stored) {
+            if let Some(cell) = self.runs.get_mut(run) {
+                cell.note(stored);
+            }
+            if changed.last() != Some(run) {
+                changed.push(run.clone());
+            }
+        }
+        for (run, to, order) in orders {
+            self.send(&run, &to, order);
+        }
+        for (run, cell) in &mut self.runs {
+            cell.tell_status(changed.contains(run));
+            cell.close_if_over();
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, run: &RunId, to: &AgentName, order: Order) {
+        let traceparent = self
+            .runs
+            .get(run)
+            .map(RunCell::traceparent)
+            .unwrap_or_default();
+        let message = Some(order.into());
+        let sent = self.agents.send(
+            to,
+            v1::SessionResponse {
+                traceparent,
+                message,
+            },
+        );
+        if !sent {
+            for run in self.runs_of(to) {
+                self.happen(&run, Event::Disconnected(to.clone()));
+            }
+        }
+    }
+
+    fn runs_of(&self, agent: &AgentName) -> Vec<RunId> {
+        self.runs
+            .iter()
+            .filter(|(_, cell)| {
+                cell.live()
+                    .is_some_and(|run| run.journal_of(agent).is_some())
+            })
+            .map(|(run, _)| run.clone())
+            .collect()
+    }
+
+    /// Agents that belong to a run that isn't over.
+    fn locked(&self) -> BTreeMap<AgentName, RunId> {
+        let mut locked = BTreeMap::new();
+        for (id, cell) in &self.runs {
+            let Some(run) = cell.live() else { continue };
+            for agent in run.state().begin.members.keys() {
+                if !run.state().closed_by.contains(agent) {
+                    locked.insert(agent.clone(), id.clone());
+                }
+            }
+        }
+        locked
+    }
+}
+
+async fn until(deadline: Option<Millis>) {
+    match deadline {
+        Some(deadline) => {
+            let wait = deadline.saturating_sub(lockstep_clock::boot_time());
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        None => std::future::pending().await,
+    }
+}

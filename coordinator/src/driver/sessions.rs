@@ -1,0 +1,173 @@
+//! Agents' sessions: who is admitted, under which term, and what they say.
+
+use super::Driver;
+use crate::handle::{Answer, Refusal, RefusalKind};
+use crate::runs::{Happening, Machine, RunCell};
+use crate::store::StoreError;
+use lockstep_barrier::coordinator::{Event, Run};
+use lockstep_barrier::ids::{AgentName, RunId, Term};
+use lockstep_proto::{convert, v1};
+
+/// What agents are told in their Welcome.
+const HEARTBEAT_MS: u64 = 5_000;
+
+impl Driver {
+    pub(super) fn admit(
+        &mut self,
+        hello: v1::Hello,
+        address: String,
+        outbox: crate::agents::Outbox,
+    ) -> Result<Answer<(u64, v1::Welcome)>, StoreError> {
+        if let Err(refusal) = self.check_term(&hello)? {
+            return Ok(Err(refusal));
+        }
+        let agent = AgentName(hello.agent.clone());
+        let refused = |message| Refusal::new(RefusalKind::Precondition, message);
+        let admission = match self
+            .agents
+            .admit(hello, address, outbox, lockstep_clock::wall_time())
+        {
+            Ok(admission) => admission,
+            Err(why) => {
+                tracing::error!(%agent, "{why}");
+                return Ok(Err(refused(why)));
+            }
+        };
+        if let Some(known) = &admission.first_seen {
+            self.store.remember(known)?;
+        }
+        tracing::info!(%agent, session = admission.session, "agent connected");
+        for run in self.runs_of(&agent) {
+            let lost = self
+                .runs
+                .get(&run)
+                .and_then(RunCell::live)
+                .is_some_and(|run| {
+                    run.journal_of(&agent)
+                        .is_some_and(|journal| *journal != admission.standing.journal)
+                });
+            if lost {
+                self.happen(&run, Event::Quarantined(agent.clone()));
+            }
+            self.happen(&run, Event::Connected(admission.standing.clone()));
+        }
+        let welcome = v1::Welcome {
+            coordinator: self.name.clone(),
+            term: Some(self.term.into()),
+            heartbeat_ms: HEARTBEAT_MS,
+        };
+        Ok(Ok((admission.session, welcome)))
+    }
+
+    /// A coordinator that meets a term not lower than its own from another
+    /// incarnation stops deciding until it is told to take over (R11).
+    pub(super) fn check_term(&mut self, hello: &v1::Hello) -> Result<Answer<()>, StoreError> {
+        let met: Term = hello.term.unwrap_or_default().into();
+        let foreign = met.number >= self.term.number && met != self.term;
+        if foreign && self.take_over {
+            self.lead_above(met.number)?;
+        } else if foreign && self.fenced.is_none() {
+            let why = format!(
+                "LS4204: {} has obeyed term {} of another coordinator, and this one leads term {}; \
+                 find the other one and stop it, then start this one with --take-over",
+                hello.agent, met.number, self.term.number
+            );
+            tracing::error!("{why}");
+            self.fenced = Some(why);
+        }
+        Ok(match &self.fenced {
+            Some(why) => Err(Refusal::new(RefusalKind::Precondition, why.clone())),
+            None => Ok(()),
+        })
+    }
+
+    pub(super) fn lead_above(&mut self, floor: u64) -> Result<(), StoreError> {
+        self.flush()?;
+        self.term = self.store.begin_term(floor)?;
+        tracing::warn!(
+            term = self.term.number,
+            "taking over above another coordinator's term"
+        );
+        let live: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, cell)| cell.live().is_some())
+            .map(|(run, _)| run.clone())
+            .collect();
+        for run in live {
+            let stored = self.store.entries(&run, 0)?;
+            let entries = stored.iter().map(|stored| stored.entry.clone());
+            match Run::resume(lockstep_clock::boot_time(), entries, self.term) {
+                Ok((machine, effects)) => {
+                    if let Ok(cell) = RunCell::new(Machine::Live(Box::new(machine)), &stored) {
+                        self.runs.insert(run.clone(), cell);
+                    }
+                    self.effects
+                        .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
+                }
+                Err(e) => tracing::error!(%run, error = %e, "the run can't be taken over"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn agent_says(
+        &mut self,
+        agent: AgentName,
+        session: u64,
+        message: v1::session_request::Message,
+    ) {
+        use v1::session_request::Message as M;
+        if !self.agents.is_current(&agent, session) {
+            return;
+        }
+        self.agents.heard(&agent, lockstep_clock::wall_time());
+        match message {
+            M::Progress(progress) => self.progress(&agent, progress),
+            M::PreflightReport(report) => self.preflights.report(&agent, report),
+            message => match convert::reply(message) {
+                Ok(reply) => {
+                    let run = run_of(&reply).clone();
+                    self.happen(&run, Event::Reply { from: agent, reply });
+                }
+                Err(invalid) => {
+                    tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");
+                }
+            },
+        }
+    }
+
+    pub(super) fn progress(&self, agent: &AgentName, progress: v1::Progress) {
+        let Some(cell) = self.runs.get(&RunId(progress.run_id.clone())) else {
+            return;
+        };
+        let phase = progress.phase.and_then(|phase| phase.try_into().ok());
+        let kind = match progress.kind() {
+            v1::ProgressKind::Started => "started",
+            v1::ProgressKind::Output => "output",
+            v1::ProgressKind::Note | v1::ProgressKind::Unspecified => "note",
+        };
+        cell.tell(Happening::Line(v1::TaskLine {
+            agent: agent.to_string(),
+            phase: phase
+                .map(|phase| cell.phase_name(phase))
+                .unwrap_or_default(),
+            step_id: progress.step_id,
+            kind: kind.to_owned(),
+            line: progress.line,
+            at_ms: lockstep_clock::wall_time(),
+        }));
+    }
+}
+
+fn run_of(reply: &lockstep_barrier::message::Reply) -> &RunId {
+    use lockstep_barrier::message::Reply as R;
+    match reply {
+        R::Vote { run, .. }
+        | R::Attestation { run, .. }
+        | R::Breach { run, .. }
+        | R::Disarmed { run, .. }
+        | R::Closed { run } => run,
+        R::Outcome(report) => &report.run,
+    }
+}
