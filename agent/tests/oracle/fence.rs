@@ -104,6 +104,38 @@ async fn who_comes_while_it_is_watched_is_told_even_if_gone_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlives_its_session() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let (cx, rules) = (range.context(), rules());
+    let watch = action("oracle.fence.watch");
+    watch.execute(&cx, &rules, None).await.unwrap();
+    let (breaches, mut heard) = mpsc::channel(16);
+    let watching = async { watch.watch(&cx, &rules, false, breaches).await.unwrap() };
+    let story = async {
+        let sys = range.sys().await;
+        let others = "SELECT SID || ',' || SERIAL# FROM V$SESSION WHERE MODULE = 'lockstep' \
+             AND SID <> SYS_CONTEXT('USERENV', 'SID')";
+        let watchers: Vec<String> = sys.rows(others, &[]).await.unwrap();
+        for id in watchers {
+            let kill = format!("ALTER SYSTEM KILL SESSION '{id}' IMMEDIATE");
+            // A session of a task that has ended may be gone by itself.
+            let _ = sys.execute(&kill, &[]).await;
+        }
+        sys.execute("ALTER USER BATCH ACCOUNT UNLOCK", &[])
+            .await
+            .unwrap();
+        let breach = tokio::time::timeout(PATIENCE, heard.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(breach, "the account BATCH is OPEN");
+        cx.cancel.cancel();
+    };
+    tokio::join!(watching, story);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gap_in_watching_is_a_breach_only_if_somebody_came() {
     let range = Range::start("").await;
     close(&range).await;

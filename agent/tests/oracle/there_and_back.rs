@@ -1,7 +1,7 @@
 //! Each change is done, found done, taken back; and taken back too where it
 //! had failed half-way.
 
-use crate::range::{Range, TICKER, until};
+use crate::range::{Range, TICKER, action, until};
 use lockstep_agent::action::Undone;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
@@ -299,4 +299,31 @@ async fn a_job_that_keeps_coming_back_is_stopped_or_told() {
     range.undo(name, &firm, &capture).await.unwrap();
     until("the job does not come back", runs).await;
     assert_eq!(range.world(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_tells_what_would_be_done_and_changes_nothing() {
+    let range = Range::start("").await;
+    let before = range.world();
+    for (name, params) in changes() {
+        let cx = range.context();
+        let told = action(name).describe(&cx, &params).await.unwrap();
+        assert!(!told.would_do.is_empty(), "{name} {params}");
+        assert_eq!(told.obstacles, Vec::<String>::new(), "{name}");
+    }
+    assert_eq!(range.world(), before);
+    let cx = range.context();
+    let params = json!({"resource": "orcl", "schemas": ["SHOP"]});
+    let told = action("oracle.triggers.disable")
+        .describe(&cx, &params)
+        .await
+        .unwrap();
+    assert_eq!(
+        told.would_do,
+        [
+            "ALTER TRIGGER \"SHOP\".\"ORDERS_AUDIT_TRG\" DISABLE",
+            "ALTER TRIGGER \"SHOP\".\"orders upper\" DISABLE",
+        ]
+    );
+    assert!(told.remarks[0].contains("SHOP.ORDERS_OLD_TRG is disabled already"));
 }

@@ -5,7 +5,7 @@
 //! before stays locked.
 
 use super::fence::{accounts, is_locked};
-use super::{kept, names, needs};
+use super::{kept, names, needs, together};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
 };
@@ -83,9 +83,7 @@ async fn put_back(
             },
         }
     }
-    if !failures.is_empty() {
-        return Err(failures.remove(0));
-    }
+    together(failures, "LS2224", "accounts are not unlocked again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, true) => Undone::Restored,

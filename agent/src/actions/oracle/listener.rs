@@ -5,7 +5,7 @@
 //! named in `keep` and left alone.
 
 use super::listeners::{Listeners, State, States};
-use super::needs;
+use super::{needs, together};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
 };
@@ -60,20 +60,12 @@ async fn put_back(
     if opened {
         register(cx, &params.resource).await;
     }
-    match failures.len() {
-        0 if changed => Ok(Undone::Restored),
-        0 => Ok(Undone::Nothing),
-        1 => Err(failures.remove(0)),
-        _ => {
-            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
-            Err(ActionError::new(
-                "LS2215",
-                format!("{} listeners are not back", failures.len()),
-            )
-            .left(stories.join("; "))
-            .next("mend them and retry; the others are back"))
-        }
-    }
+    together(failures, "LS2215", "listeners are not back")?;
+    Ok(if changed {
+        Undone::Restored
+    } else {
+        Undone::Nothing
+    })
 }
 
 async fn put_one_back(

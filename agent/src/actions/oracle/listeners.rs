@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// without a domain.
 const HOST: &str = "SELECT HOST_NAME FROM V$INSTANCE";
 
+/// The host's name as the kernel has it.
+const SYSTEM_NAME: &str = "/proc/sys/kernel/hostname";
+
 /// States by name: what an undo puts back.
 pub type States = BTreeMap<String, State>;
 
@@ -43,20 +46,28 @@ pub struct Listeners {
     node: String,
 }
 
+async fn instance_host(cx: &Context, resource: &str) -> Result<String, ActionError> {
+    let session = Session::open(cx, resource).await?;
+    Ok(session.row(HOST, &[]).await?)
+}
+
 impl Listeners {
     /// Finds out how they are controlled.
     ///
     /// # Errors
-    /// Where the resource is not configured, or, under Clusterware, the
-    /// instance can't be asked for the node's name.
+    /// Where the resource is not configured, or nobody tells the node's name.
     pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.oracle(resource)?.clone();
         let node = match config.control {
             ListenerControl::Lsnrctl => String::new(),
             ListenerControl::Srvctl => {
-                let session = Session::open(cx, resource).await?;
-                let host: String = session.row(HOST, &[]).await?;
-                host.split('.').next().unwrap_or_default().to_owned()
+                let host = match instance_host(cx, resource).await {
+                    Ok(host) => host,
+                    // Without the instance the system's own name has to do:
+                    // a listener must be startable while it is down.
+                    Err(e) => std::fs::read_to_string(SYSTEM_NAME).map_err(|_| e)?,
+                };
+                host.trim().split('.').next().unwrap_or_default().to_owned()
             }
         };
         Ok(Self { config, node })

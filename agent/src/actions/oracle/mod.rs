@@ -23,6 +23,7 @@ pub mod sessions;
 mod spare;
 pub mod triggers;
 
+use crate::action::ActionError;
 use crate::policy::Need;
 use std::time::Duration;
 
@@ -43,6 +44,22 @@ fn few(mut sentences: Vec<String>) -> Vec<String> {
     sentences
 }
 
+/// One error for what failed on the way back: the only one as it is, several
+/// under a code of their own with each one's story.
+fn together(
+    mut failures: Vec<ActionError>,
+    code: &'static str,
+    what: &str,
+) -> Result<(), ActionError> {
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+    Err(ActionError::new(code, format!("{} {what}", failures.len()))
+        .left(few(stories).join("; "))
+        .next("mend them and retry; the others are back"))
+}
+
 fn needs(resource: &str) -> Vec<Need> {
     vec![Need::Oracle(resource.to_owned())]
 }
@@ -58,5 +75,22 @@ mod tests {
         let cut = few(list(SHOWN + 3));
         assert_eq!(cut.len(), SHOWN + 1);
         assert_eq!(cut[SHOWN], "and 3 more");
+    }
+
+    #[test]
+    fn one_failure_stands_for_itself_and_several_are_all_told() {
+        let failure = |what: &str| ActionError::new("LS2203", what);
+        let of = |failures| together(failures, "LS2215", "listeners are not back");
+        assert!(of(vec![]).is_ok());
+        assert_eq!(of(vec![failure("a")]).unwrap_err().code(), "LS2203");
+        let both = of(vec![failure("a"), failure("b")]).unwrap_err().story();
+        assert!(
+            both.starts_with("LS2215: 2 listeners are not back"),
+            "{both}"
+        );
+        assert!(
+            both.contains("LS2203: a") && both.contains("LS2203: b"),
+            "{both}"
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! owners are meant, and those of others on their tables. What was disabled
 //! before stays disabled.
 
-use super::{kept, names, needs};
+use super::{kept, names, needs, together};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
 };
@@ -85,19 +85,7 @@ async fn put_back(
             Some(_) => {}
         }
     }
-    match failures.len() {
-        0 => {}
-        1 => return Err(failures.remove(0)),
-        many => {
-            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
-            return Err(ActionError::new(
-                "LS2260",
-                format!("{many} triggers are not enabled again"),
-            )
-            .left(stories.join("; "))
-            .next("mend them and retry; the others are enabled"));
-        }
-    }
+    together(failures, "LS2260", "triggers are not enabled again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, 0) => Undone::Nothing,

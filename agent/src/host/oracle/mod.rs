@@ -10,10 +10,15 @@
 //! the driver wraps (DPI-1067, DPI-1080) can hold stray bytes and are left
 //! out.
 
+mod error;
+
+pub use error::OracleError;
+
 use crate::action::{ActionError, Context};
 use crate::config::{Config, OracleConfig};
+use error::{first_line, shown};
 use oracle::sql_type::ToSql;
-use oracle::{Connection, Connector, ErrorKind, InitParams, Privilege, RowValue};
+use oracle::{Connection, Connector, InitParams, Privilege, RowValue};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,169 +36,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(300);
 const BREAK_AGAIN: Duration = Duration::from_millis(200);
 /// V$SESSION.ACTION holds 64 bytes.
 const ACTION_LIMIT: usize = 64;
-/// Bytes of a statement shown in an error.
-const SHOWN_STATEMENT: usize = 160;
-
-/// ORA codes after which a session is gone: 28 killed, 1012 not logged on,
-/// 1041 internal hostdef, 1089 shutdown, 3113, 3114, 3135 connection lost.
-const GONE: [i32; 7] = [28, 1012, 1041, 1089, 3113, 3114, 3135];
-/// `ORA-01013: user requested cancel of current operation`.
-const CANCELLED: i32 = 1013;
-/// ODPI-C: the connection is dead; it wraps the codes of [`GONE`].
-const DPI_DEAD: i32 = 1080;
-/// ODPI-C: not connected.
-const DPI_NOT_CONNECTED: i32 = 1010;
-/// ODPI-C: the call timeout has struck.
-const DPI_TIMEOUT: i32 = 1067;
-
-/// What went wrong in a call.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OracleError {
-    /// The client library can't be used.
-    #[error("LS2201: Oracle's client library can't be used from {home}: {line}")]
-    Library {
-        /// The home.
-        home: PathBuf,
-        /// First line of the reason.
-        line: String,
-    },
-    /// No session.
-    #[error("LS2202: no session with the Oracle instance {sid}: {line}")]
-    Connect {
-        /// The instance.
-        sid: String,
-        /// First line of the reason.
-        line: String,
-    },
-    /// Oracle refuses a statement.
-    #[error("LS2203: Oracle refuses a statement with {line}: {statement}")]
-    Refused {
-        /// The number of the ORA error.
-        ora: i32,
-        /// Its first line, `ORA-00942: table or view does not exist`.
-        line: String,
-        /// The statement.
-        statement: String,
-    },
-    /// The driver refuses a call: a value is not of the expected type.
-    #[error("LS2204: the answer to a statement can't be used ({line}): {statement}")]
-    Driver {
-        /// What the driver says.
-        line: String,
-        /// The statement.
-        statement: String,
-    },
-    /// The session is gone; whether the statement took effect is open.
-    #[error("LS2205: the session died during a statement: {statement}")]
-    Dead {
-        /// The statement.
-        statement: String,
-    },
-    /// The call took too long or the task was cancelled.
-    #[error("LS2206: a statement was broken off, its time being up: {statement}")]
-    Broken {
-        /// The statement.
-        statement: String,
-    },
-}
-
-impl OracleError {
-    /// The number of the ORA error, where Oracle refused.
-    pub fn ora(&self) -> Option<i32> {
-        match self {
-            Self::Refused { ora, .. } => Some(*ora),
-            _ => None,
-        }
-    }
-
-    fn parts(&self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Library { .. } => (
-                "LS2201",
-                "nothing was done",
-                "see that the agent runs with this home and may read its lib directory, or name \
-                 client_library in agent.toml",
-            ),
-            Self::Connect { .. } => (
-                "LS2202",
-                "nothing was done",
-                "see that the instance is open and that the agent's user is in the dba group",
-            ),
-            Self::Refused { .. } => (
-                "LS2203",
-                "this statement had no effect; what came before it stands",
-                "mend what the ORA code says, then retry",
-            ),
-            Self::Driver { .. } => (
-                "LS2204",
-                "what came before stands",
-                "compare the versions of Oracle and of the agent",
-            ),
-            Self::Dead { .. } => (
-                "LS2205",
-                "the statement may or may not have taken effect; an open transaction is rolled back",
-                "see the alert log for who killed the session or whether the instance went down, \
-                 then retry",
-            ),
-            Self::Broken { .. } => (
-                "LS2206",
-                "what came before the statement stands; the statement may have taken effect",
-                "see in V$SESSION what it waited for, then retry",
-            ),
-        }
-    }
-
-    fn of(error: &oracle::Error, statement: &str) -> Self {
-        let statement = shown(statement);
-        let ora = error.oci_code();
-        match (ora, error.dpi_code()) {
-            (_, Some(DPI_TIMEOUT)) | (Some(CANCELLED), _) => Self::Broken { statement },
-            (_, Some(DPI_DEAD | DPI_NOT_CONNECTED)) => Self::Dead { statement },
-            (Some(code), _) if GONE.contains(&code) => Self::Dead { statement },
-            (Some(ora), _) => Self::Refused {
-                ora,
-                line: first_line(error),
-                statement,
-            },
-            (None, _) => Self::Driver {
-                line: first_line(error),
-                statement,
-            },
-        }
-    }
-}
-
-impl From<OracleError> for ActionError {
-    fn from(error: OracleError) -> Self {
-        let (code, left, next) = error.parts();
-        let text = error.to_string();
-        let what = text.split_once(": ").map_or("", |(_, what)| what);
-        Self::new(code, what).left(left).next(next)
-    }
-}
-
-/// The first line of what Oracle says; of a wrapped error the code alone.
-fn first_line(error: &oracle::Error) -> String {
-    if error.kind() == ErrorKind::DpiError {
-        return match error.dpi_code() {
-            Some(code) => format!("DPI-{code:04}"),
-            None => "an error of the driver".to_owned(),
-        };
-    }
-    let text = match error.db_error() {
-        Some(db) => db.message().to_owned(),
-        None => error.to_string(),
-    };
-    text.lines().next().unwrap_or_default().trim().to_owned()
-}
-
-fn shown(statement: &str) -> String {
-    let one_line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    match one_line.char_indices().nth(SHOWN_STATEMENT) {
-        Some((at, _)) => format!("{}…", &one_line[..at]),
-        None => one_line,
-    }
-}
 
 /// A value for a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -536,31 +378,4 @@ fn load(directory: &Path) -> Result<(), String> {
         .init()
         .map(drop)
         .map_err(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_statements_are_shown_on_one_line_and_cut() {
-        assert_eq!(shown("SELECT\n   1"), "SELECT 1");
-        assert_eq!(shown(&"x".repeat(500)).chars().count(), SHOWN_STATEMENT + 1);
-    }
-
-    #[test]
-    fn an_error_tells_code_state_and_remedy() {
-        let error = OracleError::Refused {
-            ora: 942,
-            line: "ORA-00942: table or view does not exist".into(),
-            statement: "SELECT 1 FROM t".into(),
-        };
-        assert_eq!(error.ora(), Some(942));
-        let story = ActionError::from(error).story();
-        assert!(
-            story.starts_with("LS2203: Oracle refuses a statement with ORA-00942:"),
-            "{story}"
-        );
-        assert!(story.ends_with("then retry"), "{story}");
-    }
 }
