@@ -1,6 +1,12 @@
 //! The actions on DMS and CloudWatch against the double of both, which moves
 //! rows between a simulated Oracle and a real PostgreSQL.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
+)]
+
 use lockstep_agent::action::Undone;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};

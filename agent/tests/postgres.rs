@@ -1,6 +1,12 @@
 //! Every action on PostgreSQL against a real server: probe, execute, probe
 //! again, undo, and the catalogue is as before; and what goes wrong half-way.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
+)]
+
 use lockstep_agent::action::Undone;
 use lockstep_agent::actions;
 use lockstep_barrier::message::Finding;

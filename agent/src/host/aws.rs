@@ -120,7 +120,7 @@ fn read(file: &Path) -> Result<String, ActionError> {
 }
 
 /// Makes a call. `service` is the prefix of IAM's actions (`dms`), `on` what
-/// the call is about.
+/// the call is about. The SDK's futures are large: hand them in boxed.
 ///
 /// # Errors
 /// [`Refused`] with the service's code; LS2409 when the task is cancelled.

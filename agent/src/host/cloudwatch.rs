@@ -76,7 +76,9 @@ impl CloudWatch {
                 .metric_name(metric)
                 .dimensions(filter.clone())
                 .set_next_token(token);
-            let answer = self.call("ListMetrics", metric, request.send()).await?;
+            let answer = self
+                .call("ListMetrics", metric, Box::pin(request.send()))
+                .await?;
             if let Some(found) = answer.metrics().first() {
                 return Ok(Some(pairs(found.dimensions())));
             }
@@ -121,7 +123,9 @@ impl CloudWatch {
             .set_metric_data_queries(Some(queries.collect()))
             .start_time(DateTime::from_secs(from))
             .end_time(DateTime::from_secs(to));
-        let answer = self.call("GetMetricData", metric, request.send()).await?;
+        let answer = self
+            .call("GetMetricData", metric, Box::pin(request.send()))
+            .await?;
         for (id, _) in PERIODS {
             let result = answer
                 .metric_data_results()
@@ -156,7 +160,11 @@ impl CloudWatch {
                 .set_alarm_names(Some(names.to_vec()))
                 .max_records(100);
             let answer = self
-                .call("DescribeAlarms", &names.join(", "), request.send())
+                .call(
+                    "DescribeAlarms",
+                    &names.join(", "),
+                    Box::pin(request.send()),
+                )
                 .await?;
             alarms.extend(answer.metric_alarms.unwrap_or_default());
         }
@@ -194,7 +202,7 @@ impl CloudWatch {
             .set_evaluate_low_sample_count_percentile(
                 alarm.evaluate_low_sample_count_percentile.clone(),
             );
-        self.call("PutMetricAlarm", name, request.send())
+        self.call("PutMetricAlarm", name, Box::pin(request.send()))
             .await
             .map(drop)
     }
@@ -209,7 +217,7 @@ impl CloudWatch {
                 .client
                 .delete_alarms()
                 .set_alarm_names(Some(names.to_vec()));
-            self.call("DeleteAlarms", &names.join(", "), request.send())
+            self.call("DeleteAlarms", &names.join(", "), Box::pin(request.send()))
                 .await?;
         }
         Ok(())

@@ -200,7 +200,7 @@ impl Dms {
             .filters(by(filter, value)?)
             .without_settings(true);
         match self
-            .call("DescribeReplicationTasks", value, request.send())
+            .call("DescribeReplicationTasks", value, Box::pin(request.send()))
             .await
         {
             Ok(answer) => Ok(answer.replication_tasks().first().map(Task::of)),
@@ -223,7 +223,7 @@ impl Dms {
                 .max_records(STATISTICS_PAGE)
                 .set_marker(marker);
             let answer = self
-                .call("DescribeTableStatistics", arn, request.send())
+                .call("DescribeTableStatistics", arn, Box::pin(request.send()))
                 .await?;
             tables.extend(answer.table_statistics.unwrap_or_default());
             marker = answer.marker.filter(|marker| !marker.is_empty());
@@ -253,7 +253,7 @@ impl Dms {
             .start_replication_task()
             .replication_task_arn(arn)
             .start_replication_task_type(kind);
-        self.call("StartReplicationTask", arn, request.send())
+        self.call("StartReplicationTask", arn, Box::pin(request.send()))
             .await
             .map(drop)
     }
@@ -267,7 +267,7 @@ impl Dms {
             .client
             .stop_replication_task()
             .replication_task_arn(arn);
-        self.call("StopReplicationTask", arn, request.send())
+        self.call("StopReplicationTask", arn, Box::pin(request.send()))
             .await
             .map(drop)
     }
@@ -293,7 +293,11 @@ impl Dms {
             .replication_task_settings(&new.settings)
             .tags(run);
         let answer = self
-            .call("CreateReplicationTask", new.identifier, request.send())
+            .call(
+                "CreateReplicationTask",
+                new.identifier,
+                Box::pin(request.send()),
+            )
             .await?;
         answer.replication_task().map(Task::of).ok_or_else(|| {
             ActionError::new(
@@ -314,7 +318,7 @@ impl Dms {
             .client
             .delete_replication_task()
             .replication_task_arn(arn);
-        self.call("DeleteReplicationTask", arn, request.send())
+        self.call("DeleteReplicationTask", arn, Box::pin(request.send()))
             .await
             .map(drop)
     }
@@ -329,7 +333,7 @@ impl Dms {
             .test_connection()
             .replication_instance_arn(instance)
             .endpoint_arn(endpoint);
-        self.call("TestConnection", endpoint, request.send())
+        self.call("TestConnection", endpoint, Box::pin(request.send()))
             .await
             .map(drop)
     }
@@ -349,7 +353,7 @@ impl Dms {
             .filters(by("endpoint-arn", endpoint)?)
             .filters(by("replication-instance-arn", instance)?);
         match self
-            .call("DescribeConnections", endpoint, request.send())
+            .call("DescribeConnections", endpoint, Box::pin(request.send()))
             .await
         {
             Ok(answer) => Ok(answer.connections().first().map(|one| Connection {
@@ -370,7 +374,9 @@ impl Dms {
             .client
             .describe_endpoints()
             .filters(by("endpoint-arn", arn)?);
-        let answer = self.call("DescribeEndpoints", arn, request.send()).await?;
+        let answer = self
+            .call("DescribeEndpoints", arn, Box::pin(request.send()))
+            .await?;
         let found = answer.endpoints().first().ok_or_else(|| {
             ActionError::new("LS2405", format!("there is no endpoint {arn}"))
                 .left("nothing was done")

@@ -25,18 +25,11 @@ pub const PASSWORD: &str = r"it's \ secret";
 /// The run of every test.
 pub const RUN: &str = "0190c0de-0000-7000-8000-000000000001";
 
-/// A cluster of its own; stopped and removed when it is dropped.
+/// A cluster of the test program's own.
 pub struct Cluster {
     bin: PathBuf,
     dir: tempfile::TempDir,
     pub port: u16,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let data = self.path("data");
-        self.run("pg_ctl", &["-D", &data, "-m", "immediate", "stop"]);
-    }
 }
 
 fn as_root() -> bool {
