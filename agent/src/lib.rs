@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod config;
 pub mod driver;
 pub mod host;
+pub mod link;
 pub mod policy;
 mod preflight;
 pub mod session;

@@ -2,8 +2,9 @@
 
 use clap::Parser;
 use lockstep_agent::config::Config;
-use lockstep_agent::driver::{Driver, Input};
+use lockstep_agent::driver::Driver;
 use lockstep_agent::host::{Host, oracle};
+use lockstep_agent::link::Input;
 use lockstep_agent::session;
 use lockstep_agent::store::Store;
 use lockstep_pki::{CredentialFiles, Credentials};

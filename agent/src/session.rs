@@ -6,21 +6,18 @@
 //! whose queue overflows is ended: what matters is sent again by the next
 //! one, so a slow link costs time, never memory or an outcome.
 
-use crate::driver::{Input, Inputs};
+use crate::link::{Input, Inputs, Outbox};
 use lockstep_pki::Credentials;
 use lockstep_proto::v1::agent_service_client::AgentServiceClient;
 use lockstep_proto::v1::session_response::Message;
 use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
 use lockstep_telemetry::error_chain;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
 
-/// Replies that may wait for the link. An agent has a few tasks at a time;
-/// the rest is room for their live lines.
-const OUTBOX: usize = 1024;
 /// First pause after a session broke or couldn't be opened.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: a coordinator that comes back must not wait long for its
@@ -35,25 +32,6 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
 /// Largest message in either direction.
 const MAX_MESSAGE: usize = 1 << 20;
-
-/// Where replies go. Dropping it ends the session.
-#[derive(Clone)]
-pub struct Outbox(mpsc::Sender<SessionRequest>);
-
-impl Outbox {
-    /// Queues a reply; `false` where the queue is full or the session over.
-    #[must_use]
-    pub fn send(&self, request: SessionRequest) -> bool {
-        self.0.try_send(request).is_ok()
-    }
-
-    /// Queues a live line if there is plenty of room: lines must never crowd
-    /// out outcomes.
-    #[must_use]
-    pub fn send_line(&self, request: SessionRequest) -> bool {
-        self.0.capacity() > OUTBOX / 2 && self.send(request)
-    }
-}
 
 /// Opens sessions for ever.
 pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {
@@ -95,13 +73,15 @@ enum Ended {
 
 async fn run(address: &str, credentials: &Credentials, inputs: &Inputs) -> Result<(), Ended> {
     let mut client = connect(address, credentials).await?;
-    let (outbox, queue) = mpsc::channel(OUTBOX);
+    let (outbox, queue) = Outbox::new();
     let hello = ask_for_hello(inputs).await?;
     let greeting = SessionRequest {
         traceparent: String::new(),
         message: Some(lockstep_proto::v1::session_request::Message::Hello(hello)),
     };
-    outbox.try_send(greeting).map_err(|_| Ended::DriverGone)?;
+    if !outbox.send(greeting) {
+        return Err(Ended::DriverGone);
+    }
     let mut responses = client
         .session(Request::new(ReceiverStream::new(queue)))
         .await
@@ -109,7 +89,7 @@ async fn run(address: &str, credentials: &Credentials, inputs: &Inputs) -> Resul
         .into_inner();
     welcome(&mut responses).await?;
     inputs
-        .send(Input::Connected(Outbox(outbox)))
+        .send(Input::Connected(outbox))
         .await
         .map_err(|_| Ended::DriverGone)?;
     let ended = receive(&mut responses, inputs).await;

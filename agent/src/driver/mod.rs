@@ -5,70 +5,28 @@
 //! relies on it is sent or done. Work runs beside it ([`crate::work`]) and
 //! comes back as inputs.
 
-use crate::action::{Line, Outputs, Progress, Tag};
+mod tasks;
+mod watches;
+
 use crate::host::Host;
-use crate::session::Outbox;
+use crate::link::{Input, Inputs, Outbox};
 use crate::store::{Store, StoreError};
 use crate::work::{Inputs as TaskInputs, Worker};
-use lockstep_barrier::ids::{Millis, PhaseRef, RunId, StepId};
-use lockstep_barrier::message::{Order, Outcome, Probe, Reply, TaskOrder};
-use lockstep_barrier::participant::{Effect, Event, Participant, Purpose};
+use lockstep_barrier::ids::{Millis, RunId, StepId};
+use lockstep_barrier::message::{Order, Outcome, Reply, TaskOrder};
+use lockstep_barrier::participant::{Effect, Event, Participant};
 use lockstep_clock as clock;
 use lockstep_proto::v1;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tasks::{Assignment, Running};
+use tokio::sync::{mpsc, watch};
+use watches::Watching;
 
 /// Inputs that may wait for the loop: a burst of orders and of workers that
 /// end at once. Senders wait beyond it.
 const INPUTS: usize = 256;
-/// Sentences that a watch may have said before the loop has heard them.
-const BREACHES: usize = 16;
-/// How long a watch may take to stop when it is disarmed.
-const DISARM_LIMIT: Duration = Duration::from_secs(5);
-
-/// What the loop hears.
-pub enum Input {
-    /// The session wants to introduce this agent.
-    Hello(oneshot::Sender<v1::Hello>),
-    /// A session stands.
-    Connected(Outbox),
-    /// It is gone.
-    Disconnected,
-    /// The coordinator orders.
-    Order {
-        /// What.
-        order: Order,
-        /// In which trace.
-        traceparent: String,
-    },
-    /// The coordinator wants to know how things stand.
-    Preflight(v1::PreflightOrder),
-    /// Something that work beside the loop came to.
-    Happened(Event),
-    /// The process was told to end.
-    Stop,
-}
-
-/// How inputs reach the loop.
-pub type Inputs = mpsc::Sender<Input>;
-
-struct Running {
-    cancel: CancellationToken,
-    task: TaskOrder,
-    inputs: TaskInputs,
-}
-
-struct Watching {
-    cancel: CancellationToken,
-    work: JoinHandle<()>,
-    task: TaskOrder,
-    inputs: TaskInputs,
-}
 
 /// The loop and all it owns.
 pub struct Driver {
@@ -316,179 +274,6 @@ impl Driver {
         }
     }
 
-    fn probe(
-        &self,
-        run: RunId,
-        phase: PhaseRef,
-        attempt: u32,
-        purpose: Purpose,
-        tasks: Vec<TaskOrder>,
-        inputs: TaskInputs,
-    ) {
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
-        let span = self.span("probe", &run, "");
-        let work = async move {
-            let mut results: BTreeMap<StepId, Result<Probe, String>> = BTreeMap::new();
-            for task in &tasks {
-                let tag = Tag {
-                    run: run.0.clone(),
-                    step: task.step.0.clone(),
-                    attempt,
-                };
-                let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-                let before = purpose == Purpose::Vote;
-                let result = worker.probe(task, &inputs, before, &cx).await;
-                results.insert(task.step.clone(), result);
-            }
-            let event = Event::Probed {
-                run,
-                phase,
-                attempt,
-                purpose,
-                results,
-            };
-            // The loop is gone only when the process ends.
-            let _ = report.send(Input::Happened(event)).await;
-        };
-        tokio::spawn(work.instrument(span));
-    }
-
-    fn perform(
-        &mut self,
-        Assignment {
-            run,
-            phase,
-            attempt,
-            task,
-            inputs,
-        }: Assignment,
-        capture: Option<serde_json::Value>,
-        limit: Duration,
-    ) {
-        let cancel = CancellationToken::new();
-        let key = (run.clone(), task.step.clone());
-        let running = Running {
-            cancel: cancel.clone(),
-            task: task.clone(),
-            inputs: inputs.clone(),
-        };
-        self.running.insert(key, running);
-        let progress = self.progress(&run, phase, &task.step);
-        let tag = Tag {
-            run: run.0.clone(),
-            step: task.step.0.clone(),
-            attempt,
-        };
-        let cx = self.worker.context(tag, cancel, progress);
-        let span = self.span(&task.action, &run, &task.step.0);
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
-        let work = async move {
-            tracing::info!(action = task.action, "task started");
-            let began = clock::boot_time();
-            let (outcome, outputs) = worker.perform(&task, &inputs, capture, limit, cx).await;
-            let took = clock::boot_time().saturating_sub(began);
-            tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
-            let step = task.step;
-            let event = Event::Finished {
-                run,
-                step,
-                phase,
-                attempt,
-                outcome,
-                outputs,
-                took,
-            };
-            let _ = report.send(Input::Happened(event)).await;
-        };
-        tokio::spawn(work.instrument(span));
-    }
-
-    fn arm(
-        &mut self,
-        run: RunId,
-        step: StepId,
-        task: TaskOrder,
-        inputs: TaskInputs,
-        after_gap: bool,
-    ) {
-        let cancel = CancellationToken::new();
-        let tag = Tag {
-            run: run.0.clone(),
-            step: step.0.clone(),
-            attempt: 0,
-        };
-        let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
-        let (breaches, mut heard) = mpsc::channel(BREACHES);
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
-        let (of_run, of_step) = (run.clone(), step.clone());
-        let (watched, consumed) = (task.clone(), inputs.clone());
-        let work = tokio::spawn(async move {
-            let relay = async {
-                while let Some(detail) = heard.recv().await {
-                    let (run, step) = (of_run.clone(), of_step.clone());
-                    let event = Event::WatchBroke { run, step, detail };
-                    let _ = report.send(Input::Happened(event)).await;
-                }
-            };
-            tokio::join!(
-                relay,
-                worker.watch(&watched, &consumed, after_gap, breaches, cx)
-            );
-        });
-        self.watching.insert(
-            (run, step),
-            Watching {
-                cancel,
-                work,
-                task,
-                inputs,
-            },
-        );
-    }
-
-    async fn disarm(&mut self, run: RunId, step: StepId) {
-        let Some(watching) = self.watching.remove(&(run, step)) else {
-            return;
-        };
-        watching.cancel.cancel();
-        let mut work = watching.work;
-        if tokio::time::timeout(DISARM_LIMIT, &mut work).await.is_err() {
-            work.abort();
-        }
-    }
-
-    fn attest(&self, run: RunId, step: StepId, nonce: u64) {
-        let key = (run, step);
-        let watched = self
-            .watching
-            .get(&key)
-            .map(|w| (w.task.clone(), w.inputs.clone()));
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
-        tokio::spawn(async move {
-            let (run, step) = key;
-            let breach = match watched {
-                Some((task, inputs)) => {
-                    let tag = Tag {
-                        run: run.0.clone(),
-                        step: step.0.clone(),
-                        attempt: 0,
-                    };
-                    let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-                    worker.attest(&task, &inputs, cx).await
-                }
-                None => Some("nobody is watching on this agent".to_owned()),
-            };
-            let _ = report
-                .send(Input::Happened(Event::Attested {
-                    run,
-                    step,
-                    nonce,
-                    breach,
-                }))
-                .await;
-        });
-    }
-
     fn preflight(&self, order: v1::PreflightOrder) {
         let (worker, outbox) = (self.worker.clone(), self.outbox.borrow().clone());
         tokio::spawn(async move {
@@ -502,58 +287,6 @@ impl Driver {
                 tracing::warn!("a preflight report found no session to go through");
             }
         });
-    }
-
-    fn progress(&self, run: &RunId, phase: PhaseRef, step: &StepId) -> Progress {
-        let outbox = self.outbox.subscribe();
-        let (run, step) = (run.0.clone(), step.0.clone());
-        let omitted = std::sync::atomic::AtomicU64::new(0);
-        Progress::to(move |line| {
-            use std::sync::atomic::Ordering::Relaxed;
-            let (kind, line) = match line {
-                Line::Started => (v1::ProgressKind::Started, String::new()),
-                Line::Note(line) => (v1::ProgressKind::Note, line),
-                Line::Output(line) => (v1::ProgressKind::Output, line),
-            };
-            let progress = v1::Progress {
-                run_id: run.clone(),
-                phase: Some(phase.into()),
-                step_id: step.clone(),
-                kind: kind.into(),
-                line,
-                omitted: omitted.load(Relaxed),
-            };
-            let request = v1::SessionRequest {
-                traceparent: String::new(),
-                message: Some(v1::session_request::Message::Progress(progress)),
-            };
-            let sent = outbox
-                .borrow()
-                .as_ref()
-                .is_some_and(|outbox| outbox.send_line(request));
-            if sent {
-                omitted.store(0, Relaxed);
-            } else {
-                omitted.fetch_add(1, Relaxed);
-            }
-        })
-    }
-
-    fn span(&self, what: &str, run: &RunId, step: &str) -> tracing::Span {
-        let agent = self.host.config.name.as_str();
-        let span = tracing::info_span!(
-            "task",
-            otel.name = %what,
-            lockstep.agent = agent,
-            lockstep.run = %run,
-            lockstep.step = step
-        );
-        if let Some(traceparent) = self.traces.get(run).filter(|text| !text.is_empty())
-            && let Err(e) = lockstep_telemetry::set_parent(&span, traceparent)
-        {
-            tracing::debug!(error = %e, "an order carried no usable trace context");
-        }
-        span
     }
 
     fn hello(&mut self) -> Result<v1::Hello, StoreError> {
@@ -588,14 +321,6 @@ pub enum StartError {
     /// Its records don't make sense together.
     #[error("LS3104: the agent's journal contradicts itself: {0}")]
     Fold(String),
-}
-
-struct Assignment {
-    run: RunId,
-    phase: PhaseRef,
-    attempt: u32,
-    task: TaskOrder,
-    inputs: BTreeMap<StepId, Outputs>,
 }
 
 fn persist(store: &mut Store, effects: &[Effect]) -> Result<(), StoreError> {

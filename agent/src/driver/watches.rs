@@ -1,0 +1,114 @@
+//! Watches: armed, asked to attest, disarmed.
+
+use super::Driver;
+use crate::action::{Progress, Tag};
+use crate::link::Input;
+use crate::work::Inputs as TaskInputs;
+use lockstep_barrier::ids::{RunId, StepId};
+use lockstep_barrier::message::TaskOrder;
+use lockstep_barrier::participant::Event;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Sentences that a watch may have said before the loop has heard them.
+const BREACHES: usize = 16;
+/// How long a watch may take to stop when it is disarmed.
+const DISARM_LIMIT: Duration = Duration::from_secs(5);
+
+/// A watch that stands.
+pub(super) struct Watching {
+    pub(super) cancel: CancellationToken,
+    work: JoinHandle<()>,
+    task: TaskOrder,
+    inputs: TaskInputs,
+}
+
+impl Driver {
+    pub(super) fn arm(
+        &mut self,
+        run: RunId,
+        step: StepId,
+        task: TaskOrder,
+        inputs: TaskInputs,
+        after_gap: bool,
+    ) {
+        let cancel = CancellationToken::new();
+        let tag = Tag {
+            run: run.0.clone(),
+            step: step.0.clone(),
+            attempt: 0,
+        };
+        let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
+        let (breaches, mut heard) = mpsc::channel(BREACHES);
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (of_run, of_step) = (run.clone(), step.clone());
+        let (watched, consumed) = (task.clone(), inputs.clone());
+        let work = tokio::spawn(async move {
+            let relay = async {
+                while let Some(detail) = heard.recv().await {
+                    let (run, step) = (of_run.clone(), of_step.clone());
+                    let event = Event::WatchBroke { run, step, detail };
+                    let _ = report.send(Input::Happened(event)).await;
+                }
+            };
+            tokio::join!(
+                relay,
+                worker.watch(&watched, &consumed, after_gap, breaches, cx)
+            );
+        });
+        self.watching.insert(
+            (run, step),
+            Watching {
+                cancel,
+                work,
+                task,
+                inputs,
+            },
+        );
+    }
+
+    pub(super) async fn disarm(&mut self, run: RunId, step: StepId) {
+        let Some(watching) = self.watching.remove(&(run, step)) else {
+            return;
+        };
+        watching.cancel.cancel();
+        let mut work = watching.work;
+        if tokio::time::timeout(DISARM_LIMIT, &mut work).await.is_err() {
+            work.abort();
+        }
+    }
+
+    pub(super) fn attest(&self, run: RunId, step: StepId, nonce: u64) {
+        let key = (run, step);
+        let watched = self
+            .watching
+            .get(&key)
+            .map(|w| (w.task.clone(), w.inputs.clone()));
+        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let (run, step) = key;
+            let breach = match watched {
+                Some((task, inputs)) => {
+                    let tag = Tag {
+                        run: run.0.clone(),
+                        step: step.0.clone(),
+                        attempt: 0,
+                    };
+                    let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
+                    worker.attest(&task, &inputs, cx).await
+                }
+                None => Some("nobody is watching on this agent".to_owned()),
+            };
+            let _ = report
+                .send(Input::Happened(Event::Attested {
+                    run,
+                    step,
+                    nonce,
+                    breach,
+                }))
+                .await;
+        });
+    }
+}
