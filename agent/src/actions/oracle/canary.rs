@@ -33,13 +33,10 @@ impl Action for Await {
 
     async fn probe(&self, cx: &Context, params: &OracleCanary) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let arrived = arrived(&session, params).await?;
-        let finding = if arrived {
-            Finding::Already
-        } else {
-            Finding::Todo
-        };
-        captured(finding, &json!({"nonce": params.nonce}))
+        // The table must be there. That the row is there already is no
+        // "already": it is this run's own, and this task's undo removes it.
+        arrived(&session, params).await?;
+        captured(Finding::Todo, &json!({"nonce": params.nonce}))
     }
 
     async fn describe(
