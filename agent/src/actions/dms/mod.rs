@@ -14,6 +14,7 @@ pub mod task_stop;
 use crate::action::{ActionError, Context};
 use crate::host::dms::{Dms, Poll, Start, Task};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What DMS says of a task that was stopped by request (API reference,
 /// `ReplicationTask.StopReason`).
@@ -96,6 +97,7 @@ async fn stop_and_wait(
     arn: &str,
     limit: Duration,
 ) -> Result<Task, ActionError> {
+    let begun = Instant::now();
     // Only a running task can be stopped, so one that starts is waited for.
     let settled = wait(cx, dms, arn, limit, "running or stopped", |task| {
         task.is_some_and(|task| {
@@ -110,6 +112,7 @@ async fn stop_and_wait(
             done => done?,
         }
     }
+    let limit = limit.saturating_sub(begun.elapsed());
     let stopped = wait(cx, dms, arn, limit, "stopped", |task| {
         task.is_some_and(Task::is_at_rest)
     })

@@ -21,6 +21,7 @@ use lockstep_plan::catalogue::DmsReverseStart;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The action.
 pub struct Start;
@@ -112,6 +113,7 @@ impl Action for Start {
         let session = Session::open(cx, &params.postgres).await?;
         let task = look(&dms, params).await?;
         let limit = Duration::from_secs(params.timeout_secs);
+        let begun = Instant::now();
         // A task that had run before this step has its slot from then.
         let before = match capture.map(recalled::<Capture>).transpose()? {
             Some(capture) if capture.status == "ready" => Some(capture.slots),
@@ -125,6 +127,7 @@ impl Action for Start {
             task.is_some_and(|task| task.status == "running")
         })
         .await?;
+        let limit = limit.saturating_sub(begun.elapsed());
         let slot = slots::active(&session, &known, before.as_deref(), limit).await?;
         cx.note(format!("the slot {slot} is active"));
         Ok(Outputs::from([("slot".to_owned(), json!(slot))]))
