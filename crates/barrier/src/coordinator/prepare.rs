@@ -338,7 +338,7 @@ impl Run {
             .unwrap_or(Millis::MAX)
     }
 
-    fn margin_is_gone(&self, now: Millis, spec: &PhaseSpec) -> bool {
+    pub(super) fn margin_is_gone(&self, now: Millis, spec: &PhaseSpec) -> bool {
         now >= self.margin_ends(spec)
     }
 

@@ -3,7 +3,7 @@
 use super::state::{PhaseStatus, TaskKey};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
-use crate::message::{Order, Standing};
+use crate::message::{Order, Standing, Verdict};
 use std::collections::BTreeSet;
 
 impl Run {
@@ -105,10 +105,13 @@ impl Run {
         if state.status != PhaseStatus::Preparing || state.revoked {
             return;
         }
-        if state.tasks.contains_key(agent) {
+        if state.tasks.contains_key(agent) && !self.has_outwaited_its_vote(now, phase, agent) {
             // It may have restarted, and a restart voids promises: its vote
-            // counts again when it has repeated it.
-            self.live.votes.remove(agent);
+            // counts again when it has repeated it, for which it has as long
+            // as it had at first.
+            if self.live.votes.remove(agent).is_some() {
+                self.live.round_began = self.live.round_began.max(now);
+            }
             self.send_prepare(now, phase, agent, effects);
         }
         if let Some(attesting) = &self.live.attesting {
@@ -119,6 +122,19 @@ impl Run {
                 self.send_attest(phase, agent, step, nonce, effects);
             }
         }
+    }
+
+    /// The agent has voted ready, and so long ago that no release can rest on
+    /// it: the round waits for a gate or a pause, behind which everyone is
+    /// asked again (R13). Coming back meanwhile changes nothing.
+    fn has_outwaited_its_vote(&self, now: Millis, phase: PhaseRef, agent: &AgentName) -> bool {
+        let ready = self
+            .live
+            .votes
+            .get(agent)
+            .is_some_and(|vote| matches!(vote.verdict, Verdict::Ready { .. }));
+        let spec = self.state.spec(phase);
+        ready && spec.is_some_and(|spec| self.margin_is_gone(now, spec))
     }
 
     /// Releases without outcomes; revoked ones as a Revoke, which the agent
