@@ -4,6 +4,7 @@ use super::state::PhaseStatus;
 use super::{Effect, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
 use crate::layout::{OnFailure, Outage};
+use crate::message::Outcome;
 use crate::record::{Failure, Record, RollbackCause};
 
 impl Run {
@@ -38,17 +39,25 @@ impl Run {
 
     /// The plan's policy, where it may be followed: not behind the point of
     /// no return, not while a task is `unknown` or `drifted`. Inside a
-    /// rollback a phase can only hold, or be left behind.
+    /// rollback a phase can only hold, or be left behind if nothing drifted.
     fn leads_to(&self, phase: PhaseRef) -> OnFailure {
         let policy = self
             .state
             .spec(phase)
             .map_or(OnFailure::Hold, |spec| spec.on_failure);
         match (phase.track, policy) {
-            (Track::Rollback, OnFailure::Continue) => OnFailure::Continue,
+            (Track::Rollback, OnFailure::Continue) if !self.has_drifted(phase) => policy,
             (Track::Forward, OnFailure::Rollback) if self.may_roll_back_by_itself() => policy,
             _ => OnFailure::Hold,
         }
+    }
+
+    /// An undo has found a foreign change. That is no failure of a service
+    /// which could be mended later: going on might make it worse (R7).
+    fn has_drifted(&self, phase: PhaseRef) -> bool {
+        self.state.tasks_of(phase).any(|(_, task)| {
+            matches!(task.outcome(), Some(Outcome::Drifted { .. })) && task.is_unclear()
+        })
     }
 
     fn may_roll_back_by_itself(&self) -> bool {
