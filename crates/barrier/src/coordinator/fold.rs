@@ -300,7 +300,11 @@ impl State {
                 phase.rounds = 0;
                 match signed {
                     None => phase.automatic_retries += 1,
-                    Some(_) => phase.automatic_retries = 0,
+                    Some(_) => {
+                        phase.automatic_retries = 0;
+                        // What it voided is proved anew by this retry.
+                        self.breach_pending = None;
+                    }
                 }
             }
             _ => {}
