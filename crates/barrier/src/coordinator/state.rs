@@ -361,7 +361,11 @@ impl State {
                 task.phase.track == Track::Forward
                     && self.spec(task.phase).is_some_and(|s| s.point_of_no_return)
             })
-            .all(|(_, task)| !task.may_have_changed())
+            .all(|(_, task)| {
+                // A door that was found open never needed to be opened.
+                let found_open = task.outcome() == Some(&Outcome::Already);
+                !found_open && !task.may_have_changed()
+            })
     }
 }
 
