@@ -134,8 +134,12 @@ impl Run {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(detail) = breach {
-            self.take_breach(from, step, detail, effects);
-            return;
+            self.take_breach(from.clone(), step.clone(), detail, effects);
+            // Behind the point of no return a breach holds the run once, by
+            // its record; after that the watch has said what there is to say.
+            if !self.state.past_no_return() {
+                return;
+            }
         }
         if let Some(attesting) = &mut self.live.attesting
             && attesting.nonce == nonce
