@@ -358,7 +358,11 @@ impl Run {
     ) -> Result<(), Refused> {
         require_reason(signed)?;
         let key: TaskKey = (step.clone(), agent.clone());
-        if self.is_turning() && self.state.watches.contains_key(&key) {
+        let watch = self.state.watches.contains_key(&key);
+        // Behind the point of no return a watch whose host is gone protects
+        // nothing any more, and must not keep the applications down.
+        let gone = self.state.past_no_return() && !self.live.connected.contains(agent);
+        if watch && (self.is_turning() || gone) {
             return Ok(());
         }
         let Some(task) = self.state.tasks.get(&key).filter(|task| task.is_open()) else {
