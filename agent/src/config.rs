@@ -4,6 +4,8 @@
 //! settings, files with passwords, what the agent will ever do. The
 //! coordinator never sees it.
 
+use lockstep_pki::TlsSection;
+use lockstep_telemetry::TelemetrySection;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,13 +21,13 @@ pub struct Config {
     /// Directory of the journal.
     pub state_dir: PathBuf,
     /// Certificates.
-    pub tls: Tls,
+    pub tls: TlsSection,
     /// Labels by which parties choose agents.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Logs and traces.
     #[serde(default)]
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetrySection,
     /// What this agent will ever do; nothing by default.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -41,35 +43,6 @@ pub struct Config {
     /// AWS accounts and regions, by resource name.
     #[serde(default)]
     pub aws: BTreeMap<String, AwsConfig>,
-}
-
-/// Certificate files; read again when they change.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The authority's certificate, PEM.
-    pub ca: PathBuf,
-    /// The agent's certificate, PEM.
-    pub cert: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
-    /// Revoked certificates, PEM, if there are any.
-    #[serde(default)]
-    pub crl: Option<PathBuf>,
-    /// The trust domain of every identity.
-    pub trust_domain: String,
-}
-
-/// Logs and traces.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Telemetry {
-    /// OTLP endpoint (`http://host:4317`); empty: no export.
-    #[serde(default)]
-    pub otlp: String,
-    /// Log filter, as `RUST_LOG` has it.
-    #[serde(default)]
-    pub log: Option<String>,
 }
 
 /// What the agent will ever do. Default deny: what is not named is refused.

@@ -7,8 +7,7 @@ use lockstep_agent::host::{Host, oracle};
 use lockstep_agent::link::Input;
 use lockstep_agent::session;
 use lockstep_agent::store::Store;
-use lockstep_pki::{CredentialFiles, Credentials};
-use lockstep_telemetry::TelemetryConfig;
+use lockstep_pki::{Role, SectionError};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,23 +55,11 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    let telemetry = TelemetryConfig {
-        otlp_endpoint: Some(config.telemetry.otlp.clone()).filter(|url| !url.is_empty()),
-        log: config
-            .telemetry
-            .log
-            .clone()
-            .unwrap_or_else(|| "info".to_owned()),
-        ..TelemetryConfig::default()
-    };
-    let _telemetry = lockstep_telemetry::init("lockstep-agent", &telemetry)?;
-    let credentials = Credentials::follow(CredentialFiles {
-        ca: config.tls.ca.clone(),
-        cert: config.tls.cert.clone(),
-        key: config.tls.key.clone(),
-        crl: config.tls.crl.clone(),
-    })?;
-    check_identity(&config, &credentials)?;
+    let _telemetry = lockstep_telemetry::init("lockstep-agent", &(&config.telemetry).into())?;
+    let credentials = config
+        .tls
+        .follow(Role::Agent, &config.name)
+        .map_err(identity)?;
     let store = Store::open(&config.state_dir)?;
     let address = config.coordinator.clone();
     let (driver, inputs) = Driver::start(Arc::new(Host::new(config)), store)?;
@@ -94,23 +81,10 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(outcome?)
 }
 
-/// The coordinator would refuse it anyway; here it says so at once.
-fn check_identity(config: &Config, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
-    let loaded = credentials.current();
-    let wanted = format!("spiffe://{}/agent/{}", config.tls.trust_domain, config.name);
-    let found = loaded
-        .identity()
-        .clone()
-        .within(loaded.trust_domain().clone())
-        .to_string();
-    if found == wanted {
-        return Ok(());
+/// A certificate of somebody else has a code of its own.
+fn identity(error: SectionError) -> Box<dyn Error> {
+    match error {
+        SectionError::Credentials(error) => error.into(),
+        foreign @ SectionError::Foreign { .. } => format!("LS3004: {foreign}").into(),
     }
-    Err(format!(
-        "LS3004: the certificate {} belongs to {found}, but this agent must be {wanted}; \
-         issue it with `lockstep pki issue agent/{}`",
-        config.tls.cert.display(),
-        config.name
-    )
-    .into())
 }

@@ -3,6 +3,8 @@
 //! It names no database, no account and no password: the coordinator holds
 //! none.
 
+use lockstep_pki::TlsSection;
+use lockstep_telemetry::TelemetrySection;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,39 +20,10 @@ pub struct Config {
     /// Directory of the journal.
     pub state_dir: PathBuf,
     /// Certificates.
-    pub tls: Tls,
+    pub tls: TlsSection,
     /// Logs and traces.
     #[serde(default)]
-    pub telemetry: Telemetry,
-}
-
-/// Certificate files; read again when they change.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The authority's certificate, PEM.
-    pub ca: PathBuf,
-    /// The coordinator's certificate, PEM.
-    pub cert: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
-    /// Revoked certificates, PEM, if there are any.
-    #[serde(default)]
-    pub crl: Option<PathBuf>,
-    /// The trust domain of every identity.
-    pub trust_domain: String,
-}
-
-/// Logs and traces.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Telemetry {
-    /// OTLP endpoint (`http://host:4317`); empty: no export.
-    #[serde(default)]
-    pub otlp: String,
-    /// Log filter, as `RUST_LOG` has it.
-    #[serde(default)]
-    pub log: Option<String>,
+    pub telemetry: TelemetrySection,
 }
 
 /// Why a configuration can't be used.

@@ -6,8 +6,7 @@ use lockstep_coordinator::config::Config;
 use lockstep_coordinator::driver::Driver;
 use lockstep_coordinator::grpc;
 use lockstep_coordinator::store::Store;
-use lockstep_pki::{CredentialFiles, Credentials, Listener, ListenerOptions};
-use lockstep_telemetry::TelemetryConfig;
+use lockstep_pki::{Listener, ListenerOptions, Role, SectionError};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,23 +42,11 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = Config::load(&arguments.config)?;
-    let telemetry = TelemetryConfig {
-        otlp_endpoint: Some(config.telemetry.otlp.clone()).filter(|url| !url.is_empty()),
-        log: config
-            .telemetry
-            .log
-            .clone()
-            .unwrap_or_else(|| "info".to_owned()),
-        ..TelemetryConfig::default()
-    };
-    let _telemetry = lockstep_telemetry::init("lockstep-coordinator", &telemetry)?;
-    let credentials = Credentials::follow(CredentialFiles {
-        ca: config.tls.ca.clone(),
-        cert: config.tls.cert.clone(),
-        key: config.tls.key.clone(),
-        crl: config.tls.crl.clone(),
-    })?;
-    check_identity(&config, &credentials)?;
+    let _telemetry = lockstep_telemetry::init("lockstep-coordinator", &(&config.telemetry).into())?;
+    let credentials = config
+        .tls
+        .follow(Role::Coordinator, &config.name)
+        .map_err(identity)?;
     let store = Store::open(&config.state_dir)?;
     let (driver, handle) = Driver::start(config.name.clone(), store, arguments.take_over)?;
     let listener = Listener::bind(config.listen, credentials, ListenerOptions::default())
@@ -88,25 +75,10 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(outcome?)
 }
 
-fn check_identity(config: &Config, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
-    let loaded = credentials.current();
-    let wanted = format!(
-        "spiffe://{}/coordinator/{}",
-        config.tls.trust_domain, config.name
-    );
-    let found = loaded
-        .identity()
-        .clone()
-        .within(loaded.trust_domain().clone())
-        .to_string();
-    if found == wanted {
-        return Ok(());
+/// A certificate of somebody else has a code of its own.
+fn identity(error: SectionError) -> Box<dyn Error> {
+    match error {
+        SectionError::Credentials(error) => error.into(),
+        foreign @ SectionError::Foreign { .. } => format!("LS4004: {foreign}").into(),
     }
-    Err(format!(
-        "LS4004: the certificate {} belongs to {found}, but this coordinator must be {wanted}; \
-         issue it with `lockstep pki issue coordinator/{}`",
-        config.tls.cert.display(),
-        config.name
-    )
-    .into())
 }

@@ -22,6 +22,7 @@ mod credentials;
 mod identity;
 mod listener;
 mod refusal;
+mod section;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued, IssuedFiles};
@@ -30,6 +31,7 @@ pub use credentials::{CredentialFiles, Credentials, CredentialsError, Loaded};
 pub use identity::{Identity, IdentityError, Role, SpiffeId, TrustDomain, identity_of};
 pub use listener::{Connection, Listener, ListenerOptions, Peer, Refused};
 pub use refusal::Refusal;
+pub use section::{SectionError, TlsSection};
 
 use std::sync::Arc;
 

@@ -10,9 +10,11 @@
 mod chain;
 mod context;
 mod secret;
+mod section;
 mod subscriber;
 
 pub use chain::error_chain;
 pub use context::{BadTraceparent, TraceContext, set_parent, traceparent_of};
 pub use secret::Secret;
+pub use section::TelemetrySection;
 pub use subscriber::{Guard, InitError, LogFormat, TelemetryConfig, init};

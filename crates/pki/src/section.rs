@@ -1,0 +1,119 @@
+//! The `[tls]` section that both daemons have in their configuration.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::credentials::{CredentialFiles, Credentials, CredentialsError};
+use crate::identity::Role;
+
+/// Certificate files of a daemon; read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSection {
+    /// The authority's certificate, PEM.
+    pub ca: PathBuf,
+    /// The daemon's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Revoked certificates, PEM, if there are any.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
+    /// The trust domain of every identity.
+    pub trust_domain: String,
+}
+
+/// Why a section's files can't serve a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum SectionError {
+    /// The files don't form a valid whole.
+    #[error("the certificates can't be used")]
+    Credentials(#[from] CredentialsError),
+    /// The certificate names somebody else. A peer would refuse it anyway;
+    /// here it is said at once.
+    #[error(
+        "the certificate {cert} belongs to {found}, but this must be {wanted}; issue it with \
+         `lockstep pki issue {role}/{name}`"
+    )]
+    Foreign {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        wanted: String,
+        /// The role it should name.
+        role: &'static str,
+        /// The name it should carry.
+        name: String,
+    },
+}
+
+impl TlsSection {
+    /// The credentials of the daemon of this role and name, followed for as
+    /// long as they are held. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The files are unusable, or the certificate is somebody else's.
+    pub fn follow(&self, role: Role, name: &str) -> Result<Credentials, SectionError> {
+        let credentials = Credentials::follow(CredentialFiles {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            crl: self.crl.clone(),
+        })?;
+        let loaded = credentials.current();
+        let role = role.as_str();
+        let wanted = format!("spiffe://{}/{role}/{name}", self.trust_domain);
+        let found = loaded
+            .identity()
+            .clone()
+            .within(loaded.trust_domain().clone())
+            .to_string();
+        if found == wanted {
+            return Ok(credentials);
+        }
+        Err(SectionError::Foreign {
+            cert: self.cert.clone(),
+            found,
+            wanted,
+            role,
+            name: name.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Authority, Identity, TrustDomain};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn another_daemons_certificate_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let domain: TrustDomain = "example.test".parse().unwrap();
+        let authority = Authority::create(dir.path(), domain).unwrap();
+        let identity = Identity::new(Role::Agent, "app-1").unwrap();
+        let day = Duration::from_secs(86_400);
+        let files = authority
+            .issue(&identity, day, &[])
+            .unwrap()
+            .write(dir.path())
+            .unwrap();
+        let section = TlsSection {
+            ca: dir.path().join("ca.pem"),
+            cert: files.cert,
+            key: files.key,
+            crl: None,
+            trust_domain: "example.test".to_owned(),
+        };
+        section.follow(Role::Agent, "app-1").unwrap();
+        for (role, name) in [(Role::Agent, "app-2"), (Role::Coordinator, "app-1")] {
+            let refused = section.follow(role, name).unwrap_err().to_string();
+            let remedy = format!("pki issue {}/{name}", role.as_str());
+            assert!(refused.contains(&remedy), "{refused}");
+        }
+    }
+}
