@@ -8,7 +8,8 @@
 //! The driver, not the action, journals intent and outcome, decides what is
 //! retried, and checks the policy before any part is called.
 
-use crate::host::Host;
+pub use crate::error::ActionError;
+pub use crate::host::context::{Context, Line, Progress, Tag};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
@@ -16,10 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// What a task gives to later steps, by name.
 pub type Outputs = BTreeMap<String, Value>;
@@ -160,165 +158,6 @@ pub fn recalled<T: DeserializeOwned>(capture: &Value) -> Result<T, ActionError> 
     })
 }
 
-/// What an action has to work with.
-#[derive(Clone)]
-pub struct Context {
-    /// Policy, resources, wrappers.
-    pub host: Arc<Host>,
-    /// `RUN/STEP/ATTEMPT`: the name of its work in every tool (R22).
-    pub tag: Tag,
-    /// Cancelled when the task's time is up.
-    pub cancel: CancellationToken,
-    /// Where live lines go.
-    pub progress: Progress,
-}
-
-impl Context {
-    /// Says something about the work, live.
-    pub fn note(&self, line: impl Into<String>) {
-        self.progress.send(Line::Note(line.into()));
-    }
-
-    /// Passes on a line of a tool's output, live.
-    pub fn output(&self, line: impl Into<String>) {
-        self.progress.send(Line::Output(line.into()));
-    }
-}
-
-/// The name of a task's work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
-    /// The run.
-    pub run: String,
-    /// The step.
-    pub step: String,
-    /// The attempt.
-    pub attempt: u32,
-}
-
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.run, self.step, self.attempt)
-    }
-}
-
-/// A live line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
-    /// The task has started.
-    Started,
-    /// What the action says.
-    Note(String),
-    /// What a tool says.
-    Output(String),
-}
-
-/// Where live lines go. Lines that don't fit are dropped and counted:
-/// progress never holds up the work.
-#[derive(Clone)]
-pub struct Progress {
-    send: Arc<dyn Fn(Line) + Send + Sync>,
-}
-
-impl Progress {
-    /// Lines go to this function, which must not block.
-    pub fn to(send: impl Fn(Line) + Send + Sync + 'static) -> Self {
-        Self {
-            send: Arc::new(send),
-        }
-    }
-
-    /// Lines go nowhere: for probes and tests.
-    pub fn silent() -> Self {
-        Self::to(drop)
-    }
-
-    /// Sends a line.
-    pub fn send(&self, line: Line) {
-        (self.send)(line);
-    }
-}
-
-/// Why an action couldn't do its work: code, what, what was left, what next.
-#[derive(Debug)]
-pub struct ActionError {
-    code: &'static str,
-    what: String,
-    left: String,
-    next: String,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl ActionError {
-    /// An error with its code and what happened, where.
-    pub fn new(code: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            code,
-            what: what.into(),
-            left: String::new(),
-            next: String::new(),
-            source: None,
-        }
-    }
-
-    /// In which state things were left.
-    #[must_use]
-    pub fn left(mut self, left: impl Into<String>) -> Self {
-        self.left = left.into();
-        self
-    }
-
-    /// What to do next.
-    #[must_use]
-    pub fn next(mut self, next: impl Into<String>) -> Self {
-        self.next = next.into();
-        self
-    }
-
-    /// What lies beneath.
-    #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
-
-    /// The code, `LS2004`.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
-    /// The whole story in one text: this error, its chain, and the remedy.
-    /// This is what travels to the coordinator.
-    pub fn story(&self) -> String {
-        let mut story = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            story.push_str(": ");
-            story.push_str(error.to_string().trim());
-            source = error.source();
-        }
-        for sentence in [&self.left, &self.next] {
-            if !sentence.is_empty() {
-                story.push_str("; ");
-                story.push_str(sentence);
-            }
-        }
-        story
-    }
-}
-
-impl fmt::Display for ActionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.what)
-    }
-}
-
-impl std::error::Error for ActionError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source.as_ref() as _)
-    }
-}
-
 /// An action whose parameters are still JSON: what the driver and the table
 /// of actions hold. Every [`Action`] is one.
 #[async_trait]
@@ -419,28 +258,5 @@ impl<A: Action> AnyAction for A {
             Some(watch) => watch.attest(cx, &params).await,
             None => Ok(None),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_tells_its_whole_story_once() {
-        let beneath = std::io::Error::other("disk full");
-        let error = ActionError::new("LS2103", "the unit a.service on app-1 did not stop")
-            .left("it is still running")
-            .next("stop it by hand and retry")
-            .source(beneath);
-        assert_eq!(
-            error.story(),
-            "LS2103: the unit a.service on app-1 did not stop: disk full; \
-             it is still running; stop it by hand and retry"
-        );
-        assert_eq!(
-            error.to_string(),
-            "LS2103: the unit a.service on app-1 did not stop"
-        );
     }
 }

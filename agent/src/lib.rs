@@ -9,6 +9,7 @@ pub mod actions;
 pub mod canonical;
 pub mod config;
 pub mod driver;
+pub mod error;
 pub mod host;
 pub mod link;
 pub mod policy;

@@ -5,8 +5,9 @@
 //! some operations only, elsewhere a denial is an unmodelled
 //! `AccessDeniedException`.
 
-use crate::action::{ActionError, Context};
 use crate::config::AwsConfig;
+use crate::error::ActionError;
+use crate::host::context::Context;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};

@@ -1,7 +1,8 @@
 //! Amazon CloudWatch: data points and alarms.
 
 use super::aws;
-use crate::action::{ActionError, Context};
+use crate::error::ActionError;
+use crate::host::context::Context;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;

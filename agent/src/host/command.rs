@@ -4,7 +4,8 @@
 //! process group of its own and ends with the task, whether the task is
 //! cancelled, its time is up, or the agent dies (R22).
 
-use crate::action::{ActionError, Context};
+use crate::error::ActionError;
+use crate::host::context::Context;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -163,9 +164,9 @@ async fn end_group(child: &mut Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Line, Progress, Tag};
     use crate::config::Config;
     use crate::host::Host;
+    use crate::host::context::{Line, Progress, Tag};
     use std::sync::{Arc, Mutex};
     use tokio_util::sync::CancellationToken;
 

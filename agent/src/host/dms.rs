@@ -7,7 +7,8 @@
 //! Source of states and texts: the API reference of 2016-01-01.
 
 use super::aws::{self, Refused};
-use crate::action::{ActionError, Context};
+use crate::error::ActionError;
+use crate::host::context::Context;
 use aws_sdk_databasemigration::Client;
 use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,

@@ -3,7 +3,7 @@
 //! Contents never leave the host; captures hold digests, and what stood there
 //! before is kept beside it under a name of its own.
 
-use crate::action::ActionError;
+use crate::error::ActionError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -5,7 +5,8 @@
 //! A file each under the agent's state directory, replaced in one step. It is
 //! no capture: undo goes by the capture in the journal.
 
-use crate::action::{ActionError, Context};
+use crate::error::ActionError;
+use crate::host::context::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -36,7 +37,7 @@ impl Kept {
     /// What is kept; nothing where nothing was.
     ///
     /// # Errors
-    /// LS2308 where the file can't be read.
+    /// LS2124 where the file can't be read.
     pub fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, ActionError> {
         match fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -50,7 +51,7 @@ impl Kept {
     /// Keeps this, on disk when it returns.
     ///
     /// # Errors
-    /// LS2308 where it can't be written.
+    /// LS2124 where it can't be written.
     pub fn write(&self, what: &impl Serialize) -> Result<(), ActionError> {
         let write = || -> io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
@@ -68,7 +69,7 @@ impl Kept {
     /// Forgets it.
     ///
     /// # Errors
-    /// LS2308 where it can't be removed.
+    /// LS2124 where it can't be removed.
     pub fn forget(&self) -> Result<(), ActionError> {
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unusable("removed", e)),
@@ -81,7 +82,7 @@ impl Kept {
         verb: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> ActionError {
-        ActionError::new("LS2308", format!("{} can't be {verb}", self.path.display()))
+        ActionError::new("LS2124", format!("{} can't be {verb}", self.path.display()))
             .left("what the action would switch next is as it was")
             .next("see to the agent's state directory, then retry")
             .source(source)

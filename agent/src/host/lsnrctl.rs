@@ -5,8 +5,9 @@
 //! that doesn't exist.
 
 use super::command::{Ended, Program, run};
-use crate::action::{ActionError, Context, Progress};
 use crate::config::OracleConfig;
+use crate::error::ActionError;
+use crate::host::context::{Context, Progress};
 use std::time::Duration;
 
 /// A listener answers in milliseconds; a hanging one is given up after that.

@@ -5,6 +5,7 @@
 pub mod aws;
 pub mod cloudwatch;
 pub mod command;
+pub mod context;
 pub mod dms;
 pub mod files;
 pub mod kept;
@@ -14,8 +15,8 @@ pub mod postgres;
 pub mod srvctl;
 pub mod systemd;
 
-use crate::action::ActionError;
 use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
+use crate::error::ActionError;
 use crate::policy::Policy;
 use std::collections::BTreeMap;
 use systemd::Systemd;

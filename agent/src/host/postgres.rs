@@ -5,8 +5,9 @@
 //! cancelled, and its server process notices within seconds when the agent
 //! has died (R22). It knows no SQL but its own settings.
 
-use crate::action::{ActionError, Context, Tag};
 use crate::config::PostgresConfig;
+use crate::error::ActionError;
+use crate::host::context::{Context, Tag};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};

@@ -6,8 +6,9 @@
 //! listeners are a cluster's own and are named by their number.
 
 use super::command::{Ended, Program, run};
-use crate::action::{ActionError, Context, Progress};
 use crate::config::OracleConfig;
+use crate::error::ActionError;
+use crate::host::context::{Context, Progress};
 use std::time::Duration;
 
 /// Clusterware checks a resource on all nodes; minutes mean that it hangs.

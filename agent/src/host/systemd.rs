@@ -3,7 +3,7 @@
 //! It knows nothing of what a unit is for. A job counts as done when systemd
 //! says so (`JobRemoved`), not when it was queued.
 
-use crate::action::ActionError;
+use crate::error::ActionError;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_stream::StreamExt;

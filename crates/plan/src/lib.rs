@@ -27,8 +27,6 @@ pub use document::MAX_BYTES;
 pub use duration::{Duration, NoDuration};
 pub use expand::cutover::STANDARD_PHASES;
 pub use load::{Checked, Overrides, check, load};
-pub use model::{
-    AgentFacts, FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step,
-};
-pub use reference::{Reference, ReferenceError, resolve};
+pub use model::{FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step};
+pub use reference::{AgentFacts, Reference, ReferenceError, resolve};
 pub use schema::schema;

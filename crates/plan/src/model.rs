@@ -7,7 +7,7 @@
 //!
 //! Nothing here checks that a plan makes sense: that is the check.
 
-use crate::reference::{self, Reference, ReferenceError};
+use crate::reference::{self, AgentFacts, Reference, ReferenceError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -222,15 +222,6 @@ pub enum Mode {
         /// Id of that step.
         of: String,
     },
-}
-
-/// What is known of the agent that a task is made for.
-#[derive(Debug, Clone, Copy)]
-pub struct AgentFacts<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its labels.
-    pub labels: &'a BTreeMap<String, String>,
 }
 
 impl Plan {

@@ -6,7 +6,6 @@
 //! agent. `$${` stands for a plain `${`. There are no expressions, no
 //! defaults and no nesting.
 
-use crate::model::AgentFacts;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +57,15 @@ pub enum ReferenceError {
         /// The reference as written.
         reference: String,
     },
+}
+
+/// What is known of the agent that a task is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentFacts<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// What stands between `${` and `}`.

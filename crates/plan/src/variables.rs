@@ -116,6 +116,17 @@ fn definitions_of(
             }
             (None, _) => entry.node.to_value(),
         };
+        if mentions_variable(&value) {
+            faults.push((
+                Fault::new(
+                    diagnose::VARIABLE,
+                    "/vars",
+                    format!("the value of variable {:?} names a variable", entry.key),
+                    "write the value out: variables don't stand for one another",
+                ),
+                entry.node.at.clone(),
+            ));
+        }
         variables.insert(entry.key.clone(), value);
     }
     for name in overrides
@@ -133,6 +144,15 @@ fn definitions_of(
         ));
     }
     variables
+}
+
+fn mentions_variable(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${vars."),
+        Value::Array(items) => items.iter().any(mentions_variable),
+        Value::Object(fields) => fields.values().any(mentions_variable),
+        _ => false,
+    }
 }
 
 /// The fault that a reference without a value makes; its pointer is for the

@@ -153,6 +153,18 @@ fn structure() -> Vec<Case> {
         case("cutover", "  resource: orcl\n", "", &[("LS1003", "oracle")]),
         case(
             "cutover",
+            "    canary:\n      labels: {host: app-1}",
+            "    canary:\n      labels: {role: postgres}",
+            &[("LS1004", "postgres")],
+        ),
+        case(
+            "cutover",
+            "canary_table: LOCKSTEP.LOCKSTEP_CANARY",
+            "canary_table: LOCKSTEP.LOCKSTEP_MARKER",
+            &[("LS1004", "LOCKSTEP.LOCKSTEP_MARKER")],
+        ),
+        case(
+            "cutover",
             "accounts: [SHOP, BATCH]",
             "accounts: SHOP",
             &[("LS1004", "SHOP")],

@@ -7,38 +7,19 @@
 //! restored.
 
 use crate::action::{ActionError, Context, Undone};
+use crate::host::kept::Kept;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
+/// A state, with the run in which it was kept.
 #[derive(Serialize, Deserialize)]
-struct Kept<T> {
+struct Before<T> {
     run: String,
     value: T,
 }
 
-fn path(cx: &Context, resource: &str, kind: &str) -> PathBuf {
-    let safe: String = resource
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let directory = cx.host.config.state_dir.join("oracle");
-    directory.join(format!("{safe}.{kind}.json"))
-}
-
-fn failed(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ActionError {
-    let text = format!("the state kept in {} can't be used", path.display());
-    ActionError::new("LS2208", text)
-        .left("nothing more was changed")
-        .next("see that the agent's state directory is writable and has room, then retry")
-        .source(error)
+fn place(cx: &Context, resource: &str, kind: &str) -> Kept {
+    Kept::of(cx, &format!("oracle-{kind}"), resource)
 }
 
 /// Keeps a state before it is changed. Within a run the first one stays:
@@ -52,18 +33,15 @@ pub fn keep<T: Serialize + DeserializeOwned>(
     kind: &str,
     value: &T,
 ) -> Result<(), ActionError> {
-    let path = path(cx, resource, kind);
-    if let Some(kept) = read::<T>(&path)?
-        && kept.run == cx.tag.run
-    {
+    let place = place(cx, resource, kind);
+    let before: Option<Before<T>> = place.read()?;
+    if before.is_some_and(|before| before.run == cx.tag.run) {
         return Ok(());
     }
-    let kept = Kept {
+    place.write(&Before {
         run: cx.tag.run.clone(),
         value,
-    };
-    let text = serde_json::to_vec_pretty(&kept).map_err(|e| failed(&path, e))?;
-    write(&path, &text).map_err(|e| failed(&path, e))
+    })
 }
 
 /// The state kept, if there is one.
@@ -75,7 +53,8 @@ pub fn recall<T: DeserializeOwned>(
     resource: &str,
     kind: &str,
 ) -> Result<Option<T>, ActionError> {
-    Ok(read::<T>(&path(cx, resource, kind))?.map(|kept| kept.value))
+    let before: Option<Before<T>> = place(cx, resource, kind).read()?;
+    Ok(before.map(|before| before.value))
 }
 
 /// The state kept; without one nothing can be restored.
@@ -105,11 +84,7 @@ pub fn recall_all<T: DeserializeOwned>(
 /// # Errors
 /// Where the file can't be removed.
 pub fn forget(cx: &Context, resource: &str, kind: &str) -> Result<(), ActionError> {
-    let path = path(cx, resource, kind);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
-        _ => Ok(()),
-    }
+    place(cx, resource, kind).forget()
 }
 
 /// After an undo: forgets the state, unless somebody has to decide about it.
@@ -121,26 +96,4 @@ pub fn done(cx: &Context, resource: &str, kind: &str, undone: &Undone) -> Result
         Undone::Drifted(_) => Ok(()),
         Undone::Restored | Undone::Nothing => forget(cx, resource, kind),
     }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Kept<T>>, ActionError> {
-    match std::fs::read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed(path, e)),
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|e| failed(path, e)),
-    }
-}
-
-/// Written beside and renamed, so that a crash leaves the old or the new.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
-    let new = path.with_extension("new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    std::fs::File::open(directory)?.sync_all()
 }

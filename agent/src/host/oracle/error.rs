@@ -3,7 +3,7 @@
 //! A killed session and a call timeout come wrapped by the driver, so Oracle's
 //! own code is hidden; the driver's code tells them.
 
-use crate::action::ActionError;
+use crate::error::ActionError;
 use oracle::ErrorKind;
 use std::path::PathBuf;
 

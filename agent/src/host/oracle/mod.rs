@@ -14,8 +14,9 @@ mod error;
 
 pub use error::OracleError;
 
-use crate::action::{ActionError, Context};
 use crate::config::{Config, OracleConfig};
+use crate::error::ActionError;
+use crate::host::context::Context;
 use error::{first_line, shown};
 use oracle::sql_type::ToSql;
 use oracle::{Connection, Connector, InitParams, Privilege, RowValue};

@@ -5,18 +5,26 @@ use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
 use crate::diagnose::{self, Fault, suggest};
 use crate::document::join;
 use crate::source::cutover::{Application, Cutover};
+use crate::source::{Host, Hosts};
 use std::collections::BTreeSet;
 
 pub(super) fn check(source: &Cutover) -> Vec<Fault> {
     let mut faults = Vec::new();
     reverse(source, &mut faults);
     table_names(source, &mut faults);
+    separate_tables(source, &mut faults);
     phase_names(source, &mut faults);
+    let oracle = &source.oracle;
+    one_of(&oracle.hosts, &oracle.lead, "/oracle/lead", &mut faults);
     let mut names = BTreeSet::from([ORACLE, LEAD, POSTGRES, AWS].map(str::to_owned));
     for (index, application) in source.applications.iter().enumerate() {
         let pointer = format!("/applications/{index}");
         application_name(application, &pointer, &mut names, &mut faults);
         application_work(application, &pointer, &mut faults);
+        if let Some(canary) = &application.canary {
+            let pointer = format!("{pointer}/canary");
+            one_of(&application.hosts, canary, &pointer, &mut faults);
+        }
     }
     faults
 }
@@ -106,6 +114,39 @@ fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
     for trigger in postgres.triggers.baseline.keys() {
         let pointer = join("/postgres/triggers/baseline", trigger);
         parts(pointer, trigger, 3, "schema.table.trigger");
+    }
+}
+
+/// A table that both tasks replicate sends its rows round in circles.
+fn separate_tables(source: &Cutover, faults: &mut Vec<Fault>) {
+    let (oracle, postgres) = (&source.oracle, &source.postgres);
+    for (side, marker, canary) in [
+        ("oracle", &oracle.marker_table, &oracle.canary_table),
+        ("postgres", &postgres.marker_table, &postgres.canary_table),
+    ] {
+        if canary.as_ref() == Some(marker) {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                format!("/{side}/canary_table"),
+                format!("{marker} is the marker table as well"),
+                "make two tables: the forward task maps the marker's alone, the reverse task the \
+                 canary's alone, or they echo",
+            ));
+        }
+    }
+}
+
+/// A host that is one of several can't carry another label than all of them.
+fn one_of(hosts: &Hosts, one: &Host, pointer: &str, faults: &mut Vec<Fault>) {
+    for (key, value) in &one.labels {
+        if let Some(theirs) = hosts.labels.get(key).filter(|theirs| *theirs != value) {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                join(&format!("{pointer}/labels"), key),
+                format!("{key}={value} chooses none of the hosts, which are {key}={theirs}"),
+                "name labels that tell this host from the others; theirs needn't be repeated",
+            ));
+        }
     }
 }
 
