@@ -8,25 +8,6 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 
-/// Every code of the command with its title; `docs/errors/` has a page for each.
-#[cfg(test)]
-const CODES: &[(&str, &str)] = &[
-    (UNREACHABLE, "No coordinator there"),
-    (INSECURE, "No secure connection"),
-    (CONFIGURATION, "Configuration incomplete or wrong"),
-    (CREDENTIALS, "Certificate files that can't be used"),
-    (NOT_PERMITTED, "Not permitted"),
-    (REFUSED, "Refused by the coordinator"),
-    (NOT_FOUND, "No such run or agent"),
-    (TIMED_OUT, "Took too long"),
-    (COORDINATOR, "The coordinator failed"),
-    (FILE, "File that can't be read or written"),
-    (AUTHORITY, "The certificate authority refused"),
-    (DIGEST, "Another plan than the one approved"),
-    (PLAN, "Plan with problems"),
-    (OBSTACLES, "Something stands in the way of the plan"),
-];
-
 pub const UNREACHABLE: &str = "LS5001";
 pub const INSECURE: &str = "LS5002";
 pub const CONFIGURATION: &str = "LS5003";
@@ -170,6 +151,24 @@ fn causes(error: &dyn Error) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every code of the command with its title; `docs/errors/` has a page for each.
+    const CODES: &[(&str, &str)] = &[
+        (UNREACHABLE, "No coordinator there"),
+        (INSECURE, "No secure connection"),
+        (CONFIGURATION, "Configuration incomplete or wrong"),
+        (CREDENTIALS, "Certificate files that can't be used"),
+        (NOT_PERMITTED, "Not permitted"),
+        (REFUSED, "Refused by the coordinator"),
+        (NOT_FOUND, "No such run or agent"),
+        (TIMED_OUT, "Took too long"),
+        (COORDINATOR, "The coordinator failed"),
+        (FILE, "File that can't be read or written"),
+        (AUTHORITY, "The certificate authority refused"),
+        (DIGEST, "Another plan than the one approved"),
+        (PLAN, "Plan with problems"),
+        (OBSTACLES, "Something stands in the way of the plan"),
+    ];
 
     #[derive(Debug, thiserror::Error)]
     #[error("can't read the map")]
