@@ -183,8 +183,9 @@ fn doors(source: &Cutover) -> Vec<Step> {
         let logins = c::OracleLogins {
             resource: resource(),
         };
+        // Restricted session is a matter of each instance.
         let id = "oracle-logins-restrict";
-        doors.push(step(id, LEAD, "oracle.logins.restrict", &logins));
+        doors.push(step(id, ORACLE, "oracle.logins.restrict", &logins));
     }
     if oracle.queue_monitor {
         let monitor = c::OracleQueueMonitor {
