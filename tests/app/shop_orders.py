@@ -141,7 +141,8 @@ def main():
     writer = Writer(service, database, args.log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: writer.stopping.set())
-    serve_health(service["health"], writer, database.target)
+    if "health" in service:
+        serve_health(service["health"], writer, database.target)
     print(f"{service['host']}: writing to {database.target}", flush=True)
     writer.run()
     print(f"stopped: {writer.acked} acknowledged, {writer.in_doubt} in doubt", flush=True)

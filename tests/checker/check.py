@@ -13,9 +13,12 @@ import sys
 from verdict import Held, Logged, is_good, judge
 
 ORDERS = "SELECT ORDER_NO, CUSTOMER, AMOUNT, NOTE FROM {}"
+# Beyond every SCN: Oracle was not opened again.
+NEVER = 2**53
 AFTER_FENCE = (
     "SELECT OPERATION, ROW_DATA FROM V$LOGMNR_CONTENTS "
-    "WHERE COMMIT_SCN > :1 AND SEG_OWNER = 'SHOP' AND TABLE_NAME = 'ORDERS'"
+    "WHERE COMMIT_SCN > :1 AND COMMIT_SCN <= :2 "
+    "AND SEG_OWNER = 'SHOP' AND TABLE_NAME = 'ORDERS'"
 )
 
 
@@ -34,8 +37,8 @@ def content(values):
     return (customer or None, None if amount is None else f"{float(amount):.2f}", note or None)
 
 
-def read_oracle(dsn, user, password, fence_scn):
-    """The orders, and the numbers of those committed after the fence."""
+def read_oracle(dsn, user, password, fence_scn, opened_scn):
+    """The orders, and the numbers of those committed while the fence stood."""
     import oracledb
 
     with oracledb.connect(dsn=dsn, user=user, password=password) as connection:
@@ -44,7 +47,9 @@ def read_oracle(dsn, user, password, fence_scn):
         orders = held(cursor.execute(ORDERS.format("SHOP.ORDERS")).fetchall())
         late = []
         if fence_scn is not None:
-            for operation, data in cursor.execute(AFTER_FENCE, [fence_scn]).fetchall():
+            for operation, data in cursor.execute(
+                AFTER_FENCE, [fence_scn, NEVER if opened_scn is None else opened_scn]
+            ).fetchall():
                 if operation == "INSERT":
                     late.append(int(json.loads(data)["after"]["ORDER_NO"]))
     return orders, late
@@ -65,12 +70,15 @@ def main():
     parser.add_argument("--oracle-password-file", required=True)
     parser.add_argument("--postgres", required=True, help="libpq connection string")
     parser.add_argument("--fence-scn", type=int, help="what committed on Oracle later is late")
+    parser.add_argument("--opened-scn", type=int, help="where the fence was taken down again")
     parser.add_argument("--final", choices=["oracle", "postgres"], default="postgres")
     args = parser.parse_args()
     with open(args.oracle_password_file, encoding="utf-8") as file:
         password = file.read().strip()
     log = [line for path in args.log for line in read_log(path)]
-    oracle, late = read_oracle(args.oracle_dsn, args.oracle_user, password, args.fence_scn)
+    oracle, late = read_oracle(
+        args.oracle_dsn, args.oracle_user, password, args.fence_scn, args.opened_scn
+    )
     verdict = judge(log, oracle, read_postgres(args.postgres), late, args.final)
     print(json.dumps(verdict, indent=2))
     return 0 if is_good(verdict) else 1

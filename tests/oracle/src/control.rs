@@ -14,6 +14,7 @@
 //! | `{"op":"enable","name":"LISTENER"}`, `"disable"` | `{"ok":STATUS}` |
 //! | `{"op":"observe"}` | `{"ok":{…}}`: the engine's observation, and under `listeners` those of all hosts |
 //! | `{"op":"commits_after","scn":N}` | `{"ok":{USER:COUNT, …}}` |
+//! | `{"op":"commit_at","scn":N}` | `{"ok":MS}`: when the transaction with that commit SCN committed, milliseconds since 1970; null for none |
 //! | `{"op":"inject","fault":{"statement_contains":"…","ora_code":N,"times":N}}` | `{"ok":null}` |
 //! | `{"op":"clear_faults"}` | `{"ok":null}` |
 //!
@@ -50,6 +51,8 @@ pub trait Observed: Send + Sync + 'static {
     fn observe(&self) -> Value;
     /// Commits per user after an SCN.
     fn commits_after(&self, scn: u64) -> Value;
+    /// When the transaction with that commit SCN committed.
+    fn commit_at(&self, scn: u64) -> Value;
     /// Plants a fault; the error says what is wrong with its description.
     fn inject(&self, fault: Value) -> Result<(), String>;
     /// Takes every fault away.
@@ -63,6 +66,10 @@ impl Observed for Engine {
 
     fn commits_after(&self, scn: u64) -> Value {
         Engine::commits_after(self, scn)
+    }
+
+    fn commit_at(&self, scn: u64) -> Value {
+        Engine::commit_at(self, scn)
     }
 
     fn inject(&self, fault: Value) -> Result<(), String> {
@@ -112,6 +119,11 @@ pub enum Request {
     /// Commits per user after an SCN.
     CommitsAfter {
         /// The SCN.
+        scn: u64,
+    },
+    /// When a transaction committed.
+    CommitAt {
+        /// Its commit SCN.
         scn: u64,
     },
     /// Takes every fault away.
@@ -197,6 +209,7 @@ impl Control {
                 });
             }
             Request::CommitsAfter { scn } => return Ok(self.engine.commits_after(scn)),
+            Request::CommitAt { scn } => return Ok(self.engine.commit_at(scn)),
             Request::ClearFaults => {
                 self.engine.clear_faults();
                 return Ok(Value::Null);

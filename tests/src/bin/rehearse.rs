@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lockstep_tests::range::layout::Layout;
 use lockstep_tests::range::{Error, Options};
-use lockstep_tests::rehearsal::{self, Fault, Settings};
+use lockstep_tests::rehearsal::{self, Fault, Kill, Settings};
 
 /// Rehearse a cutover from Oracle to PostgreSQL on this machine.
 #[derive(Debug, Parser)]
@@ -34,6 +34,10 @@ struct Arguments {
     /// Make something in the range fail in this phase, to see the rollback.
     #[arg(long, value_name = "PHASE")]
     fault: Option<Fault>,
+    /// Kill a daemon while a step is at work, and start it again:
+    /// `coordinator:STEP`, or `HOST:STEP` for the agent of a host.
+    #[arg(long, value_name = "WHO:STEP")]
+    kill: Option<Kill>,
     /// Where the report goes.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
         orders: arguments.orders,
         plan: arguments.plan,
         fault: arguments.fault,
-        kill: None,
+        kill: arguments.kill,
         report,
         keep: arguments.keep,
     };

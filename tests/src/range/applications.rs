@@ -7,16 +7,21 @@
 //! | app-3 | also the crontab `/srv/shop/cron.d/shop` | the same |
 //! | ora-1 | `shop-batch.service` | a local login, without a listener |
 //! | ora-2 | `shop-feed.service` | ora-2's own listener |
+//! | app-1 | a client that no unit owns | ora-1's listener, pooled |
+//!
+//! Nobody stops the last one: it was forgotten, as such clients are. Killed,
+//! it comes back at once, so only closed doors keep it out.
 //!
 //! What an application reads is `/srv/shop/etc/database.toml`, a link to
 //! `oracle.toml`; `postgres.toml` lies next to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::host::{Host, Sketch, write};
 use super::layout::{Layout, ports};
 use super::oracle;
+use super::process::Launch;
 use super::secrets::Passwords;
 
 /// Orders a second of the two clients on the Oracle hosts.
@@ -27,6 +32,18 @@ const NUMBERS_PER_HOST: u64 = 1_000_000_000;
 
 /// Seconds that stand for a minute of the crontab and of the report timer.
 const MINUTE_SECS: u32 = 5;
+
+/// The host with the forgotten client.
+pub const FORGOTTEN_ON: &str = "app-1";
+
+/// How processes of the range list it.
+pub const FORGOTTEN: &str = "forgotten-client";
+
+/// It writes an order now and then.
+const FORGOTTEN_RATE: u32 = 2;
+
+/// Its order numbers begin here, beyond those of all hosts.
+const FORGOTTEN_NUMBERS: u64 = 900 * NUMBERS_PER_HOST;
 
 /// The units of a host that write to or read from the database, timers first.
 #[must_use]
@@ -111,6 +128,45 @@ pub fn start(host: &Host) -> Result<(), Error> {
         host.systemctl(&["enable", "--now", "cron.service"])?;
     }
     Ok(())
+}
+
+/// Where clients on a host log what was acknowledged to them.
+#[must_use]
+pub fn logs_of(layout: &Layout, host: &str) -> Vec<PathBuf> {
+    let log = |name: &str| layout.shop(host).join("log").join(name);
+    let mut logs = Vec::new();
+    if writer_of(host).is_some() {
+        logs.push(log("orders.jsonl"));
+    }
+    if host == FORGOTTEN_ON {
+        logs.push(log("forgotten.jsonl"));
+    }
+    logs
+}
+
+/// The forgotten client: no unit owns it, no page tells its health, and its
+/// configuration names Oracle for ever.
+///
+/// # Errors
+/// When its configuration can't be written.
+pub fn forgotten(layout: &Layout, host: &Host) -> Result<Launch, Error> {
+    let service = layout.shop(&host.name).join("etc/forgotten.toml");
+    let text = format!(
+        "host = \"forgotten\"\nfirst_order_no = {FORGOTTEN_NUMBERS}\nrate = {FORGOTTEN_RATE}\n\
+         threads = 2\n"
+    );
+    write(&service, &text)?;
+    let argv = [
+        layout.python().display().to_string(),
+        layout.app("shop_orders.py").display().to_string(),
+        "--service".into(),
+        "/srv/shop/etc/forgotten.toml".into(),
+        "--database".into(),
+        "/srv/shop/etc/oracle.toml".into(),
+        "--log".into(),
+        "/srv/shop/log/forgotten.jsonl".into(),
+    ];
+    Ok(host.launch(FORGOTTEN, argv, layout.log(FORGOTTEN)))
 }
 
 fn databases(

@@ -214,9 +214,8 @@ impl Host {
     /// # Errors
     /// As [`Host::systemctl`].
     pub fn unit(&self, unit: &str) -> Result<serde_json::Map<String, serde_json::Value>, Error> {
-        let names = "ActiveState,SubState,UnitFileState,MainPID,NRestarts,\
-                     ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic";
-        let text = self.systemctl(&["show", "--property", names, unit])?;
+        let names = "ActiveState,SubState,UnitFileState,MainPID,NRestarts,InactiveEnterTimestamp";
+        let text = self.systemctl(&["show", "--timestamp=us+utc", "--property", names, unit])?;
         Ok(text
             .lines()
             .filter_map(|line| line.split_once('='))

@@ -159,6 +159,7 @@ impl Range {
             dms,
             running,
         };
+        range.start_forgotten_client()?;
         if options.product {
             range.start_coordinator()?;
             for host in range.hosts.clone() {
@@ -185,6 +186,28 @@ impl Range {
         let launch = agents::agent(&self.layout, host, &self.postgres)?;
         let process = Process::start(&launch, &self.running.daemons)?;
         self.running.add([process])
+    }
+
+    /// Starts the client that no unit owns.
+    ///
+    /// # Errors
+    /// When it can't be started at all.
+    pub fn start_forgotten_client(&mut self) -> Result<(), Error> {
+        let Some(host) = self.host(applications::FORGOTTEN_ON) else {
+            return Ok(());
+        };
+        let launch = applications::forgotten(&self.layout, host)?;
+        let process = Process::start(&launch, &self.running.daemons)?;
+        self.running.add([process])
+    }
+
+    /// Ends the client that no unit owns; what it was told is then on disk.
+    pub fn stop_forgotten_client(&mut self) {
+        let all = &mut self.running.processes;
+        let is_it = |p: &Process| p.listed.role == applications::FORGOTTEN;
+        if let Some(at) = all.iter().position(is_it) {
+            all.remove(at).stop();
+        }
     }
 
     /// Kills a process as a power cut would: `kill("agent", "ora-1")`. Gives

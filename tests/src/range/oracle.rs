@@ -116,6 +116,24 @@ impl Oracle {
         self.request(&json!({"op": "observe"}))
     }
 
+    /// When the transaction with that commit SCN committed, milliseconds since
+    /// 1970.
+    ///
+    /// # Errors
+    /// As [`Oracle::observe`].
+    pub fn commit_at(&self, scn: u64) -> Result<Option<i64>, Error> {
+        let at = self.request(&json!({"op": "commit_at", "scn": scn}))?;
+        Ok(at.as_i64())
+    }
+
+    /// Commits per user after an SCN.
+    ///
+    /// # Errors
+    /// As [`Oracle::observe`].
+    pub fn commits_after(&self, scn: u64) -> Result<Value, Error> {
+        self.request(&json!({"op": "commits_after", "scn": scn}))
+    }
+
     /// Makes the simulator answer `times` statements that contain `text` with
     /// that ORA error.
     ///

@@ -237,7 +237,8 @@ fn configure(home: &Path, data: &Path) -> Result<(), Error> {
     let settings = format!(
         "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{run}'\n\
          ssl = on\nssl_cert_file = '{home}/server.pem'\nssl_key_file = '{home}/server-key.pem'\n\
-         password_encryption = 'scram-sha-256'\nwal_level = logical\nmax_wal_senders = 10\n\
+         password_encryption = 'scram-sha-256'\nwal_level = logical\n\
+         track_commit_timestamp = on\nmax_wal_senders = 10\n\
          max_replication_slots = 10\nmax_connections = 100\nshared_buffers = 64MB\n\
          log_line_prefix = '%m [%p] %u@%d '\nlog_statement = 'ddl'\n",
         port = ports::POSTGRES,

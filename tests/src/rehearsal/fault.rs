@@ -26,7 +26,7 @@ pub enum Fault {
     FinalChanges,
     /// PostgreSQL holds a row that Oracle doesn't.
     VerifyRows,
-    /// DMS refuses to stop the forward task.
+    /// The forward task fails when it is told to stop.
     StopDms,
     /// DMS refuses to start the reverse task.
     ReverseTask,
@@ -75,7 +75,7 @@ impl Fault {
             Self::CloseOracle => "Oracle answers ORA-02097 to AQ_TM_PROCESSES",
             Self::FinalChanges => "the DMS task applies nothing",
             Self::VerifyRows => "PostgreSQL holds a row too many in shop.ticks",
-            Self::StopDms => "DMS denies StopReplicationTask",
+            Self::StopDms => "the DMS task fails when it is told to stop",
             Self::ReverseTask => "DMS denies StartReplicationTask",
             Self::PreparePostgres => "PostgreSQL lets nobody set the sequence of shop.order_lines",
             Self::Monitoring => "CloudWatch denies PutMetricAlarm",
@@ -100,7 +100,10 @@ impl Fault {
                 let sql = "INSERT INTO shop.ticks VALUES (-1, now())";
                 range.postgres.query(sql, "shop").map(drop)
             }
-            Self::StopDms => deny("StopReplicationTask"),
+            Self::StopDms => dms(json!({
+                "kind": "stop_fails", "task": "forward",
+                "message": "Last Error: the sorter could not write its state",
+            })),
             Self::ReverseTask => deny("StartReplicationTask"),
             Self::PreparePostgres => {
                 let sql = "REVOKE ALL ON SEQUENCE shop.order_lines_id_seq FROM shop_owner";

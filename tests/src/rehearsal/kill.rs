@@ -1,14 +1,17 @@
 //! A process killed in the middle of a run, and started again.
 //!
 //! The moment is a task's: between its intent and its outcome, in a named
-//! phase. It is taken from the run's own stream of happenings, since only the
+//! step. It is taken from the run's own stream of happenings, since only the
 //! product knows when a task starts; what it leads to is judged without it.
 
+use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
+use super::product::{Product, RunStatus};
 use crate::range::{Error, Range, wait};
 
 /// The slowest way to a late phase takes about a minute.
@@ -24,9 +27,25 @@ pub struct Kill {
     pub role: &'static str,
     /// Its name; for an agent its host's.
     pub name: String,
-    /// The phase in which one of its tasks (for the coordinator: any) has
-    /// started.
+    /// The step whose task (for the coordinator: anybody's) has started and
+    /// not ended.
+    pub step: String,
+}
+
+/// What a kill met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Struck {
+    /// `coordinator` or `agent`.
+    pub role: &'static str,
+    /// Who was killed.
+    pub name: String,
+    /// The phase.
     pub phase: String,
+    /// The step.
+    pub step: String,
+    /// Whether the step's outcome had not been told when the victim was dead:
+    /// only then it was between intent and outcome.
+    pub between: bool,
 }
 
 impl Kill {
@@ -34,43 +53,102 @@ impl Kill {
     ///
     /// # Errors
     /// When the moment does not come, or the process does not come up again.
-    pub fn strike(&self, range: &mut Range, happenings: &Receiver<Value>) -> Result<(), Error> {
-        let what = format!("a task of {} in {}", self.name, self.phase);
-        wait::until(&what, STRIKE_LIMIT, || {
+    pub fn strike(&self, range: &mut Range, happenings: &Receiver<Value>) -> Result<Struck, Error> {
+        let what = format!("{} on {}", self.step, self.name);
+        let phase = wait::until(&what, STRIKE_LIMIT, || {
             loop {
                 // Taken one by one as they come: the moment is short.
                 match happenings.recv_timeout(LISTEN) {
-                    Ok(happening) if self.is_moment(&happening) => return Ok(Some(())),
+                    Ok(happening) if self.is_moment(&happening) => {
+                        let phase = happening["line"]["phase"].as_str();
+                        return Ok(phase.map(str::to_owned));
+                    }
                     Ok(_) => {}
                     Err(RecvTimeoutError::Timeout) => return Ok(None),
                     Err(RecvTimeoutError::Disconnected) => {
                         return Err(Error::NotReady {
                             what: what.clone(),
-                            how: "did not happen before the run ended".into(),
+                            how: "did not start before the run ended".into(),
                             log: String::new(),
                         });
                     }
                 }
             }
         })?;
-        println!("killing {} {} in {}", self.role, self.name, self.phase);
         range.kill(self.role, &self.name);
+        println!("killed {} {} in {}", self.role, self.name, self.step);
+        let between = if self.role == "coordinator" {
+            !happenings.try_iter().any(|later| self.has_ended(&later))
+        } else {
+            // The victim is dead: what it had told is known by now.
+            self.is_open(&Product::of(range).newest_run()?)
+        };
+        let struck = Struck {
+            role: self.role,
+            name: self.name.clone(),
+            phase,
+            step: self.step.clone(),
+            between,
+        };
         if self.role == "coordinator" {
-            return range.start_coordinator();
+            range.start_coordinator()?;
+        } else if let Some(host) = range.host(&self.name).cloned() {
+            range.start_agent(&host)?;
         }
-        match range.host(&self.name).cloned() {
-            Some(host) => range.start_agent(&host),
-            None => Ok(()),
-        }
+        Ok(struck)
+    }
+
+    fn is_mine(&self, agent: &Value) -> bool {
+        self.role == "coordinator" || *agent == self.name.as_str()
     }
 
     fn is_moment(&self, happening: &Value) -> bool {
         let line = &happening["line"];
-        let mine = self.role == "coordinator" || line["agent"] == self.name.as_str();
         happening["type"] == "line"
             && line["kind"] == "started"
-            && line["phase"] == self.phase.as_str()
-            && mine
+            && line["step"] == self.step.as_str()
+            && self.is_mine(&line["agent"])
+    }
+
+    fn is_open(&self, run: &RunStatus) -> bool {
+        let tasks = run.phases.iter().flat_map(|phase| &phase.tasks);
+        tasks
+            .filter(|task| task.step == self.step && task.agent == self.name)
+            .any(|task| task.outcome == "open")
+    }
+
+    /// Whether the task was told to have ended.
+    fn has_ended(&self, happening: &Value) -> bool {
+        let phases = happening["run"]["phases"].as_array();
+        let tasks = phases
+            .into_iter()
+            .flatten()
+            .flat_map(|phase| phase["tasks"].as_array().into_iter().flatten());
+        let mut mine = tasks
+            .filter(|task| task["step"] == self.step.as_str() && self.is_mine(&task["agent"]))
+            .peekable();
+        mine.peek().is_some() && mine.all(|task| task["outcome"] != "open")
+    }
+}
+
+impl FromStr for Kill {
+    type Err = String;
+
+    /// `coordinator:STEP` or `HOST:STEP`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, step) = text
+            .split_once(':')
+            .filter(|(name, step)| !name.is_empty() && !step.is_empty())
+            .ok_or_else(|| format!("{text:?} is not coordinator:STEP or HOST:STEP"))?;
+        let role = match name {
+            "coordinator" => "coordinator",
+            _ => "agent",
+        };
+        Ok(Self {
+            role,
+            name: name.to_owned(),
+            step: step.to_owned(),
+        })
     }
 }
 
@@ -79,18 +157,38 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn kill() -> Kill {
+        "ora-1:finalize".parse().unwrap()
+    }
+
+    #[test]
+    fn a_victim_is_the_coordinator_or_the_agent_of_a_host() {
+        assert_eq!((kill().role, kill().name.as_str()), ("agent", "ora-1"));
+        let other: Kill = "coordinator:finalize".parse().unwrap();
+        assert_eq!(other.role, "coordinator");
+        assert!("finalize".parse::<Kill>().is_err());
+    }
+
     #[test]
     fn the_moment_is_a_task_of_the_victim_that_has_started() {
-        let kill = Kill {
-            role: "agent",
-            name: "ora-1".into(),
-            phase: "close-oracle".into(),
+        let line = |agent: &str, kind: &str, step: &str| json!({"type": "line", "line": {"agent": agent, "kind": kind, "step": step}});
+        assert!(kill().is_moment(&line("ora-1", "started", "finalize")));
+        assert!(!kill().is_moment(&line("ora-2", "started", "finalize")));
+        assert!(!kill().is_moment(&line("ora-1", "note", "finalize")));
+        assert!(!kill().is_moment(&line("ora-1", "started", "fence")));
+        assert!(!kill().is_moment(&json!({"type": "status"})));
+    }
+
+    #[test]
+    fn it_is_over_once_the_outcome_was_told() {
+        let status = |outcome: &str| {
+            json!({"type": "status", "run": {"phases": [{"tasks": [
+                {"agent": "ora-1", "step": "finalize", "outcome": outcome},
+                {"agent": "ora-1", "step": "fence", "outcome": "standing"},
+            ]}]}})
         };
-        let line = |agent: &str, kind: &str, phase: &str| json!({"type": "line", "line": {"agent": agent, "kind": kind, "phase": phase}});
-        assert!(kill.is_moment(&line("ora-1", "started", "close-oracle")));
-        assert!(!kill.is_moment(&line("ora-2", "started", "close-oracle")));
-        assert!(!kill.is_moment(&line("ora-1", "note", "close-oracle")));
-        assert!(!kill.is_moment(&line("ora-1", "started", "prepare")));
-        assert!(!kill.is_moment(&json!({"type": "status"})));
+        assert!(!kill().has_ended(&status("open")));
+        assert!(kill().has_ended(&status("done")));
+        assert!(!kill().has_ended(&json!({"type": "line"})));
     }
 }

@@ -16,13 +16,13 @@ mod workload;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use effects::{Effects, Look, SEED_STEPS};
+pub use effects::{Effects, Look, Moments, SEED_STEPS};
 pub use fault::Fault;
-pub use kill::Kill;
+pub use kill::{Kill, Struck};
 pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
-pub use report::{Report, Shortcoming};
+pub use report::{Observed, Report, Shortcoming};
 pub use state::State;
-pub use workload::Verdict;
+pub use workload::{Fence, Verdict};
 
 use crate::range::{self, Error, Options, Range, wait};
 
@@ -85,26 +85,23 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
         Ok((workload::acknowledged(range)?.total() >= settings.orders).then_some(()))
     })?;
     let before = State::of(range)?;
-    let run = if settings.range.product {
-        Some(run(range, settings)?)
+    let began_ms = jiff::Timestamp::now().as_millisecond();
+    let (run, struck) = if settings.range.product {
+        let (run, struck) = run(range, settings)?;
+        (Some(run), struck)
     } else {
-        None
+        (None, None)
     };
-    if run.is_some() {
-        // Writing goes on, wherever the run has left it.
-        let so_far = workload::acknowledged(range)?.total();
-        let more = wait::until("orders after the run", WARM_UP_LIMIT / 5, || {
-            Ok((workload::acknowledged(range)?.total() >= so_far + ORDERS_AFTER).then_some(()))
-        });
-        match more {
-            Ok(()) | Err(Error::NotReady { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let writing = run.is_none() || writing_goes_on(range)?;
     let after = State::of(range)?;
+    let moments = Moments {
+        began_ms,
+        fence_scn: run.as_ref().and_then(product::fence_scn),
+    };
+    let fence = Fence::of(moments.fence_scn, &range.oracle.observe()?);
     let look = run
-        .as_ref()
-        .map(|run| Look::at_range(range, run))
+        .is_some()
+        .then(|| Look::at_range(range, moments))
         .transpose()?;
     // Where the applications write now is read off their configuration.
     let switched = after.hosts["app-1"]["database"] == "postgres.toml";
@@ -113,17 +110,39 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     } else {
         "oracle"
     };
-    let fence = run.as_ref().and_then(product::fence_scn);
-    let verdict = workload::judge(range, final_database, fence.as_deref(), settings.keep)?;
-    let effects = Effects::of(look.as_ref(), &verdict);
-    let report = Report::assemble(range, settings, run, &before, &after, verdict, effects);
+    let verdict = workload::judge(range, final_database, fence, settings.keep)?;
+    let observed = Observed {
+        before,
+        after,
+        effects: Effects::of(look.as_ref(), &verdict),
+        marker_ms: look.as_ref().and_then(Look::marker_ms),
+        verdict,
+        writing,
+        struck,
+        processes: range.processes(),
+    };
+    let report = Report::assemble(settings, run, observed);
     report.write(&settings.report)?;
     say(&report.summary());
     Ok(report)
 }
 
+/// Whether orders are acknowledged after the run, wherever it has left the
+/// applications.
+fn writing_goes_on(range: &Range) -> Result<bool, Error> {
+    let so_far = workload::acknowledged(range)?.total();
+    let more = wait::until("orders after the run", WARM_UP_LIMIT / 5, || {
+        Ok((workload::acknowledged(range)?.total() >= so_far + ORDERS_AFTER).then_some(()))
+    });
+    match more {
+        Ok(()) => Ok(true),
+        Err(Error::NotReady { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Starts the run and shows it live until it ends or waits for someone.
-fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
+fn run(range: &mut Range, settings: &Settings) -> Result<(RunStatus, Option<Struck>), Error> {
     let product = Product::of(range);
     product.wait_for_agents(range.hosts.len())?;
     if let Some(fault) = settings.fault {
@@ -136,12 +155,11 @@ fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
         Some(plan) => (plan, &[]),
         None => (&own, &[("apps", &apps)]),
     };
-    let mut command = match &settings.kill {
-        None => product.start(plan, vars)?,
+    let (mut command, struck) = match &settings.kill {
+        None => (product.start(plan, vars)?, None),
         Some(kill) => {
             let (command, happenings) = product.start_listening(plan, vars)?;
-            kill.strike(range, &happenings)?;
-            command
+            (command, Some(kill.strike(range, &happenings)?))
         }
     };
     let ended = wait::until("the command's end", product::RUN_LIMIT, || {
@@ -157,7 +175,7 @@ fn run(range: &mut Range, settings: &Settings) -> Result<RunStatus, Error> {
     if let Some(fault) = settings.fault {
         fault.clear(range)?;
     }
-    Ok(status)
+    Ok((status, struck))
 }
 
 fn say(text: &str) {

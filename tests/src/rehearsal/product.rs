@@ -256,12 +256,9 @@ pub(super) fn tasks<'r>(
 }
 
 /// The SCN of the fence, from the task that read it.
-pub(super) fn fence_scn(run: &RunStatus) -> Option<String> {
+pub(super) fn fence_scn(run: &RunStatus) -> Option<u64> {
     tasks(run, "oracle.finalize").find_map(|task| {
         let scn = task.outputs.get("scn")?;
-        scn.as_str().map_or_else(
-            || scn.as_u64().map(|n| n.to_string()),
-            |s| Some(s.to_owned()),
-        )
+        scn.as_u64().or_else(|| scn.as_str()?.parse().ok())
     })
 }

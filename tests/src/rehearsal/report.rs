@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::product::{self, PhaseStatus, RunStatus, TaskStatus};
-use super::{Effects, Settings, State, Verdict};
-use crate::range::{Error, Listed, Range};
+use super::{Effects, Fault, SEED_STEPS, Settings, State, Struck, Verdict};
+use crate::range::{Error, Listed};
 
 /// Why a rehearsal is not good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +36,8 @@ pub struct Report {
     pub processes: Vec<Listed>,
     /// The fault that was made, if any.
     pub fault: Option<String>,
+    /// The process that was killed in the middle, if any.
+    pub kill: Option<Struck>,
     /// After a rollback: what is not as it was.
     pub not_restored: Vec<String>,
     /// Why the rehearsal is not good; empty when it is.
@@ -99,8 +101,23 @@ pub struct Task {
 pub struct Drain {
     /// The SCN of the fence.
     pub scn: Option<String>,
-    /// Until the marker was seen in PostgreSQL.
+    /// From the marker's commit on Oracle to its commit in PostgreSQL.
     pub marker_ms: Option<u64>,
+}
+
+impl From<&RunStatus> for Run {
+    fn from(status: &RunStatus) -> Self {
+        Self {
+            id: status.id.clone(),
+            plan: status.plan.clone(),
+            kind: status.kind.clone(),
+            digest: status.digest.clone(),
+            outcome: status.outcome.clone(),
+            exit_code: status.exit_code,
+            trace_id: status.trace_id.clone(),
+            reason: status.reason.clone(),
+        }
+    }
 }
 
 impl From<&PhaseStatus> for Phase {
@@ -108,7 +125,11 @@ impl From<&PhaseStatus> for Phase {
         Self {
             name: phase.name.clone(),
             seed_steps: phase.seed_steps.clone(),
-            outcome: phase.outcome.clone(),
+            // A phase that a rollback or an abort came before was passed over.
+            outcome: match phase.outcome.as_str() {
+                "pending" => "skipped".to_owned(),
+                other => other.to_owned(),
+            },
             barrier_ms: phase.barrier_ms,
             tasks: phase.tasks.iter().map(Task::from).collect(),
         }
@@ -141,18 +162,31 @@ const OUTAGE: [&str; 10] = [
     "start-applications",
 ];
 
+/// What the range itself has seen of a rehearsal.
+#[derive(Debug)]
+pub struct Observed {
+    /// The landscape before the run.
+    pub before: State,
+    /// The landscape after it.
+    pub after: State,
+    /// The independent checker's verdict.
+    pub verdict: Verdict,
+    /// Each step.
+    pub effects: Effects,
+    /// From the marker's commit on Oracle to its commit in PostgreSQL.
+    pub marker_ms: Option<u64>,
+    /// Whether orders were acknowledged after the run.
+    pub writing: bool,
+    /// What a kill met, if there was one.
+    pub struck: Option<Struck>,
+    /// What the range had started.
+    pub processes: Vec<Listed>,
+}
+
 impl Report {
     /// Puts everything together and judges it.
     #[must_use]
-    pub fn assemble(
-        range: &Range,
-        settings: &Settings,
-        run: Option<RunStatus>,
-        before: &State,
-        after: &State,
-        workload: Verdict,
-        effects: Effects,
-    ) -> Self {
+    pub fn assemble(settings: &Settings, run: Option<RunStatus>, observed: Observed) -> Self {
         let status = run.unwrap_or_default();
         let of_track = |rollback: bool| {
             let phases = status.phases.iter();
@@ -162,39 +196,35 @@ impl Report {
             .filter(|phase| OUTAGE.contains(&phase.standard.as_str()))
             .map(|phase| phase.barrier_ms)
             .sum();
-        let marker = product::tasks(&status, "postgres.marker.await").next();
-        let rolled_back = status.outcome == "rolled_back";
+        let not_restored = if status.outcome == "rolled_back" {
+            observed.after.differences(&observed.before)
+        } else {
+            Vec::new()
+        };
         let mut report = Self {
             phases: of_track(false).map(Phase::from).collect(),
             rollback_phases: of_track(true).map(Phase::from).collect(),
-            write_outage_ms: workload.write_outage_ms,
-            workload,
-            effects,
+            write_outage_ms: observed.verdict.write_outage_ms,
+            workload: observed.verdict,
+            effects: observed.effects,
             drain: Drain {
-                scn: product::fence_scn(&status),
-                marker_ms: marker.map(|task| task.ms),
+                scn: product::fence_scn(&status).map(|scn| scn.to_string()),
+                marker_ms: observed.marker_ms,
             },
             outage_overhead_ms: overhead,
-            processes: range.processes(),
+            processes: observed.processes,
             fault: settings.fault.map(|fault| fault.to_string()),
-            not_restored: if rolled_back {
-                after.differences(before)
-            } else {
-                Vec::new()
-            },
-            run: settings.range.product.then_some(Run {
-                id: status.id,
-                plan: status.plan,
-                kind: status.kind,
-                digest: status.digest,
-                outcome: status.outcome,
-                exit_code: status.exit_code,
-                trace_id: status.trace_id,
-                reason: status.reason,
-            }),
+            kill: observed.struck,
+            not_restored,
+            run: settings.range.product.then(|| Run::from(&status)),
             shortcomings: Vec::new(),
         };
-        report.shortcomings = report.judge(settings);
+        let mut found = report.of_workload(settings, observed.writing);
+        found.extend(report.of_run(settings));
+        if let Some(fault) = settings.fault {
+            found.extend(misses(fault, &status));
+        }
+        report.shortcomings = found.into_iter().map(Shortcoming).collect();
         report
     }
 
@@ -204,56 +234,80 @@ impl Report {
         self.shortcomings.is_empty()
     }
 
-    fn judge(&self, settings: &Settings) -> Vec<Shortcoming> {
-        let mut found = Vec::new();
-        let mut note = |wrong: bool, text: String| {
-            if wrong {
-                found.push(Shortcoming(text));
-            }
-        };
+    fn of_workload(&self, settings: &Settings, writing: bool) -> Vec<String> {
         let workload = &self.workload;
-        note(
-            !workload.is_good(),
-            format!(
+        let mut found = Vec::new();
+        if !workload.is_good() {
+            found.push(format!(
                 "the checker found {} lost, {} duplicated, {} differing, {} committed on Oracle after the fence: {}",
                 workload.lost,
                 workload.duplicated,
                 workload.differing,
                 workload.oracle_commits_after_fence,
                 workload.examples,
-            ),
-        );
-        note(
-            workload.oracle_committed < settings.orders,
-            format!(
+            ));
+        }
+        if workload.oracle_committed < settings.orders {
+            found.push(format!(
                 "only {} orders were committed on Oracle",
                 workload.oracle_committed
-            ),
-        );
+            ));
+        }
+        if !writing {
+            found.push("after the run no application writes orders".to_owned());
+        }
+        found
+    }
+
+    fn of_run(&self, settings: &Settings) -> Vec<String> {
         let Some(run) = &self.run else {
-            return found;
+            return Vec::new();
         };
+        let mut found = Vec::new();
         let wanted = if settings.fault.is_some() {
-            "rolled_back"
+            ("rolled_back", Some(5))
         } else {
-            "completed"
+            ("completed", Some(0))
         };
-        note(
-            run.outcome != wanted,
-            format!("the run is {}, not {wanted}: {}", run.outcome, run.reason),
-        );
-        if run.outcome == "rolled_back" {
-            for difference in &self.not_restored {
-                note(true, format!("not as before: {difference}"));
-            }
+        if (run.outcome.as_str(), run.exit_code) != wanted {
+            found.push(format!(
+                "the run is {}, not {}: {}",
+                run.outcome, wanted.0, run.reason
+            ));
+        }
+        let restored = self.not_restored.iter();
+        found.extend(restored.map(|difference| format!("not as before: {difference}")));
+        if let Some(struck) = self.kill.as_ref().filter(|struck| !struck.between) {
+            found.push(format!(
+                "{} on {} had ended before the kill",
+                struck.step, struck.name
+            ));
         }
         if run.outcome == "completed" && run.kind == "Cutover" {
-            for step in self.effects.missing() {
-                note(true, format!("nothing was seen of step {step}"));
-            }
-            for phase in self.phases.iter().filter(|phase| phase.outcome != "done") {
-                note(true, format!("phase {} is {}", phase.name, phase.outcome));
-            }
+            found.extend(self.of_cutover());
+        }
+        found
+    }
+
+    /// Every phase done, every step in one of them, and seen from outside.
+    fn of_cutover(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let of = |step: &&str| {
+            self.phases
+                .iter()
+                .any(|phase| phase.seed_steps.iter().any(|one| one == *step))
+        };
+        for step in self.effects.missing() {
+            found.push(format!("nothing was seen of step {step}"));
+        }
+        for step in SEED_STEPS.iter().filter(|step| !of(step)) {
+            found.push(format!("no phase is for step {step}"));
+        }
+        for phase in self.phases.iter().filter(|phase| phase.outcome != "done") {
+            found.push(format!("phase {} is {}", phase.name, phase.outcome));
+        }
+        if self.drain.marker_ms.is_none() {
+            found.push("the marker's way to PostgreSQL was not seen".to_owned());
         }
         found
     }
@@ -306,6 +360,17 @@ impl Report {
             "        {} lost, {} duplicated, {} differing, {} on Oracle after the fence, {} in doubt",
             w.lost, w.duplicated, w.differing, w.oracle_commits_after_fence, w.in_doubt
         ));
+        if let Some(kill) = &self.kill {
+            lines.push(format!(
+                "killed: {} {} in {} of {}, then started again",
+                kill.role, kill.name, kill.step, kill.phase
+            ));
+        }
+        if let (Some(scn), Some(ms)) = (&self.drain.scn, self.drain.marker_ms) {
+            lines.push(format!(
+                "drain: the fence at SCN {scn}; its marker reached PostgreSQL {ms} ms after its commit"
+            ));
+        }
         if let Some(outage) = self.write_outage_ms {
             lines.push(format!(
                 "write outage: {:.1} s by the clients' clocks; {} ms of it for barriers",
@@ -319,6 +384,31 @@ impl Report {
         lines.extend(self.shortcomings.iter().map(|s| format!("WRONG: {}", s.0)));
         lines.join("\n")
     }
+}
+
+/// Why the run did not meet its fault as it should have: in its own phase,
+/// after another task of that phase where the plan has several.
+fn misses(fault: Fault, run: &RunStatus) -> Vec<String> {
+    let (name, part) = (fault.phase(), format!("{}.", fault.phase()));
+    let mut found = Vec::new();
+    let struck = run.reason.split("; ").any(|reason| {
+        let failed = reason.strip_prefix("phase ").unwrap_or_default();
+        failed.starts_with(&format!("{name} failed")) || failed.starts_with(&part)
+    });
+    if !struck {
+        found.push(format!("the fault was not met in {name}: {}", run.reason));
+    }
+    let tasks: Vec<&TaskStatus> = run
+        .phases
+        .iter()
+        .filter(|phase| phase.standard == name && phase.track != "rollback")
+        .flat_map(|phase| &phase.tasks)
+        .collect();
+    let executed = |task: &&TaskStatus| matches!(task.outcome.as_str(), "done" | "standing");
+    if tasks.len() > 1 && !tasks.iter().any(executed) {
+        found.push(format!("no task of {name} was executed before the fault"));
+    }
+    found
 }
 
 fn steps(steps: &[String]) -> String {

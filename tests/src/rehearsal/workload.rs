@@ -73,12 +73,40 @@ impl Verdict {
     }
 }
 
+/// The time in which no order may be committed on Oracle.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fence {
+    /// The SCN at which Oracle was closed.
+    pub scn: Option<u64>,
+    /// The SCN at which a rollback opened it again.
+    pub opened: Option<u64>,
+}
+
+impl Fence {
+    /// The fence at `scn`, until the simulator saw an account unlocked: that
+    /// is the first of its doors to open.
+    #[must_use]
+    pub fn of(scn: Option<u64>, observed: &Value) -> Self {
+        let statements = observed["statements"].as_array().into_iter().flatten();
+        let unlocked = statements
+            .filter(|statement| {
+                let sql = statement["sql"].as_str().unwrap_or_default();
+                sql.to_uppercase().contains("ACCOUNT UNLOCK")
+            })
+            .filter_map(|statement| statement["scn"].as_u64())
+            .find(|at| Some(*at) >= scn);
+        Self {
+            scn,
+            opened: unlocked.filter(|_| scn.is_some()),
+        }
+    }
+}
+
 fn logs(range: &Range) -> Vec<PathBuf> {
     range
         .hosts
         .iter()
-        .filter(|host| applications::writer_of(&host.name).is_some())
-        .map(|host| range.layout.shop(&host.name).join("log/orders.jsonl"))
+        .flat_map(|host| applications::logs_of(&range.layout, &host.name))
         .filter(|path| path.exists())
         .collect()
 }
@@ -108,11 +136,12 @@ pub fn acknowledged(range: &Range) -> Result<Acknowledged, Error> {
 /// # Errors
 /// When the checker could not look; a bad verdict is none.
 pub fn judge(
-    range: &Range,
+    range: &mut Range,
     final_database: &str,
-    fence_scn: Option<&str>,
+    fence: Fence,
     start_again: bool,
 ) -> Result<Verdict, Error> {
+    range.stop_forgotten_client();
     for host in &range.hosts {
         let units = applications::units_of(&host.name);
         if !units.is_empty() {
@@ -120,14 +149,15 @@ pub fn judge(
         }
     }
     let caught_up = wait::until("replication to catch up", CATCH_UP_LIMIT, || {
-        let found = check(range, final_database, fence_scn)?;
+        let found = check(range, final_database, fence)?;
         Ok((found.lost == 0 && found.oracle_committed == found.postgres_present).then_some(found))
     });
     let verdict = match caught_up {
-        Err(Error::NotReady { .. }) => check(range, final_database, fence_scn)?,
+        Err(Error::NotReady { .. }) => check(range, final_database, fence)?,
         other => other?,
     };
     if start_again {
+        range.start_forgotten_client()?;
         for host in &range.hosts {
             let units = applications::units_of(&host.name);
             if !units.is_empty() {
@@ -138,7 +168,7 @@ pub fn judge(
     Ok(verdict)
 }
 
-fn check(range: &Range, final_database: &str, fence: Option<&str>) -> Result<Verdict, Error> {
+fn check(range: &Range, final_database: &str, fence: Fence) -> Result<Verdict, Error> {
     let layout = &range.layout;
     let mut command = Command::new(layout.python());
     command
@@ -155,8 +185,10 @@ fn check(range: &Range, final_database: &str, fence: Option<&str>) -> Result<Ver
             "--final",
             final_database,
         ]);
-    if let Some(scn) = fence {
-        command.args(["--fence-scn", scn]);
+    for (option, scn) in [("--fence-scn", fence.scn), ("--opened-scn", fence.opened)] {
+        if let Some(scn) = scn {
+            command.args([option, &scn.to_string()]);
+        }
     }
     for log in logs(range) {
         command.arg("--log").arg(log);
@@ -181,4 +213,23 @@ fn check(range: &Range, final_database: &str, fence: Option<&str>) -> Result<Ver
         from: "the checker".into(),
         detail: format!("{error}: {}", String::from_utf8_lossy(&output.stderr)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_fence_stands_until_an_account_is_unlocked_after_it() {
+        let observed = json!({"statements": [
+            {"sql": "ALTER USER SHOP ACCOUNT UNLOCK", "scn": 50},
+            {"sql": "ALTER SYSTEM CHECKPOINT", "scn": 99},
+            {"sql": "alter user \"SHOP\" account unlock", "scn": 140},
+            {"sql": "ALTER USER BATCH ACCOUNT UNLOCK", "scn": 141},
+        ]});
+        assert_eq!(Fence::of(Some(100), &observed).opened, Some(140));
+        assert_eq!(Fence::of(Some(150), &observed).opened, None);
+        assert_eq!(Fence::of(None, &observed).opened, None);
+    }
 }

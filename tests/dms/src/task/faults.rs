@@ -80,6 +80,13 @@ pub enum FaultSpec {
         /// LastFailureMessage of the connection.
         message: String,
     },
+    /// A task that is told to stop fails instead.
+    StopFails {
+        /// The task's identifier.
+        task: String,
+        /// Its LastFailureMessage.
+        message: String,
+    },
     /// A task stays in `stopping`.
     StopHangs {
         /// The task's identifier.
@@ -271,6 +278,15 @@ impl FaultBoard {
         self.armed()
             .iter()
             .any(|f| matches!(f, FaultSpec::StopHangs { task } if task == identifier))
+    }
+
+    /// Why the task fails when it is told to stop, if it is to.
+    #[must_use]
+    pub fn stop_fails(&self, identifier: &str) -> Option<String> {
+        self.armed().iter().find_map(|fault| match fault {
+            FaultSpec::StopFails { task, message } if task == identifier => Some(message.clone()),
+            _ => None,
+        })
     }
 
     /// Why connections to the endpoint fail, if they are to.

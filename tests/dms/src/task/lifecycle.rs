@@ -191,13 +191,16 @@ impl Registry {
         self.shift(&arn, Status::Starting, Status::Running);
         job.progress.begin_run();
         info!(task = %job.task.identifier, "running");
-        let ending = self.engine.run(job.clone()).await;
+        let mut ending = self.engine.run(job.clone()).await;
         if !matches!(ending, Ending::Fatal(_)) {
             self.shift(&arn, Status::Running, Status::Stopping);
             while self.faults.stop_hangs(&job.task.identifier) {
                 tokio::time::sleep(HANG_POLL).await;
             }
             tokio::time::sleep(Duration::from_millis(self.timing().stopping_ms)).await;
+            if let Some(message) = self.faults.stop_fails(&job.task.identifier) {
+                ending = Ending::Fatal(message);
+            }
         }
         self.end(&arn, &ending);
     }

@@ -119,6 +119,13 @@ impl Engine {
         self.core.state.lock().commits_after(scn)
     }
 
+    /// When the transaction with that commit SCN committed, in milliseconds
+    /// since 1970; null when there is none.
+    #[must_use]
+    pub fn commit_at(&self, scn: u64) -> serde_json::Value {
+        self.core.state.lock().commit_at(scn)
+    }
+
     /// Puts a fault in: the next statements that contain a text fail.
     pub fn inject(&self, fault: Fault) {
         self.core.state.lock().faults.push(fault);

@@ -182,6 +182,13 @@ impl State {
         }
         json!(counts)
     }
+
+    /// When the transaction with that commit SCN committed.
+    pub fn commit_at(&self, scn: Scn) -> Value {
+        let after = self.transactions.redo_after(scn.saturating_sub(1));
+        let found = after.first().filter(|txn| txn.commit_scn == scn);
+        json!(found.and_then(|txn| clock::civil_ms(txn.at)))
+    }
 }
 
 /// A statement without the password in it.

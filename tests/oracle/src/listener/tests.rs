@@ -204,6 +204,9 @@ impl Observed for Engine {
     fn commits_after(&self, scn: u64) -> serde_json::Value {
         serde_json::json!({ "SHOP": scn })
     }
+    fn commit_at(&self, scn: u64) -> serde_json::Value {
+        serde_json::json!(scn * 1000)
+    }
     fn clear_faults(&self) {}
     fn inject(&self, fault: serde_json::Value) -> Result<(), String> {
         fault
@@ -249,6 +252,8 @@ fn tns_the_control_socket_reaches_listeners_and_engine() {
         (&seen["scn"], &seen["listeners"][0]["name"]),
         (&7.into(), &"LISTENER".into())
     );
+    let at: u64 = control::call(&path, &Request::CommitAt { scn: 9 }).unwrap();
+    assert_eq!(at, 9000);
     let after: serde_json::Value = control::call(&path, &Request::CommitsAfter { scn: 9 }).unwrap();
     assert_eq!(after["SHOP"], 9);
     let inject = |fault| control::call::<()>(&path, &Request::Inject { fault });
