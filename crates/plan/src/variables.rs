@@ -232,6 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_names_another_is_told_where_it_stands() {
+        let text = "vars:\n  a: x-${vars.b}\n  b: y\nx: ${vars.a}\n";
+        let mut node = Node::parse(text).unwrap();
+        let told = node.substitute(&BTreeMap::new());
+        let [(fault, at)] = &told[..] else {
+            panic!("one fault, not {told:?}");
+        };
+        assert!(fault.message.contains("\"a\""), "{}", fault.message);
+        assert_eq!(&text[at.clone()], "x-${vars.b}");
+    }
+
+    #[test]
     fn variables_without_a_value_are_all_named() {
         let text = "vars: {a: null}\nx: ${vars.b}\n";
         let mut node = Node::parse(text).unwrap();
