@@ -1,8 +1,8 @@
 //! Plan files: read from disk, checked and expanded by the plan crate.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{IsTerminal, stderr};
+use std::fs::File;
+use std::io::{IsTerminal, Read, stderr};
 use std::path::PathBuf;
 
 use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
@@ -47,14 +47,25 @@ impl PlanFile {
         let cant = |error: &dyn std::error::Error| {
             Failure::refused(FILE, format!("can't read the plan {name}")).because(error)
         };
-        let length = fs::metadata(&self.path)
-            .map_err(|error| cant(&error))?
-            .len();
-        if length > MAX_BYTES as u64 {
-            let what = format!("{name} has {length} bytes; a plan has at most {MAX_BYTES}");
+        // One byte more than a plan may have tells a longer file, and a device
+        // without an end, from a plan.
+        let mut bytes = Vec::new();
+        File::open(&self.path)
+            .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| cant(&error))?;
+        if bytes.len() > MAX_BYTES {
+            let what = format!("{name} is too long; a plan has at most {MAX_BYTES} bytes");
             return Err(Failure::refused(FILE, what));
         }
-        let text = fs::read_to_string(&self.path).map_err(|error| cant(&error))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..good]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count();
+            Failure::refused(FILE, format!("{name}, line {line}: this is no UTF-8 text"))
+                .remedy("save the plan as UTF-8")
+        })?;
         let vars: BTreeMap<_, _> = self.vars.iter().cloned().collect();
         Ok((
             lockstep_plan::check(&name, &text, &Overrides { vars }),
@@ -94,5 +105,29 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it has the form NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &str) -> String {
+        let checked = PlanFile::at(path.into()).check();
+        format!("{:?}", checked.expect_err("this is no plan"))
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_its_end() {
+        assert!(refusal("/dev/zero").contains("too long"));
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.yaml");
+        std::fs::write(&path, b"kind: Plan\nname: caf\xe9\n").unwrap();
+        let told = refusal(path.to_str().unwrap());
+        assert!(told.contains("line 2"), "{told}");
     }
 }
