@@ -23,8 +23,8 @@ pub struct Issue {
     /// Where NAME.pem and NAME-key.pem are written, if not beside the authority.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How many days it is valid.
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many days it is valid; at most five years, as long as an authority.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=1825))]
     days: u32,
     /// A host name or address of a coordinator, for tools that look at them; may
     /// be repeated.
@@ -59,5 +59,21 @@ impl Issue {
             )?,
         }
         Ok(Exit::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[test]
+    fn no_certificate_outlives_the_calendar() {
+        let parse = |days| {
+            crate::args::Arguments::try_parse_from([
+                "lockstep", "pki", "issue", "agent/a", "--days", days,
+            ])
+        };
+        parse("1825").unwrap();
+        parse("99999999").unwrap_err();
     }
 }
