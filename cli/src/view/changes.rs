@@ -79,7 +79,7 @@ fn phase_line(phase: &Phase) -> String {
     }
     if phase.outcome == PhaseOutcome::Done {
         let (took, barrier) = (duration(phase.took_ms), duration(phase.barrier_ms));
-        line.push_str(&format!(" in {took}, of which the barrier {barrier}"));
+        line.push_str(&format!(" in {took}, the barrier took {barrier}"));
     }
     if phase.outcome == PhaseOutcome::Gated {
         line.push_str(&format!(" ({})", phase.gate));
@@ -186,7 +186,7 @@ mod tests {
                 "phase stop: preparing",
                 "phase stop: executing",
                 "app-1 web (service.stop) done after 700 ms",
-                "phase stop: done in 1.2 s, of which the barrier 12 ms",
+                "phase stop: done in 1.2 s, the barrier took 12 ms",
                 "run completed",
             ]
         );
