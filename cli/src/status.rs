@@ -298,7 +298,9 @@ impl Agent {
     /// In a word.
     pub fn state(&self) -> &'static str {
         match (&self.quarantine, self.connected) {
-            (Some(_), _) => "quarantined",
+            // Another one that goes by its name was refused.
+            (Some(_), true) => "connected, a copy quarantined",
+            (Some(_), false) => "quarantined",
             (None, true) => "connected",
             (None, false) => "away",
         }
