@@ -221,14 +221,19 @@ impl Journal {
         read().map_err(|source| failed(&self.path, "read", source))
     }
 
-    /// Goes through the whole chain; gives position and hash of its end.
+    /// Goes through the whole chain, one entry in memory at a time; gives
+    /// position and hash of its end.
     fn verify(&self) -> Result<(u64, [u8; 32]), Error> {
-        let entries = self.query(
-            "SELECT position, stream, seq, at_ms, kind, body, hash FROM entry ORDER BY position",
-            params![],
-        )?;
+        let store = |source| failed(&self.path, "read", source);
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT position, stream, seq, at_ms, kind, body, hash FROM entry ORDER BY position",
+            )
+            .map_err(store)?;
         let mut head = (0, GENESIS);
-        for entry in entries {
+        for entry in statement.query_map([], entry_of).map_err(store)? {
+            let entry = entry.map_err(store)?;
             let fits = entry.position == head.0 + 1 && hash(&head.1, &entry) == entry.hash;
             if !fits {
                 return Err(Error::Altered {
@@ -244,22 +249,22 @@ impl Journal {
     fn query(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, Error> {
         let read = || -> rusqlite::Result<Vec<Entry>> {
             let mut statement = self.connection.prepare_cached(sql)?;
-            statement
-                .query_map(params, |row| {
-                    Ok(Entry {
-                        position: row.get(0)?,
-                        stream: row.get(1)?,
-                        seq: row.get(2)?,
-                        at_ms: row.get(3)?,
-                        kind: row.get(4)?,
-                        body: row.get(5)?,
-                        hash: row.get(6)?,
-                    })
-                })?
-                .collect()
+            statement.query_map(params, entry_of)?.collect()
         };
         read().map_err(|source| failed(&self.path, "read", source))
     }
+}
+
+fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        position: row.get(0)?,
+        stream: row.get(1)?,
+        seq: row.get(2)?,
+        at_ms: row.get(3)?,
+        kind: row.get(4)?,
+        body: row.get(5)?,
+        hash: row.get(6)?,
+    })
 }
 
 fn failed(path: &Path, doing: &'static str, source: rusqlite::Error) -> Error {
