@@ -34,6 +34,24 @@ pub enum Invalid {
     Unexpected(&'static str),
 }
 
+/// Bytes of a sentence that an agent says and the journal keeps: an error
+/// with its cause and the end of a command's output. Without a limit one
+/// agent could say more than an entry of the journal holds, and end the
+/// coordinator with it.
+pub const MAX_SENTENCE: usize = 16 << 10;
+
+/// Reasons of one refusal: more than one phase has tasks for one agent.
+pub const MAX_REASONS: usize = 64;
+
+/// A sentence from the wire, cut where it is too long.
+fn brief(mut sentence: String) -> String {
+    if sentence.len() > MAX_SENTENCE {
+        sentence.truncate(sentence.floor_char_boundary(MAX_SENTENCE));
+        sentence.push('…');
+    }
+    sentence
+}
+
 type Result<T> = std::result::Result<T, Invalid>;
 
 fn json<T: DeserializeOwned + Default>(field: &'static str, text: &str) -> Result<T> {
@@ -369,7 +387,11 @@ fn verdict(vote: &mut v1::Vote) -> Result<Verdict> {
             Verdict::Ready { probes }
         }
         v1::VerdictKind::Refuse => Verdict::Refuse {
-            reasons: std::mem::take(&mut vote.reasons),
+            reasons: std::mem::take(&mut vote.reasons)
+                .into_iter()
+                .take(MAX_REASONS)
+                .map(brief)
+                .collect(),
         },
         v1::VerdictKind::Lapsed => Verdict::Lapsed,
         v1::VerdictKind::Busy => Verdict::Busy,
@@ -484,7 +506,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             term: m.term.ok_or(Invalid::Missing("term"))?.into(),
         },
         M::TaskReport(m) => Reply::Outcome(TaskReport {
-            outcome: outcome(m.outcome(), m.detail)?,
+            outcome: outcome(m.outcome(), brief(m.detail))?,
             run: run(m.run_id)?,
             phase: phase(m.phase)?,
             attempt: m.attempt,
@@ -497,12 +519,12 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             run: run(m.run_id)?,
             step: step(m.step_id)?,
             nonce: m.nonce,
-            breach: (!m.breach.is_empty()).then_some(m.breach),
+            breach: (!m.breach.is_empty()).then(|| brief(m.breach)),
         },
         M::Breach(m) => Reply::Breach {
             run: run(m.run_id)?,
             step: step(m.step_id)?,
-            detail: m.detail,
+            detail: brief(m.detail),
         },
         M::Disarmed(m) => Reply::Disarmed {
             run: run(m.run_id)?,
@@ -537,6 +559,20 @@ mod tests {
             decision: 17,
             digest: "abc".into(),
         }
+    }
+
+    #[test]
+    fn what_an_agent_says_at_length_is_cut() {
+        let long = "\u{1}ä".repeat(MAX_SENTENCE);
+        let message = v1::session_request::Message::Breach(v1::Breach {
+            run_id: "r1".into(),
+            step_id: "fence".into(),
+            detail: long,
+        });
+        let Ok(Reply::Breach { detail, .. }) = reply(message) else {
+            panic!("a breach stays one");
+        };
+        assert!(detail.len() <= MAX_SENTENCE + "…".len() && detail.ends_with('…'));
     }
 
     #[test]
