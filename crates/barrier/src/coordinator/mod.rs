@@ -49,6 +49,10 @@ pub const RELEASE_MARGIN: Millis = 2_000;
 /// It is the window in which a breach can go unseen.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
+/// Findings of one watch that the journal keeps: enough to go through by
+/// hand. One finding voids as much as a thousand do.
+pub const MAX_BREACHES: usize = 1_000;
+
 /// After a restart, how long a participant may stay silent before deadlines
 /// and the budget are judged again (R11): agents reconnect within seconds.
 pub const RESTART_GRACE: Millis = 30_000;

@@ -2,7 +2,7 @@
 //! breach does.
 
 use super::state::TaskKey;
-use super::{ATTESTATION_MAX_AGE, Attesting, Effect, Run};
+use super::{ATTESTATION_MAX_AGE, Attesting, Effect, MAX_BREACHES, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
 use crate::message::Order;
 use crate::record::{Failure, Record};
@@ -158,11 +158,9 @@ impl Run {
         effects: &mut Vec<Effect>,
     ) {
         let key = (step.clone(), agent.clone());
-        let new = self
-            .state
-            .watches
-            .get(&key)
-            .is_some_and(|watch| !watch.breaches.contains(&detail));
+        let new = self.state.watches.get(&key).is_some_and(|watch| {
+            watch.breaches.len() < MAX_BREACHES && !watch.breaches.contains(&detail)
+        });
         if new && self.state.ended.is_none() {
             self.persist(
                 Record::Breached {
