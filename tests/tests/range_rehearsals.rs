@@ -12,10 +12,10 @@
 use std::path::PathBuf;
 
 use lockstep_tests::range::Options;
-use lockstep_tests::rehearsal::{Fault, Kill, Report, Settings, rehearse};
+use lockstep_tests::rehearsal::{Fault, Report, Settings, rehearse};
 
 /// Enough orders for every kind of row to be there, few enough to be quick.
-const ORDERS: u64 = 1_000;
+const ORDERS: u64 = 500;
 
 fn settings(name: &str) -> Settings {
     Settings {
@@ -75,6 +75,7 @@ fn survives_in(mut settings: Settings, kill: &str) {
 }
 
 #[test]
+#[ignore = "part of every other rehearsal; make verify"]
 fn replication_keeps_up_and_loses_nothing() {
     let mut settings = settings("range-only");
     settings.range.product = false;
@@ -94,6 +95,7 @@ fn restart(name: &str) -> Settings {
 }
 
 #[test]
+#[ignore = "a range of its own; make verify"]
 fn a_fleet_is_stopped_everywhere_and_started_again() {
     let report = good(&restart("restart"));
     let outcomes: Vec<&str> = report
@@ -105,11 +107,9 @@ fn a_fleet_is_stopped_everywhere_and_started_again() {
 }
 
 #[test]
+#[ignore = "every kill takes its time; make verify"]
 fn a_restart_survives_the_coordinator() {
-    survives_in(
-        restart("restart-coordinator"),
-        "coordinator:stop-orders",
-    );
+    survives_in(restart("restart-coordinator"), "coordinator:stop-orders");
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
         before,
         after,
         effects: Effects::of(look.as_ref(), &verdict),
+        repeated: look.as_ref().map(effects::repeated).unwrap_or_default(),
         marker_ms: look.as_ref().and_then(Look::marker_ms),
         verdict,
         writing,

@@ -173,6 +173,8 @@ pub struct Observed {
     pub verdict: Verdict,
     /// Each step.
     pub effects: Effects,
+    /// What was done another number of times than once.
+    pub repeated: Vec<String>,
     /// From the marker's commit on Oracle to its commit in PostgreSQL.
     pub marker_ms: Option<u64>,
     /// Whether orders were acknowledged after the run.
@@ -221,6 +223,9 @@ impl Report {
         };
         let mut found = report.of_workload(settings, observed.writing);
         found.extend(report.of_run(settings));
+        if status.outcome == "completed" && status.kind == "Cutover" {
+            found.extend(observed.repeated);
+        }
         if let Some(fault) = settings.fault {
             found.extend(misses(fault, &status));
         }

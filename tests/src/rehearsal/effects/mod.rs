@@ -3,9 +3,11 @@
 //! A phase that is called done proves nothing here. For every step there is
 //! something that can be seen from outside: a unit's stop, a closed port, a
 //! parameter's value, a call that DMS received, a row. [`look`] collects it
-//! right after the run, [`steps`] judges.
+//! right after the run, [`steps`] judges; [`once`] looks for what was done
+//! twice.
 
 mod look;
+mod once;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,12 @@ pub struct Effect {
     pub seen: bool,
     /// The evidence.
     pub evidence: Value,
+}
+
+/// What a finished cutover has done more or less often than once.
+#[must_use]
+pub fn repeated(look: &Look) -> Vec<String> {
+    once::repeated(look)
 }
 
 /// By step of the procedure.

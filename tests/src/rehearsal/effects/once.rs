@@ -1,0 +1,63 @@
+//! What a cutover does once only, also when a daemon was killed in the middle.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::look::Look;
+
+/// A first marker, and a second one for commits that batches reordered.
+const MARKERS: usize = 2;
+
+/// What was done another number of times than a cutover does it.
+pub(super) fn repeated(look: &Look) -> Vec<String> {
+    let mut times: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut count = |what: String, wanted: usize| {
+        times.entry(what).or_insert((0, wanted)).0 += 1;
+    };
+    for call in look.calls["calls"].as_array().into_iter().flatten() {
+        let operation = call["operation"].as_str().unwrap_or_default();
+        let target = match operation {
+            "PutMetricAlarm" => &call["parameters"]["AlarmName"],
+            "CreateReplicationTask" => &call["parameters"]["ReplicationTaskIdentifier"],
+            "StartReplicationTask" | "StopReplicationTask" | "DeleteReplicationTask" => {
+                &call["parameters"]["ReplicationTaskArn"]
+            }
+            _ => continue,
+        };
+        if call["error"].is_null() {
+            let target = target.as_str().unwrap_or_default();
+            count(format!("{operation} {target}"), 1);
+        }
+    }
+    for statement in look.oracle["statements"].as_array().into_iter().flatten() {
+        let sql = statement["sql"].as_str().unwrap_or_default().to_uppercase();
+        let at_ms = statement["at_ms"].as_i64().unwrap_or_default();
+        if at_ms >= look.moments.began_ms && changes_state(&sql) {
+            count(sql, 1);
+        }
+    }
+    for _ in list(&look.proofs["markers"]) {
+        count("a marker".to_owned(), MARKERS);
+    }
+    for _ in list(&look.rows["canaries"]) {
+        count("a canary".to_owned(), 1);
+    }
+    times
+        .into_iter()
+        .filter(|(_, (found, wanted))| found != wanted)
+        .map(|(what, (found, wanted))| format!("{what}: {found} times, not {wanted}"))
+        .collect()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Locks, triggers, parameters: each of these statements has its effect once.
+/// Sessions are killed as often as they come, checkpoints belong to markers.
+fn changes_state(sql: &str) -> bool {
+    ["ALTER USER", "ALTER TRIGGER", "ALTER SYSTEM SET"]
+        .iter()
+        .any(|start| sql.starts_with(start))
+}
