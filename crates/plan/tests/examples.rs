@@ -197,3 +197,13 @@ fn without_options_the_phases_stay_with_fewer_steps() {
         "${finalize.scn}"
     );
 }
+
+#[test]
+fn the_preflight_changes_nothing_that_a_rollback_would_take_back() {
+    let plan = cutover();
+    let preflight = plan.phases.first().unwrap();
+    assert_eq!(preflight.name, "preflight");
+    for step in &preflight.steps {
+        assert!(step.proof && !step.undoable, "{}", step.id);
+    }
+}
