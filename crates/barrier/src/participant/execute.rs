@@ -453,7 +453,8 @@ impl Participant {
     }
 
     /// At `finish_by` the running task is cancelled and nothing more starts
-    /// (R12).
+    /// (R12). A probe is not waited for any longer: it changes nothing, and
+    /// one that never answers would keep the agent from everything else.
     pub(super) fn stop_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let Some(execution) = &mut self.live.execution else {
             return;
@@ -463,12 +464,22 @@ impl Participant {
         }
         execution.stop = true;
         execution.cancelled = true;
-        if let Stage::Acting(step) = &execution.stage {
-            effects.push(Effect::Cancel {
-                run: execution.run.clone(),
-                step: step.clone(),
-                attempt: execution.attempt,
-            });
+        let (run, at) = (execution.run.clone(), (execution.phase, execution.attempt));
+        match execution.stage.clone() {
+            Stage::Idle => {}
+            Stage::Probing(_) => self.settle_rest(effects),
+            Stage::Recovering(step) => {
+                let reason = "the agent restarted while it ran, and the probe gave no answer";
+                let end = End::of(Outcome::Unknown {
+                    reason: reason.to_owned(),
+                });
+                self.conclude(now, &run, at, &step, end, effects);
+            }
+            Stage::Acting(step) => effects.push(Effect::Cancel {
+                run,
+                step,
+                attempt: at.1,
+            }),
         }
     }
 }

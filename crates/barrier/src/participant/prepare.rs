@@ -346,7 +346,7 @@ pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
 mod tests {
     use super::*;
     use crate::ids::{AgentName, Digest, JournalId};
-    use crate::message::{Finding, Mode, Order};
+    use crate::message::{Finding, Mode, Order, Outcome};
     use crate::participant::Event;
     use serde_json::Value;
 
@@ -458,6 +458,38 @@ mod tests {
         let ready = verdicts(agent.handle(9_999, again.clone()));
         assert!(matches!(ready[..], [Verdict::Ready { .. }]));
         assert_eq!(verdicts(agent.handle(10_000, again)), [Verdict::Lapsed]);
+    }
+
+    #[test]
+    fn a_probe_that_never_answers_ends_with_its_phase() {
+        let mut agent = promised();
+        let release = header("run-1", 1, (2, 7), 6);
+        let order = Order::Release {
+            header: release.clone(),
+            inputs: BTreeMap::new(),
+            captures: BTreeMap::new(),
+        };
+        let asked = agent.handle(1, Event::Order(order));
+        assert!(asked.iter().any(|e| matches!(e, Effect::Probe { .. })));
+        let told = agent.handle(60_001, Event::Tick);
+        assert!(told.iter().any(|effect| matches!(
+            effect,
+            Effect::Send(Reply::Outcome(report)) if report.outcome == Outcome::NotStarted
+        )));
+        // What it says after all starts nothing, and the agent is free again.
+        let Event::Probed { results, .. } = probed(&release) else {
+            unreachable!("it is one");
+        };
+        let late = Event::Probed {
+            run: release.run.clone(),
+            phase: release.phase,
+            attempt: 1,
+            purpose: Purpose::Start,
+            results,
+        };
+        assert_eq!(agent.handle(60_002, late), []);
+        let again = agent.handle(60_003, prepare(header("run-1", 2, (2, 7), 7)));
+        assert!(again.iter().any(|e| matches!(e, Effect::Probe { .. })));
     }
 
     #[test]
