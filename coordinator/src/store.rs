@@ -102,7 +102,7 @@ impl Store {
         let (seq, highest) = before
             .last()
             .map_or((0, 0), |(seq, term)| (*seq, term.number));
-        let number = highest.max(floor) + 1;
+        let number = highest.max(floor).saturating_add(1);
         let incarnation = uuid::Uuid::new_v4().as_u64_pair().0;
         let term = Term {
             number,

@@ -45,11 +45,14 @@ async fn once(cx: &Context, params: &Command, limit: Duration) -> Result<Ended, 
 }
 
 fn problem(params: &Command, ended: &Ended) -> Option<String> {
-    let last = ended.last_line();
-    match ended.code {
-        Some(0) => None,
-        Some(code) => Some(format!("{} exited with {code}: {last}", params.command)),
-        None => Some(format!("{} was ended by a signal: {last}", params.command)),
+    let how = match ended.code {
+        Some(0) => return None,
+        Some(code) => format!("{} exited with {code}", params.command),
+        None => format!("{} was ended by a signal", params.command),
+    };
+    match ended.last_line() {
+        "" => Some(format!("{how} and said nothing")),
+        last => Some(format!("{how}: {last}")),
     }
 }
 
