@@ -28,6 +28,7 @@ def test_a_cutover_without_fault_is_good():
     assert (found["oracle_committed"], found["postgres_present"]) == (2, 2)
     assert found["postgres_committed"] == 2
     assert found["write_outage_ms"] == 500
+    assert found["oracle_orders_per_second"] == 100.0
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 4])

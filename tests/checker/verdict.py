@@ -98,8 +98,16 @@ def outage(log):
         "last_on_oracle_epoch_ms": last,
         "first_on_postgres_epoch_ms": first,
         "write_outage_ms": gap,
+        "oracle_orders_per_second": rate(on_oracle),
         "longest_pause_ms": longest_pause(log),
     }
+
+
+def rate(times):
+    """Orders acknowledged in a second, from the first to the last; None for
+    fewer than two."""
+    span = max(times, default=0) - min(times, default=0)
+    return round((len(times) - 1) * 1000 / span, 1) if span else None
 
 
 def longest_pause(log):

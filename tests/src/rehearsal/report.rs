@@ -358,8 +358,11 @@ impl Report {
         }
         let w = &self.workload;
         lines.push(format!(
-            "orders: {} committed on Oracle, {} of them in PostgreSQL; {} committed on PostgreSQL",
-            w.oracle_committed, w.postgres_present, w.postgres_committed
+            "orders: {} committed on Oracle at {:.0} a second, {} of them in PostgreSQL; {} committed on PostgreSQL",
+            w.oracle_committed,
+            w.oracle_orders_per_second.unwrap_or_default(),
+            w.postgres_present,
+            w.postgres_committed
         ));
         lines.push(format!(
             "        {} lost, {} duplicated, {} differing, {} on Oracle after the fence, {} in doubt",

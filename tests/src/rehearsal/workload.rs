@@ -61,6 +61,8 @@ pub struct Verdict {
     pub first_on_postgres_epoch_ms: Option<i64>,
     /// From the one to the other.
     pub write_outage_ms: Option<i64>,
+    /// Orders that Oracle acknowledged in a second, on average.
+    pub oracle_orders_per_second: Option<f64>,
     /// The longest time without any acknowledged commit.
     pub longest_pause_ms: Option<i64>,
 }

@@ -400,3 +400,125 @@ impl Look {
         effect(ALARMS.iter().all(watched), json!({"calls": calls}))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::look::Moments;
+    use super::super::once;
+    use super::*;
+    use crate::rehearsal::State;
+
+    /// A cutover in small: killed at 1,050 ms, fence at 1,100 ms and SCN 100,
+    /// marker committed at SCN 101, there at 1,200 ms, DMS stopped at 1,300 ms.
+    fn cutover() -> Look {
+        Look {
+            moments: Moments {
+                began_ms: 1_000,
+                fence_scn: Some(100),
+            },
+            oracle: json!({
+                "sessions": [{"user": "DMS_USER"}],
+                "sessions_killed": [{"user": "SHOP", "machine": "app-1", "at_ms": 1_050}],
+                "checkpoints": [{"scn": 99, "at_ms": 1_100}],
+                "archived": [{"next_scn": 102}],
+                "statements": [{"sql": "ALTER USER SHOP ACCOUNT LOCK", "at_ms": 1_010}],
+            }),
+            commits_after_fence: json!({"SYS": 1, "DMS_USER": 40}),
+            calls: json!({"calls": [{
+                "operation": "StopReplicationTask", "error": null, "epoch_ms": 1_300,
+                "parameters": {"ReplicationTaskArn": "arn:forward"},
+            }]}),
+            tasks: json!([{
+                "identifier": "forward", "arn": "arn:forward", "status": "stopped",
+                "stop_reason": "Stop Reason NORMAL", "last_failure": null,
+            }]),
+            state: State {
+                oracle: json!({}),
+                postgres: json!({}),
+                dms: json!({}),
+                hosts: json!({}),
+            },
+            rows: json!({"markers": {"n": 1_200}, "canaries": ["c"]}),
+            proofs: json!({
+                "markers": [{"nonce": "n", "scn": 100, "commit_scn": 101, "committed_ms": 1_110}],
+                "canaries": ["c"],
+            }),
+            stops: [("app-1/shop-orders.service".to_owned(), 1_020)].into(),
+            reports: [("cron", vec![500, 12_000])].into(),
+            ports: [].into(),
+            health: serde_json::Map::new(),
+        }
+    }
+
+    fn seen(look: &Look, step: &str) -> bool {
+        judge(look, step, &Verdict::default()).seen
+    }
+
+    #[test]
+    fn a_cutover_in_order_is_seen() {
+        for step in ["1", "2", "6", "7"] {
+            assert!(seen(&cutover(), step), "step {step}");
+        }
+        assert_eq!(cutover().marker_ms(), Some(90));
+    }
+
+    #[test]
+    fn a_unit_that_stopped_after_the_fence_or_a_report_behind_it_is_not_enough() {
+        let mut look = cutover();
+        look.stops.insert("app-2/shop-orders.service".into(), 1_150);
+        assert!(!seen(&look, "1"));
+        let mut look = cutover();
+        look.reports.insert("timer", vec![500, 1_500]);
+        assert!(!seen(&look, "1"));
+    }
+
+    #[test]
+    fn nobody_killed_or_somebody_left_is_not_enough() {
+        let mut look = cutover();
+        look.oracle["sessions_killed"] = json!([]);
+        assert!(!seen(&look, "2"));
+        let mut look = cutover();
+        look.oracle["sessions"] = json!([{"user": "BATCH"}]);
+        assert!(!seen(&look, "2"));
+        let mut look = cutover();
+        look.commits_after_fence = json!({"SHOP": 1});
+        assert!(!seen(&look, "2"));
+    }
+
+    #[test]
+    fn a_marker_before_its_scn_or_behind_the_log_switch_proves_nothing() {
+        let mut look = cutover();
+        look.proofs["markers"][0]["commit_scn"] = json!(100);
+        assert!(!seen(&look, "6"));
+        let mut look = cutover();
+        look.oracle["archived"] = json!([{"next_scn": 101}]);
+        assert!(!seen(&look, "6"));
+        let mut look = cutover();
+        look.rows["markers"] = json!({});
+        assert!(!seen(&look, "6"));
+    }
+
+    #[test]
+    fn a_task_that_stopped_too_early_or_badly_is_not_enough() {
+        let mut look = cutover();
+        look.calls["calls"][0]["epoch_ms"] = json!(1_150);
+        assert!(!seen(&look, "7"));
+        let mut look = cutover();
+        look.tasks[0]["stop_reason"] = json!("Stop Reason FATAL_ERROR");
+        assert!(!seen(&look, "7"));
+    }
+
+    #[test]
+    fn what_was_done_twice_is_named() {
+        let mut look = cutover();
+        let marker = look.proofs["markers"][0].clone();
+        look.proofs["markers"] = json!([marker, marker]);
+        assert_eq!(once::repeated(&look), Vec::<String>::new());
+        let lock = look.oracle["statements"][0].clone();
+        look.oracle["statements"] = json!([lock, lock]);
+        assert_eq!(
+            once::repeated(&look),
+            ["ALTER USER SHOP ACCOUNT LOCK: 2 times, not 1"]
+        );
+    }
+}
