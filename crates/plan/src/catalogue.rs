@@ -5,7 +5,8 @@
 //! the JSON Schema is made from them: one truth for all three. Durations are
 //! whole seconds (`…_secs`) unless a name says otherwise. Text of the form
 //! `${step-id.output}` may stand wherever a value is expected in a plan; the
-//! coordinator replaces it at the release, so the agent sees values only.
+//! release brings the outputs, and the agent puts them in before an action
+//! sees its parameters.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
