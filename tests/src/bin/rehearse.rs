@@ -35,8 +35,9 @@ struct Arguments {
     #[arg(long, value_name = "PHASE")]
     fault: Option<Fault>,
     /// Kill a daemon while a step is at work, and start it again:
-    /// `coordinator:STEP`, or `HOST:STEP` for the agent of a host.
-    #[arg(long, value_name = "WHO:STEP")]
+    /// `coordinator:STEP`, or `HOST:STEP` for the agent of a host; with `:TEXT`
+    /// once the step has said that.
+    #[arg(long, value_name = "WHO:STEP[:TEXT]")]
     kill: Option<Kill>,
     /// Where the report goes.
     #[arg(long)]

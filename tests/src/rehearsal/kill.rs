@@ -30,6 +30,9 @@ pub struct Kill {
     /// The step whose task (for the coordinator: anybody's) has started and
     /// not ended.
     pub step: String,
+    /// What the task has said by then: its effect is made, and only its
+    /// outcome is missing. Its start when absent.
+    pub said: Option<String>,
 }
 
 /// What a kill met.
@@ -104,8 +107,13 @@ impl Kill {
 
     fn is_moment(&self, happening: &Value) -> bool {
         let line = &happening["line"];
+        let text = line["line"].as_str().unwrap_or_default();
+        let so_far = match &self.said {
+            None => line["kind"] == "started",
+            Some(said) => line["kind"] == "note" && text.contains(said),
+        };
         happening["type"] == "line"
-            && line["kind"] == "started"
+            && so_far
             && line["step"] == self.step.as_str()
             && self.is_mine(&line["agent"])
     }
@@ -134,12 +142,13 @@ impl Kill {
 impl FromStr for Kill {
     type Err = String;
 
-    /// `coordinator:STEP` or `HOST:STEP`.
+    /// `coordinator:STEP` or `HOST:STEP`, with `:TEXT` that the step says.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, step) = text
-            .split_once(':')
-            .filter(|(name, step)| !name.is_empty() && !step.is_empty())
-            .ok_or_else(|| format!("{text:?} is not coordinator:STEP or HOST:STEP"))?;
+        let mut parts = text.splitn(3, ':');
+        let mut part = || parts.next().filter(|part| !part.is_empty());
+        let (Some(name), Some(step), said) = (part(), part(), part()) else {
+            return Err(format!("{text:?} is not coordinator:STEP or HOST:STEP"));
+        };
         let role = match name {
             "coordinator" => "coordinator",
             _ => "agent",
@@ -148,6 +157,7 @@ impl FromStr for Kill {
             role,
             name: name.to_owned(),
             step: step.to_owned(),
+            said: said.map(str::to_owned),
         })
     }
 }
@@ -166,7 +176,9 @@ mod tests {
         assert_eq!((kill().role, kill().name.as_str()), ("agent", "ora-1"));
         let other: Kill = "coordinator:finalize".parse().unwrap();
         assert_eq!(other.role, "coordinator");
+        assert_eq!(other.said, None);
         assert!("finalize".parse::<Kill>().is_err());
+        assert!(":finalize".parse::<Kill>().is_err());
     }
 
     #[test]
@@ -177,6 +189,18 @@ mod tests {
         assert!(!kill().is_moment(&line("ora-1", "note", "finalize")));
         assert!(!kill().is_moment(&line("ora-1", "started", "fence")));
         assert!(!kill().is_moment(&json!({"type": "status"})));
+    }
+
+    #[test]
+    fn the_moment_may_be_what_the_task_says() {
+        let kill: Kill = "ora-1:finalize:rows committed".parse().unwrap();
+        let line = |kind: &str, text: &str| {
+            json!({"type": "line", "line": {"agent": "ora-1", "kind": kind, "step": "finalize",
+                   "line": text}})
+        };
+        assert!(kill.is_moment(&line("note", "2 marker rows committed")));
+        assert!(!kill.is_moment(&line("note", "the fence has held")));
+        assert!(!kill.is_moment(&line("started", "")));
     }
 
     #[test]

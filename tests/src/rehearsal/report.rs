@@ -173,7 +173,7 @@ pub struct Observed {
     pub verdict: Verdict,
     /// Each step.
     pub effects: Effects,
-    /// What was done another number of times than once.
+    /// What was done more often than once.
     pub repeated: Vec<String>,
     /// From the marker's commit on Oracle to its commit in PostgreSQL.
     pub marker_ms: Option<u64>,

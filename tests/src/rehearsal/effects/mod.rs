@@ -32,7 +32,7 @@ pub struct Effect {
     pub evidence: Value,
 }
 
-/// What a finished cutover has done more or less often than once.
+/// What a finished cutover has done more often than once.
 #[must_use]
 pub fn repeated(look: &Look) -> Vec<String> {
     once::repeated(look)
