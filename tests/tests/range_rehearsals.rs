@@ -234,3 +234,18 @@ fn an_agent_killed_after_its_call_and_before_its_outcome_does_not_call_again() {
     survives("pg-1:forward-stop:stopping");
     survives("pg-1:reverse-create:creating");
 }
+
+fn rolls_back_after(fault: Fault, kill: &str) {
+    let mut settings = settings(&format!("fault-{fault}-kill-{}", kill.replace(':', "-")));
+    settings.fault = Some(fault);
+    settings.kill = Some(kill.parse().unwrap());
+    let report = good(&settings);
+    assert_eq!(report.run.unwrap().exit_code, Some(5));
+}
+
+#[test]
+#[ignore = "every kill takes its time; make verify"]
+fn a_rollback_survives_the_coordinator_and_an_agent() {
+    rolls_back_after(Fault::Monitoring, "coordinator:undo-oracle-listeners-stop");
+    rolls_back_after(Fault::ReverseTask, "pg-1:undo-reverse-create");
+}
