@@ -129,10 +129,14 @@ async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<Strin
     let Some(stream) = stream else {
         return Vec::new();
     };
-    let mut lines = BufReader::new(stream).lines();
-    let (mut kept, mut bytes) = (Vec::new(), 0);
-    // A line that is not UTF-8 ends what is kept, not the program.
-    while let Ok(Some(line)) = lines.next_line().await {
+    let mut stream = BufReader::new(stream);
+    let (mut kept, mut bytes, mut read) = (Vec::new(), 0, Vec::new());
+    // Bytes, not text: who stops reading at a line that is not UTF-8 closes
+    // the pipe, and the program dies of it.
+    while matches!(stream.read_until(b'\n', &mut read).await, Ok(1..)) {
+        let text = String::from_utf8_lossy(&read);
+        let line = text.trim_end_matches(['\r', '\n']).to_owned();
+        read.clear();
         cx.output(line.clone());
         bytes += line.len();
         if bytes <= KEPT_OUTPUT {
@@ -211,6 +215,19 @@ mod tests {
             "only the given environment is seen"
         );
         assert!(lines.lock().unwrap().contains(&Line::Output("one".into())));
+    }
+
+    #[tokio::test]
+    async fn a_line_in_another_encoding_neither_ends_the_program_nor_hides_the_rest() {
+        let cx = context(&Arc::default());
+        let script =
+            "printf 'caf\\351\\n'; i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done";
+        let ended = run(&cx, &program(&["-c", script], Duration::from_secs(60)))
+            .await
+            .unwrap();
+        assert_eq!(ended.code, Some(0), "{:?}", ended.lines.first());
+        assert_eq!(ended.lines[0], "caf\u{fffd}");
+        assert_eq!(ended.last_line(), "19999");
     }
 
     #[tokio::test]
