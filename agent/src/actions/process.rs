@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::Process;
 use serde_json::Value;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// Between two looks at whether they are gone.
@@ -49,17 +51,29 @@ fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
         .filter(|argument| !argument.is_empty())
         .map(|argument| String::from_utf8_lossy(argument).into_owned())
         .collect();
-    let meant = exe == policy.exe
+    let meant = is_of(&exe, &policy.exe)
         && policy
             .argument
             .as_ref()
             .is_none_or(|wanted| arguments.contains(wanted));
     let started = meant.then(|| started(pid)).flatten()?;
+    // Only what the policy says: arguments may hold a password.
+    let shown = [
+        Some(policy.exe.display().to_string()),
+        policy.argument.clone(),
+    ];
     Some(Found {
         pid,
         started,
-        command: arguments.join(" "),
+        command: shown.into_iter().flatten().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// The kernel says ` (deleted)` behind an executable that was replaced while
+/// it runs (proc(5)): an upgraded program is still the one that is meant.
+fn is_of(exe: &Path, meant: &Path) -> bool {
+    let exe = exe.as_os_str().as_bytes();
+    exe.strip_suffix(b" (deleted)").unwrap_or(exe) == meant.as_os_str().as_bytes()
 }
 
 /// Start time of a process, in clock ticks since boot: field 22 of
@@ -176,5 +190,29 @@ impl Action for Stop {
         )
         .left("those named still run")
         .next("find what starts them again, stop that, then retry"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_is_known_after_its_program_was_replaced_and_its_secrets_are_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let exe = dir.path().join("batch");
+        std::fs::copy("/bin/sleep", &exe).unwrap();
+        let mut child = Command::new(&exe).args(["600", "1"]).spawn().unwrap();
+        std::fs::remove_file(&exe).unwrap();
+        let policy = ProcessPolicy {
+            exe: exe.clone(),
+            argument: Some("600".to_owned()),
+        };
+        let found = find(&policy);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let commands: Vec<&str> = found.iter().map(|one| one.command.as_str()).collect();
+        assert_eq!(commands, [format!("{} 600", exe.display())]);
     }
 }
