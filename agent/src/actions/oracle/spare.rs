@@ -12,8 +12,9 @@ use oracle::{Row, RowValue};
 use std::fmt;
 
 /// Users of administrative connections (Oracle Database Security Guide,
-/// "Administrative Privileges").
-const ADMINISTRATIVE: [&str; 5] = ["SYS", "SYSBACKUP", "SYSDG", "SYSKM", "SYSRAC"];
+/// "Administrative Privileges"). SYSOPER shows as PUBLIC, as which nobody can
+/// log in otherwise; redo transport may come with it.
+const ADMINISTRATIVE: [&str; 6] = ["SYS", "SYSBACKUP", "SYSDG", "SYSKM", "SYSRAC", "PUBLIC"];
 
 /// Program of Recovery Manager, whatever its user.
 const RMAN: &str = "rman@";
@@ -195,6 +196,10 @@ mod tests {
             (seen(Some("SHOP"), "app-1", "orders", MODULE), Role::Counts),
             (seen(Some("SYS"), "ora-1", "agent", MODULE), Role::Own),
             (seen(Some("SYS"), "ora-1", "sqlplus", ""), Role::Aside),
+            (
+                seen(Some("PUBLIC"), "ora-2", "oracle@ora-2 (TNS V1-V3)", ""),
+                Role::Aside,
+            ),
             (
                 seen(Some("BACKUP"), "ora-1", "rman@ora-1 (TNS V1-V3)", ""),
                 Role::Aside,
