@@ -2,8 +2,9 @@
 //!
 //! The way back replays rows that PostgreSQL's own triggers have already had
 //! their say on: Oracle's would fire a second time. All triggers of the named
-//! owners are meant, and those of others on their tables. What was disabled
-//! before stays disabled.
+//! owners are meant, and those of others on their tables, but not those of
+//! dropped tables in the recycle bin, which no statement may touch
+//! (ORA-38301). What was disabled before stays disabled.
 
 use super::{kept, names, needs, together};
 use crate::action::{
@@ -48,7 +49,8 @@ async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>,
     for schema in schemas {
         let binds = [schema.as_str().into(), schema.as_str().into()];
         let found: Vec<(String, String, String)> = session.rows(TRIGGERS, &binds).await?;
-        all.extend(found.into_iter().map(|(owner, name, status)| Trigger {
+        let kept = found.into_iter().filter(|(_, name, _)| !is_recycled(name));
+        all.extend(kept.map(|(owner, name, status)| Trigger {
             owner,
             name,
             enabled: status == "ENABLED",
@@ -57,6 +59,13 @@ async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>,
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+/// Whether a name is one that the recycle bin gives: `BIN$` and a unique
+/// identifier, then `$` and a version (Oracle Database Administrator's Guide,
+/// "Object Naming in the Recycle Bin").
+fn is_recycled(name: &str) -> bool {
+    name.strip_prefix("BIN$").is_some_and(|id| id.contains('$'))
 }
 
 /// Enables those that were enabled, past failures.
@@ -207,5 +216,18 @@ impl Action for Restore {
         }
         kept::forget(cx, &params.resource, KIND)?;
         Ok(Outputs::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_the_recycle_bin_is_told_from_what_fires() {
+        assert!(is_recycled("BIN$0z8kFqyPQ1DgUwEAAH8vXg==$0"));
+        assert!(!is_recycled("BINARY$AUDIT"));
+        assert!(!is_recycled("BIN$ORDERS"));
+        assert!(!is_recycled("ORDERS_BI"));
     }
 }
