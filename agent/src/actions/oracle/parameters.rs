@@ -17,6 +17,10 @@ const IN_MEMORY: &str = "SELECT p.INST_ID, i.INSTANCE_NAME, p.VALUE, p.ISDEFAULT
 const IN_FILE: &str = "SELECT SID, VALUE FROM V$SPPARAMETER \
      WHERE NAME = :1 AND ISSPECIFIED = 'TRUE' ORDER BY SID";
 
+/// `ORA-32009: cannot reset the memory value for instance … from instance …`:
+/// a RESET in memory works on the session's own instance only.
+const OTHER_INSTANCE: i32 = 32009;
+
 /// What is set to switch off.
 const OFF: &str = "0";
 
@@ -192,38 +196,52 @@ impl Parameter {
         let (statements, drifted) = self.way_back(before, &now, file);
         for statement in &statements {
             cx.note(statement.clone());
-            session.execute(statement, &[]).await?;
+            match session.execute(statement, &[]).await {
+                // `settle` sets the value instead.
+                Err(e) if e.ora() == Some(OTHER_INSTANCE) => cx.note(e.to_string()),
+                done => done?,
+            }
         }
-        if !drifted.is_empty() {
-            return Ok(Undone::Drifted(drifted.join("; ")));
+        if !statements.is_empty() {
+            self.settle(cx, session, before, &now).await?;
         }
-        if statements.is_empty() {
-            return Ok(Undone::Nothing);
-        }
-        self.settle(cx, session, before).await?;
-        Ok(Undone::Restored)
+        Ok(match (drifted.is_empty(), statements.is_empty()) {
+            (false, _) => Undone::Drifted(drifted.join("; ")),
+            (true, true) => Undone::Nothing,
+            (true, false) => Undone::Restored,
+        })
     }
 
     /// After a RESET the default rules; where that isn't the value of before,
-    /// the value is set.
+    /// or the RESET was refused, the value is set.
     async fn settle(
         self,
         cx: &Context,
         session: &Session,
         before: &Values,
+        found: &Values,
     ) -> Result<(), ActionError> {
         let now = self.values(session).await?;
-        for was in &before.memory {
-            let differs = now
-                .in_memory(&was.instance)
-                .is_some_and(|own| own.value != was.value);
-            if differs {
-                let statement = self.set(&was.value, "MEMORY", &was.instance);
-                cx.note(statement.clone());
-                session.execute(&statement, &[]).await?;
-            }
+        for statement in self.after_reset(before, found, &now) {
+            cx.note(statement.clone());
+            session.execute(&statement, &[]).await?;
         }
         Ok(())
+    }
+
+    /// What is to be set where the zero `found` was to be reset and `now` the
+    /// value isn't that of before. What others have set stays.
+    fn after_reset(self, before: &Values, found: &Values, now: &Values) -> Vec<String> {
+        let value = |values: &Values, instance: &str| {
+            values.in_memory(instance).map(|own| own.value.clone())
+        };
+        let reset = before.memory.iter().filter(|was| {
+            was.unset && value(found, &was.instance).is_some_and(|value| value == OFF)
+        });
+        reset
+            .filter(|was| value(now, &was.instance).is_some_and(|value| value != was.value))
+            .map(|was| self.set(&was.value, "MEMORY", &was.instance))
+            .collect()
     }
 }
 
@@ -308,6 +326,40 @@ mod tests {
         assert!(drifted.is_empty());
         let (statements, _) = JOBS.way_back(&before, &now, false);
         assert_eq!(statements.len(), 2, "the file is left alone");
+    }
+
+    #[test]
+    fn where_a_reset_does_not_bring_the_value_back_it_is_set() {
+        let before = values(
+            &[
+                ("ORCL1", "1", true),
+                ("ORCL2", "1", true),
+                ("ORCL3", "1", true),
+            ],
+            &[],
+        );
+        let found = values(
+            &[
+                ("ORCL1", "0", false),
+                ("ORCL2", "0", false),
+                ("ORCL3", "5", false),
+            ],
+            &[],
+        );
+        // The first was reset, the second refused it (ORA-32009), the third is
+        // somebody else's.
+        let now = values(
+            &[
+                ("ORCL1", "1", true),
+                ("ORCL2", "0", false),
+                ("ORCL3", "5", false),
+            ],
+            &[],
+        );
+        assert_eq!(
+            JOBS.after_reset(&before, &found, &now),
+            ["ALTER SYSTEM SET JOB_QUEUE_PROCESSES=1 SCOPE=MEMORY SID='ORCL2'"]
+        );
     }
 
     #[test]
