@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | number | decimal, exponent allowed | plain decimal, no trailing zeros, no `+`, no `-0` |
 //! | float | what the database prints of a binary float | shortest text that reads back to the same 64-bit float |
+//! | single | the same | the same of the nearest 32-bit float |
 //! | text | as stored | as stored; the empty string is NULL, as in Oracle |
 //! | char | as stored | without trailing blanks; nothing left is NULL |
 //! | timestamp | `YYYY-MM-DD[ HH:MM:SS[.fraction]]` | `YYYY-MM-DD HH:MM:SS.ffffff`, rounded to microseconds |
@@ -43,6 +44,9 @@ pub enum Kind {
     Number,
     /// Binary floats.
     Float,
+    /// Binary floats of 32 bits. Not as [`Kind::Float`]: 0.1 of 32 bits is
+    /// another 64-bit float than the one that its text reads back to.
+    Single,
     /// Text of varying length.
     Text,
     /// Text padded with blanks.
@@ -80,6 +84,7 @@ impl Kind {
             Self::Char => Some(text.trim_end_matches(' ').to_owned()),
             Self::Number => canonical_number(text),
             Self::Float => canonical_float(text),
+            Self::Single => canonical_single(text),
             Self::Timestamp => canonical_timestamp(text),
             Self::Instant => canonical_instant(text),
             Self::Bytes => canonical_bytes(text),
@@ -142,6 +147,16 @@ fn place_point(digits: &str, point: i64) -> String {
 pub fn canonical_float(text: &str) -> Option<String> {
     let value: f64 = text.trim().parse().ok()?;
     // Both databases hold -0 equal to 0.
+    Some(if value == 0.0 {
+        "0".to_owned()
+    } else {
+        value.to_string()
+    })
+}
+
+/// As [`canonical_float`], of the nearest 32-bit float.
+pub fn canonical_single(text: &str) -> Option<String> {
+    let value: f32 = text.trim().parse().ok()?;
     Some(if value == 0.0 {
         "0".to_owned()
     } else {
@@ -295,6 +310,14 @@ mod tests {
         check(Kind::Float, &["-0", "0.0"], Some("0"));
         check(Kind::Float, &["Inf", "Infinity"], Some("inf"));
         check(Kind::Float, &["Nan", "NaN"], Some("NaN"));
+    }
+
+    #[test]
+    fn floats_of_32_bits_are_equal_whether_they_were_widened_or_not() {
+        let widened = f64::from(0.1_f32).to_string();
+        check(Kind::Single, &["0.1", &widened], Some("0.1"));
+        check(Kind::Single, &["-0", "0.0"], Some("0"));
+        check(Kind::Single, &["Nan", "NaN"], Some("NaN"));
     }
 
     #[test]

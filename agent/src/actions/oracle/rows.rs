@@ -44,7 +44,8 @@ fn kind(data_type: &str) -> Option<Kind> {
     let base = data_type.split('(').next().unwrap_or(data_type);
     Some(match base {
         "NUMBER" | "FLOAT" => Kind::Number,
-        "BINARY_FLOAT" | "BINARY_DOUBLE" => Kind::Float,
+        "BINARY_FLOAT" => Kind::Single,
+        "BINARY_DOUBLE" => Kind::Float,
         "VARCHAR2" | "NVARCHAR2" | "CLOB" | "NCLOB" => Kind::Text,
         "CHAR" | "NCHAR" => Kind::Char,
         "TIMESTAMP" if data_type.ends_with("TIME ZONE") => Kind::Instant,
@@ -89,7 +90,7 @@ async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, Ac
 fn text(row: &Row, at: usize, kind: Kind) -> oracle::Result<Option<String>> {
     Ok(match kind {
         Kind::Number | Kind::Text | Kind::Char => row.get(at)?,
-        Kind::Float => row
+        Kind::Float | Kind::Single => row
             .get::<_, Option<f64>>(at)?
             .map(|value| value.to_string()),
         Kind::Timestamp => row.get::<_, Option<Timestamp>>(at)?.map(|at| plain(&at)),
@@ -272,6 +273,7 @@ mod tests {
             ("TIMESTAMP(6) WITH TIME ZONE", Some(Kind::Instant)),
             ("TIMESTAMP(6) WITH LOCAL TIME ZONE", Some(Kind::Instant)),
             ("BINARY_DOUBLE", Some(Kind::Float)),
+            ("BINARY_FLOAT", Some(Kind::Single)),
             ("RAW", Some(Kind::Bytes)),
             ("XMLTYPE", None),
             ("LONG", None),

@@ -71,7 +71,7 @@ fn as_text(column: &Column) -> String {
              THEN ({name}::text = 'true')::int::text ELSE {name}::text END"
         ),
         // bpchar loses its blanks in a cast to text, and so do its equals.
-        Kind::Char | Kind::Text | Kind::Float | Kind::Timestamp | Kind::Bytes => {
+        Kind::Char | Kind::Text | Kind::Float | Kind::Single | Kind::Timestamp | Kind::Bytes => {
             format!("{name}::text")
         }
         Kind::Instant => format!("{name}::timestamptz::text"),
