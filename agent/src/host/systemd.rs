@@ -79,9 +79,10 @@ impl UnitState {
         matches!(self.active.as_str(), "inactive" | "failed")
     }
 
-    /// A boot or a dependency brings it back.
+    /// A boot or a dependency brings it back. One that is only linked is not:
+    /// disabling it would take away the link, and with it the unit.
     pub fn is_enabled(&self) -> bool {
-        matches!(self.file.as_str(), "enabled" | "enabled-runtime" | "linked")
+        matches!(self.file.as_str(), "enabled" | "enabled-runtime")
     }
 }
 
