@@ -206,8 +206,12 @@ where
         (Some(code), None) => code.clone(),
         (None, _) => chain(error),
     };
+    let left = match code {
+        Some(_) => "this call changed nothing",
+        None => "where the call came through, AWS carries it out",
+    };
     let error = ActionError::new(number, what)
-        .left("this call changed nothing")
+        .left(left)
         .next(next)
         .source(Said(said));
     Refused { code, error }
