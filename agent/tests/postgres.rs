@@ -49,7 +49,10 @@ async fn readiness_names_everything_that_is_missing() {
             "CREATE TABLE shop.keyless (a int); ALTER TABLE lockstep.canary DROP COLUMN nonce; \
              DROP TABLE lockstep.marker; DROP TABLE dms.awsdms_apply_exceptions; \
              CREATE TABLE dms.awsdms_suspended_tables (\"TABLE_OWNER\" text, \"TABLE_NAME\" text); \
-             INSERT INTO dms.awsdms_suspended_tables VALUES ('SHOP', 'ORDERS')",
+             INSERT INTO dms.awsdms_suspended_tables VALUES ('SHOP', 'ORDERS'); \
+             CREATE TABLE dms.awsdms_validation_failures_v1 (\"TABLE_OWNER\" text, \
+               \"TABLE_NAME\" text); \
+             INSERT INTO dms.awsdms_validation_failures_v1 VALUES ('SHOP', 'LINES')",
         )
         .await;
     let story = site
@@ -64,6 +67,7 @@ async fn readiness_names_everything_that_is_missing() {
         "lockstep.marker doesn't exist",
         "dms.awsdms_apply_exceptions doesn't exist",
         "SHOP.ORDERS (1)",
+        "SHOP.LINES (1)",
     ] {
         assert!(story.contains(named), "{named}: {story}");
     }
@@ -235,6 +239,32 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .unwrap_err();
     assert_eq!(lost.code(), "LS2317");
     assert!(lost.story().contains("SHOP.ORDERS (2)"), "{}", lost.story());
+}
+
+#[tokio::test]
+async fn a_change_that_fails_just_before_its_marker_comes_is_lost_not_proved() {
+    let site = Site::new("markerlate", PROOFS, "").await;
+    // A table that, when it is looked at, has its last change fail before its
+    // markers are there: what a replicator may do between two statements.
+    site.sql
+        .run(
+            "CREATE FUNCTION lockstep.fail() RETURNS boolean LANGUAGE sql SECURITY DEFINER AS \
+             $$INSERT INTO dms.awsdms_apply_exceptions (\"TABLE_OWNER\", \"TABLE_NAME\") \
+             VALUES ('SHOP', 'ORDERS'), ('SHOP', 'ORDERS') RETURNING true$$; \
+             CREATE VIEW lockstep.late AS SELECT task_id, 'n1' AS nonce, 4711 AS scn \
+             FROM unnest(ARRAY['arn:a', 'arn:b']) AS task_id, \
+             (SELECT lockstep.fail() OFFSET 0) AS failed (so) WHERE failed.so; \
+             GRANT SELECT ON lockstep.late TO PUBLIC; \
+             GRANT EXECUTE ON FUNCTION lockstep.fail() TO PUBLIC",
+        )
+        .await;
+    let mut params = marker(60);
+    params["marker_table"] = json!("lockstep.late");
+    let lost = site
+        .try_execute("postgres.marker.await", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(lost.code(), "LS2317", "{}", lost.story());
 }
 
 #[tokio::test]

@@ -63,9 +63,18 @@ fn exceptions_before(params: &PostgresMarker) -> Result<i64, ActionError> {
 }
 
 async fn look(session: &Session, params: &PostgresMarker) -> Result<Awaited, ActionError> {
-    // Before the markers: what goes wrong after this look was too late for
-    // the marker's transaction, and the next proof sees it.
+    // A wait that can't end well ends at once.
     unharmed(session, params).await?;
+    let awaited = awaited(session, params).await?;
+    // A change may fail after the look above and before its marker comes: what
+    // came before the markers is known only once they are there.
+    if awaited == Awaited::Nothing {
+        unharmed(session, params).await?;
+    }
+    Ok(awaited)
+}
+
+async fn awaited(session: &Session, params: &PostgresMarker) -> Result<Awaited, ActionError> {
     let table = Table::parse(&params.marker_table)?;
     let sql = format!(
         "SELECT task_id::text, scn::numeric = $2::text::numeric FROM {} WHERE nonce = $1",

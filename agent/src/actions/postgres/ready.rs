@@ -106,6 +106,14 @@ impl Survey {
                 control::SUSPENDED
             ));
         }
+        let (differing, tables) = control::found(session, schema, control::VALIDATION).await?;
+        if differing > 0 {
+            self.obstacles.push(format!(
+                "validation has found rows that differ: {}; repair them and empty {schema}.{}",
+                listed(&tables),
+                control::VALIDATION
+            ));
+        }
         if self.apply_exceptions > 0 {
             self.remarks.push(format!(
                 "{} changes could not be applied so far (see {schema}.{}); further ones will \
