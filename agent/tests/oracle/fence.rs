@@ -264,3 +264,40 @@ async fn a_failure_between_two_markers_leaves_none() {
         .unwrap();
     assert_eq!(rows, 0);
 }
+
+/// A job of SYS, whose session is never a breach by itself.
+const NIGHTLY: &str = "BEGIN DBMS_SCHEDULER.CREATE_JOB(job_name => 'SYS.NIGHTLY', \
+     job_type => 'PLSQL_BLOCK', job_action => 'BEGIN DBMS_SESSION.SLEEP(30); END;', \
+     enabled => TRUE); END;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_jobs_stay_on_a_running_one_voids_the_proof() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let sys = range.sys().await;
+    for statement in [
+        "ALTER SYSTEM SET JOB_QUEUE_PROCESSES=20 SCOPE=MEMORY SID='*'",
+        NIGHTLY,
+    ] {
+        sys.execute(statement, &[]).await.unwrap();
+    }
+    let runs = async {
+        while sys
+            .rows::<String>("SELECT JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS", &[])
+            .await
+            .unwrap()
+            .is_empty()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, runs).await.unwrap();
+    let mut params = finalize();
+    params["fence"]["jobs_off"] = json!(false);
+    let error = range.execute("oracle.finalize", &params).await.unwrap_err();
+    assert!(
+        error.story().contains("the job SYS.NIGHTLY is running"),
+        "{}",
+        error.story()
+    );
+}

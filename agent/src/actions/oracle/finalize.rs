@@ -145,6 +145,12 @@ async fn closed(
         let due: Vec<(String, String)> = session.rows(DUE, &[window]).await?;
         let due = due.iter();
         breaches.extend(due.map(|(owner, name)| format!("the job {owner}.{name} is due")));
+        let running = fence::running_jobs(session).await?;
+        breaches.extend(
+            running
+                .iter()
+                .map(|job| format!("the job {job} is running")),
+        );
     }
     if breaches.is_empty() {
         Ok(since)
