@@ -316,6 +316,9 @@ async fn connect(config: OracleConfig, action: String) -> Result<Connection, Ora
 }
 
 const SET_MODULE: &str = "BEGIN DBMS_APPLICATION_INFO.SET_MODULE(:1, :2); END;";
+/// Oracle shows some times in the session's zone (DBA_USERS.LAST_LOGIN). Two
+/// sessions, one before and one after a change of the clocks, must see the same.
+const SET_ZONE: &str = "ALTER SESSION SET TIME_ZONE = '+00:00'";
 
 fn log_in(config: &OracleConfig, action: &str) -> Result<Connection, OracleError> {
     prepare_library(config)?;
@@ -333,6 +336,9 @@ fn log_in(config: &OracleConfig, action: &str) -> Result<Connection, OracleError
         .map_err(|error| failed(&error))?;
     connection
         .execute(SET_MODULE, &[&MODULE, &action])
+        .map_err(|error| failed(&error))?;
+    connection
+        .execute(SET_ZONE, &[])
         .map_err(|error| failed(&error))?;
     Ok(connection)
 }
