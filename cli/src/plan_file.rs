@@ -126,7 +126,7 @@ mod tests {
     fn what_is_no_utf_8_is_named_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plan.yaml");
-        std::fs::write(&path, b"kind: Plan\nname: caf\xe9\n").unwrap();
+        std::fs::write(&path, b"kind: Plan\nname: Z\xe9\n").unwrap();
         let told = refusal(path.to_str().unwrap());
         assert!(told.contains("line 2"), "{told}");
     }

@@ -221,12 +221,12 @@ mod tests {
     async fn a_line_in_another_encoding_neither_ends_the_program_nor_hides_the_rest() {
         let cx = context(&Arc::default());
         let script =
-            "printf 'caf\\351\\n'; i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done";
+            "printf 'Z\\351\\n'; i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done";
         let ended = run(&cx, &program(&["-c", script], Duration::from_secs(60)))
             .await
             .unwrap();
         assert_eq!(ended.code, Some(0), "{:?}", ended.lines.first());
-        assert_eq!(ended.lines[0], "caf\u{fffd}");
+        assert_eq!(ended.lines[0], "Z\u{fffd}");
         assert_eq!(ended.last_line(), "19999");
     }
 
