@@ -20,6 +20,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// After SIGKILL a process is gone in a moment, or hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// A program has its arguments microseconds after its executable; one that
+/// has none after so many looks, a millisecond apart, has wiped them.
+const LOOKS_AT_ARGUMENTS: u32 = 20;
+
 /// The action.
 pub struct Stop;
 
@@ -45,17 +49,11 @@ fn find(policy: &ProcessPolicy) -> Vec<Found> {
 
 fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
     let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let arguments: Vec<String> = arguments
-        .split(|byte| *byte == 0)
-        .filter(|argument| !argument.is_empty())
-        .map(|argument| String::from_utf8_lossy(argument).into_owned())
-        .collect();
     let meant = is_of(&exe, &policy.exe)
-        && policy
-            .argument
-            .as_ref()
-            .is_none_or(|wanted| arguments.contains(wanted));
+        && match &policy.argument {
+            Some(wanted) => arguments(pid)?.contains(wanted),
+            None => true,
+        };
     let started = meant.then(|| started(pid)).flatten()?;
     // Only what the policy says: arguments may hold a password.
     let shown = [
@@ -67,6 +65,26 @@ fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
         started,
         command: shown.into_iter().flatten().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// The arguments of a process. One that is just being executed has its
+/// executable already, and its arguments a moment later (`execve` in the
+/// kernel's `fs/exec.c`): it is looked at again, so that none slips through.
+fn arguments(pid: i32) -> Option<Vec<String>> {
+    for _ in 0..LOOKS_AT_ARGUMENTS {
+        let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        if !bytes.is_empty() {
+            let arguments = bytes.split(|byte| *byte == 0);
+            let filled = arguments.filter(|argument| !argument.is_empty());
+            return Some(
+                filled
+                    .map(|argument| String::from_utf8_lossy(argument).into_owned())
+                    .collect(),
+            );
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 /// The kernel says ` (deleted)` behind an executable that was replaced while
