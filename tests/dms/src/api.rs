@@ -43,6 +43,7 @@ pub fn router(app: App) -> Router {
             get(control::calls).delete(control::forget_calls),
         )
         .route("/control/tasks", get(control::tasks))
+        .route("/control/alarms", get(control::alarms))
         .route("/control/endpoints", get(control::endpoints))
         .route(
             "/control/timing",

@@ -32,7 +32,7 @@ pub enum Fault {
     ReverseTask,
     /// A sequence may not be set.
     PreparePostgres,
-    /// CloudWatch refuses the alarms.
+    /// CloudWatch refuses the second of the alarms.
     Monitoring,
 }
 
@@ -78,7 +78,7 @@ impl Fault {
             Self::StopDms => "the DMS task fails when it is told to stop",
             Self::ReverseTask => "DMS denies StartReplicationTask",
             Self::PreparePostgres => "PostgreSQL lets nobody set the sequence of shop.order_lines",
-            Self::Monitoring => "CloudWatch denies PutMetricAlarm",
+            Self::Monitoring => "CloudWatch denies the second alarm",
         }
     }
 
@@ -109,7 +109,9 @@ impl Fault {
                 let sql = "REVOKE ALL ON SEQUENCE shop.order_lines_id_seq FROM shop_owner";
                 range.postgres.query(sql, "shop").map(drop)
             }
-            Self::Monitoring => deny("PutMetricAlarm"),
+            Self::Monitoring => dms(json!({
+                "kind": "access_denied", "operation": "PutMetricAlarm", "after": 1, "times": 1,
+            })),
         }
     }
 

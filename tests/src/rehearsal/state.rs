@@ -28,6 +28,8 @@ pub struct State {
     pub postgres: Value,
     /// Tasks by identifier with their status.
     pub dms: Value,
+    /// Names of the alarms.
+    pub alarms: Value,
     /// Per host: units with their states, crontabs, configuration link.
     pub hosts: Value,
 }
@@ -46,6 +48,7 @@ impl State {
                 "slots": range.postgres.rows(SLOTS)?,
             }),
             dms: tasks(&range.dms.get("/control/tasks")?),
+            alarms: range.dms.get("/control/alarms")?,
             hosts: hosts(range)?,
         })
     }
@@ -164,6 +167,7 @@ mod tests {
             oracle: json!({"parameters": {"1": {"job_queue_processes": jobs}}}),
             postgres: json!({"roles": [{"name": "shop_app", "login": login}]}),
             dms: json!({}),
+            alarms: json!([]),
             hosts: json!({}),
         };
         let found = state("0", false).differences(&state("20", true));

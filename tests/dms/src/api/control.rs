@@ -5,6 +5,7 @@
 //! | `GET /control/health` | `{"status":"ok"}` once the server answers |
 //! | `GET /control/calls`, `DELETE` | the call log: epoch_ms, service, operation, parameters, error |
 //! | `GET /control/tasks` | every task: arn, status, and all its numbers |
+//! | `GET /control/alarms` | the names of the alarms that stand |
 //! | `GET /control/endpoints` | ARNs of the instance and of the endpoints |
 //! | `GET /control/timing`, `PUT` | delays and intervals ([`Timing`]; a partial document keeps the rest) |
 //! | `GET /control/faults`, `POST`, `DELETE` | list, arm one ([`FaultSpec`]), disarm all |
@@ -54,6 +55,11 @@ pub(super) async fn tasks(State(app): State<App>) -> Json<Value> {
         })
         .collect();
     Json(Value::Array(tasks))
+}
+
+pub(super) async fn alarms(State(app): State<App>) -> Json<Vec<String>> {
+    let alarms = app.metrics.alarms();
+    Json(alarms.into_iter().map(|alarm| alarm.name).collect())
 }
 
 pub(super) async fn endpoints(State(app): State<App>) -> Json<Value> {

@@ -26,6 +26,9 @@ pub enum FaultSpec {
     AccessDenied {
         /// Which operation; none means all.
         operation: Option<String>,
+        /// How many calls pass before the first one is hit.
+        #[serde(default)]
+        after: u64,
         /// For how many calls; none means until it is cleared.
         times: Option<u64>,
     },
@@ -33,6 +36,9 @@ pub enum FaultSpec {
     Throttling {
         /// Which operation; none means all.
         operation: Option<String>,
+        /// How many calls pass before the first one is hit.
+        #[serde(default)]
+        after: u64,
         /// For how many calls; none means until it is cleared.
         times: Option<u64>,
     },
@@ -95,6 +101,25 @@ pub enum FaultSpec {
 }
 
 impl FaultSpec {
+    /// What it does to a call of that operation, if it concerns it.
+    fn on_call(&self, called: &str) -> Option<CallFault> {
+        let (operation, fault) = match self {
+            Self::AccessDenied { operation, .. } => (operation, CallFault::Denied),
+            Self::Throttling { operation, .. } => (operation, CallFault::Throttled),
+            _ => return None,
+        };
+        let hits = operation.as_deref().is_none_or(|o| o == called);
+        hits.then_some(fault)
+    }
+
+    /// Calls that still pass.
+    fn after(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::AccessDenied { after, .. } | Self::Throttling { after, .. } => Some(after),
+            _ => None,
+        }
+    }
+
     fn times(&mut self) -> Option<&mut u64> {
         match self {
             Self::AccessDenied { times, .. }
@@ -205,17 +230,24 @@ impl FaultBoard {
         Some(found)
     }
 
-    /// The fault for a call, if one is armed.
+    /// The fault for a call, if one is armed. A fault that lets calls pass
+    /// first counts this one.
     #[must_use]
     pub fn for_call(&self, called: &str) -> Option<CallFault> {
-        let hits = |operation: &Option<String>| operation.as_deref().is_none_or(|o| o == called);
-        self.use_one(|fault| match fault {
-            FaultSpec::AccessDenied { operation, .. } if hits(operation) => Some(CallFault::Denied),
-            FaultSpec::Throttling { operation, .. } if hits(operation) => {
-                Some(CallFault::Throttled)
+        let waits = self.armed().iter_mut().any(|fault| {
+            let concerns = fault.on_call(called).is_some();
+            match fault.after().filter(|after| concerns && **after > 0) {
+                Some(after) => {
+                    *after -= 1;
+                    true
+                }
+                None => false,
             }
-            _ => None,
-        })
+        });
+        if waits {
+            return None;
+        }
+        self.use_one(|fault| fault.on_call(called))
     }
 
     /// The failure of a task, once.
@@ -341,6 +373,17 @@ mod tests {
             Some(CallFault::Throttled)
         );
         assert_eq!(board.for_call("StopReplicationTask"), None);
+    }
+
+    #[test]
+    fn a_fault_lets_as_many_calls_pass_as_asked() {
+        let board = FaultBoard::default();
+        let fault = r#"{"kind":"access_denied","operation":"PutMetricAlarm","after":1,"times":1}"#;
+        board.arm(serde_json::from_str(fault).unwrap()).unwrap();
+        assert_eq!(board.for_call("DescribeAlarms"), None);
+        assert_eq!(board.for_call("PutMetricAlarm"), None);
+        assert_eq!(board.for_call("PutMetricAlarm"), Some(CallFault::Denied));
+        assert_eq!(board.for_call("PutMetricAlarm"), None);
     }
 
     #[test]
