@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use lockstep_pki::{ConnectError, Credentials, Refusal};
+use lockstep_proto::v1::StartRunRequest;
 use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
 use lockstep_telemetry::TraceContext;
 use tonic::transport::{Channel, Endpoint};
@@ -20,6 +21,10 @@ use crate::failure::{
 /// How long one request may take. The coordinator answers from memory and its
 /// journal; what takes longer is streamed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a run may take to start: every agent looks at every task of a
+/// cutover first. The coordinator gives up on them before.
+const START_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// Largest answer: the status of a run with ten thousand tasks and their outputs.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
@@ -107,18 +112,36 @@ impl Coordinator {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let answer = send(self.client(), self.request(message));
-        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
+        self.within(REQUEST_TIMEOUT, answer).await
+    }
+
+    /// Starts a run, which takes as long as the agents look; gives its id.
+    ///
+    /// # Errors
+    /// What stands in the way, or that the coordinator didn't answer.
+    pub async fn start(&self, request: StartRunRequest) -> Result<String, Failure> {
+        let mut client = self.client();
+        let answer = client.start_run(self.request(request));
+        Ok(self.within(START_TIMEOUT, answer).await?.run_id)
+    }
+
+    async fn within<R>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<R, Failure> {
+        match tokio::time::timeout(limit, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failure(&status)),
-            Err(_) => Err(self.too_slow()),
+            Err(_) => Err(self.too_slow(limit)),
         }
     }
 
-    fn too_slow(&self) -> Failure {
+    fn too_slow(&self, limit: Duration) -> Failure {
         let what = format!(
             "the coordinator at {} gave no answer within {} s",
             self.address,
-            REQUEST_TIMEOUT.as_secs()
+            limit.as_secs()
         );
         Failure::new(TIMED_OUT, Exit::TimedOut, what)
             .remedy("the request may have been carried out: look with lockstep run show")

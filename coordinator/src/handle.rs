@@ -102,6 +102,10 @@ pub(crate) enum Input {
         answers: Answers,
         reply: Reply<()>,
     },
+    Started {
+        request: String,
+        reply: Reply<Option<String>>,
+    },
     Start {
         plan: v1::PlanDocument,
         request: String,
@@ -234,6 +238,14 @@ impl Handle {
             reply,
         })
         .await
+    }
+
+    /// The run that this request has started before, if it has.
+    ///
+    /// # Errors
+    /// When the process ends.
+    pub async fn started(&self, request: String) -> Answer<Option<String>> {
+        self.ask(|reply| Input::Started { request, reply }).await
     }
 
     /// Starts a run and gives its id.

@@ -286,6 +286,9 @@ impl Driver {
                     .map(RunCell::brief);
                 drop(reply.send(Ok(runs.collect())));
             }
+            Input::Started { request, reply } => {
+                drop(reply.send(Ok(driver.started.get(&request).cloned())));
+            }
             Input::Get { run, reply } => drop(reply.send(driver.status(&run))),
             Input::Watch { run, after, reply } => drop(reply.send(driver.watch(&run, after))),
             Input::Events { run, after, reply } => drop(reply.send(driver.events(&run, after))),

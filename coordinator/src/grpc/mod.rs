@@ -2,6 +2,7 @@
 
 mod agent;
 mod authorize;
+mod look;
 mod operator;
 
 use crate::handle::{Handle, Refusal, RefusalKind};

@@ -1,5 +1,6 @@
 //! Operators' requests.
 
+use super::look::look_first;
 use crate::handle::{Asked, AskedAction, Handle, Watched};
 use crate::preflights::ANSWERS;
 use crate::runs::Happening;
@@ -146,10 +147,13 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::StartRunResponse>, Status> {
         let by = operator(&request)?;
         let request = request.into_inner();
-        let run_id = self
-            .handle
-            .start(plan(request.plan)?, request.request_id, by)
-            .await?;
+        let document = plan(request.plan)?;
+        // The same request again: its agents are in the run that it began.
+        if let Some(run_id) = self.handle.started(request.request_id.clone()).await? {
+            return Ok(Response::new(v1::StartRunResponse { run_id }));
+        }
+        look_first(&self.handle, &document).await?;
+        let run_id = self.handle.start(document, request.request_id, by).await?;
         Ok(Response::new(v1::StartRunResponse { run_id }))
     }
 

@@ -18,6 +18,7 @@ mod certificates;
 mod crashes;
 mod decisions;
 mod fleet;
+mod look_first;
 mod refused_input;
 mod rollback;
 mod secrets;

@@ -33,12 +33,7 @@ impl Start {
             plan: Some(document),
             request_id: Uuid::now_v7().to_string(),
         };
-        let run = coordinator
-            .call(request, async |mut client, request| {
-                client.start_run(request).await
-            })
-            .await?
-            .run_id;
+        let run = coordinator.start(request).await?;
         if self.watch {
             return follow(&coordinator, &run, &self.patience, format).await;
         }

@@ -436,6 +436,7 @@ mod tests {
                 oracle: json!({}),
                 postgres: json!({}),
                 dms: json!({}),
+                alarms: json!([]),
                 hosts: json!({}),
             },
             rows: json!({"markers": {"n": 1_200}, "canaries": ["c"]}),

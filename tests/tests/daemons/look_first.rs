@@ -1,0 +1,68 @@
+//! A cutover doesn't begin while an agent sees something in its way.
+
+use crate::fleet::{Fleet, Plan};
+use serde_json::json;
+use std::fs;
+
+const BOTH: [&str; 2] = ["app-1", "app-2"];
+
+/// The smallest cutover; its agents know none of the resources.
+const CUTOVER: &str = r"
+kind: Cutover
+name: blind
+oracle:
+  hosts: { labels: { host: app-1 }, expected: 1 }
+  lead: { labels: { host: app-1 } }
+  resource: orcl
+  schemas: [SHOP]
+  accounts: [SHOP]
+  marker_table: LOCKSTEP.LOCKSTEP_MARKER
+  dms_users: [DMS_USER]
+postgres:
+  host: { labels: { host: app-2 } }
+  resource: shop
+  schemas: [shop]
+  roles: [shop_app]
+  marker_table: lockstep.lockstep_marker
+  triggers: { set: user }
+dms:
+  resource: dms
+  instance: arn:aws:dms:eu-central-1:123456789012:rep:SHOPINSTANCE
+  task: arn:aws:dms:eu-central-1:123456789012:task:SHOPFORWARD
+  source_endpoint: arn:aws:dms:eu-central-1:123456789012:endpoint:ORACLESOURCE
+  target_endpoint: arn:aws:dms:eu-central-1:123456789012:endpoint:POSTGRESTARGET
+applications:
+  - name: shop
+    hosts: { labels: { role: app }, expected: 2 }
+    cron: ['@DIR@/app-1/etc/report']
+";
+
+#[test]
+fn a_cutover_with_an_obstacle_is_not_begun() {
+    let mut fleet = Fleet::bare(&Plan {
+        agents: &BOTH,
+        agent_extra: "",
+        otlp: "",
+    });
+    for agent in BOTH {
+        let config = fleet.host(agent).path("agent.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let actions = "['cron.*', 'oracle.*', 'postgres.*', 'dms.*',";
+        fs::write(&config, text.replace("['cron.*',", actions)).unwrap();
+    }
+    fleet.start_coordinator();
+    BOTH.iter().for_each(|agent| fleet.start_agent(agent));
+    fleet.wait_connected(&BOTH);
+    let before = fleet.snapshot(&BOTH);
+
+    let told = fleet.lockstep(&["run", "start", &fleet.plan("blind", CUTOVER), "--watch"]);
+    told.is_refused(&[
+        "LS4315",
+        "nothing was started",
+        "app-1 oracle-accounts-lock: LS2005",
+        "more; lockstep preflight",
+    ]);
+
+    assert_eq!(fleet.lockstep(&["run", "list"]).json, json!([]));
+    assert_eq!(fleet.snapshot(&BOTH), before);
+}
