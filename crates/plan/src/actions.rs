@@ -170,6 +170,9 @@ const SLACK_SECS: u64 = 15;
 /// For an action whose parameters name no limit.
 const PLAIN_LIMIT_SECS: u64 = 60;
 
+/// For all listeners of a host: Clusterware takes its time for each.
+const LISTENERS_LIMIT_SECS: u64 = 300;
+
 /// Seconds that one agent's task may take, with room for the probe and the
 /// report around the action's own limit.
 pub fn task_limit_secs(action: &str, params: &Value) -> u64 {
@@ -213,7 +216,8 @@ pub fn stated_limit_secs(action: &str, params: &Value) -> Option<u64> {
             .pointer("/fence/window_secs")
             .and_then(Value::as_u64)
             .unwrap_or(d::stable_secs())
-            .saturating_add(PLAIN_LIMIT_SECS),
+            .saturating_add(number("timeout_secs", d::finalize_secs())),
+        "oracle.listener.stop" | "oracle.listener.start" => LISTENERS_LIMIT_SECS,
         "oracle.canary.await" | "postgres.marker.await" => number("timeout_secs", d::marker_secs()),
         "dms.connection.test" => each("endpoints", number("timeout_secs", d::dms_secs())),
         other if other.starts_with("dms.") => number("timeout_secs", d::dms_secs()),
@@ -262,6 +266,8 @@ mod tests {
             task_limit_secs("service.stop", &params),
             2 * 20 + SLACK_SECS
         );
+        let params = json!({"fence": {"window_secs": 5}, "timeout_secs": 900});
+        assert_eq!(stated_limit_secs("oracle.finalize", &params), Some(905));
         assert_eq!(stated_limit_secs("config.switch", &json!({})), None);
         assert_eq!(task_limit_secs("config.switch", &json!({})), 75);
     }

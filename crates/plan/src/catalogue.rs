@@ -287,6 +287,10 @@ pub struct OracleFinalize {
     /// Schemas whose sequences are read.
     #[serde(default)]
     pub schemas: Vec<String>,
+    /// How long the checkpoint and the archiving of the log may take together,
+    /// in seconds.
+    #[serde(default = "defaults::finalize_secs")]
+    pub timeout_secs: u64,
 }
 
 /// `oracle.triggers.disable`, `oracle.triggers.restore`.
@@ -695,6 +699,9 @@ pub(crate) mod defaults {
     }
     pub fn transaction_secs() -> u64 {
         300
+    }
+    pub fn finalize_secs() -> u64 {
+        600
     }
     pub fn jobs_secs() -> u64 {
         120

@@ -44,6 +44,7 @@ pub const CODES: &[(&str, &str)] = &[
     (NO_DMS_LISTENER, "Reverse task without a listener for DMS"),
     (REVERSE_INCOMPLETE, "Reverse task without its canary"),
     (OUTAGE_BUDGET, "Outage budget that cannot hold"),
+    (REVERSE_MAPPING, "Reverse task that maps the wrong tables"),
     (TOO_LARGE, "Plan too large"),
 ];
 
@@ -76,6 +77,7 @@ pub(crate) const NOTHING_TO_UNDO: &str = "LS1034";
 pub(crate) const NO_DMS_LISTENER: &str = "LS1040";
 pub(crate) const REVERSE_INCOMPLETE: &str = "LS1041";
 pub(crate) const OUTAGE_BUDGET: &str = "LS1042";
+pub(crate) const REVERSE_MAPPING: &str = "LS1043";
 
 /// Columns of a rendered report: what a terminal of the usual width shows.
 const REPORT_WIDTH: usize = 100;

@@ -326,6 +326,18 @@ fn sense() -> Vec<Case> {
         ),
         case(
             "cutover",
+            "table-name: lockstep_canary",
+            "table-name: lockstep_canary_1",
+            &[("LS1043", "table_mappings")],
+        ),
+        case(
+            "cutover",
+            "table-name: lockstep_canary",
+            "table-name: \"lockstep[_]%\"",
+            &[("LS1043", "table_mappings")],
+        ),
+        case(
+            "cutover",
             "rollback_reserve: 8m",
             "rollback_reserve: 40m",
             &[("LS1042", "40m")],

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleFinalize;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 const CHECKPOINT: &str = "ALTER SYSTEM CHECKPOINT";
 const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
@@ -103,6 +104,11 @@ impl Action for Finalize {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;
         let since = closed(cx, &session, &listeners, params).await?;
+        // A checkpoint of a large cache and the archiving of large logs take
+        // minutes; the task's own limit ends them.
+        session
+            .allow(Duration::from_secs(params.timeout_secs))
+            .await?;
         session.execute(CHECKPOINT, &[]).await?;
         cx.note(CHECKPOINT);
         let scn: String = session.row(CURRENT_SCN, &[]).await?;

@@ -7,6 +7,7 @@
 
 mod applications;
 mod forward;
+mod mappings;
 mod params;
 mod rollback;
 mod source;

@@ -117,6 +117,10 @@ pub struct Oracle {
     /// A transaction older than this is an obstacle; 5m if left out.
     #[serde(default)]
     pub oldest_transaction: Option<Duration>,
+    /// How long the checkpoint and the archiving of the current log may take
+    /// together; 10m if left out. Measure both on the real database.
+    #[serde(default)]
+    pub finalize_timeout: Option<Duration>,
 }
 
 /// Oracle's jobs.

@@ -254,6 +254,10 @@ fn final_changes(draft: &mut Draft<'_>) {
         tasks: vec![source.dms.task.clone()],
         fence: fence(source),
         schemas: source.oracle.schemas.clone(),
+        timeout_secs: source
+            .oracle
+            .finalize_timeout
+            .map_or(c::defaults::finalize_secs(), Duration::secs),
     };
     let arrive = |id: &str, by: &str| {
         let marker = c::PostgresMarker {

@@ -1,6 +1,7 @@
 //! What a Cutover file says that cannot be meant, with pointers into the
 //! file.
 
+use super::mappings::selects;
 use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
 use crate::diagnose::{self, Fault, suggest};
 use crate::document::join;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 pub(super) fn check(source: &Cutover) -> Vec<Fault> {
     let mut faults = Vec::new();
     reverse(source, &mut faults);
+    reverse_mappings(source, &mut faults);
     table_names(source, &mut faults);
     separate_tables(source, &mut faults);
     phase_names(source, &mut faults);
@@ -54,6 +56,44 @@ fn reverse(source: &Cutover, faults: &mut Vec<Fault>) {
                 format!("create the canary table and name it in {side}.canary_table"),
             ));
         }
+    }
+}
+
+/// The canary must come back, the marker must not, and what is compared should
+/// be kept up to date in Oracle.
+fn reverse_mappings(source: &Cutover, faults: &mut Vec<Fault>) {
+    let Some(reverse) = &source.dms.reverse else {
+        return;
+    };
+    let fault = |message: String, remedy: &str| {
+        let pointer = "/dms/reverse/table_mappings";
+        Fault::new(diagnose::REVERSE_MAPPING, pointer, message, remedy)
+    };
+    let mappings = &reverse.table_mappings;
+    if let Some(canary) = &source.postgres.canary_table
+        && !selects(mappings, canary)
+    {
+        faults.push(fault(
+            format!("no rule selects the canary table {canary}; it would never come back"),
+            "add a selection rule that includes it",
+        ));
+    }
+    let marker = &source.postgres.marker_table;
+    if selects(mappings, marker) {
+        faults.push(fault(
+            format!("the rules select the marker table {marker}, which is the forward task's"),
+            "exclude it, or include the canary table by its name alone",
+        ));
+    }
+    let left_out = source.compare.tables.iter().map(|table| &table.postgres);
+    for table in left_out.filter(|table| !selects(mappings, table)) {
+        faults.push(
+            fault(
+                format!("no rule selects {table}; Oracle would lack what PostgreSQL writes to it"),
+                "add a selection rule that includes it, if fallback is to keep its rows",
+            )
+            .into_warning(),
+        );
     }
 }
 
