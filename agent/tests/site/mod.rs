@@ -291,11 +291,15 @@ impl Site {
     }
 
     pub fn context(&self) -> Context {
+        self.context_of(RUN)
+    }
+
+    fn context_of(&self, run: &str) -> Context {
         let notes = self.notes.clone();
         Context {
             host: self.host.clone(),
             tag: Tag {
-                run: RUN.to_owned(),
+                run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
             },
@@ -332,6 +336,14 @@ impl Site {
         Self::action(name)
             .execute(&self.context(), params, None)
             .await
+    }
+
+    /// As [`Site::try_execute`], as another run does it.
+    pub async fn execute_as(&self, run: &str, name: &str, params: &Value) -> Outputs {
+        let done = Self::action(name)
+            .execute(&self.context_of(run), params, None)
+            .await;
+        done.unwrap_or_else(|e| panic!("{}", e.story()))
     }
 
     /// Probe, execute: what the driver does. The capture and the outputs.
