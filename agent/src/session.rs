@@ -8,6 +8,7 @@
 
 use crate::link::{Input, Inputs, Outbox};
 use lockstep_pki::Credentials;
+use lockstep_proto::limits::MAX_MESSAGE;
 use lockstep_proto::v1::agent_service_client::AgentServiceClient;
 use lockstep_proto::v1::session_response::Message;
 use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
@@ -30,8 +31,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// And the answer within that time.
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
-/// Largest message in either direction.
-const MAX_MESSAGE: usize = 1 << 20;
 
 /// Opens sessions for ever.
 pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {

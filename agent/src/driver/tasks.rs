@@ -3,12 +3,14 @@
 
 use super::Driver;
 use crate::action::{Line, Progress, Tag};
+use crate::bounds;
 use crate::link::Input;
 use crate::work::Inputs as TaskInputs;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
 use lockstep_barrier::message::{Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
+use lockstep_proto::convert::brief;
 use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +47,7 @@ impl Driver {
         let span = self.span("probe", &run, "");
         let work = async move {
             let mut results: BTreeMap<StepId, Result<Probe, String>> = BTreeMap::new();
+            let mut room = bounds::Vote::new();
             for task in &tasks {
                 let tag = Tag {
                     run: run.0.clone(),
@@ -54,6 +57,7 @@ impl Driver {
                 let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
                 let before = purpose == Purpose::Vote;
                 let result = worker.probe(task, &inputs, before, &cx).await;
+                let result = room.take(&task.action, result);
                 results.insert(task.step.clone(), result);
             }
             let event = Event::Probed {
@@ -101,7 +105,8 @@ impl Driver {
         let work = async move {
             tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
-            let (outcome, outputs) = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let ended = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let (outcome, outputs) = bounds::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
             let step = task.step;
@@ -135,7 +140,7 @@ impl Driver {
                 phase: Some(phase.into()),
                 step_id: step.clone(),
                 kind: kind.into(),
-                line,
+                line: brief(line),
                 omitted: omitted.load(Relaxed),
             };
             let request = v1::SessionRequest {

@@ -12,6 +12,9 @@ use lockstep_barrier::record::Begin;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
 
+/// Bytes of a run's first record. The rest of an entry is for its envelope.
+const MAX_BEGIN: usize = lockstep_journal::MAX_BODY - (64 << 10);
+
 impl Driver {
     /// A run that has ended keeps nobody from the next one: on each session
     /// its Close goes before any Prepare of another run, and an agent that is
@@ -81,6 +84,7 @@ impl Driver {
                 "request": request,
             }),
         };
+        fits(&begin)?;
         let (run, effects) = Run::start(lockstep_clock::boot_time(), begin, self.term)
             .map_err(|e| Refusal::new(RefusalKind::Invalid, format!("LS4303: {e}")))?;
         let cell = RunCell::new(Machine::Live(Box::new(run)), &[]).map_err(|e| {
@@ -206,6 +210,21 @@ impl Driver {
         })?;
         Ok(entries.iter().map(|stored| cell.event(stored)).collect())
     }
+}
+
+/// A run begins with one record. What a journal doesn't keep would end the
+/// coordinator, so it is measured before.
+fn fits(begin: &Begin) -> Answer<()> {
+    let bytes = serde_json::to_vec(begin).map_or(usize::MAX, |json| json.len());
+    if bytes <= MAX_BEGIN {
+        return Ok(());
+    }
+    let message = format!(
+        "LS4315: the plan with its {} agents takes {bytes} bytes to begin with, more than \
+         {MAX_BEGIN}; nothing was started; split the plan, or name fewer agents in it",
+        begin.members.len()
+    );
+    Err(Refusal::new(RefusalKind::Invalid, message))
 }
 
 fn no_such_run(wanted: &str) -> Refusal {

@@ -101,6 +101,9 @@ fn failure_text(state: &State, failure: &Failure) -> String {
         Failure::Unattested { watches } => {
             format!("LS4408: no attestation from {}", tasks(watches))
         }
+        Failure::TooLarge { detail } => format!(
+            "LS4409: {detail}; nothing was released; spread these steps over several phases"
+        ),
     }
 }
 

@@ -132,6 +132,12 @@ pub enum Failure {
         /// The watches that stayed silent.
         watches: Vec<(StepId, AgentName)>,
     },
+    /// What the release would record or carry is more than a journal's entry
+    /// and a message hold. Nothing was released.
+    TooLarge {
+        /// What, and how much.
+        detail: String,
+    },
 }
 
 /// Why a rollback was decided.

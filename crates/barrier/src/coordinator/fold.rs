@@ -313,7 +313,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::coordinator::Run;
     use crate::ids::{AgentName, Digest, JournalId, RunId, StepId};
@@ -321,7 +321,7 @@ mod tests {
     use crate::message::Mode;
     use serde_json::Value;
 
-    fn begin(agents: &[&str]) -> Begin {
+    pub(in crate::coordinator) fn begin(agents: &[&str]) -> Begin {
         let step = StepSpec {
             id: StepId::from("stop"),
             agents: agents.iter().map(|name| AgentName::from(*name)).collect(),
@@ -359,7 +359,7 @@ mod tests {
         }
     }
 
-    const TERM: Term = Term {
+    pub(in crate::coordinator) const TERM: Term = Term {
         number: 1,
         incarnation: 1,
     };

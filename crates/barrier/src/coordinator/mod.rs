@@ -49,6 +49,11 @@ pub const RELEASE_MARGIN: Millis = 2_000;
 /// It is the window in which a breach can go unseen.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
+/// Bytes of JSON that one release records of all votes' captures, and that it
+/// carries to one agent: half of what an entry of a journal and a message may
+/// have, so that neither side meets one that it can't keep or hear.
+pub const MAX_RELEASE: usize = 2 << 20;
+
 /// Findings of one watch that the journal keeps: enough to go through by
 /// hand. One finding voids as much as a thousand do.
 pub const MAX_BREACHES: usize = 1_000;
