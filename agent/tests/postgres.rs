@@ -110,6 +110,47 @@ async fn roles_close_and_open_with_their_sessions() {
 }
 
 #[tokio::test]
+async fn roles_that_somebody_has_opened_meanwhile_are_found() {
+    let site = Site::new("rolesmean", "CREATE TABLE public.t (a int)", "").await;
+    let params = json!({"resource": "shop", "roles": ["rolesmean_app"]});
+    let refused = async |says: &str| {
+        let verify = "postgres.roles.verify";
+        let error = site.try_probe(verify, &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2319", "{}", error.story());
+        assert!(error.story().contains(says), "{}", error.story());
+        assert!(site.try_execute(verify, &params).await.is_err());
+    };
+    refused("the role rolesmean_app may log in").await;
+    // What a preflight says before the run has closed them.
+    let obstacles = site.obstacles("postgres.roles.verify", &params).await;
+    assert_eq!(obstacles, Vec::<String>::new());
+
+    site.perform_once("postgres.roles.close", &params).await;
+    let probe = site.probe("postgres.roles.verify", &params).await;
+    assert_eq!(probe.finding, Finding::Already);
+
+    site.sql
+        .run("GRANT INSERT ON public.t TO rolesmean_app; ALTER ROLE rolesmean_app LOGIN")
+        .await;
+    refused("the role rolesmean_app may log in").await;
+    let app = site.cluster.login("rolesmean_app", "rolesmean").await;
+    site.sql.run("ALTER ROLE rolesmean_app NOLOGIN").await;
+    refused("session").await;
+    let app = app.unwrap();
+    app.run("BEGIN; INSERT INTO public.t VALUES (1); PREPARE TRANSACTION 'limbo'")
+        .await;
+    drop(app);
+    refused("limbo").await;
+    site.sql.run("ROLLBACK PREPARED 'limbo'").await;
+    site.try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap();
+    site.try_execute("postgres.roles.verify", &params)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn roles_are_closed_all_or_none() {
     let site = Site::new("rolesall", "", "").await;
     site.sql

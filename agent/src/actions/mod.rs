@@ -72,6 +72,7 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("postgres.ready", &postgres::ready::Ready),
     ("postgres.roles.close", &postgres::roles::Close),
     ("postgres.roles.open", &postgres::roles::Open),
+    ("postgres.roles.verify", &postgres::roles::Verify),
     ("postgres.rows.verify", &postgres::rows_verify::Verify),
     (
         "postgres.sequences.align",

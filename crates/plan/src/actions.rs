@@ -127,6 +127,7 @@ pub static ACTIONS: &[Action] = &[
     action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready")
         .gives(&["apply_exceptions", "slots"]),
     action::<c::PostgresRoles>("postgres.roles.close", "close application roles").undoable(),
+    action::<c::PostgresRoles>("postgres.roles.verify", "prove that roles are closed"),
     action::<c::PostgresRoles>("postgres.roles.open", "open application roles").undoable(),
     action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive"),
     action::<c::PostgresRows>("postgres.rows.verify", "compare rows, keys and indexes")

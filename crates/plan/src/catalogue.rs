@@ -381,7 +381,7 @@ pub struct PostgresReady {
     pub schemas: Vec<String>,
 }
 
-/// `postgres.roles.close`, `postgres.roles.open`.
+/// `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresRoles {

@@ -102,6 +102,16 @@ fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
 }
 
 #[test]
+fn roles_are_looked_at_again_in_the_vote_that_opens_them() {
+    let plan = cutover();
+    let phase = plan.point_of_no_return().unwrap();
+    let steps: Vec<&str> = phase.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(steps[..2], ["postgres-roles-verify", "postgres-roles-open"]);
+    assert_eq!(phase.steps[0].party, phase.steps[1].party);
+    assert!(!phase.steps[0].proof && !phase.steps[0].undoable);
+}
+
+#[test]
 fn whatever_changes_before_the_point_of_no_return_is_undone() {
     let plan = cutover();
     let undone: BTreeSet<&str> = plan

@@ -1,4 +1,5 @@
-//! `postgres.roles.close`, `postgres.roles.open`: who may log in.
+//! `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`: who
+//! may log in.
 //!
 //! Closing takes the right to log in from every role in one transaction, then
 //! ends their sessions until none is left: a session that exists outlives
@@ -6,7 +7,7 @@
 
 use super::listed;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
 };
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 /// Takes the right to log in, and ends sessions.
 pub struct Close;
+
+/// Proves that nobody can write yet: the roles are as closing left them.
+pub struct Verify;
 
 /// Gives the right to log in.
 pub struct Open;
@@ -288,6 +292,91 @@ impl Action for Close {
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, &recalled(capture)?, false).await
+    }
+}
+
+/// Whoever has been let in since the roles were closed, a sentence each.
+async fn let_in(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
+    let mut found: Vec<String> = logins(session, params)
+        .await?
+        .into_iter()
+        .filter(|(_, login)| *login)
+        .map(|(role, _)| format!("the role {role} may log in"))
+        .collect();
+    let connected = sessions(session, &params.roles).await?;
+    found.extend(
+        connected
+            .iter()
+            .map(|(pid, who)| format!("session {pid} of {who}")),
+    );
+    let prepared = prepared(session, &params.roles).await?;
+    found.extend(
+        prepared
+            .iter()
+            .map(|one| format!("prepared transaction {one}")),
+    );
+    Ok(found)
+}
+
+async fn still_closed(cx: &Context, params: &PostgresRoles) -> Result<(), ActionError> {
+    let session = Session::open(cx, &params.resource).await?;
+    let found = let_in(&session, params).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(ActionError::new(
+        "LS2319",
+        format!(
+            "application roles are not closed any more, somebody else has opened them: {}",
+            listed(&found)
+        ),
+    )
+    .left("no role was opened by this run, but PostgreSQL may hold writes of theirs")
+    .next(
+        "find out who and what was written; ALTER ROLE … NOLOGIN and pg_terminate_backend for \
+         each, then retry or roll back",
+    ))
+}
+
+#[async_trait]
+impl Action for Verify {
+    type Params = PostgresRoles;
+
+    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    /// The run closes them; before it they are open, as they should be.
+    fn foreseeable(&self) -> bool {
+        false
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+        still_closed(cx, params).await?;
+        Ok(found(Finding::Already))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        logins(&session, params).await?;
+        Ok(Description::of([format!(
+            "see that {} are closed and without sessions",
+            listed(&params.roles)
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        still_closed(cx, params).await?;
+        Ok(Outputs::new())
     }
 }
 

@@ -420,13 +420,23 @@ fn monitoring(draft: &mut Draft<'_>) {
 
 fn open_postgres(draft: &mut Draft<'_>) {
     let source = draft.source;
+    // Closed since `prepare`, and anybody may have opened one by hand: looked
+    // at for the vote, so that the phase isn't released, and the point of no
+    // return not passed, while PostgreSQL takes writes. Not a proof in the
+    // plan's sense: a breach of the fence later must not ask for it again.
+    let closed = step(
+        "postgres-roles-verify",
+        POSTGRES,
+        "postgres.roles.verify",
+        &roles(source),
+    );
     let open = step(
         "postgres-roles-open",
         POSTGRES,
         "postgres.roles.open",
         &roles(source),
     );
-    let mut steps = vec![open.kept()];
+    let mut steps = vec![closed, open.kept()];
     if source.postgres.jobs {
         steps.push(step(
             "postgres-jobs-restore",
