@@ -54,6 +54,14 @@ pub struct Admission {
     pub standing: Standing,
 }
 
+/// What an acceptance calls for.
+pub struct Accepted {
+    /// To be remembered durably.
+    pub known: KnownAgent,
+    /// A session of the other process stood and was ended.
+    pub ended: bool,
+}
+
 impl Agents {
     /// With what the journal knows.
     pub fn new(known: BTreeMap<String, KnownAgent>) -> Self {
@@ -154,11 +162,12 @@ impl Agents {
     }
 
     /// Ends a quarantine: from now on the agent is known with the journal it
-    /// last came with.
+    /// last came with. A session that stands is the other process's: it is
+    /// ended, and its agent isn't let in again.
     ///
     /// # Errors
     /// Where it isn't in quarantine.
-    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<KnownAgent, String> {
+    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<Accepted, String> {
         let journal = self.quarantine.remove(name).ok_or_else(|| {
             format!("LS4203: {name} is not in quarantine; see `lockstep agents list`")
         })?;
@@ -169,8 +178,13 @@ impl Agents {
             reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
         };
         self.last.remove(name);
+        // Dropping its outbox ends its stream.
+        let ended = self.sessions.remove(&AgentName(name.to_owned()));
         self.known.insert(name.to_owned(), known.clone());
-        Ok(known)
+        Ok(Accepted {
+            known,
+            ended: ended.is_some(),
+        })
     }
 
     /// Whether this session is the agent's current one.
@@ -331,13 +345,19 @@ mod tests {
     #[test]
     fn another_journal_under_the_same_name_waits_for_an_operator() {
         let mut agents = Agents::default();
-        admit(&mut agents, hello("j1", 1, 5)).unwrap();
+        let old = admit(&mut agents, hello("j1", 1, 5)).unwrap();
         let refused = admit(&mut agents, hello("j2", 1, 0)).unwrap_err();
         assert!(
             refused.contains("LS4201") && refused.contains("agents accept"),
             "{refused}"
         );
+        let agent = AgentName::from("app-1");
+        assert!(agents.is_current(&agent, old), "nothing is decided yet");
         agents.accept("app-1", "ana", "new disk").unwrap();
+        assert!(
+            !agents.is_current(&agent, old),
+            "the session of the other journal lives on"
+        );
         admit(&mut agents, hello("j2", 1, 0)).unwrap();
     }
 

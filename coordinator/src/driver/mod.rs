@@ -230,11 +230,7 @@ impl Driver {
             } => self.agent_says(agent, session, *message),
             Input::Gone { agent, session } => {
                 if self.agents.gone(&agent, session) {
-                    tracing::warn!(%agent, "the agent's session ended");
-                    self.preflights.gone(&agent);
-                    for run in self.runs_of(&agent) {
-                        self.happen(&run, Event::Disconnected(agent.clone()));
-                    }
+                    self.disconnected(&agent);
                 }
             }
             Input::Preflight {

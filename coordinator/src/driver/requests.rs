@@ -7,7 +7,7 @@ use crate::preflights::Answers;
 use crate::runs::{Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run, Verb, VerbAction};
-use lockstep_barrier::ids::RunId;
+use lockstep_barrier::ids::{AgentName, RunId};
 use lockstep_barrier::record::Begin;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
@@ -156,8 +156,11 @@ impl Driver {
         reason: &str,
     ) -> Result<Answer<v1::AgentStatus>, StoreError> {
         match self.agents.accept(agent, by, reason) {
-            Ok(known) => {
-                self.store.remember(&known)?;
+            Ok(accepted) => {
+                self.store.remember(&accepted.known)?;
+                if accepted.ended {
+                    self.disconnected(&AgentName(agent.to_owned()));
+                }
                 Ok(Ok(self.agents.status_of(agent, &self.locked())))
             }
             Err(why) => Ok(Err(Refusal::new(RefusalKind::Precondition, why))),

@@ -111,6 +111,15 @@ impl Driver {
         Ok(())
     }
 
+    /// Nobody speaks for this agent any more.
+    pub(super) fn disconnected(&mut self, agent: &AgentName) {
+        tracing::warn!(%agent, "the agent's session ended");
+        self.preflights.gone(agent);
+        for run in self.runs_of(agent) {
+            self.happen(&run, Event::Disconnected(agent.clone()));
+        }
+    }
+
     pub(super) fn agent_says(
         &mut self,
         agent: AgentName,
