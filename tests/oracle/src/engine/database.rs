@@ -19,6 +19,7 @@ use super::faults::Fault;
 use super::prepare::{self, Body};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
+use super::surroundings::Surroundings;
 use super::{clock, format, jobs, script};
 
 /// The state and the signal that something in it has changed.
@@ -129,6 +130,17 @@ impl Engine {
     /// Puts a fault in: the next statements that contain a text fail.
     pub fn inject(&self, fault: Fault) {
         self.core.state.lock().faults.push(fault);
+    }
+
+    /// Says what lies around the database from now on.
+    pub fn surround(&self, surroundings: Surroundings) {
+        self.core.state.lock().surroundings = surroundings;
+    }
+
+    /// Removes the file of an archived log; `false` where there is none.
+    #[must_use]
+    pub fn delete_archived(&self, thread: u32, sequence: u64) -> bool {
+        self.core.state.lock().logs.delete(thread, sequence)
     }
 
     /// Cancels the running call of a session of the first instance.

@@ -114,6 +114,7 @@ impl Parameters {
                     "db_name" | "db_unique_name" | "service_names" => database.to_owned(),
                     "instance_name" => instance.name.clone(),
                     "instance_number" => (at + 1).to_string(),
+                    "spfile" if !instance.spfile => String::new(),
                     "cluster_database" => (instances.len() > 1).to_string().to_uppercase(),
                     _ => known.default.to_owned(),
                 };

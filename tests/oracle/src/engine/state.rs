@@ -16,6 +16,7 @@ use super::redolog::RedoLogs;
 use super::sequences::Sequence;
 use super::sessions::{SessionKey, SessionState};
 use super::storage::Table;
+use super::surroundings::Surroundings;
 use super::triggers::Trigger;
 use super::txn::{Committed, Scn, Transactions, TxnId};
 use super::{clock, prepare};
@@ -59,6 +60,8 @@ pub struct Instance {
     pub started: civil::DateTime,
     /// LOGINS is RESTRICTED.
     pub restricted: bool,
+    /// Started with a server parameter file.
+    pub spfile: bool,
     next_sid: u32,
 }
 
@@ -97,6 +100,8 @@ pub struct State {
     pub observed: Observed,
     /// Faults the range has put in.
     pub faults: Vec<Fault>,
+    /// What lies around the database.
+    pub surroundings: Surroundings,
     /// SUPPLEMENTAL_LOG_DATA_MIN.
     pub supplemental_logging: bool,
     /// Parsed statements.
@@ -119,6 +124,7 @@ impl State {
                 host: instance.host.clone(),
                 started: clock::now(),
                 restricted: false,
+                spfile: instance.spfile,
                 next_sid: 0,
             })
             .collect();
@@ -140,6 +146,7 @@ impl State {
             scn_moved: clock::epoch_ms(),
             observed: Observed::default(),
             faults: Vec::new(),
+            surroundings: Surroundings::default(),
             supplemental_logging: false,
             cache: prepare::Cache::default(),
             next_serial: 100,

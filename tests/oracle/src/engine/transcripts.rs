@@ -38,6 +38,7 @@ fn engine(dir: &Path) -> Engine {
         name: name.into(),
         host: host.into(),
         home: dir.join(host),
+        spfile: true,
         listeners: Vec::new(),
     };
     Engine::start(&Config {

@@ -54,6 +54,7 @@ const ARCHIVED: &[(&str, Kind)] = &[
     ("BLOCK_SIZE", N),
     ("ARCHIVED", v(3)),
     ("APPLIED", v(9)),
+    ("STANDBY_DEST", v(3)),
     ("DELETED", v(3)),
     ("STATUS", v(1)),
     ("COMPLETION_TIME", D),
@@ -67,6 +68,7 @@ const THREAD: &[(&str, Kind)] = &[
     ("CURRENT_GROUP#", N),
     ("SEQUENCE#", N),
     ("CHECKPOINT_CHANGE#", N),
+    ("ENABLE_CHANGE#", N),
 ];
 const VERSION: &[(&str, Kind)] = &[("BANNER", v(80)), ("BANNER_FULL", v(160)), ("CON_ID", N)];
 const SERVICES: &[(&str, Kind)] = &[("INST_ID", N), ("NAME", v(64)), ("NETWORK_NAME", v(512))];
@@ -118,7 +120,7 @@ fn database(st: &mut State) -> Vec<Datum> {
         Datum::int(scn),
         Datum::text("YES"),
         Datum::text("NO"),
-        Datum::text("DISABLED"),
+        Datum::text(st.surroundings.failover.as_str()),
         Datum::Null,
         Datum::yes(st.supplemental_logging),
         Datum::text("NO"),
@@ -194,7 +196,8 @@ fn archived(st: &State) -> Vec<Vec<Datum>> {
                 Datum::text("YES"),
                 Datum::text("NO"),
                 Datum::text("NO"),
-                Datum::text("A"),
+                Datum::yes(log.deleted),
+                Datum::text(if log.deleted { "D" } else { "A" }),
                 seconds(log.next_time),
             ]
         })
@@ -218,6 +221,7 @@ fn threads(st: &State) -> Vec<Vec<Datum>> {
                 Datum::int(super::super::redolog::RedoLogs::group(thread, log.sequence)),
                 Datum::int(log.sequence),
                 Datum::int(scn),
+                Datum::int(1),
             ]
         })
         .collect()

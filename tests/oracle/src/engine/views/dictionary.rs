@@ -128,6 +128,15 @@ const DB_LINKS: &[(&str, Kind)] = &[
     ("HOST", v(2000)),
     ("CREATED", D),
 ];
+const LINK_SOURCES: &[(&str, Kind)] = &[
+    ("SOURCE_ID", N),
+    ("DB_NAME", v(256)),
+    ("HOST_NAME", v(256)),
+    ("IP_ADDRESS", v(128)),
+    ("USERNAME", v(128)),
+    ("LAST_LOGON_TIME", T),
+    ("LOGON_COUNT", N),
+];
 const QUEUES: &[(&str, Kind)] = &[
     ("OWNER", v(128)),
     ("NAME", v(128)),
@@ -233,9 +242,13 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         "ROLE_PRIVS" => (ROLE_PRIVS, grants(&seen, true)),
         "SYS_PRIVS" => (SYS_PRIVS, grants(&seen, false)),
         "TAB_PRIVS" => (TAB_PRIVS, object_grants(&seen)),
-        // There are no distributed transactions, links or queues: nothing in them.
-        "2PC_PENDING" => (PENDING, Vec::new()),
-        "DB_LINKS" => (DB_LINKS, Vec::new()),
+        "2PC_PENDING" => (PENDING, st.surroundings.pending()),
+        "DB_LINKS" => (DB_LINKS, st.surroundings.links()),
+        "DB_LINK_SOURCES" => (
+            LINK_SOURCES,
+            st.surroundings.sources(super::super::clock::now()),
+        ),
+        // There are no queues: nothing in it.
         "QUEUES" => (QUEUES, Vec::new()),
         _ => return None,
     };
