@@ -28,6 +28,7 @@ pub async fn look(worker: &Worker, order: v1::PreflightOrder) -> v1::PreflightRe
             run: "preflight".to_owned(),
             step: task.step.0.clone(),
             attempt: 0,
+            of: None,
         };
         let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
         let seen = worker.preflight(task, &cx).await;

@@ -6,7 +6,7 @@ use crate::action::{Line, Progress, Tag};
 use crate::link::Input;
 use crate::work::Inputs as TaskInputs;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
-use lockstep_barrier::message::{Probe, TaskOrder};
+use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
 use lockstep_proto::v1;
@@ -50,6 +50,7 @@ impl Driver {
                     run: run.0.clone(),
                     step: task.step.0.clone(),
                     attempt,
+                    of: None,
                 };
                 let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
                 let before = purpose == Purpose::Vote;
@@ -90,10 +91,15 @@ impl Driver {
         };
         self.running.insert(key, running);
         let progress = self.progress(&run, phase, &task.step);
+        let origin = match &task.mode {
+            Mode::Execute => None,
+            Mode::Undo { of } => Some(of.0.clone()),
+        };
         let tag = Tag {
             run: run.0.clone(),
             step: task.step.0.clone(),
             attempt,
+            of: origin,
         };
         let cx = self.worker.context(tag, cancel, progress);
         let span = self.span(&task.action, &run, &task.step.0);

@@ -39,6 +39,7 @@ impl Driver {
             run: run.0.clone(),
             step: step.0.clone(),
             attempt: 0,
+            of: None,
         };
         let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
         let (breaches, mut heard) = mpsc::channel(BREACHES);
@@ -95,6 +96,7 @@ impl Driver {
                         run: run.0.clone(),
                         step: step.0.clone(),
                         attempt: 0,
+                        of: None,
                     };
                     let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
                     worker.attest(&task, &inputs, cx).await

@@ -389,6 +389,7 @@ mod tests {
             run: "0".repeat(36),
             step: "x".repeat(100),
             attempt: 12,
+            of: None,
         };
         let name = application_name(&tag);
         assert_eq!(name.len(), NAME_LENGTH);

@@ -7,4 +7,5 @@ mod fence;
 mod range;
 mod rows;
 mod sessions;
+mod steps;
 mod there_and_back;

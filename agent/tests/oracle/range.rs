@@ -118,7 +118,7 @@ pub struct Range {
     pub second_port: u16,
     host: Arc<Host>,
     lines: Arc<Mutex<Vec<Line>>>,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
@@ -146,7 +146,7 @@ impl Range {
             second_port,
             host: Arc::new(Host::new(config)),
             lines: Arc::default(),
-            _state: state,
+            state,
             _turn: turn,
         }
     }
@@ -154,6 +154,14 @@ impl Range {
     /// A context for one attempt at a step.
     pub fn context(&self) -> Context {
         self.context_of("6f0c3c1e-0000-7000-8000-000000000001")
+    }
+
+    /// A context of a step, or of the undo of one.
+    pub fn context_at(&self, step: &str, of: Option<&str>) -> Context {
+        let mut cx = self.context();
+        step.clone_into(&mut cx.tag.step);
+        cx.tag.of = of.map(str::to_owned);
+        cx
     }
 
     /// A context in a certain run.
@@ -165,6 +173,7 @@ impl Range {
                 run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| lines.lock().unwrap().push(line)),
@@ -244,6 +253,11 @@ impl Range {
         self.control(&json!({"op": "inject", "fault": {
             "statement_contains": statement_contains, "ora_code": ora_code, "times": times,
         }}));
+    }
+
+    /// The agent's state directory, in which all else of this test lies, too.
+    pub fn directory(&self) -> &Path {
+        self.state.path()
     }
 
     /// Connect string of the first instance's listener.

@@ -298,6 +298,7 @@ impl Site {
                 run: RUN.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| {
