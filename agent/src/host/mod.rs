@@ -9,6 +9,7 @@ pub mod context;
 pub mod dms;
 pub mod files;
 pub mod kept;
+mod listener_tool;
 pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;

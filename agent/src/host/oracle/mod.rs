@@ -2,7 +2,9 @@
 //! bequeath, which works while every listener is down.
 //!
 //! The driver blocks, so each call runs on a thread of tokio's blocking pool;
-//! a cancelled task breaks its running call. Only queries outside of a
+//! a cancelled task breaks its running call. A login can't be broken and has
+//! no time-out of its own, so it runs on a thread that is nobody else's and is
+//! left behind when its time is up. Only queries outside of a
 //! transaction are repeated on a new session when the old one has died: what
 //! changes something never is.
 //!
@@ -21,6 +23,7 @@ use error::{first_line, shown};
 use oracle::sql_type::ToSql;
 use oracle::{Connection, Connector, InitParams, Privilege, RowValue};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,13 @@ pub const MODULE: &str = "lockstep";
 /// archiving of all threads take minutes; a task that is out of time breaks
 /// its call long before.
 const CALL_LIMIT: Duration = Duration::from_secs(300);
+/// A login that takes longer is given up. It takes a second, ten under load;
+/// a probe may take 30 s, and this error says more than that one's.
+const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+/// Logins under way at a time, those included that nobody waits for any more:
+/// each holds a thread until it ends. A handful is under way in a busy moment;
+/// more only pile up on an instance that answers nobody.
+const LOGINS_LIMIT: usize = 16;
 /// Between two breaks of a call that doesn't end: the first may have come
 /// before the call had begun.
 const BREAK_AGAIN: Duration = Duration::from_millis(200);
@@ -69,8 +79,9 @@ impl From<i64> for Bind {
 }
 
 /// Sets `ORACLE_HOME` and `ORACLE_SID` for this process, by which the client
-/// library finds the instance. One agent serves one instance, which
-/// [`Config::load`] has checked.
+/// library finds the instance, and `TNS_ADMIN`, by which it finds the
+/// `sqlnet.ora` that says whether the operating system's word counts. One
+/// agent serves one instance, which [`Config::load`] has checked.
 ///
 /// # Safety
 /// No other thread may run yet: the environment belongs to all of them.
@@ -81,6 +92,14 @@ pub unsafe fn set_environment(config: &Config) {
             std::env::set_var("ORACLE_HOME", &oracle.home);
             std::env::set_var("ORACLE_SID", &oracle.sid);
         }
+    }
+    let directories = config.oracle.values();
+    if let Some(directory) = directories
+        .filter_map(OracleConfig::client_tns_admin)
+        .next()
+    {
+        // SAFETY: the caller's promise.
+        unsafe { std::env::set_var("TNS_ADMIN", directory) };
     }
 }
 
@@ -100,7 +119,7 @@ impl Session {
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.oracle(resource)?.clone();
         let action: String = cx.tag.to_string().chars().take(ACTION_LIMIT).collect();
-        let connection = connect(config.clone(), action.clone()).await?;
+        let connection = connect(config.clone(), action.clone(), &cx.cancel).await?;
         Ok(Self {
             connection: Mutex::new(Arc::new(connection)),
             config,
@@ -126,7 +145,8 @@ impl Session {
         };
         match ask().await {
             Err(OracleError::Dead { .. }) => {
-                let again = connect(self.config.clone(), self.action.clone()).await?;
+                let (config, action) = (self.config.clone(), self.action.clone());
+                let again = connect(config, action, &self.cancel).await?;
                 *self.slot() = Arc::new(again);
                 ask().await
             }
@@ -304,15 +324,65 @@ fn change(connection: &Connection, statements: &[(String, Vec<Bind>)]) -> oracle
     Ok(changed)
 }
 
-async fn connect(config: OracleConfig, action: String) -> Result<Connection, OracleError> {
+/// Counts logins under way.
+struct UnderWay;
+
+impl UnderWay {
+    fn count() -> &'static AtomicUsize {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        &COUNT
+    }
+
+    fn begin() -> Option<Self> {
+        let one_more = |count| (count < LOGINS_LIMIT).then_some(count + 1);
+        let begun = Self::count().fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        begun.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        Self::count().fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn connect(
+    config: OracleConfig,
+    action: String,
+    cancel: &CancellationToken,
+) -> Result<Connection, OracleError> {
     let sid = config.sid.clone();
-    let opened = tokio::task::spawn_blocking(move || log_in(&config, &action)).await;
-    opened.unwrap_or_else(|_| {
-        Err(OracleError::Connect {
-            sid,
-            line: "the process is ending".to_owned(),
-        })
-    })
+    let hung = |line: String| OracleError::Hung {
+        sid: sid.clone(),
+        line,
+    };
+    let Some(under_way) = UnderWay::begin() else {
+        return Err(hung(format!(
+            "was not tried: {LOGINS_LIMIT} earlier ones have not ended"
+        )));
+    };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let login = move || {
+        // A session for which nobody waits any more is closed here.
+        drop(tell.send(log_in(&config, &action)));
+        drop(under_way);
+    };
+    let thread = std::thread::Builder::new().name("oracle-login".to_owned());
+    if let Err(e) = thread.spawn(login) {
+        return Err(hung(format!(
+            "was not tried: there is no thread for it ({e})"
+        )));
+    }
+    tokio::select! {
+        told = told => told.unwrap_or_else(|_| Err(hung("ended without an answer".to_owned()))),
+        () = tokio::time::sleep(LOGIN_LIMIT) => Err(hung(format!(
+            "has not come to an end within {} s",
+            LOGIN_LIMIT.as_secs()
+        ))),
+        () = cancel.cancelled() => Err(OracleError::Broken {
+            statement: "the login".to_owned(),
+        }),
+    }
 }
 
 const SET_MODULE: &str = "BEGIN DBMS_APPLICATION_INFO.SET_MODULE(:1, :2); END;";
