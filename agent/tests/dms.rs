@@ -282,6 +282,9 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
 async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
     let range = Range::start("forward").await;
     let (site, task) = (&range.site, range.forward(30));
+    let (_, outputs) = site.perform("dms.task.ready", &task).await;
+    let checkpoint = outputs["checkpoint"].as_str().unwrap();
+    assert!(checkpoint.starts_with("checkpoint:V1#"), "{checkpoint}");
     site.perform("dms.task.drain", &task).await;
     let (capture, outputs) = site.perform("dms.task.stop", &task).await;
     assert_eq!(outputs["stop_reason"], "Stop Reason NORMAL");

@@ -50,6 +50,7 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("oracle.listener.stop", &oracle::listener::Stop),
     ("oracle.logins.open", &oracle::logins::Open),
     ("oracle.logins.restrict", &oracle::logins::Restrict),
+    ("oracle.logs.ready", &oracle::logs::Ready),
     (
         "oracle.queue_monitor.disable",
         &oracle::queue_monitor::Disable,

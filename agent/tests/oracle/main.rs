@@ -5,6 +5,7 @@
 
 mod fence;
 mod login;
+mod preflight;
 mod range;
 mod rows;
 mod sessions;

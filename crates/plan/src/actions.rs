@@ -92,6 +92,10 @@ pub static ACTIONS: &[Action] = &[
     action::<c::Command>("check.command", "run a named check command"),
     action::<c::Command>("command.run", "run a named command"),
     action::<c::OracleReady>("oracle.ready", "look whether Oracle is ready").gives(&["clients"]),
+    action::<c::OracleLogs>(
+        "oracle.logs.ready",
+        "look whether redo since the checkpoint is there",
+    ),
     action::<c::OracleListener>("oracle.listener.stop", "stop listeners").undoable(),
     action::<c::OracleListener>("oracle.listener.start", "start listeners").undoable(),
     action::<c::OracleAccounts>("oracle.accounts.lock", "lock application accounts").undoable(),
@@ -144,7 +148,8 @@ pub static ACTIONS: &[Action] = &[
     action::<c::PostgresCanary>("postgres.canary.write", "write the canary row")
         .undoable()
         .gives(&["nonce"]),
-    action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy"),
+    action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy")
+        .gives(&["checkpoint"]),
     action::<c::DmsTask>(
         "dms.task.drain",
         "wait until nothing is pending in the DMS task",

@@ -128,7 +128,7 @@ pub struct Spare {
 /// change: archive log mode, supplemental logging, marker table, canary
 /// table, a listener for DMS, no fast-start failover, no old transaction.
 ///
-/// Outputs: `clients` (list of {machine, program, username, sessions}).
+/// Outputs: `clients` (list of {machine, program, username, service, sessions}).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleReady {
@@ -148,6 +148,24 @@ pub struct OracleReady {
     /// A transaction older than this is an obstacle.
     #[serde(default = "defaults::transaction_secs")]
     pub oldest_transaction_secs: u64,
+    /// The plan makes the freeze durable in the end: every instance must run
+    /// from a server parameter file.
+    #[serde(default = "defaults::durable")]
+    pub durable: bool,
+    /// The accounts that the plan locks; clients of others are pointed out.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+}
+
+/// `oracle.logs.ready`: redo since the forward task's checkpoint is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OracleLogs {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// `RecoveryCheckpoint` of the forward task, or an SCN.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
 }
 
 /// `oracle.listener.stop`, `oracle.listener.start`.
@@ -539,7 +557,7 @@ pub struct PostgresCanary {
 
 /// `dms.task.ready`, `dms.task.drain`, `dms.task.stop`, `dms.task.resume`.
 ///
-/// Outputs of stop: `stop_reason`, `checkpoint`.
+/// Outputs of ready: `checkpoint`; of stop: `stop_reason`, `checkpoint`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsTask {
@@ -678,6 +696,9 @@ pub struct CloudwatchAlarms {
 }
 
 pub(crate) mod defaults {
+    pub fn durable() -> bool {
+        true
+    }
     pub fn unit_secs() -> u64 {
         60
     }

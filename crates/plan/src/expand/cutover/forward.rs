@@ -62,6 +62,8 @@ fn preflight(draft: &mut Draft<'_>) {
             .oracle
             .oldest_transaction
             .map_or(c::defaults::transaction_secs(), Duration::secs),
+        durable: source.oracle.jobs.disable,
+        accounts: source.oracle.accounts.clone(),
     };
     let postgres = c::PostgresReady {
         resource: source.postgres.resource.clone(),
@@ -92,6 +94,14 @@ fn preflight(draft: &mut Draft<'_>) {
     // nothing to do.
     let steps = steps.into_iter().map(Step::proving).collect();
     draft.add("preflight", "", &[], steps);
+    // A rollback resumes the forward task from its checkpoint, which the
+    // Oracle host doesn't know by itself.
+    let logs = c::OracleLogs {
+        resource: source.oracle.resource.clone(),
+        checkpoint: Some("${forward-ready.checkpoint}".to_owned()),
+    };
+    let logs = step("oracle-logs", LEAD, "oracle.logs.ready", &logs).proving();
+    draft.add("preflight", "logs", &[], vec![logs]);
 }
 
 /// Everything that can be done before anyone has to stop working.
