@@ -108,7 +108,7 @@ async fn neighbours_are_named_both_ways() {
         "the database link STOCK of SHOP leads to stock-db as REPORTS\n",
         "the database DWH on dwh-1 opens database links to this one as SHOP, last at ",
         "1 session of SHOP from ",
-        "through the service ORCL",
+        "through the service orcl",
         "the plan doesn't lock this account",
     ] {
         assert!(remarks.contains(remark), "{remark}: {remarks}");
@@ -120,7 +120,7 @@ async fn neighbours_are_named_both_ways() {
     assert!(line("CRM").contains("doesn't lock"), "{remarks}");
     assert!(!line("SHOP").contains("doesn't lock"), "{remarks}");
     let outputs = range.execute("oracle.ready", &ready()).await.unwrap();
-    assert_eq!(outputs["clients"][0]["service"], "ORCL");
+    assert_eq!(outputs["clients"][0]["service"], "orcl");
 }
 
 #[tokio::test(flavor = "multi_thread")]
