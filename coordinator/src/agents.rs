@@ -196,6 +196,11 @@ impl Agents {
         current
     }
 
+    /// Ends every session; the agents open new ones.
+    pub fn end_sessions(&mut self) {
+        self.sessions.clear();
+    }
+
     /// Queues a message for an agent; a session that is too slow is ended.
     /// `false` where it could not be queued.
     pub fn send(&mut self, agent: &AgentName, response: v1::SessionResponse) -> bool {

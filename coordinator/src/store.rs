@@ -7,7 +7,7 @@ use lockstep_barrier::coordinator::Entry;
 use lockstep_barrier::ids::{RunId, Term};
 use lockstep_journal::{Journal, NewEntry};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const TERMS: &str = "terms";
@@ -93,16 +93,15 @@ impl Store {
         Ok(Self { journal })
     }
 
-    /// Begins a term above every one before, and above `floor`.
+    /// Begins a term above every one before.
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn begin_term(&mut self, floor: u64) -> Result<Term, StoreError> {
+    pub fn begin_term(&mut self) -> Result<Term, StoreError> {
         let before: Vec<(u64, Term)> = self.typed(TERMS)?;
-        let (seq, highest) = before
-            .last()
-            .map_or((0, 0), |(seq, term)| (*seq, term.number));
-        let number = highest.max(floor).saturating_add(1);
+        let seq = before.last().map_or(0, |(seq, _)| *seq);
+        let numbers = before.iter().map(|(_, term)| term.number);
+        let number = numbers.max().unwrap_or(0).saturating_add(1);
         let incarnation = uuid::Uuid::new_v4().as_u64_pair().0;
         let term = Term {
             number,
@@ -110,6 +109,26 @@ impl Store {
         };
         self.append_typed(TERMS, seq + 1, "term-began", &term)?;
         Ok(term)
+    }
+
+    /// Every term that this coordinator has led, or has taken over.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub fn terms(&self) -> Result<BTreeSet<Term>, StoreError> {
+        let terms: Vec<(u64, Term)> = self.typed(TERMS)?;
+        Ok(terms.into_iter().map(|(_, term)| term).collect())
+    }
+
+    /// Takes another coordinator's term over, and begins one above it (R11).
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn take_over(&mut self, other: &Term) -> Result<Term, StoreError> {
+        let before: Vec<(u64, Term)> = self.typed(TERMS)?;
+        let seq = before.last().map_or(0, |(seq, _)| *seq);
+        self.append_typed(TERMS, seq + 1, "term-taken-over", other)?;
+        self.begin_term()
     }
 
     /// Every known agent, the last word on each.

@@ -17,7 +17,7 @@ use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
 use lockstep_proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -55,6 +55,8 @@ type Afterwards = Box<dyn FnOnce(&mut Driver) + Send>;
 pub struct Driver {
     name: String,
     term: Term,
+    /// Every term that this coordinator has led or taken over.
+    terms: BTreeSet<Term>,
     take_over: bool,
     fenced: Option<String>,
     store: Store,
@@ -80,12 +82,14 @@ impl Driver {
         mut store: Store,
         take_over: bool,
     ) -> Result<(Self, Handle), StartError> {
-        let term = store.begin_term(0)?;
+        let term = store.begin_term()?;
+        let terms = store.terms()?;
         let agents = Agents::new(store.known_agents()?);
         let (handle, queue) = Handle::new();
         let mut driver = Self {
             name,
             term,
+            terms,
             take_over,
             fenced: None,
             store,

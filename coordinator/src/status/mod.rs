@@ -131,6 +131,7 @@ fn needs_operator(wait: &Wait) -> bool {
         | Wait::Paused { .. }
         | Wait::Held { .. }
         | Wait::Decision { .. }
+        | Wait::GiveUp { .. }
         | Wait::TakeOver { .. } => true,
         Wait::Outcome { lost, .. } => *lost,
         Wait::Vote { .. } | Wait::Disarm { .. } | Wait::Attestation { .. } | Wait::Close { .. } => {

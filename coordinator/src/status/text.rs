@@ -165,6 +165,7 @@ pub(super) fn wait_text(state: &State, wait: &Wait) -> String {
             format!("{step} on {agent}, which is overdue: its agent, or `waive`")
         }
         Wait::TakeOver { reason } => format!("a take-over: {reason}"),
+        Wait::GiveUp { reasons } => format!("an operator's `abort`: {}", reasons.join("; ")),
         Wait::Close { agent } => format!("{agent} to hear that the run is over"),
     }
 }
@@ -180,6 +181,15 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
     match record {
         R::Began { begin, .. } => format!("run began, started by {}", begin.by),
         R::TermBegan { term } => format!("coordinator took the run up under term {}", term.number),
+        R::TookOver {
+            agent,
+            term,
+            decision,
+        } => format!(
+            "took over from another coordinator, of which {agent} has obeyed term {}, decision \
+             {decision}; the run can only be aborted",
+            term.number
+        ),
         R::Preparing {
             phase: at, attempt, ..
         } => format!("{}: preparing, attempt {attempt}", phase(at)),

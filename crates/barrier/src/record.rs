@@ -237,6 +237,19 @@ pub enum Record {
         /// Its term.
         term: Term,
     },
+    /// An operator had this coordinator take over from another one that has
+    /// led this run, or from itself before its journal was restored. What the
+    /// other one decided is not in this journal; the run can only be given up
+    /// (R11).
+    TookOver {
+        /// Who has obeyed the other one.
+        agent: AgentName,
+        /// The other one's term.
+        term: Term,
+        /// Highest decision that this agent has obeyed; 0 where it has left
+        /// the run. From here on decisions count above it (R1).
+        decision: Decision,
+    },
     /// A prepare round began.
     Preparing {
         /// The phase.
@@ -622,6 +635,13 @@ pub enum ParticipantRecord {
 pub(crate) fn lost_with_journal() -> Outcome {
     Outcome::Unknown {
         reason: "the agent came back without the journal that says how far it got".to_owned(),
+    }
+}
+
+/// An outcome on its own, for what another coordinator was told.
+pub(crate) fn lost_with_decisions() -> Outcome {
+    Outcome::Unknown {
+        reason: "another coordinator has led this run since it was released".to_owned(),
     }
 }
 

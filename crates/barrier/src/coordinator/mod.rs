@@ -82,6 +82,10 @@ pub enum Event {
     Connected(Standing),
     /// It ended.
     Disconnected(AgentName),
+    /// An agent stands under another coordinator's term or decision, and an
+    /// operator has said that that one is stopped for good (R11). Comes before
+    /// [`Event::Connected`].
+    TakenOver(Standing),
     /// The agent was admitted by an operator although its journal is not the
     /// one this run began with (R10).
     Quarantined(AgentName),
@@ -328,6 +332,7 @@ impl Run {
             Event::Disconnected(agent) => {
                 self.live.connected.remove(&agent);
             }
+            Event::TakenOver(standing) => self.take_over(&standing, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
             Event::Reply { from, reply } => {
                 let known = self.state.begin.members.contains_key(&from);
@@ -446,6 +451,10 @@ impl Run {
 
     fn step(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
         if self.state.ended.is_some() || self.live.fenced.is_some() {
+            return false;
+        }
+        // What it would decide on is not known: it can only be given up.
+        if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
             return false;
         }
         if self.watch_outage(now, effects) {

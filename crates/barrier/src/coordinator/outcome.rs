@@ -60,7 +60,15 @@ impl Run {
             phase: report.phase,
             attempt: report.attempt,
         };
-        if report.attempt == released {
+        // Where decisions are lost, so are attempts: what an agent says of
+        // one that is not known here is news all the same (R11).
+        let lost = !self.state.decisions_lost.is_empty() && report.attempt >= released;
+        if lost {
+            if task.outcome() != Some(&report.outcome) {
+                let agent = from.clone();
+                self.persist(Record::TaskEnded { agent, report }, effects);
+            }
+        } else if report.attempt == released {
             match self.weigh(&key, &report) {
                 Weight::News => {
                     let agent = from.clone();

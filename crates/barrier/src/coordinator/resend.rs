@@ -4,6 +4,7 @@ use super::state::{PhaseStatus, TaskKey};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
 use crate::message::{Order, Standing, Verdict};
+use crate::record::Record;
 use std::collections::BTreeSet;
 
 impl Run {
@@ -41,9 +42,35 @@ impl Run {
         self.send_owed(now, agent, effects);
     }
 
+    /// An operator has said that whoever led this agent besides this
+    /// coordinator is stopped for good. Orders count above what it has obeyed,
+    /// and since its decisions are not in this journal, the run waits for
+    /// being given up (R11).
+    pub(super) fn take_over(&mut self, standing: &Standing, effects: &mut Vec<Effect>) {
+        if !self.state.begin.members.contains_key(&standing.agent) {
+            return;
+        }
+        let here = self.is_locked_here(standing);
+        let record = Record::TookOver {
+            agent: standing.agent.clone(),
+            term: standing.term,
+            decision: if here { standing.decision } else { 0 },
+        };
+        self.persist(record, effects);
+        self.live.attesting = None;
+        self.live.disarming_since = None;
+        // A term that is not lower stays foreign until this coordinator leads
+        // above it; that it is taken over doesn't make it ours.
+        self.live.fenced = self.is_foreign(standing);
+    }
+
+    fn is_locked_here(&self, standing: &Standing) -> bool {
+        standing.run.as_ref() == Some(&self.state.begin.run)
+    }
+
     /// A term or a decision that this coordinator never gave: another one
-    /// leads, or led, this run (R11).
-    fn is_foreign(&self, standing: &Standing) -> Option<String> {
+    /// leads, or led, this run (R11). Says how that is known.
+    pub fn is_foreign(&self, standing: &Standing) -> Option<String> {
         let (theirs, ours) = (standing.term, self.state.term);
         let foreign_term = theirs.number > ours.number
             || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
@@ -53,11 +80,19 @@ impl Run {
                 standing.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
             ));
         }
-        let here = standing.run.as_ref() == Some(&self.state.begin.run);
-        (here && standing.decision > self.state.decision).then(|| {
+        if !self.is_locked_here(standing) || standing.decision == 0 {
+            return None;
+        }
+        // An agent that is locked to a run has its term and its decision from
+        // one order of that run. Restarts raise both here, so what counts is
+        // whether that decision of that term is in this journal.
+        let known = self.state.terms.get(&theirs).copied();
+        (known.is_none_or(|last| standing.decision > last)).then(|| {
+            let known = known.map_or("nothing".to_owned(), |last| format!("up to {last}"));
             format!(
-                "agent {} has obeyed decision {} of this run, and its journal here ends with {}",
-                standing.agent, standing.decision, self.state.decision
+                "agent {} has obeyed decision {} of term {} ({:x}) in this run; of that term its \
+                 journal here knows {known}",
+                standing.agent, standing.decision, theirs.number, theirs.incarnation
             )
         })
     }
@@ -65,7 +100,7 @@ impl Run {
     /// The largest age wins (R13): a release is as old as the oldest one that
     /// an agent reports.
     fn take_age(&mut self, now: Millis, standing: &Standing) {
-        let here = standing.run.as_ref() == Some(&self.state.begin.run);
+        let here = self.is_locked_here(standing);
         let (true, Some(age), Some(phase)) = (here, standing.release_age, self.state.current())
         else {
             return;
@@ -87,6 +122,9 @@ impl Run {
     fn send_owed(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
         if self.state.ended.is_some() {
             self.send_close(agent, effects);
+            return;
+        }
+        if !self.state.decisions_lost.is_empty() {
             return;
         }
         self.send_open(agent, effects);

@@ -81,6 +81,8 @@ pub struct Sim {
     pub trace: Vec<String>,
     /// How many more effects the next machine carries out before it crashes.
     pub crash_after: Option<usize>,
+    /// The coordinator was started with `--take-over`.
+    pub take_over: bool,
     requests: u64,
 }
 
@@ -104,6 +106,7 @@ impl Sim {
             violations: Vec::new(),
             trace: Vec::new(),
             crash_after: None,
+            take_over: false,
             requests: 0,
             begin,
         }
@@ -136,6 +139,22 @@ impl Sim {
             Run::resume(self.now, self.disk.clone(), term).expect("its own journal");
         self.run = Some(run);
         self.carry_out_coordinator(effects);
+    }
+
+    /// A new term above another coordinator's; every session begins anew.
+    fn lead_above(&mut self, other: Term) {
+        self.crash_coordinator();
+        self.term = self.term.max(other.number);
+        self.restart_coordinator();
+    }
+
+    /// The coordinator's journal as it was after so many records, in the hands
+    /// of another incarnation.
+    pub fn restore_backup(&mut self, records: usize) {
+        self.disk.truncate(records);
+        let state = coordinator::State::fold(self.disk.clone()).expect("a beginning is a journal");
+        self.term = state.term.number;
+        self.salt += 1;
     }
 
     pub fn crash_coordinator(&mut self) {
@@ -205,6 +224,15 @@ impl Sim {
         };
         let standing = participant.standing(self.now);
         let Some(run) = &self.run else { return };
+        if self.take_over && run.is_foreign(&standing).is_some() {
+            if standing.term.number >= run.state().term.number {
+                self.lead_above(standing.term);
+            }
+            self.coordinator(coordinator::Event::TakenOver(standing.clone()));
+        }
+        let (Some(run), agent) = (&self.run, &self.agents[name]) else {
+            return;
+        };
         if run.journal_of(name) != Some(&agent.journal) {
             let event = coordinator::Event::Quarantined(name.clone());
             self.coordinator(event);

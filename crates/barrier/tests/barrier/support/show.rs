@@ -61,6 +61,11 @@ fn record(record: &Record) -> String {
             )
         }
         Record::TermBegan { term } => format!("term-began t{}", term.number),
+        Record::TookOver {
+            agent,
+            term,
+            decision,
+        } => format!("took-over from t{} d{decision} at {agent}", term.number),
         Record::Preparing {
             phase,
             attempt,
@@ -425,6 +430,7 @@ fn wait(wait: &Wait) -> String {
             let note = if *lost { " (lost)" } else { "" };
             format!("outcome of {step} on {agent}{note}")
         }
+        Wait::GiveUp { reasons } => format!("abort ({})", reasons.join("; ")),
         Wait::TakeOver { reason } => format!("--take-over: {reason}"),
         Wait::Close { agent } => format!("{agent} to close"),
     }
