@@ -296,6 +296,11 @@ fn standing(hello: &v1::Hello) -> Standing {
             .map(RunId::from),
         decision: hello.decision,
         release_age: hello.release_age_ms,
+        release_ages: hello
+            .release_ages
+            .iter()
+            .filter_map(|age| Some((age.phase?.try_into().ok()?, age.age_ms)))
+            .collect(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::link::{Input, Inputs, Outbox};
 use crate::store::{Store, StoreError};
 use crate::work::{Inputs as TaskInputs, Worker};
-use lockstep_barrier::ids::{Millis, RunId, StepId};
+use lockstep_barrier::ids::{BootId, Millis, PhaseRef, RunId, StepId};
 use lockstep_barrier::message::{Order, Outcome, Reply, TaskOrder};
 use lockstep_barrier::participant::{Effect, Event, Participant};
 use lockstep_clock as clock;
@@ -55,7 +55,7 @@ impl Driver {
         let records = store.records().map_err(StartError::Store)?;
         let name = host.config.name.as_str().into();
         let (participant, effects) =
-            Participant::resume(clock::boot_time(), name, store.id(), records)
+            Participant::resume(clock::boot_time(), name, store.id(), boot_id(), records)
                 .map_err(|e| StartError::Fold(e.to_string()))?;
         let (inputs, queue) = mpsc::channel(INPUTS);
         persist(&mut store, &effects).map_err(StartError::Store)?;
@@ -297,7 +297,7 @@ impl Driver {
             agent: self.host.config.name.clone(),
             journal_id: standing.journal.0,
             machine_id: read_id("/etc/machine-id"),
-            boot_id: read_id("/proc/sys/kernel/random/boot_id"),
+            boot_id: boot_id().0,
             session_number,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.host.config.labels.clone().into_iter().collect(),
@@ -308,6 +308,7 @@ impl Driver {
             decision: standing.decision,
             release_age_ms: standing.release_age,
             allowed_actions: self.host.policy.allowed_actions().to_vec(),
+            release_ages: standing.release_ages.into_iter().map(release_age).collect(),
         })
     }
 }
@@ -368,6 +369,18 @@ fn run_of_reply(reply: &Reply) -> Option<&RunId> {
         | Reply::Closed { run } => Some(run),
         Reply::Outcome(report) => Some(&report.run),
     }
+}
+
+fn release_age((phase, age_ms): (PhaseRef, Millis)) -> v1::ReleaseAge {
+    v1::ReleaseAge {
+        phase: Some(phase.into()),
+        age_ms,
+    }
+}
+
+/// What this machine's boot-time clock counts from.
+fn boot_id() -> BootId {
+    BootId(read_id("/proc/sys/kernel/random/boot_id"))
 }
 
 fn read_id(path: &str) -> String {

@@ -293,4 +293,7 @@ pub struct Standing {
     /// Age of the release it is working on, in milliseconds by its own
     /// boot-time clock (R13).
     pub release_age: Option<Millis>,
+    /// For each phase of that run which was released here since this machine
+    /// was booted, the age of its first release, in milliseconds (R13).
+    pub release_ages: BTreeMap<PhaseRef, Millis>,
 }

@@ -5,7 +5,9 @@
 //! field is refused on reading, because a coordinator that overlooks half of
 //! what was decided would decide it again.
 
-use crate::ids::{AgentName, Decision, Digest, JournalId, Millis, PhaseRef, RunId, StepId, Term};
+use crate::ids::{
+    AgentName, BootTime, Decision, Digest, JournalId, Millis, PhaseRef, RunId, StepId, Term,
+};
 use crate::layout::{Layout, OnFailure, Outputs};
 use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
 use serde::{Deserialize, Serialize};
@@ -569,6 +571,10 @@ pub enum ParticipantRecord {
         inputs: BTreeMap<StepId, Outputs>,
         /// Captures that the coordinator kept, for undo.
         captures: BTreeMap<StepId, Value>,
+        /// When, so that its age survives this process (R13). Absent in older
+        /// journals.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<BootTime>,
     },
     /// A task is about to change the host.
     Intent {
@@ -684,6 +690,13 @@ mod tests {
             leads_to: OnFailure::Hold,
         };
         assert_eq!(serde_json::from_str::<Record>(text).ok(), Some(record));
+        let text = r#"{"record":"released","run":"r","phase":{"track":"forward","index":0},
+            "attempt":1,"inputs":{},"captures":{}}"#;
+        let read = serde_json::from_str::<ParticipantRecord>(text);
+        assert!(
+            matches!(read, Ok(ParticipantRecord::Released { at: None, .. })),
+            "{read:?}"
+        );
         assert_eq!(FormatVersion::CURRENT, FormatVersion(1));
     }
 }

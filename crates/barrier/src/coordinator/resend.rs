@@ -37,7 +37,10 @@ impl Run {
             return;
         }
         self.live.connected.insert(agent.clone());
-        self.take_age(now, standing);
+        if self.is_locked_here(standing) {
+            self.take_outage(now, standing);
+            self.take_age(now, standing);
+        }
         self.hear(now, agent);
         self.send_owed(now, agent, effects);
     }
@@ -100,9 +103,7 @@ impl Run {
     /// The largest age wins (R13): a release is as old as the oldest one that
     /// an agent reports.
     fn take_age(&mut self, now: Millis, standing: &Standing) {
-        let here = self.is_locked_here(standing);
-        let (true, Some(age), Some(phase)) = (here, standing.release_age, self.state.current())
-        else {
+        let (Some(age), Some(phase)) = (standing.release_age, self.state.current()) else {
             return;
         };
         let released = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Released);
@@ -111,12 +112,30 @@ impl Run {
         }
         let began = now.saturating_sub(age);
         self.live.released_at = self.live.released_at.min(began);
-        let outage = self.state.begin.layout.outage.as_ref();
+    }
+
+    /// The write outage is at least as old as any release that an agent has
+    /// received inside it. So what passed at gates, in holds and while this
+    /// coordinator was away counts, as long as one of those agents' machines
+    /// has not been booted since (R13).
+    fn take_outage(&mut self, now: Millis, standing: &Standing) {
+        let Some(outage) = &self.state.begin.layout.outage else {
+            return;
+        };
+        let first = self.state.forward.get(outage.starts_with as usize);
         let inside =
-            outage.is_some_and(|o| phase.track == Track::Forward && phase.index >= o.starts_with);
-        if let (true, Some(since)) = (inside, self.live.outage_began) {
-            self.live.outage_began = Some(since.min(began));
-        }
+            |phase: &PhaseRef| phase.track == Track::Forward && phase.index >= outage.starts_with;
+        let ages = standing.release_ages.iter();
+        let oldest = ages
+            .filter(|(phase, _)| inside(phase))
+            .map(|(_, age)| age)
+            .max();
+        let (true, Some(age)) = (first.is_some_and(|phase| phase.ever_released), oldest) else {
+            return;
+        };
+        let began = now.saturating_sub(*age);
+        let known = self.live.outage_began;
+        self.live.outage_began = Some(known.map_or(began, |since| since.min(began)));
     }
 
     fn send_owed(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {

@@ -127,6 +127,11 @@ fn command(sim: &mut Sim, line: &str) {
         "restart" => sim.restart_agent(&agent(1)),
         "restore-backup" => sim.restore_backup(words[1].parse().expect("records")),
         "take-over" => sim.take_over = true,
+        "reboot" => {
+            sim.crash_agent(&agent(1));
+            sim.agent_mut(&agent(1)).boots += 1;
+            sim.restart_agent(&agent(1));
+        }
         "lose-journal" => sim.lose_journal(&agent(1)),
         "refuses" => {
             sim.agent_mut(&agent(1)).refuses.insert(words[2].into());

@@ -8,7 +8,9 @@ pub mod plan;
 pub mod show;
 
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
-use lockstep_barrier::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track};
+use lockstep_barrier::ids::{
+    AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
+};
 use lockstep_barrier::invariants::{Happening, World};
 use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
@@ -47,6 +49,8 @@ pub enum Chore {
 /// An agent and its host.
 pub struct Agent {
     pub participant: Option<Participant>,
+    /// How often its machine was booted.
+    pub boots: u32,
     pub journal: JournalId,
     pub disk: Vec<participant::Entry>,
     pub connected: bool,
@@ -185,9 +189,14 @@ impl Sim {
         if agent.participant.is_some() {
             return;
         }
-        let (participant, effects) =
-            Participant::resume(now, name.clone(), agent.journal.clone(), agent.disk.clone())
-                .expect("its own journal");
+        let (participant, effects) = Participant::resume(
+            now,
+            name.clone(),
+            agent.journal.clone(),
+            BootId(format!("boot-{}", agent.boots)),
+            agent.disk.clone(),
+        )
+        .expect("its own journal");
         agent.participant = Some(participant);
         self.carry_out_agent(name, effects);
     }
@@ -606,7 +615,12 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
     let phases = begin.layout.forward.iter().chain(&begin.layout.rollback);
     let inputs = phases.flat_map(|p| &p.steps).flat_map(|s| &s.inputs);
     Agent {
-        participant: Some(Participant::new(name.clone(), journal.clone())),
+        participant: Some(Participant::new(
+            name.clone(),
+            journal.clone(),
+            BootId::from("boot-0"),
+        )),
+        boots: 0,
         journal,
         disk: Vec::new(),
         connected: false,
