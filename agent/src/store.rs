@@ -69,6 +69,18 @@ impl Store {
         self.journal.head()
     }
 
+    /// Whether this journal has that entry.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn has(&self, position: u64, hash: &str) -> Result<bool, StoreError> {
+        let own = self
+            .journal
+            .hash_at(position)
+            .map_err(StoreError::Journal)?;
+        Ok(own.as_deref() == Some(hash))
+    }
+
     /// Every record so far.
     ///
     /// # Errors

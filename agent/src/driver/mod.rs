@@ -107,6 +107,14 @@ impl Driver {
                 let _ = answer.send(hello);
                 Ok(())
             }
+            Input::Remembered {
+                position,
+                hash,
+                answer,
+            } => {
+                let _ = answer.send(self.store.has(position, &hash)?);
+                Ok(())
+            }
             Input::Connected(outbox) => {
                 self.outbox.send_replace(Some(outbox));
                 self.happen(Event::Connected).await
@@ -259,9 +267,17 @@ impl Driver {
             .and_then(|run| self.traces.get(run))
             .cloned()
             .unwrap_or_default();
+        // What the coordinator keeps with an outcome: this journal can't be
+        // taken back behind it unnoticed (R10).
+        let (journal_position, journal_hash) = match &reply {
+            Reply::Outcome(_) => self.store.head(),
+            _ => Default::default(),
+        };
         let request = v1::SessionRequest {
             traceparent,
             message: Some(reply.into()),
+            journal_position,
+            journal_hash,
         };
         let overflowed = self
             .outbox
@@ -281,6 +297,7 @@ impl Driver {
             let request = v1::SessionRequest {
                 traceparent: String::new(),
                 message: Some(v1::session_request::Message::PreflightReport(report)),
+                ..Default::default()
             };
             let sent = outbox.is_some_and(|outbox| outbox.send(request));
             if !sent {
@@ -309,6 +326,7 @@ impl Driver {
             release_age_ms: standing.release_age,
             allowed_actions: self.host.policy.allowed_actions().to_vec(),
             release_ages: standing.release_ages.into_iter().map(release_age).collect(),
+            journal_disowned: false,
         })
     }
 }

@@ -141,6 +141,7 @@ impl Driver {
             let request = v1::SessionRequest {
                 traceparent: String::new(),
                 message: Some(v1::session_request::Message::Progress(progress)),
+                ..Default::default()
             };
             let sent = outbox
                 .borrow()

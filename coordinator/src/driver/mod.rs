@@ -12,7 +12,7 @@ use crate::agents::Agents;
 use crate::handle::{Handle, Input};
 use crate::preflights::Preflights;
 use crate::runs::{Machine, RunCell};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Stored};
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
@@ -84,7 +84,9 @@ impl Driver {
     ) -> Result<(Self, Handle), StartError> {
         let term = store.begin_term()?;
         let terms = store.terms()?;
-        let agents = Agents::new(store.known_agents()?);
+        let mut remembered = store.agents()?;
+        let accepted_at = std::mem::take(&mut remembered.accepted_at);
+        let agents = Agents::new(remembered);
         let (handle, queue) = Handle::new();
         let mut driver = Self {
             name,
@@ -102,7 +104,7 @@ impl Driver {
             effects: Vec::new(),
             afterwards: Vec::new(),
         };
-        driver.take_up_runs()?;
+        driver.take_up_runs(&accepted_at)?;
         driver.flush()?;
         tracing::info!(
             term = term.number,
@@ -112,9 +114,10 @@ impl Driver {
         Ok((driver, handle))
     }
 
-    fn take_up_runs(&mut self) -> Result<(), StartError> {
+    fn take_up_runs(&mut self, accepted_at: &BTreeMap<String, u64>) -> Result<(), StartError> {
         for run in self.store.runs()? {
             let stored = self.store.entries(&run, 0)?;
+            self.remember_places(&stored, accepted_at);
             let fold = |problem: &dyn std::fmt::Display| StartError::Fold {
                 run: run.clone(),
                 problem: problem.to_string(),
@@ -148,6 +151,20 @@ impl Driver {
                 .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
         }
         Ok(())
+    }
+
+    /// What agents' journals had come to, unless an operator has accepted one
+    /// that has gone back since (R10).
+    fn remember_places(&mut self, stored: &[Stored], accepted_at: &BTreeMap<String, u64>) {
+        for stored in stored {
+            if let Some((agent, place)) = stored.entry.record.place()
+                && accepted_at
+                    .get(&agent.0)
+                    .is_none_or(|at| *at < stored.position)
+            {
+                self.agents.came_to(agent, place);
+            }
+        }
     }
 
     /// Runs until told to stop.
@@ -231,7 +248,8 @@ impl Driver {
                 agent,
                 session,
                 message,
-            } => self.agent_says(agent, session, *message),
+                place,
+            } => self.agent_says(agent, session, *message, place),
             Input::Gone { agent, session } => {
                 if self.agents.gone(&agent, session) {
                     tracing::warn!(%agent, "the agent's session ended");
@@ -332,6 +350,9 @@ impl Driver {
         let stored = self.store.persist(&entries)?;
         let mut changed: Vec<RunId> = Vec::new();
         for ((run, _), stored) in entries.iter().zip(&stored) {
+            if let Some((agent, place)) = stored.entry.record.place() {
+                self.agents.came_to(agent, place);
+            }
             if let Some(cell) = self.runs.get_mut(run) {
                 cell.note(stored);
             }

@@ -7,7 +7,7 @@ use crate::preflights::Answers;
 use crate::runs::{Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run, Verb, VerbAction};
-use lockstep_barrier::ids::RunId;
+use lockstep_barrier::ids::{AgentName, RunId};
 use lockstep_barrier::record::Begin;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
@@ -152,8 +152,16 @@ impl Driver {
         reason: &str,
     ) -> Result<Answer<v1::AgentStatus>, StoreError> {
         match self.agents.accept(agent, by, reason) {
-            Ok(known) => {
+            Ok((known, waited)) => {
                 self.store.remember(&known)?;
+                // What was released to it since is not in this journal, as if
+                // that were a new one.
+                if waited.gone_back {
+                    let name = AgentName::from(agent);
+                    for run in self.runs_of(&name) {
+                        self.happen(&run, Event::Quarantined(name.clone()));
+                    }
+                }
                 Ok(Ok(self.agents.status_of(agent, &self.locked())))
             }
             Err(why) => Ok(Err(Refusal::new(RefusalKind::Precondition, why))),

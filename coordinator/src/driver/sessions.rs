@@ -1,6 +1,7 @@
 //! Agents' sessions: who is admitted, under which term, and what they say.
 
 use super::Driver;
+use crate::agents::NotAdmitted;
 use crate::handle::{Answer, Refusal, RefusalKind};
 use crate::runs::{Happening, Machine, RunCell};
 use crate::store::StoreError;
@@ -30,11 +31,18 @@ impl Driver {
             .admit(hello, address, outbox, lockstep_clock::wall_time())
         {
             Ok(admission) => admission,
-            Err(why) => {
+            Err(NotAdmitted { why, quarantine }) => {
                 tracing::error!(%agent, "{why}");
+                if let Some(waits) = &quarantine {
+                    self.store.quarantine(waits)?;
+                }
                 return Ok(Err(refused(why)));
             }
         };
+        let (journal_position, journal_hash) = admission
+            .place
+            .map(|place| (place.position, place.hash))
+            .unwrap_or_default();
         if let Some(known) = &admission.first_seen {
             self.store.remember(known)?;
         }
@@ -58,6 +66,8 @@ impl Driver {
             coordinator: self.name.clone(),
             term: Some(self.term.into()),
             heartbeat_ms: HEARTBEAT_MS,
+            journal_position,
+            journal_hash,
         };
         Ok(Ok((admission.session, welcome)))
     }
@@ -144,6 +154,7 @@ impl Driver {
         agent: AgentName,
         session: u64,
         message: v1::session_request::Message,
+        place: (u64, String),
     ) {
         use v1::session_request::Message as M;
         if !self.agents.is_current(&agent, session) {
@@ -156,7 +167,9 @@ impl Driver {
             message => match convert::reply(message) {
                 Ok(reply) => {
                     let run = run_of(&reply).clone();
-                    self.happen(&run, Event::Reply { from: agent, reply });
+                    let place = self.agents.place(&agent, place);
+                    let from = agent;
+                    self.happen(&run, Event::Reply { from, reply, place });
                 }
                 Err(invalid) => {
                     tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");

@@ -197,7 +197,7 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
         R::Released {
             phase: at, attempt, ..
         } => format!("{}: released, attempt {attempt}", phase(at)),
-        R::TaskEnded { agent, report } => {
+        R::TaskEnded { agent, report, .. } => {
             let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
             let outcome = kind
                 .as_str_name()

@@ -589,7 +589,7 @@ pub fn journals_agree(world: &World, _now: Millis, happening: &Happening) -> Res
         return Ok(());
     };
     match &entry.record {
-        Record::TaskEnded { agent, report } => {
+        Record::TaskEnded { agent, report, .. } => {
             let key = (agent.clone(), report.step.clone(), report.attempt);
             if world.ended.get(&key) != Some(&report.outcome) && !world.lost.contains(agent) {
                 return Err(format!(

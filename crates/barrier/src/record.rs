@@ -55,6 +55,19 @@ pub struct Signed {
     pub reason: Option<String>,
 }
 
+/// What an agent's journal had come to: whoever has written this entry has it
+/// still, or is not the same journal any more (R10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalPlace {
+    /// Which journal.
+    pub journal: JournalId,
+    /// Position of its last entry.
+    pub position: u64,
+    /// Hash of that entry and all before it, in hex.
+    pub hash: String,
+}
+
 /// An output that a release consumed, and whose it was (R15).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -291,6 +304,10 @@ pub enum Record {
         agent: AgentName,
         /// How.
         report: TaskReport,
+        /// What its journal had come to when it said so. Absent in older
+        /// journals, and where an older agent says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<JournalPlace>,
     },
     /// A released task was not heard of in time. It stays open (R5).
     TaskLost {
@@ -403,6 +420,9 @@ pub enum Record {
         report: TaskReport,
         /// What was recorded, and what rests on it.
         detail: String,
+        /// What its journal had come to when it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<JournalPlace>,
     },
     /// Something stays undone.
     Owed {
@@ -461,6 +481,23 @@ impl Record {
             | Self::RollbackDecided {
                 cause: RollbackCause::Operator { signed },
             } => Some(signed),
+            _ => None,
+        }
+    }
+
+    /// The agent whose journal it tells something of, and what (R10).
+    pub fn place(&self) -> Option<(&AgentName, &JournalPlace)> {
+        match self {
+            Self::TaskEnded {
+                agent,
+                place: Some(place),
+                ..
+            }
+            | Self::Contradicted {
+                agent,
+                place: Some(place),
+                ..
+            } => Some((agent, place)),
             _ => None,
         }
     }

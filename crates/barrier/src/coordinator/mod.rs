@@ -12,7 +12,7 @@
 
 use crate::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::{Order, Reply, Standing, Verdict};
-use crate::record::{Begin, Record, Resolution};
+use crate::record::{Begin, JournalPlace, Record, Resolution};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,6 +95,8 @@ pub enum Event {
         from: AgentName,
         /// What.
         reply: Reply,
+        /// What its journal had come to; kept with outcomes (R10).
+        place: Option<JournalPlace>,
     },
     /// Time passed; at the latest at [`Run::next_deadline`].
     Tick,
@@ -334,11 +336,11 @@ impl Run {
             }
             Event::TakenOver(standing) => self.take_over(&standing, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
-            Event::Reply { from, reply } => {
+            Event::Reply { from, reply, place } => {
                 let known = self.state.begin.members.contains_key(&from);
                 if known && self.live.fenced.is_none() {
                     self.hear(now, &from);
-                    self.reply(now, from, reply, &mut effects);
+                    self.reply(now, from, reply, place, &mut effects);
                 }
             }
             Event::Tick => {}

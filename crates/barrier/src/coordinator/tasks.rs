@@ -15,7 +15,8 @@ impl State {
             Record::Released {
                 phase, captures, ..
             } => self.released(*phase, captures),
-            Record::TaskEnded { agent, report } | Record::Contradicted { agent, report, .. } => {
+            Record::TaskEnded { agent, report, .. }
+            | Record::Contradicted { agent, report, .. } => {
                 self.task_ended(agent, report);
             }
             Record::TaskLost { agent, step } => {

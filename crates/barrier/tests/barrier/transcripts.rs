@@ -132,6 +132,9 @@ fn command(sim: &mut Sim, line: &str) {
             sim.agent_mut(&agent(1)).boots += 1;
             sim.restart_agent(&agent(1));
         }
+        "restore-agent" => {
+            sim.restore_agent(&agent(1), words[2].parse().expect("records"));
+        }
         "lose-journal" => sim.lose_journal(&agent(1)),
         "refuses" => {
             sim.agent_mut(&agent(1)).refuses.insert(words[2].into());

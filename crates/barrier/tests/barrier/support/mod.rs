@@ -213,6 +213,17 @@ impl Sim {
         self.restart_agent(name);
     }
 
+    /// The agent's journal as it was after so many records. It has gone back;
+    /// an operator has looked and accepted it.
+    pub fn restore_agent(&mut self, name: &AgentName, records: usize) {
+        self.crash_agent(name);
+        self.agent_mut(name).disk.truncate(records);
+        let agent = name.clone();
+        self.observe(&Happening::JournalLost { agent });
+        self.restart_agent(name);
+        self.coordinator(coordinator::Event::Quarantined(name.clone()));
+    }
+
     pub fn names(&self) -> Vec<AgentName> {
         self.agents.keys().cloned().collect()
     }
@@ -550,7 +561,8 @@ impl Sim {
             return false;
         };
         let from = name.clone();
-        self.coordinator(coordinator::Event::Reply { from, reply });
+        let place = None;
+        self.coordinator(coordinator::Event::Reply { from, reply, place });
         true
     }
 
