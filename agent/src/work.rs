@@ -13,7 +13,7 @@ use lockstep_telemetry::error_chain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// After a task's time is up: how long its action may take to leave things in
@@ -120,6 +120,20 @@ impl Worker {
     /// # Errors
     /// A sentence that says why it can't be done.
     pub async fn probe(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        before_release: bool,
+        cx: &Context,
+    ) -> Result<Probe, String> {
+        let began = Instant::now();
+        let probe = self.look(task, inputs, before_release, cx).await;
+        let took_us = began.elapsed().as_micros();
+        tracing::debug!(action = task.action, step = %task.step, took_us, "probed");
+        probe
+    }
+
+    async fn look(
         &self,
         task: &TaskOrder,
         inputs: &Inputs,

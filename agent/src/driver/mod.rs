@@ -119,6 +119,7 @@ impl Driver {
                 if let Some(run) = run_of(&order) {
                     self.traces.insert(run.clone(), traceparent);
                 }
+                tracing::debug!(order = order.name(), "heard");
                 let closed = match &order {
                     Order::Close { run, .. } => Some(run.clone()),
                     _ => None,
@@ -255,6 +256,7 @@ impl Driver {
     }
 
     fn send(&mut self, reply: Reply) {
+        tracing::debug!(reply = reply.name(), "sent");
         let traceparent = run_of_reply(&reply)
             .and_then(|run| self.traces.get(run))
             .cloned()

@@ -325,7 +325,12 @@ impl Driver {
                 Effect::Send { to, order } => orders.push((run, to, order)),
             }
         }
+        let began = std::time::Instant::now();
         let stored = self.store.persist(&entries)?;
+        if !entries.is_empty() {
+            let took_us = began.elapsed().as_micros();
+            tracing::debug!(records = entries.len(), took_us, "written");
+        }
         let mut changed: Vec<RunId> = Vec::new();
         for ((run, _), stored) in entries.iter().zip(&stored) {
             if let Some(cell) = self.runs.get_mut(run) {
@@ -346,6 +351,7 @@ impl Driver {
     }
 
     fn send(&mut self, run: &RunId, to: &AgentName, order: Order) {
+        tracing::debug!(agent = %to, order = order.name(), "sent");
         let traceparent = self
             .runs
             .get(run)

@@ -127,6 +127,7 @@ impl Driver {
             M::PreflightReport(report) => self.preflights.report(&agent, report),
             message => match convert::reply(message) {
                 Ok(reply) => {
+                    tracing::debug!(%agent, reply = reply.name(), "heard");
                     let run = run_of(&reply).clone();
                     self.happen(&run, Event::Reply { from: agent, reply });
                 }

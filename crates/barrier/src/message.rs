@@ -109,6 +109,21 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Prepare { .. } => "prepare",
+            Self::Release { .. } => "release",
+            Self::Revoke { .. } => "revoke",
+            Self::Attest { .. } => "attest",
+            Self::Disarm { .. } => "disarm",
+            Self::Ack { .. } => "ack",
+            Self::Close { .. } => "close",
+        }
+    }
+}
+
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -274,6 +289,20 @@ pub enum Reply {
         /// The run.
         run: RunId,
     },
+}
+
+impl Reply {
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Vote { .. } => "vote",
+            Self::Outcome(_) => "outcome",
+            Self::Attestation { .. } => "attestation",
+            Self::Breach { .. } => "breach",
+            Self::Disarmed { .. } => "disarmed",
+            Self::Closed { .. } => "closed",
+        }
+    }
 }
 
 /// What an agent says about itself when it connects (R10), as far as the
