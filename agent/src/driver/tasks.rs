@@ -5,6 +5,8 @@ use super::Driver;
 use crate::action::{Line, Progress, Tag};
 use crate::link::Input;
 use crate::work::Inputs as TaskInputs;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
 use lockstep_barrier::message::{Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
@@ -14,6 +16,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+
+/// Probes of one agent beside each other. They only look, so their order
+/// doesn't matter; but each may run a tool or hold a session on a host that
+/// has other work.
+const PROBES_AT_ONCE: usize = 4;
 
 /// A task at work.
 pub(super) struct Running {
@@ -44,18 +51,22 @@ impl Driver {
         let (worker, report) = (self.worker.clone(), self.inputs.clone());
         let span = self.span("probe", &run, "");
         let work = async move {
-            let mut results: BTreeMap<StepId, Result<Probe, String>> = BTreeMap::new();
-            for task in &tasks {
+            let before = purpose == Purpose::Vote;
+            let looks = tasks.into_iter().map(|task| {
                 let tag = Tag {
                     run: run.0.clone(),
                     step: task.step.0.clone(),
                     attempt,
                 };
                 let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-                let before = purpose == Purpose::Vote;
-                let result = worker.probe(task, &inputs, before, &cx).await;
-                results.insert(task.step.clone(), result);
-            }
+                let (worker, inputs) = (&worker, &inputs);
+                async move {
+                    let result = worker.probe(&task, inputs, before, &cx).await;
+                    (task.step, result)
+                }
+            });
+            let results: BTreeMap<StepId, Result<Probe, String>> =
+                stream::iter(looks).buffered(PROBES_AT_ONCE).collect().await;
             let event = Event::Probed {
                 run,
                 phase,

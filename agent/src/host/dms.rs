@@ -154,7 +154,7 @@ impl Dms {
     /// Where the configuration's credentials can't be read.
     pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         Ok(Self {
-            client: Client::new(&aws::sdk(cx, resource).await?),
+            client: aws::clients(cx, resource).await?.dms,
             cx: cx.clone(),
         })
     }

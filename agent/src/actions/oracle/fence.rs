@@ -211,16 +211,15 @@ pub async fn listeners(
     listeners: &Listeners,
     keep: &[String],
 ) -> Result<Vec<String>, ActionError> {
-    let mut breaches = Vec::new();
-    for name in listeners.except(keep) {
-        if listeners.state(cx, &name).await?.up {
-            breaches.push(format!("the listener {name} is up"));
-        }
-    }
-    Ok(breaches)
+    let states = listeners.states(cx, &listeners.except(keep)).await?;
+    let up = states.iter().filter(|(_, state)| state.up);
+    Ok(up
+        .map(|(name, _)| format!("the listener {name} is up"))
+        .collect())
 }
 
-/// Everything, once.
+/// Everything, once. First the doors: who has come in before they were seen
+/// shut is then seen inside.
 ///
 /// # Errors
 /// Where Oracle or the listeners' control can't be asked.
@@ -230,8 +229,9 @@ pub async fn breaches(
     host: &Listeners,
     rules: &OracleFence,
 ) -> Result<Vec<String>, ActionError> {
-    let mut breaches = doors(session, rules).await?;
-    breaches.extend(listeners(cx, host, &rules.keep).await?);
+    let (inner, outer) = tokio::join!(doors(session, rules), listeners(cx, host, &rules.keep));
+    let mut breaches = inner?;
+    breaches.extend(outer?);
     breaches.extend(inside(session, rules).await?);
     Ok(breaches)
 }

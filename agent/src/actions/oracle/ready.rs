@@ -70,7 +70,7 @@ impl oracle::RowValue for Age {
 
 impl Report {
     async fn make(cx: &Context, params: &OracleReady) -> Result<Self, ActionError> {
-        let session = Session::open(cx, &params.resource).await?;
+        let session = Session::anew(cx, &params.resource).await?;
         let mut report = Self::default();
         let all_logged = report.database(&session).await?;
         report.marker(&session, params, all_logged).await?;

@@ -31,7 +31,7 @@ struct Survey {
 
 impl Survey {
     async fn of(cx: &Context, params: &PostgresReady) -> Result<Self, ActionError> {
-        let session = Session::open(cx, &params.resource).await?;
+        let session = Session::anew(cx, &params.resource).await?;
         let mut survey = Self::default();
         survey
             .table(&session, &params.marker_table, MARKER_COLUMNS, "marker")

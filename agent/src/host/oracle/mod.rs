@@ -6,6 +6,10 @@
 //! transaction are repeated on a new session when the old one has died: what
 //! changes something never is.
 //!
+//! A login is kept for the next task when every call of the session before it
+//! came to a good end ([`super::warm`]); what a statement may have left open
+//! is rolled back first.
+//!
 //! Errors carry Oracle's code and its first line. The texts of errors that
 //! the driver wraps (DPI-1067, DPI-1080) can hold stray bytes and are left
 //! out.
@@ -17,10 +21,12 @@ pub use error::OracleError;
 use crate::config::{Config, OracleConfig};
 use crate::error::ActionError;
 use crate::host::context::Context;
+use crate::host::warm::Warm;
 use error::{first_line, shown};
 use oracle::sql_type::ToSql;
 use oracle::{Connection, Connector, InitParams, Privilege, RowValue};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -84,28 +90,72 @@ pub unsafe fn set_environment(config: &Config) {
     }
 }
 
-/// A session. It ends when it is dropped.
+/// A connection that is logged in. It logs off when it is dropped.
+pub struct Login(Option<Arc<Connection>>);
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        // Logging off is a round trip: not on a thread that others wait for.
+        if let (Some(connection), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn_blocking(move || drop(connection));
+        }
+    }
+}
+
+/// A session of a task.
 pub struct Session {
     connection: Mutex<Arc<Connection>>,
     config: OracleConfig,
     action: String,
     cancel: CancellationToken,
+    resource: String,
+    warm: Arc<Warm<Login>>,
+    /// Calls that were begun and didn't come to a good end, or not yet.
+    unsettled: AtomicUsize,
+    /// A statement may have left a transaction open.
+    changed: AtomicBool,
+    /// Nobody has done anything that the next one would find.
+    clean: AtomicBool,
 }
 
 impl Session {
-    /// Opens a session for a task's work, under its tag.
+    /// Opens a session for a task's work, under its tag, on a kept login if
+    /// there is one that is alive.
     ///
     /// # Errors
     /// Where the resource is not configured, or Oracle can't be reached.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        while let Some(kept) = cx.host.oracle_logins.take(resource) {
+            if let Some(connection) = hand_over(kept, name_of(cx)).await {
+                return Self::on(cx, resource, connection);
+            }
+        }
+        Self::anew(cx, resource).await
+    }
+
+    /// Opens a session on a login of its own: proof that one can log in.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn anew(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.oracle(resource)?.clone();
-        let action: String = cx.tag.to_string().chars().take(ACTION_LIMIT).collect();
-        let connection = connect(config.clone(), action.clone()).await?;
+        let connection = connect(config, name_of(cx)).await?;
+        Self::on(cx, resource, Arc::new(connection))
+    }
+
+    fn on(cx: &Context, resource: &str, connection: Arc<Connection>) -> Result<Self, ActionError> {
         Ok(Self {
-            connection: Mutex::new(Arc::new(connection)),
-            config,
-            action,
+            connection: Mutex::new(connection),
+            config: cx.host.oracle(resource)?.clone(),
+            action: name_of(cx),
             cancel: cx.cancel.clone(),
+            resource: resource.to_owned(),
+            warm: cx.host.oracle_logins.clone(),
+            unsettled: AtomicUsize::new(0),
+            changed: AtomicBool::new(false),
+            clean: AtomicBool::new(true),
         })
     }
 
@@ -119,7 +169,7 @@ impl Session {
     {
         let ask = || {
             let (text, binds) = (sql.to_owned(), binds.to_vec());
-            self.with(sql, move |connection| {
+            self.call(sql, move |connection| {
                 let values: Vec<&dyn ToSql> = binds.iter().map(Bind::value).collect();
                 connection.query_as::<T>(&text, &values)?.collect()
             })
@@ -156,7 +206,8 @@ impl Session {
     /// [`OracleError`]
     pub async fn execute(&self, sql: &str, binds: &[Bind]) -> Result<(), OracleError> {
         let (text, binds) = (sql.to_owned(), binds.to_vec());
-        self.with(sql, move |connection| {
+        self.changed.store(true, Ordering::Relaxed);
+        self.call(sql, move |connection| {
             let values: Vec<&dyn ToSql> = binds.iter().map(Bind::value).collect();
             connection.execute(&text, &values).map(drop)
         })
@@ -177,7 +228,8 @@ impl Session {
             .first()
             .map(|(sql, _)| sql.clone())
             .unwrap_or_default();
-        self.with(&what, move |connection| {
+        self.changed.store(true, Ordering::Relaxed);
+        self.call(&what, move |connection| {
             let changed = change(connection, &statements);
             match changed {
                 Ok(_) => connection.commit()?,
@@ -190,11 +242,21 @@ impl Session {
     }
 
     /// Runs blocking work on the connection, breaking its call when the task
-    /// is cancelled. `what` names the work in errors.
+    /// is cancelled. `what` names the work in errors. The work may leave
+    /// anything behind: the login is not kept.
     ///
     /// # Errors
     /// [`OracleError`]
     pub async fn with<T, W>(&self, what: &str, work: W) -> Result<T, OracleError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> oracle::Result<T> + Send + 'static,
+    {
+        self.clean.store(false, Ordering::Relaxed);
+        self.call(what, work).await
+    }
+
+    async fn call<T, W>(&self, what: &str, work: W) -> Result<T, OracleError>
     where
         T: Send + 'static,
         W: FnOnce(&Connection) -> oracle::Result<T> + Send + 'static,
@@ -205,6 +267,7 @@ impl Session {
         if self.cancel.is_cancelled() {
             return Err(broken());
         }
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
         let connection = self.slot().clone();
         let mut running = Running::on(connection.clone());
         let mut call = tokio::task::spawn_blocking(move || work(&connection));
@@ -215,6 +278,9 @@ impl Session {
             }
         };
         running.over = true;
+        if matches!(ended, Ok(Ok(_))) && running.breaks == 0 {
+            self.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
         match ended {
             Ok(answer) => answer.map_err(|error| OracleError::of(&error, what)),
             // The pool only drops work when the process ends.
@@ -244,12 +310,37 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Logging off is a round trip: not on a thread that others wait for.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let connection = self.slot().clone();
-            runtime.spawn_blocking(move || drop(connection));
+        let login = Login(Some(self.slot().clone()));
+        let settled = *self.unsettled.get_mut() == 0 && *self.clean.get_mut();
+        if !settled || self.cancel.is_cancelled() {
+            return;
+        }
+        if !*self.changed.get_mut() {
+            self.warm.keep(&self.resource, login);
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (warm, resource) = (self.warm.clone(), self.resource.clone());
+            runtime.spawn_blocking(move || {
+                let rolled_back = login.0.as_ref().is_some_and(|c| c.rollback().is_ok());
+                if rolled_back {
+                    warm.keep(&resource, login);
+                }
+            });
         }
     }
+}
+
+fn name_of(cx: &Context) -> String {
+    cx.tag.to_string().chars().take(ACTION_LIMIT).collect()
+}
+
+/// Gives a kept login to a task; nothing where it is of no use any more.
+async fn hand_over(mut kept: Login, action: String) -> Option<Arc<Connection>> {
+    let connection = kept.0.take()?;
+    let named = tokio::task::spawn_blocking(move || {
+        let named = connection.execute(SET_MODULE, &[&MODULE, &action]).is_ok();
+        named.then_some(connection)
+    });
+    named.await.ok().flatten()
 }
 
 async fn stop(cancel: &CancellationToken, breaks: u32) {
