@@ -331,17 +331,24 @@ impl Driver {
             let took_us = began.elapsed().as_micros();
             tracing::debug!(records = entries.len(), took_us, "written");
         }
-        let mut changed: Vec<RunId> = Vec::new();
-        for ((run, _), stored) in entries.iter().zip(&stored) {
+        let written = || entries.iter().map(|(run, _)| run).zip(&stored);
+        for (run, stored) in written() {
             if let Some(cell) = self.runs.get_mut(run) {
-                cell.note(stored);
-            }
-            if changed.last() != Some(run) {
-                changed.push(run.clone());
+                cell.follow(stored);
             }
         }
         for (run, to, order) in orders {
             self.send(&run, &to, order);
+        }
+        // Whoever watches waits for the work, never the work for them.
+        let mut changed: Vec<RunId> = Vec::new();
+        for (run, stored) in written() {
+            if let Some(cell) = self.runs.get(run) {
+                cell.announce(stored);
+            }
+            if changed.last() != Some(run) {
+                changed.push(run.clone());
+            }
         }
         for (run, cell) in &mut self.runs {
             cell.tell_status(changed.contains(run));
