@@ -1,9 +1,12 @@
 //! The agent's one event loop.
 //!
 //! It alone calls the participant, and carries out the participant's effects
-//! in their order: what must be durable is on disk before anything that
-//! relies on it is sent or done. Work runs beside it ([`crate::work`]) and
-//! comes back as inputs.
+//! in their order: what must be durable is on disk before anything is sent or
+//! done that could rely on it. Probes only look and rely on nothing, so they
+//! don't wait for the disk; and records behind which nothing is sent or done
+//! yet are written with the next ones. Should the process die before, it is
+//! as if their inputs had never come. Work runs beside the loop
+//! ([`crate::work`]) and comes back as inputs.
 
 mod tasks;
 mod watches;
@@ -11,10 +14,10 @@ mod watches;
 use crate::host::Host;
 use crate::link::{Input, Inputs, Outbox};
 use crate::store::{Store, StoreError};
-use crate::work::{Inputs as TaskInputs, Worker};
+use crate::work::Worker;
 use lockstep_barrier::ids::{Millis, RunId, StepId};
-use lockstep_barrier::message::{Order, Outcome, Reply, TaskOrder};
-use lockstep_barrier::participant::{Effect, Event, Participant};
+use lockstep_barrier::message::{Order, Outcome, Reply};
+use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
 use lockstep_clock as clock;
 use lockstep_proto::v1;
 use std::collections::HashMap;
@@ -23,6 +26,14 @@ use std::time::Duration;
 use tasks::{Assignment, Running};
 use tokio::sync::{mpsc, watch};
 use watches::Watching;
+
+/// Inputs taken in before their records are written together: an order often
+/// comes with the acknowledgement of what was before it.
+const BATCH: usize = 32;
+
+/// How long records may wait for others to be written with. Nobody has heard
+/// of what they say; but a journal is read by people too.
+const WRITE_AFTER: Millis = 1_000;
 
 /// Inputs that may wait for the loop: a burst of orders and of workers that
 /// end at once. Senders wait beyond it.
@@ -43,6 +54,14 @@ pub struct Driver {
     watching: HashMap<(RunId, StepId), Watching>,
     /// Trace of the last order of each run.
     traces: HashMap<RunId, String>,
+    /// What the inputs of this batch lead to.
+    effects: Vec<Effect>,
+    /// Records that nothing relies on yet, and when to write them at the
+    /// latest.
+    unwritten: Vec<Entry>,
+    write_by: Option<Millis>,
+    /// Runs that it closes.
+    closed: Vec<RunId>,
 }
 
 impl Driver {
@@ -70,6 +89,10 @@ impl Driver {
             running: HashMap::new(),
             watching: HashMap::new(),
             traces: HashMap::new(),
+            effects: Vec::new(),
+            unwritten: Vec::new(),
+            write_by: None,
+            closed: Vec::new(),
         };
         for effect in effects {
             driver.carry_out_unstored(effect);
@@ -87,68 +110,86 @@ impl Driver {
             let input = tokio::select! {
                 input = self.queue.recv() => input,
                 () = tick => Some(Input::Happened(Event::Tick)),
+                () = until(self.write_by) => {
+                    self.write()?;
+                    continue;
+                }
             };
-            match input {
-                None | Some(Input::Stop) => break,
-                Some(input) => self.hear(input).await?,
+            let Some(first) = input else { break };
+            if self.hear_batch(first).await? {
+                break;
             }
         }
         for watching in self.watching.values() {
             watching.cancel.cancel();
         }
-        Ok(())
+        self.write()
     }
 
-    async fn hear(&mut self, input: Input) -> Result<(), StoreError> {
+    /// Takes in what has come so far and carries it out; `true` where it says
+    /// to stop.
+    async fn hear_batch(&mut self, first: Input) -> Result<bool, StoreError> {
+        let mut stop = self.hear(first).await?;
+        for _ in 1..BATCH {
+            match self.queue.try_recv() {
+                Ok(input) if !stop => stop = self.hear(input).await?,
+                _ => break,
+            }
+        }
+        self.flush().await?;
+        Ok(stop)
+    }
+
+    /// Takes one input in; `true` where it says to stop.
+    async fn hear(&mut self, input: Input) -> Result<bool, StoreError> {
+        let of_session = matches!(
+            input,
+            Input::Hello(_) | Input::Connected(_) | Input::Disconnected
+        );
+        if of_session {
+            // A hello tells only what is on disk; and what was meant for one
+            // session doesn't go into the next.
+            self.flush().await?;
+            self.write()?;
+        }
         match input {
             Input::Hello(answer) => {
                 let hello = self.hello()?;
                 // A session that has gone meanwhile asks again with the next.
                 let _ = answer.send(hello);
-                Ok(())
             }
             Input::Connected(outbox) => {
                 self.outbox.send_replace(Some(outbox));
-                self.happen(Event::Connected).await
+                self.happen(Event::Connected);
             }
             Input::Disconnected => {
                 self.outbox.send_replace(None);
-                self.happen(Event::Disconnected).await
+                self.happen(Event::Disconnected);
             }
             Input::Order { order, traceparent } => {
                 if let Some(run) = run_of(&order) {
                     self.traces.insert(run.clone(), traceparent);
                 }
                 tracing::debug!(order = order.name(), "heard");
-                let closed = match &order {
-                    Order::Close { run, .. } => Some(run.clone()),
-                    _ => None,
-                };
-                self.happen(Event::Order(order)).await?;
-                if let Some(run) = closed {
-                    self.traces.remove(&run);
+                if let Order::Close { run, .. } = &order {
+                    self.closed.push(run.clone());
                 }
-                Ok(())
+                self.happen(Event::Order(order));
             }
-            Input::Preflight(order) => {
-                self.preflight(order);
-                Ok(())
-            }
+            Input::Preflight(order) => self.preflight(order),
             Input::Happened(event) => {
                 let standing = self.ended(&event);
-                self.happen(event).await?;
-                if let Some((run, task, inputs)) = standing {
-                    self.arm(run, task.step.clone(), task, inputs, false);
-                }
-                Ok(())
+                self.happen(event);
+                self.effects.extend(standing);
             }
-            Input::Stop => Ok(()),
+            Input::Stop => return Ok(true),
         }
+        Ok(false)
     }
 
-    /// Forgets work that came to an end; gives the watch that stands from now
+    /// Forgets work that came to an end; arms the watch that stands from now
     /// on, if it was one.
-    fn ended(&mut self, event: &Event) -> Option<(RunId, TaskOrder, TaskInputs)> {
+    fn ended(&mut self, event: &Event) -> Option<Effect> {
         let Event::Finished {
             run, step, outcome, ..
         } = event
@@ -157,28 +198,54 @@ impl Driver {
         };
         let running = self.running.remove(&(run.clone(), step.clone()))?;
         let stands = *outcome == Outcome::Standing;
-        stands.then(|| (run.clone(), running.task, running.inputs))
+        stands.then(|| Effect::Arm {
+            run: run.clone(),
+            step: step.clone(),
+            task: running.task,
+            inputs: running.inputs,
+            after_gap: false,
+        })
     }
 
-    async fn happen(&mut self, event: Event) -> Result<(), StoreError> {
+    fn happen(&mut self, event: Event) {
         let effects = self.participant.handle(clock::boot_time(), event);
-        let mut rest = effects.as_slice();
-        while !rest.is_empty() {
-            let stored = rest
-                .iter()
-                .take_while(|e| matches!(e, Effect::Persist(_)))
-                .count();
-            persist(&mut self.store, &rest[..stored])?;
-            let acting = rest[stored..]
-                .iter()
-                .take_while(|e| !matches!(e, Effect::Persist(_)));
-            let acting: Vec<Effect> = acting.cloned().collect();
-            rest = &rest[stored + acting.len()..];
-            for effect in acting {
-                self.carry_out(effect).await;
+        self.effects.extend(effects);
+    }
+
+    /// Carries out what the batch leads to: begins its probes, writes its
+    /// records in one append with those that have waited for it, then sends
+    /// and does the rest in order. Nothing goes out that isn't on disk.
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        let mut rest = Vec::new();
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Persist(entry) => self.unwritten.push(entry),
+                Effect::Probe { .. } => self.carry_out_unstored(effect),
+                effect => rest.push(effect),
             }
         }
+        if !rest.is_empty() {
+            self.write()?;
+        } else if !self.unwritten.is_empty() {
+            let latest = clock::boot_time().saturating_add(WRITE_AFTER);
+            self.write_by.get_or_insert(latest);
+        }
+        for effect in rest {
+            self.carry_out(effect).await;
+        }
+        for run in self.closed.drain(..) {
+            self.traces.remove(&run);
+        }
         Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.write_by = None;
+        let entries = std::mem::take(&mut self.unwritten);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.store.persist(&entries)
     }
 
     async fn carry_out(&mut self, effect: Effect) {
