@@ -2,13 +2,15 @@
 //!
 //! It alone calls the participant, and carries out the participant's effects
 //! in their order: what must be durable is on disk before anything is sent or
-//! done that could rely on it. Probes only look and rely on nothing, so they
-//! don't wait for the disk; and records behind which nothing is sent or done
+//! done that could rely on it. Probes and attestations only look and rely on
+//! nothing, so they don't wait for the disk; and records behind which nothing is sent or done
 //! yet are written with the next ones. Should the process die before, it is
 //! as if their inputs had never come. Work runs beside the loop
 //! ([`crate::work`]) and comes back as inputs.
 
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use crate::host::Host;
@@ -224,7 +226,8 @@ impl Driver {
                 effect => rest.push(effect),
             }
         }
-        if !rest.is_empty() {
+        let only_looks = rest.iter().all(|e| matches!(e, Effect::Attest { .. }));
+        if !only_looks {
             self.write()?;
         } else if !self.unwritten.is_empty() {
             let latest = clock::boot_time().saturating_add(WRITE_AFTER);
