@@ -102,7 +102,12 @@ fn definition(call: &mut Call<'_>, c: &mut Cursor<'_>, text: &str) -> Result<(),
         ddl::alter_table(call, c)
     } else if c.eat("ALTER DATABASE ADD SUPPLEMENTAL LOG DATA") {
         call.st.require(call.key, "ALTER DATABASE")?;
-        call.st.supplemental_logging = true;
+        if c.peek() == Some(&Token::LParen) {
+            call.st.supplemental.columns.extend(c.log_columns()?);
+        } else {
+            c.finish()?;
+            call.st.supplemental.minimal = true;
+        }
         Ok(())
     } else if c.eat("GRANT") {
         users::grant(call, c)
@@ -185,9 +190,8 @@ fn set(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
             )));
         }
     };
-    if c.eat("COMMENT") {
-        c.eat_token(&Token::Eq);
-        c.bump();
+    if c.sees("COMMENT") {
+        return Err(unsupported("ALTER SYSTEM SET … COMMENT"));
     }
     let (reach, sid) = reach(c)?;
     call.st.parameters.set(&name, &value, reach, &sid)?;
@@ -202,7 +206,8 @@ fn set(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
 fn reset(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     let name = c.name(OPTION)?;
     let (reach, sid) = reach(c)?;
-    call.st.parameters.reset(&name, reach, &sid)?;
+    let inst = call.key.inst;
+    call.st.parameters.reset(&name, reach, &sid, inst)?;
     call.st.alert(format!(
         "ALTER SYSTEM RESET {} SCOPE={reach:?} SID='{sid}';",
         name.to_lowercase()
@@ -215,8 +220,8 @@ fn reach(c: &mut Cursor<'_>) -> Result<(Reach, String), OraError> {
     let mut reach = Reach::Both;
     let mut sid = "*".to_owned();
     loop {
-        if c.eat("DEFERRED") {
-            continue;
+        if c.sees("DEFERRED") {
+            return Err(unsupported("ALTER SYSTEM SET … DEFERRED"));
         }
         if c.eat("SCOPE") {
             c.eat_token(&Token::Eq);

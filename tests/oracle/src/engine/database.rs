@@ -227,7 +227,7 @@ fn admit(state: &State, inst: u32, user: &str, login: &Login) -> Result<(), OraE
     let Some(account) = state.users.get(user) else {
         return Err(ora(1017, "invalid username/password; logon denied"));
     };
-    let granted = |privilege: &str| account.grants.contains(privilege);
+    let granted = |privilege: &str| state.holds(user, privilege);
     if login.sysdba {
         if user != "SYS" && !granted("SYSDBA") {
             return Err(ora(1017, "invalid username/password; logon denied"));
@@ -243,7 +243,7 @@ fn admit(state: &State, inst: u32, user: &str, login: &Login) -> Result<(), OraE
     if account.locked.is_some() {
         return Err(ora(28000, "The account is locked."));
     }
-    if !(granted("CREATE SESSION") || granted("CONNECT") || granted("DBA")) {
+    if !(granted("CREATE SESSION") || granted("DBA")) {
         let text = format!("user {user} lacks CREATE SESSION privilege; logon denied");
         return Err(ora(1045, text));
     }

@@ -1,5 +1,7 @@
 //! Tables and indexes: made, changed; and whatever is dropped.
 
+use std::collections::HashSet;
+
 use sqlparser::ast::{
     self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
 };
@@ -8,6 +10,7 @@ use sqlparser::tokenizer::Token;
 use crate::api::OraError;
 
 use super::call::Call;
+use super::datum::Datum;
 use super::errors::{Outcome, no_table, ora, stop, unsupported};
 use super::exec::upper;
 use super::kinds;
@@ -15,7 +18,7 @@ use super::lex::Cursor;
 use super::query::split_name;
 use super::sessions::SessionKey;
 use super::state::State;
-use super::storage::{ColumnDef, Constraint, Rule, Table};
+use super::storage::{ColumnDef, Constraint, Rule, Snapshot, Table};
 
 const TABLE: (u32, &str) = (903, "invalid table name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");
@@ -45,6 +48,44 @@ impl State {
         let object = (owner.to_owned(), name.to_owned());
         if self.find_table(owner, name).is_some() || self.sequences.contains_key(&object) {
             return Err(ora(955, "name is already used by an existing object"));
+        }
+        Ok(())
+    }
+
+    /// ORA-00955 where an index's name is taken, ORA-01452 where a unique one
+    /// would have to hold a key twice.
+    fn index_may_be(
+        &self,
+        key: SessionKey,
+        number: usize,
+        name: &str,
+        columns: &[usize],
+        unique: bool,
+    ) -> Result<(), OraError> {
+        let table = &self.tables[number];
+        let taken = self
+            .live_tables()
+            .filter(|other| other.owner == table.owner)
+            .flat_map(|other| &other.constraints)
+            .any(|constraint| constraint.name == name);
+        if taken {
+            return Err(ora(955, "name is already used by an existing object"));
+        }
+        let by = Snapshot {
+            scn: None,
+            txn: self.session(key).and_then(|session| session.txn),
+        };
+        let mut keys = HashSet::new();
+        let mut rows = table.rows.iter().filter_map(|row| row.seen(by));
+        let twice = rows.any(|row| {
+            let key: Vec<Datum> = columns.iter().map(|at| row[*at].key()).collect();
+            !key.iter().all(Datum::is_null) && !keys.insert(key)
+        });
+        if unique && twice {
+            return Err(ora(
+                1452,
+                "cannot CREATE UNIQUE INDEX; duplicate keys found",
+            ));
         }
         Ok(())
     }
@@ -291,27 +332,28 @@ pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
     let name = c.qualified(TABLE)?;
     let number = call.st.own_table(call.key, name, "ALTER ANY TABLE")?;
     if c.eat("ADD SUPPLEMENTAL LOG DATA") {
-        let list = c
-            .until(|c| c.sees("COLUMNS"))
-            .text()
-            .trim_matches(['(', ')', ' '])
-            .to_uppercase();
-        let kind = match list.as_str() {
-            "ALL" => "ALL COLUMN LOGGING",
-            "PRIMARY KEY" => "PRIMARY KEY LOGGING",
-            "UNIQUE" => "UNIQUE KEY LOGGING",
-            "FOREIGN KEY" => "FOREIGN KEY LOGGING",
-            _ => return Err(c.error(OPTION)),
-        };
         let table = &mut call.st.tables[number];
-        if !table.log_groups.iter().any(|(_, have)| have == kind) {
+        for columns in c.log_columns()? {
+            let kind = match columns {
+                "ALL" => "ALL COLUMN LOGGING",
+                "PRIMARY KEY" => "PRIMARY KEY LOGGING",
+                "UNIQUE" => "UNIQUE KEY LOGGING",
+                _ => "FOREIGN KEY LOGGING",
+            };
+            if table.log_groups.iter().any(|(_, have)| have == kind) {
+                return Err(ora(
+                    32588,
+                    format!("supplemental logging attribute {columns} exists"),
+                ));
+            }
             let group = format!("SYS_C{:07}", 9000 + number * 10 + table.log_groups.len());
             table.log_groups.push((group, kind.to_owned()));
         }
         return Ok(());
     }
-    if c.sees("ENABLE ALL TRIGGERS") || c.sees("DISABLE ALL TRIGGERS") {
-        let enabled = c.sees("ENABLE");
+    let enabled = c.sees("ENABLE ALL TRIGGERS");
+    if c.eat("ENABLE ALL TRIGGERS") || c.eat("DISABLE ALL TRIGGERS") {
+        c.finish()?;
         for trigger in call
             .st
             .triggers
@@ -367,6 +409,13 @@ pub fn create_index(call: &mut Call<'_>, c: &mut Cursor<'_>, unique: bool) -> Re
     if !c.eat_token(&Token::RParen) {
         return Err(c.error((907, "missing right parenthesis")));
     }
+    if !c.at_end() && c.peek() != Some(&Token::SemiColon) {
+        return Err(unsupported(format!("the index option {}", c.text())));
+    }
+    c.finish()?;
+    let key = call.key;
+    call.st
+        .index_may_be(key, number, &index, &columns, unique)?;
     let table = &mut call.st.tables[number];
     table.add_index(columns.clone());
     if unique {

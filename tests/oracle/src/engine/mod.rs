@@ -28,6 +28,7 @@ mod kill;
 mod kinds;
 mod lex;
 mod observe;
+mod oldjobs;
 mod params;
 mod plsql;
 mod prepare;

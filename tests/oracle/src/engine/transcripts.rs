@@ -378,6 +378,7 @@ transcripts! {
     jobs: "jobs.txt",
     the_seed_procedure: "seed.txt",
     accounts_and_privileges: "privileges.txt",
+    what_is_refused: "refused.txt",
 }
 
 #[test]

@@ -24,6 +24,8 @@ const DATABASE: &[(&str, Kind)] = &[
     ("FS_FAILOVER_OBSERVER_PRESENT", v(7)),
     ("SUPPLEMENTAL_LOG_DATA_MIN", v(8)),
     ("SUPPLEMENTAL_LOG_DATA_PK", v(3)),
+    ("SUPPLEMENTAL_LOG_DATA_UI", v(3)),
+    ("SUPPLEMENTAL_LOG_DATA_FK", v(3)),
     ("SUPPLEMENTAL_LOG_DATA_ALL", v(3)),
     ("CDB", v(3)),
     ("CON_ID", N),
@@ -104,6 +106,7 @@ fn database(st: &mut State) -> Vec<Datum> {
     let checkpoint = st.scn;
     let scn = st.read_scn();
     let name = st.database.clone();
+    let logged = |columns: &str| Datum::yes(st.supplemental.columns.contains(columns));
     vec![
         Datum::int(1),
         Datum::int(st.dbid),
@@ -120,9 +123,11 @@ fn database(st: &mut State) -> Vec<Datum> {
         Datum::text("NO"),
         Datum::text("DISABLED"),
         Datum::Null,
-        Datum::yes(st.supplemental_logging),
-        Datum::text("NO"),
-        Datum::text("NO"),
+        Datum::text(st.supplemental.minimal()),
+        logged("PRIMARY KEY"),
+        logged("UNIQUE"),
+        logged("FOREIGN KEY"),
+        logged("ALL"),
         Datum::text("NO"),
         Datum::int(0),
         Datum::text("Linux x86 64-bit"),
