@@ -5,9 +5,16 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::outage;
 use super::product::{self, PhaseStatus, RunStatus, TaskStatus};
 use super::{Effects, Fault, SEED_STEPS, Settings, State, Struck, Verdict};
 use crate::range::{Error, Listed};
+
+/// Orders committed before the fence in a rehearsal of full size.
+const FULL_ORDERS: u64 = 2_000;
+
+/// Orders a second at full size.
+const FULL_RATE: u32 = 200;
 
 /// Why a rehearsal is not good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,16 +35,20 @@ pub struct Report {
     pub effects: Effects,
     /// How the last changes were proved to have arrived.
     pub drain: Drain,
-    /// By the clients' own logs.
+    /// By the clients' own logs: from Oracle's last order to PostgreSQL's
+    /// first, or the applications' pause where they stayed with Oracle.
     pub write_outage_ms: Option<i64>,
-    /// What the barriers cost within the outage, beyond the actions.
-    pub outage_overhead_ms: u64,
+    /// The outage less the critical path of the actions inside it.
+    pub outage_overhead_ms: Option<u64>,
     /// What the range had started.
     pub processes: Vec<Listed>,
     /// The fault that was made, if any.
     pub fault: Option<String>,
     /// The process that was killed in the middle, if any.
     pub kill: Option<Struck>,
+    /// What was done more often than once; not looked for after a rollback,
+    /// which does some things again.
+    pub repeated: Vec<String>,
     /// After a rollback: what is not as it was.
     pub not_restored: Vec<String>,
     /// Why the rehearsal is not good; empty when it is.
@@ -57,7 +68,7 @@ pub struct Run {
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
     pub outcome: String,
-    /// The command's exit code.
+    /// With which the command that watched it to the end has ended.
     pub exit_code: Option<u8>,
     /// Its trace.
     pub trace_id: String,
@@ -105,15 +116,15 @@ pub struct Drain {
     pub marker_ms: Option<u64>,
 }
 
-impl From<&RunStatus> for Run {
-    fn from(status: &RunStatus) -> Self {
+impl Run {
+    fn of(status: &RunStatus, exit_code: Option<u8>) -> Self {
         Self {
             id: status.id.clone(),
             plan: status.plan.clone(),
             kind: status.kind.clone(),
             digest: status.digest.clone(),
             outcome: status.outcome.clone(),
-            exit_code: status.exit_code,
+            exit_code,
             trace_id: status.trace_id.clone(),
             reason: status.reason.clone(),
         }
@@ -125,14 +136,21 @@ impl From<&PhaseStatus> for Phase {
         Self {
             name: phase.name.clone(),
             seed_steps: phase.seed_steps.clone(),
-            // A phase that a rollback or an abort came before was passed over.
-            outcome: match phase.outcome.as_str() {
-                "pending" => "skipped".to_owned(),
-                other => other.to_owned(),
-            },
+            outcome: outcome_of(phase).to_owned(),
             barrier_ms: phase.barrier_ms,
             tasks: phase.tasks.iter().map(Task::from).collect(),
         }
+    }
+}
+
+/// How a phase stands when nothing moves any more.
+fn outcome_of(phase: &PhaseStatus) -> &str {
+    match phase.outcome.as_str() {
+        // A rollback, an abort or a wait came before its release.
+        "pending" | "preparing" | "gated" => "skipped",
+        // The run has stopped in it.
+        "executing" => "failed",
+        other => other,
     }
 }
 
@@ -147,20 +165,6 @@ impl From<&TaskStatus> for Task {
         }
     }
 }
-
-/// Standard phases inside the write outage.
-const OUTAGE: [&str; 10] = [
-    "stop-applications",
-    "close-oracle",
-    "final-changes",
-    "verify-rows",
-    "stop-dms",
-    "reverse-task",
-    "prepare-postgres",
-    "monitoring",
-    "open-postgres",
-    "start-applications",
-];
 
 /// What the range itself has seen of a rehearsal.
 #[derive(Debug)]
@@ -177,6 +181,10 @@ pub struct Observed {
     pub repeated: Vec<String>,
     /// From the marker's commit on Oracle to its commit in PostgreSQL.
     pub marker_ms: Option<u64>,
+    /// The SCNs that markers in Oracle name.
+    pub marker_scns: Vec<u64>,
+    /// With which the command has ended.
+    pub exit_code: Option<u8>,
     /// Whether orders were acknowledged after the run.
     pub writing: bool,
     /// What a kill met, if there was one.
@@ -194,10 +202,11 @@ impl Report {
             let phases = status.phases.iter();
             phases.filter(move |phase| (phase.track == "rollback") == rollback)
         };
-        let overhead = of_track(false)
-            .filter(|phase| OUTAGE.contains(&phase.standard.as_str()))
-            .map(|phase| phase.barrier_ms)
-            .sum();
+        let outage = outage::of(&status, &observed.verdict);
+        let done_twice = match status.outcome.as_str() {
+            "completed" | "waiting" if status.kind == "Cutover" => observed.repeated,
+            _ => Vec::new(),
+        };
         let not_restored = if status.outcome == "rolled_back" {
             observed.after.differences(&observed.before)
         } else {
@@ -206,26 +215,34 @@ impl Report {
         let mut report = Self {
             phases: of_track(false).map(Phase::from).collect(),
             rollback_phases: of_track(true).map(Phase::from).collect(),
-            write_outage_ms: observed.verdict.write_outage_ms,
-            workload: observed.verdict,
+            write_outage_ms: outage.map(|(from, to)| to - from),
+            outage_overhead_ms: outage.map(|outage| outage::overhead(outage, &status.phases)),
             effects: observed.effects,
             drain: Drain {
-                scn: product::fence_scn(&status).map(|scn| scn.to_string()),
+                scn: observed.verdict.fence_scn.map(|scn| scn.to_string()),
                 marker_ms: observed.marker_ms,
             },
-            outage_overhead_ms: overhead,
+            workload: observed.verdict,
             processes: observed.processes,
             fault: settings.fault.map(|fault| fault.to_string()),
             kill: observed.struck,
+            repeated: done_twice,
             not_restored,
-            run: settings.range.product.then(|| Run::from(&status)),
+            run: settings
+                .range
+                .product
+                .then(|| Run::of(&status, observed.exit_code)),
             shortcomings: Vec::new(),
         };
         let mut found = report.of_workload(settings, observed.writing);
+        found.extend(report.of_load(settings));
         found.extend(report.of_run(settings));
-        if status.outcome == "completed" && status.kind == "Cutover" {
-            found.extend(observed.repeated);
-        }
+        found.extend(contradictions(
+            &status,
+            observed.exit_code,
+            &observed.marker_scns,
+        ));
+        found.extend(report.repeated.iter().cloned());
         if let Some(fault) = settings.fault {
             found.extend(misses(fault, &status));
         }
@@ -244,11 +261,18 @@ impl Report {
         let mut found = Vec::new();
         if !workload.is_good() {
             found.push(format!(
-                "the checker found {} lost, {} duplicated, {} differing, {} committed on Oracle after the fence: {}",
+                "the checker found {} lost, {} duplicated, {} differing, {} missing in PostgreSQL, \
+                 {} committed on Oracle after the fence; of order lines {} lost, {} duplicated, \
+                 {} differing, {} of no order: {}",
                 workload.lost,
                 workload.duplicated,
                 workload.differing,
+                workload.postgres_missing,
                 workload.oracle_commits_after_fence,
+                workload.lines_lost,
+                workload.lines_duplicated,
+                workload.lines_differing,
+                workload.lines_orphaned,
                 workload.examples,
             ));
         }
@@ -264,6 +288,23 @@ impl Report {
         found
     }
 
+    /// Whether enough was going on before the run, where that was asked for.
+    fn of_load(&self, settings: &Settings) -> Option<String> {
+        if settings.orders < FULL_ORDERS || settings.range.rate < FULL_RATE {
+            return None;
+        }
+        let orders = self.workload.oracle_orders_before_run;
+        let rate = self.workload.oracle_orders_per_second.unwrap_or_default();
+        let enough = orders >= FULL_ORDERS && rate >= f64::from(FULL_RATE);
+        (!enough).then(|| {
+            format!(
+                "before the run {orders} orders were committed, at {rate:.1} a second; at full \
+                 size it takes {FULL_ORDERS} at {FULL_RATE}. A machine that is too slow or too \
+                 busy for that can do less: --rate, --orders"
+            )
+        })
+    }
+
     fn of_run(&self, settings: &Settings) -> Vec<String> {
         let Some(run) = &self.run else {
             return Vec::new();
@@ -276,8 +317,11 @@ impl Report {
         };
         if (run.outcome.as_str(), run.exit_code) != wanted {
             found.push(format!(
-                "the run is {}, not {}: {}",
-                run.outcome, wanted.0, run.reason
+                "the run is {} with exit code {}, not {}: {}",
+                run.outcome,
+                code(run.exit_code),
+                wanted.0,
+                run.reason
             ));
         }
         let restored = self.not_restored.iter();
@@ -342,8 +386,7 @@ impl Report {
                 "run {}: {} (exit code {})",
                 run.id,
                 run.outcome,
-                run.exit_code
-                    .map_or_else(|| "none".into(), |code| code.to_string()),
+                code(run.exit_code),
             ));
             for phase in self.phases.iter().chain(&self.rollback_phases) {
                 lines.push(format!(
@@ -368,6 +411,10 @@ impl Report {
             "        {} lost, {} duplicated, {} differing, {} on Oracle after the fence, {} in doubt",
             w.lost, w.duplicated, w.differing, w.oracle_commits_after_fence, w.in_doubt
         ));
+        lines.push(format!(
+            "        {} order lines; of {} orders lost, of {} duplicated, of {} differing",
+            w.order_lines, w.lines_lost, w.lines_duplicated, w.lines_differing
+        ));
         if let Some(kill) = &self.kill {
             lines.push(format!(
                 "killed: {} {} in {} of {}, then started again",
@@ -379,11 +426,10 @@ impl Report {
                 "drain: the fence at SCN {scn}; its marker reached PostgreSQL {ms} ms after its commit"
             ));
         }
-        if let Some(outage) = self.write_outage_ms {
+        if let (Some(outage), Some(overhead)) = (self.write_outage_ms, self.outage_overhead_ms) {
             lines.push(format!(
-                "write outage: {:.1} s by the clients' clocks; {} ms of it for barriers",
+                "write outage: {:.1} s by the clients' clocks; {overhead} ms of it beyond the actions",
                 outage as f64 / 1000.0,
-                self.outage_overhead_ms
             ));
         }
         if self.is_good() {
@@ -392,6 +438,29 @@ impl Report {
         lines.extend(self.shortcomings.iter().map(|s| format!("WRONG: {}", s.0)));
         lines.join("\n")
     }
+}
+
+/// Where the product's word and what was seen are not the same.
+fn contradictions(run: &RunStatus, exit_code: Option<u8>, markers: &[u64]) -> Vec<String> {
+    let mut found = Vec::new();
+    if exit_code != run.exit_code {
+        found.push(format!(
+            "the command ended with exit code {}, the run's status says {}",
+            code(exit_code),
+            code(run.exit_code)
+        ));
+    }
+    // A proof that was cut short is given anew: one of the markers it must be.
+    if let Some(scn) = product::fence_scn(run).filter(|scn| !markers.contains(scn)) {
+        found.push(format!(
+            "the product puts the fence at SCN {scn}, the markers in Oracle name {markers:?}"
+        ));
+    }
+    found
+}
+
+fn code(code: Option<u8>) -> String {
+    code.map_or_else(|| "none".into(), |code| code.to_string())
 }
 
 /// Why the run did not meet its fault as it should have: in its own phase,
@@ -413,6 +482,15 @@ fn misses(fault: Fault, run: &RunStatus) -> Vec<String> {
         .flat_map(|phase| &phase.tasks)
         .collect();
     let executed = |task: &&TaskStatus| matches!(task.outcome.as_str(), "done" | "standing");
+    let failed: Vec<&str> = run
+        .phases
+        .iter()
+        .filter(|phase| phase.outcome == "failed" && phase.track != "rollback")
+        .map(|phase| phase.standard.as_str())
+        .collect();
+    if failed != [name] {
+        found.push(format!("failed are the phases of {failed:?}, not {name}"));
+    }
     if tasks.len() > 1 && !tasks.iter().any(executed) {
         found.push(format!("no task of {name} was executed before the fault"));
     }
@@ -424,5 +502,74 @@ fn steps(steps: &[String]) -> String {
         String::new()
     } else {
         format!("  (step {})", steps.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(outcome: &str) -> PhaseStatus {
+        PhaseStatus {
+            standard: "stop-dms".into(),
+            outcome: outcome.into(),
+            ..PhaseStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_phase_at_rest_has_one_of_four_outcomes() {
+        let cases = [
+            ("done", "done"),
+            ("failed", "failed"),
+            ("skipped", "skipped"),
+            ("undone", "undone"),
+            ("pending", "skipped"),
+            ("preparing", "skipped"),
+            ("gated", "skipped"),
+            ("executing", "failed"),
+        ];
+        for (said, reported) in cases {
+            assert_eq!(outcome_of(&phase(said)), reported, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_exit_code_or_an_scn_that_is_not_the_products_is_named() {
+        let mut run = RunStatus {
+            exit_code: Some(0),
+            phases: vec![PhaseStatus {
+                tasks: vec![TaskStatus {
+                    action: "oracle.finalize".into(),
+                    outputs: json!({"scn": 100}),
+                    ..TaskStatus::default()
+                }],
+                ..PhaseStatus::default()
+            }],
+            ..RunStatus::default()
+        };
+        assert_eq!(
+            contradictions(&run, Some(0), &[99, 100]),
+            Vec::<String>::new()
+        );
+        assert_eq!(contradictions(&run, Some(1), &[100]).len(), 1);
+        assert_eq!(contradictions(&run, None, &[100]).len(), 1);
+        assert_eq!(contradictions(&run, Some(0), &[]).len(), 1);
+        run.phases.clear();
+        assert_eq!(contradictions(&run, Some(0), &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_fault_must_fail_its_own_phase() {
+        let mut run = RunStatus {
+            reason: "phase stop-dms failed and the plan says to roll back".into(),
+            phases: vec![phase("failed")],
+            ..RunStatus::default()
+        };
+        assert_eq!(misses(Fault::StopDms, &run), Vec::<String>::new());
+        run.phases = vec![phase("undone")];
+        assert_eq!(misses(Fault::StopDms, &run).len(), 1);
+        run.reason.clear();
+        assert_eq!(misses(Fault::StopDms, &run).len(), 2);
     }
 }
