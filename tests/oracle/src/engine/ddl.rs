@@ -1,7 +1,5 @@
 //! Tables and indexes: made, changed; and whatever is dropped.
 
-use std::collections::HashSet;
-
 use sqlparser::ast::{
     self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
 };
@@ -10,7 +8,6 @@ use sqlparser::tokenizer::Token;
 use crate::api::OraError;
 
 use super::call::Call;
-use super::datum::Datum;
 use super::errors::{Outcome, no_table, ora, stop, unsupported};
 use super::exec::upper;
 use super::kinds;
@@ -18,7 +15,7 @@ use super::lex::Cursor;
 use super::query::split_name;
 use super::sessions::SessionKey;
 use super::state::State;
-use super::storage::{ColumnDef, Constraint, Rule, Snapshot, Table};
+use super::storage::{ColumnDef, Constraint, Rule, Table};
 
 const TABLE: (u32, &str) = (903, "invalid table name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");
@@ -48,44 +45,6 @@ impl State {
         let object = (owner.to_owned(), name.to_owned());
         if self.find_table(owner, name).is_some() || self.sequences.contains_key(&object) {
             return Err(ora(955, "name is already used by an existing object"));
-        }
-        Ok(())
-    }
-
-    /// ORA-00955 where an index's name is taken, ORA-01452 where a unique one
-    /// would have to hold a key twice.
-    fn index_may_be(
-        &self,
-        key: SessionKey,
-        number: usize,
-        name: &str,
-        columns: &[usize],
-        unique: bool,
-    ) -> Result<(), OraError> {
-        let table = &self.tables[number];
-        let taken = self
-            .live_tables()
-            .filter(|other| other.owner == table.owner)
-            .flat_map(|other| &other.constraints)
-            .any(|constraint| constraint.name == name);
-        if taken {
-            return Err(ora(955, "name is already used by an existing object"));
-        }
-        let by = Snapshot {
-            scn: None,
-            txn: self.session(key).and_then(|session| session.txn),
-        };
-        let mut keys = HashSet::new();
-        let mut rows = table.rows.iter().filter_map(|row| row.seen(by));
-        let twice = rows.any(|row| {
-            let key: Vec<Datum> = columns.iter().map(|at| row[*at].key()).collect();
-            !key.iter().all(Datum::is_null) && !keys.insert(key)
-        });
-        if unique && twice {
-            return Err(ora(
-                1452,
-                "cannot CREATE UNIQUE INDEX; duplicate keys found",
-            ));
         }
         Ok(())
     }
@@ -370,18 +329,21 @@ pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
         c.bump();
         let name = c.name(OPTION)?;
         c.finish()?;
-        let table = &mut call.st.tables[number];
-        let Some(constraint) = table
-            .constraints
-            .iter_mut()
-            .find(|other| other.name == name)
-        else {
-            return Err(ora(
-                2430,
-                format!("cannot enable constraint ({name}) - no such constraint"),
-            ));
+        let constraints = &call.st.tables[number].constraints;
+        let Some(at) = constraints.iter().position(|other| other.name == name) else {
+            let (code, verb) = if enabled {
+                (2430, "enable")
+            } else {
+                (2431, "disable")
+            };
+            let text = format!("cannot {verb} constraint ({name}) - no such constraint");
+            return Err(ora(code, text));
         };
-        constraint.enabled = enabled;
+        if enabled {
+            let rule = constraints[at].clone();
+            call.st.validate(call.key, number, &rule)?;
+        }
+        call.st.tables[number].constraints[at].enabled = enabled;
         return Ok(());
     }
     Err(unsupported("this form of ALTER TABLE"))
