@@ -7,6 +7,7 @@
 
 mod effects;
 mod fault;
+mod judge;
 mod kill;
 mod outage;
 mod product;
