@@ -66,6 +66,7 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("oracle.triggers.restore", &oracle::triggers::Restore),
     ("postgres.analyze", &postgres::analyze::Analyze),
     ("postgres.canary.write", &postgres::canary_write::Write),
+    ("postgres.drain.check", &postgres::drain_check::Check),
     ("postgres.jobs.disable", &postgres::jobs::Disable),
     ("postgres.jobs.restore", &postgres::jobs::Restore),
     ("postgres.marker.await", &postgres::marker_await::Await),

@@ -81,10 +81,24 @@ impl Session {
     /// LS2301 where the server can't be reached, refuses, or isn't the one
     /// that its certificate should prove.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        let database = cx.host.postgres(resource)?.dbname.clone();
+        Self::open_in(cx, resource, &database).await
+    }
+
+    /// As [`Session::open`], in another database of the resource's server.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_in(
+        cx: &Context,
+        resource: &str,
+        database: &str,
+    ) -> Result<Self, ActionError> {
         let config = cx.host.postgres(resource)?;
-        let server = format!("{}:{}/{}", config.host, config.port, config.dbname);
+        let server = format!("{}:{}/{database}", config.host, config.port);
         let tls = MakeRustlsConnect::new(tls(&config.ca)?);
-        let login = login(config, &cx.tag)?;
+        let mut login = login(config, &cx.tag)?;
+        login.dbname(database);
         let unreachable = || {
             ActionError::new(
                 "LS2301",
@@ -312,7 +326,6 @@ fn login(config: &PostgresConfig, tag: &Tag) -> Result<tokio_postgres::Config, A
     login
         .host(&config.host)
         .port(config.port)
-        .dbname(&config.dbname)
         .user(&config.user)
         .password(password.trim_end_matches(['\r', '\n']))
         .application_name(application_name(tag))

@@ -84,7 +84,7 @@ impl Cluster {
         let options = format!(
             "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c ssl=on \
              -c wal_level=logical -c fsync=off -c max_prepared_transactions=4 \
-             -c max_replication_slots=4"
+             -c max_replication_slots=4 -c autovacuum=off"
         );
         let log = cluster.path("log");
         cluster.run(
@@ -326,6 +326,13 @@ impl Site {
     pub async fn obstacles(&self, name: &str, params: &Value) -> Vec<String> {
         let described = Self::action(name).describe(&self.context(), params).await;
         described.map_or_else(|e| vec![e.story()], |description| description.obstacles)
+    }
+
+    /// What a preflight tells without its being an obstacle.
+    pub async fn remarks(&self, name: &str, params: &Value) -> Vec<String> {
+        let described = Self::action(name).describe(&self.context(), params).await;
+        let described = described.unwrap_or_else(|e| panic!("{}", e.story()));
+        described.remarks
     }
 
     pub async fn try_execute(&self, name: &str, params: &Value) -> Result<Outputs, ActionError> {

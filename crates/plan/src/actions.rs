@@ -124,11 +124,18 @@ pub static ACTIONS: &[Action] = &[
         .gives(&["tables"]),
     action::<c::OracleCanary>("oracle.canary.await", "wait for the canary to come back").undoable(),
     action::<c::OracleKeepClosed>("oracle.closed.keep", "make the freeze durable").undoable(),
-    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready")
-        .gives(&["apply_exceptions", "slots"]),
+    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready").gives(&[
+        "apply_exceptions",
+        "slots",
+        "tables",
+    ]),
     action::<c::PostgresRoles>("postgres.roles.close", "close application roles").undoable(),
     action::<c::PostgresRoles>("postgres.roles.open", "open application roles").undoable(),
     action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive"),
+    action::<c::PostgresDrain>(
+        "postgres.drain.check",
+        "look once more whether changes were lost",
+    ),
     action::<c::PostgresRows>("postgres.rows.verify", "compare rows, keys and indexes")
         .gives(&["tables"]),
     action::<c::PostgresTriggers>("postgres.triggers.enable", "triggers to their baseline")

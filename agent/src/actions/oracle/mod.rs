@@ -15,6 +15,7 @@ pub mod listener;
 mod listeners;
 pub mod logins;
 mod names;
+mod other_tables;
 mod parameters;
 pub mod queue_monitor;
 pub mod ready;
