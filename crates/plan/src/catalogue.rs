@@ -325,8 +325,8 @@ pub struct MappedSchema {
 
 /// `oracle.rows.digest`: counts and digests as of an SCN.
 ///
-/// Outputs: `tables` (map of `OWNER.TABLE` to {rows, digest or null}; where
-/// the table is one of `counted`, also `postgres`, its name there).
+/// Outputs: `tables` (map of `OWNER.TABLE` to {rows, digest or null}; to
+/// {rows, postgres} where the table is one of `counted`, by its name there).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleRows {

@@ -111,7 +111,7 @@ impl Others {
             let rows = rows::count(session, oracle, scn).await?;
             tables.insert(
                 format!("{}.{}", oracle.owner, oracle.name),
-                json!({"rows": rows, "digest": null, "postgres": postgres}),
+                json!({"rows": rows, "postgres": postgres}),
             );
         }
         if !self.pairs.is_empty() {

@@ -56,7 +56,7 @@ impl Action for Check {
         let pending = control::pending(&session, schema).await?;
         if pending > 0 {
             return Err(ActionError::new(
-                "LS2319",
+                "LS2326",
                 format!("the task has stopped with {pending} changes pending"),
             )
             .left("nothing was changed; PostgreSQL may lack these changes")
