@@ -62,6 +62,12 @@ pub trait Action: Send + Sync + 'static {
         Ok(Undone::Nothing)
     }
 
+    /// Whether a preflight can probe it: not where the probe asks for what
+    /// only the run itself brings about.
+    fn foreseeable(&self) -> bool {
+        true
+    }
+
     /// For a watch: what goes on after `execute` has found the fence to hold.
     fn watch(&self) -> Option<&dyn Watch<Self::Params>> {
         None
@@ -162,6 +168,8 @@ pub fn recalled<T: DeserializeOwned>(capture: &Value) -> Result<T, ActionError> 
 /// of actions hold. Every [`Action`] is one.
 #[async_trait]
 pub trait AnyAction: Send + Sync {
+    /// See [`Action::foreseeable`].
+    fn foreseeable(&self) -> bool;
     /// See [`Action::needs`].
     fn needs(&self, params: &Value) -> Result<Vec<Need>, ActionError>;
     /// See [`Action::probe`].
@@ -205,6 +213,10 @@ fn decode<P: DeserializeOwned>(params: &Value) -> Result<P, ActionError> {
 
 #[async_trait]
 impl<A: Action> AnyAction for A {
+    fn foreseeable(&self) -> bool {
+        Action::foreseeable(self)
+    }
+
     fn needs(&self, params: &Value) -> Result<Vec<Need>, ActionError> {
         Ok(Action::needs(self, &decode(params)?))
     }

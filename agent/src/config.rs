@@ -132,6 +132,73 @@ pub struct OracleConfig {
     /// Directory of libclntsh; absent: `lib` in the home.
     #[serde(default)]
     pub client_library: Option<PathBuf>,
+    /// `TNS_ADMIN`: the directory of the listeners' `listener.ora`, and of the
+    /// agent's own `sqlnet.ora` where there is no Grid home; absent:
+    /// `network/admin` in the home whose tool runs.
+    #[serde(default)]
+    pub tns_admin: Option<PathBuf>,
+    /// Home of Grid Infrastructure, from which its listeners run and their
+    /// tools have to; absent: `home`.
+    #[serde(default)]
+    pub grid_home: Option<PathBuf>,
+}
+
+impl OracleConfig {
+    /// The home from which the listeners run, and their tools.
+    pub fn listener_home(&self) -> &Path {
+        self.grid_home.as_deref().unwrap_or(&self.home)
+    }
+
+    /// `TNS_ADMIN` of the agent's own sessions. With a Grid home the directory
+    /// is that home's: the database home's client doesn't read it.
+    pub fn client_tns_admin(&self) -> Option<&Path> {
+        match self.grid_home {
+            None => self.tns_admin.as_deref(),
+            Some(_) => None,
+        }
+    }
+
+    /// Why a directory that the tools are run with can't be used. They run
+    /// with this agent's rights, so what was looked at is what is used: a path
+    /// by way of a link could lead elsewhere tomorrow.
+    fn misplaced(&self) -> Option<String> {
+        let (tool, file) = match self.control {
+            ListenerControl::Lsnrctl => ("lsnrctl", Some("listener.ora")),
+            ListenerControl::Srvctl => ("srvctl", None),
+        };
+        let tool = format!("bin/{tool}");
+        let named = [
+            ("tns_admin", &self.tns_admin, file),
+            ("grid_home", &self.grid_home, Some(tool.as_str())),
+        ];
+        named.into_iter().find_map(|(field, path, holds)| {
+            let problem = unusable(path.as_deref()?, holds)?;
+            Some(format!("{field}: {problem}"))
+        })
+    }
+}
+
+/// What is wrong with a directory that must be there and hold a file.
+fn unusable(path: &Path, holds: Option<&str>) -> Option<String> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Some(format!("{shown} must be absolute"));
+    }
+    let real = match path.canonicalize() {
+        Ok(real) if real.is_dir() => real,
+        Ok(_) => return Some(format!("{shown} is no directory")),
+        Err(e) => return Some(format!("{shown} can't be reached ({e}); correct it")),
+    };
+    // As text: to Path, a slash at the end is none.
+    if real.as_os_str() != path.as_os_str() {
+        return Some(format!(
+            "{shown} is not the directory's own path; write {}",
+            real.display()
+        ));
+    }
+    let file = holds?;
+    (!path.join(file).is_file())
+        .then(|| format!("{shown} has no {file}; name the directory with it"))
 }
 
 /// A PostgreSQL database.
@@ -202,6 +269,14 @@ pub enum ConfigError {
         /// What, and the remedy.
         problem: String,
     },
+    /// It names a directory that this host doesn't have as named.
+    #[error("LS3005: {path}: {problem}")]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Which, and the remedy.
+        problem: String,
+    },
 }
 
 impl Config {
@@ -218,13 +293,21 @@ impl Config {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        match config.contradiction() {
-            Some(problem) => Err(ConfigError::Contradiction {
-                path: path.to_owned(),
-                problem,
-            }),
+        let path = path.to_owned();
+        if let Some(problem) = config.contradiction() {
+            return Err(ConfigError::Contradiction { path, problem });
+        }
+        match config.misplaced() {
+            Some(problem) => Err(ConfigError::Directory { path, problem }),
             None => Ok(config),
         }
+    }
+
+    fn misplaced(&self) -> Option<String> {
+        self.oracle.iter().find_map(|(name, oracle)| {
+            let problem = oracle.misplaced()?;
+            Some(format!("oracle.{name}.{problem}"))
+        })
     }
 
     fn contradiction(&self) -> Option<String> {
@@ -261,6 +344,14 @@ impl Config {
             return Some(
                 "[oracle]: Oracle's client library serves one home and one instance in a process; \
                  run an agent of its own for each instance"
+                    .to_owned(),
+            );
+        }
+        let client = self.oracle.values().map(OracleConfig::client_tns_admin);
+        if client.flatten().collect::<BTreeSet<_>>().len() > 1 {
+            return Some(
+                "[oracle]: Oracle's client library reads one tns_admin in a process; name the same \
+                 everywhere"
                     .to_owned(),
             );
         }
@@ -321,6 +412,10 @@ mod tests {
                 "one instance in a process",
             ),
             (
+                "[oracle.a]\nhome=\"/o\"\nsid=\"A\"\ntns_admin=\"/a\"\n[oracle.b]\nhome=\"/o\"\nsid=\"A\"\ntns_admin=\"/b\"",
+                "one tns_admin in a process",
+            ),
+            (
                 "[aws.a]\nregion=\"eu-central-1\"\naccess_key_id_file=\"/k\"",
                 "aws.a",
             ),
@@ -332,6 +427,46 @@ mod tests {
             load("[labls]\na=\"b\""),
             Err(ConfigError::Parse { .. })
         ));
+    }
+
+    #[test]
+    fn the_tools_directories_are_looked_at_before_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        for made in ["admin", "bare", "grid/bin"] {
+            std::fs::create_dir_all(at(made)).unwrap();
+        }
+        for file in ["admin/listener.ora", "grid/bin/srvctl", "file"] {
+            std::fs::write(at(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(at("admin"), at("link")).unwrap();
+        let oracle = |lines: &str| load(&format!("[oracle.o]\nhome=\"/o\"\nsid=\"O\"\n{lines}"));
+        let tns_admin = |path: &str| oracle(&format!("tns_admin={path:?}"));
+        let refused = |outcome: Result<Config, ConfigError>, named: &str| {
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.starts_with("LS3005: "), "{error}");
+            assert!(error.contains(named), "{named}: {error}");
+        };
+        refused(tns_admin("admin"), "tns_admin: admin must be absolute");
+        refused(tns_admin(&at("none")), "can't be reached");
+        refused(tns_admin(&at("file")), "is no directory");
+        refused(tns_admin(&at("link")), &format!("write {}", at("admin")));
+        refused(tns_admin(&format!("{}/", at("admin"))), "write ");
+        refused(tns_admin(&at("bare")), "has no listener.ora");
+        let grid = format!("grid_home={:?}", at("grid"));
+        refused(oracle(&grid), "oracle.o.grid_home");
+        refused(oracle(&grid), "has no bin/lsnrctl");
+        let with = oracle(&format!(
+            "{grid}\ncontrol=\"srvctl\"\ntns_admin={:?}",
+            at("bare")
+        ));
+        let oracle = &with.unwrap().oracle["o"];
+        assert_eq!(oracle.listener_home(), dir.path().join("grid"));
+        assert_eq!(oracle.client_tns_admin(), None, "it is the Grid home's");
+        let plain = tns_admin(&at("admin")).unwrap();
+        let plain = &plain.oracle["o"];
+        assert_eq!(plain.listener_home(), Path::new("/o"));
+        assert_eq!(plain.client_tns_admin(), Some(&*dir.path().join("admin")));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod actions;
+mod bounds;
 pub mod canonical;
 pub mod config;
 pub mod driver;

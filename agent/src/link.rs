@@ -14,6 +14,16 @@ const OUTBOX: usize = 1024;
 pub enum Input {
     /// The session wants to introduce this agent.
     Hello(oneshot::Sender<v1::Hello>),
+    /// The coordinator has heard of this entry of this agent's journal:
+    /// whether it is there.
+    Remembered {
+        /// Its position.
+        position: u64,
+        /// Its hash, in hex.
+        hash: String,
+        /// The answer.
+        answer: oneshot::Sender<bool>,
+    },
     /// A session stands.
     Connected(Outbox),
     /// It is gone.

@@ -8,6 +8,7 @@
 
 use crate::link::{Input, Inputs, Outbox};
 use lockstep_pki::Credentials;
+use lockstep_proto::limits::MAX_MESSAGE;
 use lockstep_proto::v1::agent_service_client::AgentServiceClient;
 use lockstep_proto::v1::session_response::Message;
 use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
@@ -30,14 +31,20 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// And the answer within that time.
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
-/// Largest message in either direction.
-const MAX_MESSAGE: usize = 1 << 20;
 
 /// Opens sessions for ever.
 pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {
     let mut pause = FIRST_PAUSE;
+    let mut disowned = false;
     loop {
-        match run(&address, &credentials, &inputs).await {
+        match run(
+            &address,
+            &credentials,
+            &inputs,
+            std::mem::take(&mut disowned),
+        )
+        .await
+        {
             Ok(()) => {
                 tracing::info!("the session with the coordinator ended");
                 pause = FIRST_PAUSE;
@@ -54,6 +61,15 @@ pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {
                 );
                 pause = REFUSED_PAUSE;
             }
+            Err(Ended::Disowned(position)) => {
+                tracing::error!(
+                    position,
+                    "LS3202: this agent's journal is not the one that the coordinator has heard \
+                     of: it was restored from a backup, or another agent uses a copy of it"
+                );
+                disowned = true;
+                pause = FIRST_PAUSE;
+            }
             Err(Ended::Unreachable(error)) => {
                 tracing::warn!(error, "the coordinator at {address} can't be reached");
             }
@@ -69,15 +85,26 @@ enum Ended {
     Unreachable(String),
     Refused(Status),
     Established(Status),
+    /// The coordinator has heard of an entry at this position that this
+    /// agent's journal doesn't have.
+    Disowned(u64),
 }
 
-async fn run(address: &str, credentials: &Credentials, inputs: &Inputs) -> Result<(), Ended> {
+async fn run(
+    address: &str,
+    credentials: &Credentials,
+    inputs: &Inputs,
+    disowned: bool,
+) -> Result<(), Ended> {
     let mut client = connect(address, credentials).await?;
     let (outbox, queue) = Outbox::new();
-    let hello = ask_for_hello(inputs).await?;
+    let hello = Hello {
+        journal_disowned: disowned,
+        ..ask_for_hello(inputs).await?
+    };
     let greeting = SessionRequest {
-        traceparent: String::new(),
         message: Some(lockstep_proto::v1::session_request::Message::Hello(hello)),
+        ..SessionRequest::default()
     };
     if !outbox.send(greeting) {
         return Err(Ended::DriverGone);
@@ -87,7 +114,8 @@ async fn run(address: &str, credentials: &Credentials, inputs: &Inputs) -> Resul
         .await
         .map_err(opening)?
         .into_inner();
-    welcome(&mut responses).await?;
+    let remembered = welcome(&mut responses).await?;
+    recognise(inputs, remembered).await?;
     inputs
         .send(Input::Connected(outbox))
         .await
@@ -127,7 +155,30 @@ async fn ask_for_hello(inputs: &Inputs) -> Result<Hello, Ended> {
     hello.await.map_err(|_| Ended::DriverGone)
 }
 
-async fn welcome(responses: &mut Streaming<SessionResponse>) -> Result<(), Ended> {
+/// Before anything is obeyed: is this the journal that the coordinator has
+/// heard of (R10)?
+async fn recognise(inputs: &Inputs, (position, hash): (u64, String)) -> Result<(), Ended> {
+    if position == 0 {
+        return Ok(());
+    }
+    let (answer, known) = oneshot::channel();
+    inputs
+        .send(Input::Remembered {
+            position,
+            hash,
+            answer,
+        })
+        .await
+        .map_err(|_| Ended::DriverGone)?;
+    match known.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Ended::Disowned(position)),
+        Err(_) => Err(Ended::DriverGone),
+    }
+}
+
+/// Gives position and hash of an entry that the coordinator has heard of.
+async fn welcome(responses: &mut Streaming<SessionResponse>) -> Result<(u64, String), Ended> {
     match responses
         .message()
         .await
@@ -137,7 +188,7 @@ async fn welcome(responses: &mut Streaming<SessionResponse>) -> Result<(), Ended
         Some(Message::Welcome(welcome)) => {
             let term = welcome.term.unwrap_or_default().number;
             tracing::info!(coordinator = welcome.coordinator, term, "connected");
-            Ok(())
+            Ok((welcome.journal_position, welcome.journal_hash))
         }
         _ => Err(Ended::Established(Status::internal(
             "the coordinator did not say welcome",

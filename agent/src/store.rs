@@ -69,6 +69,18 @@ impl Store {
         self.journal.head()
     }
 
+    /// Whether this journal has that entry.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn has(&self, position: u64, hash: &str) -> Result<bool, StoreError> {
+        let own = self
+            .journal
+            .hash_at(position)
+            .map_err(StoreError::Journal)?;
+        Ok(own.as_deref() == Some(hash))
+    }
+
     /// Every record so far.
     ///
     /// # Errors
@@ -120,10 +132,13 @@ impl Store {
     }
 
     fn append(&mut self, entries: &[NewEntry]) -> Result<(), StoreError> {
+        let began = std::time::Instant::now();
         // fsync blocks; the runtime may use this thread's queue elsewhere.
         tokio::task::block_in_place(|| self.journal.append(entries, clock::wall_time()))
-            .map(drop)
-            .map_err(StoreError::Journal)
+            .map_err(StoreError::Journal)?;
+        let took_us = began.elapsed().as_micros();
+        tracing::debug!(records = entries.len(), took_us, "written");
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use lockstep_telemetry::error_chain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// After a task's time is up: how long its action may take to leave things in
@@ -24,6 +24,11 @@ const WIND_UP: Duration = Duration::from_secs(10);
 /// How long a probe may look. A tool or a database that takes longer to say
 /// how things stand is in no state to be changed by a plan.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a watch that is asked to attest may look. The answer counts for
+/// two seconds, so the release has failed by then; whoever can't look for
+/// five times as long isn't watching, and that is a breach.
+const ATTEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Outputs of earlier steps, as the release brought them.
 pub type Inputs = BTreeMap<StepId, Outputs>;
@@ -126,6 +131,20 @@ impl Worker {
         before_release: bool,
         cx: &Context,
     ) -> Result<Probe, String> {
+        let began = Instant::now();
+        let probe = self.look(task, inputs, before_release, cx).await;
+        let took_us = began.elapsed().as_micros();
+        tracing::debug!(action = task.action, step = %task.step, took_us, "probed");
+        probe
+    }
+
+    async fn look(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        before_release: bool,
+        cx: &Context,
+    ) -> Result<Probe, String> {
         let prepared = match self.prepare(task, inputs, cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
@@ -146,14 +165,9 @@ impl Worker {
                 finding: Finding::Todo,
                 capture: None,
             }),
-            Mode::Execute => match tokio::time::timeout(PROBE_LIMIT, prepared.probe()).await {
-                Ok(probe) => probe.map_err(|e| e.story()),
-                Err(_) => Err(format!(
-                    "LS2011: {} could not be probed within {} s; nothing was done; see what it \
-                     waits for on this host, then retry",
-                    task.action,
-                    PROBE_LIMIT.as_secs()
-                )),
+            Mode::Execute => match look(cx, PROBE_LIMIT, prepared.probe()).await {
+                Some(probe) => probe.map_err(|e| e.story()),
+                None => Err(hung(&task.action)),
             },
         }
     }
@@ -234,9 +248,15 @@ impl Worker {
     /// Asks a watch to look now.
     pub async fn attest(&self, task: &TaskOrder, inputs: &Inputs, cx: Context) -> Option<String> {
         match self.prepare(task, inputs, &cx) {
-            Ok(prepared) => match prepared.attest().await {
-                Ok(breach) => breach,
-                Err(e) => Some(format!("the watch can't look: {}", e.story())),
+            Ok(prepared) => match look(&cx, ATTEST_LIMIT, prepared.attest()).await {
+                Some(Ok(breach)) => breach,
+                Some(Err(e)) => Some(format!("the watch can't look: {}", e.story())),
+                None => Some(format!(
+                    "LS2014: the watch {} could not look within {} s; see what it waits for on \
+                     this host",
+                    task.action,
+                    ATTEST_LIMIT.as_secs()
+                )),
             },
             Err(not_ready) => Some(error_chain(&not_ready)),
         }
@@ -260,17 +280,26 @@ impl Worker {
                 return seen;
             }
         };
-        match prepared.describe().await {
-            Ok(description) => {
+        match look(cx, PROBE_LIMIT, prepared.describe()).await {
+            Some(Ok(description)) => {
                 seen.would_do = description.would_do;
                 seen.obstacles = description.obstacles;
                 seen.remarks = description.remarks;
             }
-            Err(e) => seen.obstacles.push(e.story()),
+            Some(Err(e)) => seen.obstacles.push(e.story()),
+            None => {
+                // The probe would ask the same and hang as well.
+                seen.obstacles.push(hung(&task.action));
+                return seen;
+            }
         }
-        match prepared.probe().await {
-            Ok(probe) => seen.finding = Some(probe.finding),
-            Err(e) => {
+        if !prepared.foreseeable() {
+            return seen;
+        }
+        match look(cx, PROBE_LIMIT, prepared.probe()).await {
+            None => seen.obstacles.push(hung(&task.action)),
+            Some(Ok(probe)) => seen.finding = Some(probe.finding),
+            Some(Err(e)) => {
                 let story = e.story();
                 if !seen.obstacles.contains(&story) {
                     seen.obstacles.push(story);
@@ -298,6 +327,10 @@ impl Prepared {
     fn action(&self) -> Result<&'static dyn crate::action::AnyAction, ActionError> {
         actions::find(&self.action)
             .ok_or_else(|| ActionError::new("LS2007", format!("unknown action {}", self.action)))
+    }
+
+    fn foreseeable(&self) -> bool {
+        self.action().is_ok_and(|action| action.foreseeable())
     }
 
     async fn probe(&self) -> Result<Probe, ActionError> {
@@ -351,6 +384,24 @@ impl Prepared {
     }
 }
 
+/// Looks within a limit; `None` where it didn't come to an end. What it had
+/// begun on other threads is told to stop.
+async fn look<T>(cx: &Context, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let seen = tokio::time::timeout(limit, work).await.ok();
+    if seen.is_none() {
+        cx.cancel.cancel();
+    }
+    seen
+}
+
+fn hung(action: &str) -> String {
+    format!(
+        "LS2011: {action} could not be probed within {} s; nothing was done; see what it waits \
+         for on this host, then retry",
+        PROBE_LIMIT.as_secs()
+    )
+}
+
 async fn out_of_time(cancel: &CancellationToken, limit: Duration) {
     tokio::select! {
         () = cancel.cancelled() => {}
@@ -369,4 +420,35 @@ fn overdue(task: &TaskOrder, limit: Duration) -> String {
         task.action,
         limit.as_secs()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_hangs_comes_to_an_end_and_is_told_to_stop() {
+        let host = Host::new(
+            toml::from_str(
+                "name='a'\ncoordinator='c'\nstate_dir='/none'\n\
+                 [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n",
+            )
+            .unwrap(),
+        );
+        let tag = Tag {
+            run: "run".to_owned(),
+            step: "step".to_owned(),
+            attempt: 1,
+            of: None,
+        };
+        let worker = Worker::new(Arc::new(host));
+        let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
+        let hangs = std::future::pending::<()>();
+        let limit = Duration::from_millis(20);
+        assert_eq!(look(&cx, limit, async { 1 }).await, Some(1));
+        assert!(!cx.cancel.is_cancelled());
+        assert_eq!(look(&cx, limit, hangs).await, None);
+        assert!(cx.cancel.is_cancelled());
+        assert!(hung("oracle.ready").starts_with("LS2011: oracle.ready"));
+    }
 }

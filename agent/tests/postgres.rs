@@ -74,12 +74,66 @@ async fn readiness_names_everything_that_is_missing() {
 }
 
 #[tokio::test]
+async fn readiness_tells_tables_and_sequences_that_the_plan_does_not_name() {
+    let more = "CREATE TABLE shop.events (id bigserial PRIMARY KEY, at timestamp) \
+                  PARTITION BY RANGE (id); \
+                CREATE TABLE shop.events_1 PARTITION OF shop.events FOR VALUES FROM (0) TO (9); \
+                CREATE SEQUENCE shop.by_hand; CREATE SEQUENCE shop.numbers; \
+                CREATE TABLE shop.awsdms_status (id int PRIMARY KEY); \
+                CREATE TABLE shop.labels (id text PRIMARY KEY DEFAULT 'L' || nextval('shop.numbers'))";
+    let site = Site::new("unnamed", &format!("{PROOFS}; {more}"), "").await;
+    let mut params = ready();
+    params["compared"] = json!(["shop.orders"]);
+    let (_, outputs) = site.perform("postgres.ready", &params).await;
+    assert_eq!(
+        outputs["tables"],
+        json!(["shop.events", "shop.labels", "shop.lines"])
+    );
+    let remarks = site.remarks("postgres.ready", &params).await.join("\n");
+    for named in [
+        "shop.events, shop.labels, shop.lines",
+        "shop.events_id_seq of shop.events.id",
+        "nobody sets, for no column holds their values: shop.numbers of shop.labels.id, shop.by_hand",
+    ] {
+        assert!(remarks.contains(named), "{named}: {remarks}");
+    }
+    params["sequences"] = json!(["shop.events.id"]);
+    let remarks = site.remarks("postgres.ready", &params).await.join("\n");
+    assert!(!remarks.contains("events_id_seq"), "{remarks}");
+
+    params["sequences"] = json!(["shop.orders.id", "shop.nothing.id"]);
+    site.sql
+        .run(
+            "ALTER SEQUENCE shop.events_id_seq OWNED BY NONE; \
+             ALTER SEQUENCE shop.events_id_seq OWNER TO postgres; \
+             REVOKE pg_read_all_data FROM unnamed_agent; \
+             ALTER TABLE shop.lines OWNER TO postgres",
+        )
+        .await;
+    let obstacles = site.obstacles("postgres.ready", &params).await.join("\n");
+    for named in [
+        "no sequence feeds shop.orders.id",
+        "shop.nothing",
+        "may not set shop.events_id_seq",
+        "may not count shop.lines",
+    ] {
+        assert!(obstacles.contains(named), "{named}: {obstacles}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_can_not_prove_its_name_is_refused() {
     let site = Site::new("misnamed", PROOFS, "").await;
     let mut params = ready();
     params["resource"] = json!("misnamed");
     let error = site.try_probe("postgres.ready", &params).await.unwrap_err();
     assert_eq!(error.code(), "LS2301", "{}", error.story());
+    // Not for some other reason: localhost would answer.
+    assert!(
+        error.story().contains("certificate not valid for name"),
+        "{}",
+        error.story()
+    );
     assert!(!error.story().contains("secret"), "{}", error.story());
 }
 
@@ -110,6 +164,47 @@ async fn roles_close_and_open_with_their_sessions() {
 }
 
 #[tokio::test]
+async fn roles_that_somebody_has_opened_meanwhile_are_found() {
+    let site = Site::new("rolesmean", "CREATE TABLE public.t (a int)", "").await;
+    let params = json!({"resource": "shop", "roles": ["rolesmean_app"]});
+    let refused = async |says: &str| {
+        let verify = "postgres.roles.verify";
+        let error = site.try_probe(verify, &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2319", "{}", error.story());
+        assert!(error.story().contains(says), "{}", error.story());
+        assert!(site.try_execute(verify, &params).await.is_err());
+    };
+    refused("the role rolesmean_app may log in").await;
+    // What a preflight says before the run has closed them.
+    let obstacles = site.obstacles("postgres.roles.verify", &params).await;
+    assert_eq!(obstacles, Vec::<String>::new());
+
+    site.perform_once("postgres.roles.close", &params).await;
+    let probe = site.probe("postgres.roles.verify", &params).await;
+    assert_eq!(probe.finding, Finding::Already);
+
+    site.sql
+        .run("GRANT INSERT ON public.t TO rolesmean_app; ALTER ROLE rolesmean_app LOGIN")
+        .await;
+    refused("the role rolesmean_app may log in").await;
+    let app = site.cluster.login("rolesmean_app", "rolesmean").await;
+    site.sql.run("ALTER ROLE rolesmean_app NOLOGIN").await;
+    refused("session").await;
+    let app = app.unwrap();
+    app.run("BEGIN; INSERT INTO public.t VALUES (1); PREPARE TRANSACTION 'limbo'")
+        .await;
+    drop(app);
+    refused("limbo").await;
+    site.sql.run("ROLLBACK PREPARED 'limbo'").await;
+    site.try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap();
+    site.try_execute("postgres.roles.verify", &params)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn roles_are_closed_all_or_none() {
     let site = Site::new("rolesall", "", "").await;
     site.sql
@@ -122,6 +217,17 @@ async fn roles_are_closed_all_or_none() {
         .unwrap_err();
     assert_eq!(error.code(), "LS2303", "{}", error.story());
     assert!(site.cluster.login("rolesall_app", "rolesall").await.is_ok());
+    // Which the probe would have said.
+    let error = site
+        .try_probe("postgres.roles.close", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2312", "{}", error.story());
+    assert!(
+        error.story().contains("rolesall_super"),
+        "{}",
+        error.story()
+    );
 
     let unknown = json!({"resource": "shop", "roles": ["rolesall_app", "nobody"]});
     let error = site
@@ -135,6 +241,29 @@ async fn roles_are_closed_all_or_none() {
         .await
         .unwrap_err();
     assert_eq!(error.code(), "LS2312");
+}
+
+#[tokio::test]
+async fn what_the_agents_role_lacks_to_close_roles_is_told() {
+    let site = Site::new("powers", "", "").await;
+    let params = json!({"resource": "shop", "roles": ["powers_app"]});
+    let told = async || site.obstacles("postgres.roles.close", &params).await;
+    assert_eq!(told().await, Vec::<String>::new());
+    // A member, but not with its privileges: it couldn't end a session.
+    site.sql.run("ALTER ROLE powers_agent NOINHERIT").await;
+    let obstacles = told().await.join("\n");
+    assert!(obstacles.contains("doesn't inherit"), "{obstacles}");
+    // The privileges of the role itself are as good.
+    site.sql
+        .run(
+            "ALTER ROLE powers_agent INHERIT; REVOKE pg_signal_backend FROM powers_agent; \
+             GRANT powers_app TO powers_agent",
+        )
+        .await;
+    assert_eq!(told().await, Vec::<String>::new());
+    site.sql.run("ALTER ROLE powers_app REPLICATION").await;
+    let obstacles = told().await.join("\n");
+    assert!(obstacles.contains("NOREPLICATION"), "{obstacles}");
 }
 
 #[tokio::test]
@@ -208,9 +337,15 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
     site.sql
         .run("INSERT INTO dms.awsdms_status VALUES (3)")
         .await;
-    let (context, params) = (site.context(), marker(60));
+    let (mut context, params) = (site.context(), marker(60));
+    context.tag.attempt = 2;
     let action = actions::find("postgres.marker.await").unwrap();
     let waiting = tokio::spawn(async move { action.execute(&context, &params, None).await });
+    // It has looked at least once before anything comes.
+    let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%task_id::text%' \
+                 AND application_name LIKE 'lockstep %/step/2' AND state = 'idle'";
+    eventually(&site, looks).await;
+    assert!(!waiting.is_finished());
     site.sql.run(&write("arn:b", "n1", 4711)).await;
     let pending = site
         .try_execute("postgres.marker.await", &marker(0))
@@ -239,6 +374,45 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .unwrap_err();
     assert_eq!(lost.code(), "LS2317");
     assert!(lost.story().contains("SHOP.ORDERS (2)"), "{}", lost.story());
+}
+
+/// Waits until a query counts one.
+async fn eventually(site: &Site, sql: &str) {
+    tokio::time::timeout(PATIENCE, async {
+        while site.sql.text(sql).await != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("never: {sql}"));
+}
+
+#[tokio::test]
+async fn what_fails_between_the_proof_and_the_stop_is_seen() {
+    let site = Site::new("drained", PROOFS, "").await;
+    let params = json!({"resource": "shop", "control_schema": "dms", "apply_exceptions": "1"});
+    let name = "postgres.drain.check";
+    let exception = "INSERT INTO dms.awsdms_apply_exceptions (\"TABLE_OWNER\", \"TABLE_NAME\") \
+                     VALUES ('SHOP', 'ORDERS')";
+    site.sql.run(exception).await;
+    site.perform(name, &params).await;
+    site.sql
+        .run(
+            "CREATE TABLE dms.awsdms_status (\"PENDING_CHANGES\" bigint); \
+             INSERT INTO dms.awsdms_status VALUES (3)",
+        )
+        .await;
+    let error = site.try_execute(name, &params).await.unwrap_err();
+    assert_eq!(error.code(), "LS2326", "{}", error.story());
+    site.sql.run("DELETE FROM dms.awsdms_status").await;
+    site.sql.run(exception).await;
+    let error = site.try_execute(name, &params).await.unwrap_err();
+    assert_eq!(error.code(), "LS2317", "{}", error.story());
+    assert!(
+        error.story().contains("1 changes could not"),
+        "{}",
+        error.story()
+    );
 }
 
 #[tokio::test]
@@ -378,6 +552,25 @@ async fn rows_are_compared_across_types_and_differences_named() {
             .unwrap_err();
         assert!(error.story().contains(named), "{}", error.story());
     }
+    // A table that the plan forgot.
+    let mut forgotten = expected(2, "12.5");
+    forgotten["SHOP.MARKS"] = json!({"rows": 0, "postgres": "lockstep.marker"});
+    let (_, outputs) = site
+        .perform("postgres.rows.verify", &verify(forgotten.clone()))
+        .await;
+    assert_eq!(outputs["tables"]["lockstep.marker"], json!({"rows": 0}));
+    forgotten["SHOP.MARKS"]["rows"] = json!(7);
+    let error = site
+        .try_execute("postgres.rows.verify", &verify(forgotten))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .story()
+            .contains("lockstep.marker has 0 rows, SHOP.MARKS had 7"),
+        "{}",
+        error.story()
+    );
     let silent = site
         .try_probe("postgres.rows.verify", &verify(json!({})))
         .await
@@ -547,12 +740,51 @@ async fn sequences_go_past_their_data_whatever_their_kind() {
     assert_eq!(error.code(), "LS2331", "{}", error.story());
 }
 
+#[tokio::test]
+async fn sequences_that_the_plan_does_not_name_go_past_their_columns() {
+    let more = "CREATE SEQUENCE shop.loose; \
+                CREATE TABLE shop.others (id int DEFAULT nextval('shop.down'), word text \
+                  DEFAULT 'w' || nextval('shop.small'), big numeric DEFAULT nextval('shop.loose')); \
+                INSERT INTO shop.others VALUES (-70, 'w3', 12)";
+    let site = Site::new("allsequences", &format!("{SEQUENCES}; {more}"), "").await;
+    let params = json!({"resource": "shop", "margin": 5, "sequences": [], "schemas": ["shop"],
+        "oracle": {"SHOP.ORDERS_SEQ": {"last_number": "9000"}}});
+    site.perform_once("postgres.sequences.align", &params).await;
+    for (next, value) in [
+        // Oracle's number isn't guessed.
+        ("shop.orders_id_seq", "706"),
+        // Two tables share it: the farther one counts.
+        ("shop.down", "-76"),
+        ("shop.orders_odd_seq", "27"),
+        ("shop.loose", "18"),
+        // A number in one column, a part of a word in another.
+        ("shop.small", "16"),
+    ] {
+        assert_eq!(
+            site.sql.text(&format!("SELECT nextval('{next}')")).await,
+            value,
+            "{next}"
+        );
+    }
+    // Of what only goes into words nothing says how far it is.
+    site.sql
+        .run("ALTER TABLE shop.orders ALTER loose DROP DEFAULT")
+        .await;
+    let remarks = site.remarks("postgres.sequences.align", &params).await;
+    assert!(
+        remarks.join("").contains("shop.small of shop.others.word"),
+        "{remarks:?}"
+    );
+}
+
 const JOBS: &str = "
     CREATE SCHEMA cron; CREATE SCHEMA pgagent;
-    CREATE TABLE cron.job (jobid bigint PRIMARY KEY, active boolean);
+    CREATE TABLE cron.job (jobid bigint PRIMARY KEY, active boolean,
+        database text DEFAULT current_database());
     CREATE FUNCTION cron.alter_job(job_id bigint, schedule text DEFAULT NULL, active boolean DEFAULT NULL)
         RETURNS void LANGUAGE sql AS 'UPDATE cron.job SET active = $3 WHERE jobid = $1';
     INSERT INTO cron.job VALUES (1, true), (2, false);
+    INSERT INTO cron.job VALUES (3, true, 'another');
     CREATE TABLE pgagent.pga_job (jobid serial PRIMARY KEY, jobenabled boolean);
     INSERT INTO pgagent.pga_job (jobenabled) VALUES (true), (false)";
 
@@ -566,7 +798,8 @@ async fn jobs_go_off_and_only_those_that_were_on_come_back() {
     let params = json!({"resource": "shop"});
     let before = site.sql.text(ACTIVE).await;
     let capture = site.perform_once("postgres.jobs.disable", &params).await;
-    assert_eq!(site.sql.text(ACTIVE).await, "false false false false");
+    // The third one runs elsewhere.
+    assert_eq!(site.sql.text(ACTIVE).await, "false false true false false");
     site.undo_once("postgres.jobs.disable", &params, capture)
         .await;
     assert_eq!(site.sql.text(ACTIVE).await, before);
@@ -574,6 +807,55 @@ async fn jobs_go_off_and_only_those_that_were_on_come_back() {
     site.perform_once("postgres.jobs.disable", &params).await;
     site.perform_once("postgres.jobs.restore", &params).await;
     assert_eq!(site.sql.text(ACTIVE).await, before);
+}
+
+#[tokio::test]
+async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
+    let home = Site::new("cronhome", JOBS, "").await;
+    let site = Site::new("cronaway", "", "").await;
+    let params = json!({"resource": "shop"});
+    site.sql
+        .run("ALTER DATABASE cronaway SET cron.database_name = 'cronhome'")
+        .await;
+    home.sql
+        .run(
+            "UPDATE cron.job SET database = 'cronaway' WHERE jobid < 3; \
+             REVOKE CONNECT ON DATABASE cronhome FROM PUBLIC",
+        )
+        .await;
+    let refused = site
+        .try_probe("postgres.jobs.disable", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "LS2336", "{}", refused.story());
+
+    home.sql
+        .run("GRANT CONNECT ON DATABASE cronhome TO cronaway_agent")
+        .await;
+    home.sql
+        .run(
+            "GRANT USAGE ON SCHEMA cron TO cronaway_agent; \
+             GRANT UPDATE ON cron.job TO cronaway_agent; \
+             ALTER TABLE cron.job ENABLE ROW LEVEL SECURITY",
+        )
+        .await;
+    let blind = site
+        .try_probe("postgres.jobs.disable", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(blind.code(), "LS2334", "{}", blind.story());
+
+    site.sql.run("ALTER ROLE cronaway_agent BYPASSRLS").await;
+    let before = home.sql.text(ACTIVE).await;
+    let capture = site.perform_once("postgres.jobs.disable", &params).await;
+    // Its own pgAgent is no matter of the other database.
+    assert_eq!(home.sql.text(ACTIVE).await, "false false true true false");
+    site.undo_once("postgres.jobs.disable", &params, capture)
+        .await;
+    assert_eq!(home.sql.text(ACTIVE).await, before);
+    site.perform_once("postgres.jobs.disable", &params).await;
+    site.perform_once("postgres.jobs.restore", &params).await;
+    assert_eq!(home.sql.text(ACTIVE).await, before);
 }
 
 #[tokio::test]
@@ -626,6 +908,16 @@ async fn a_canary_is_written_and_taken_back() {
         .text("SELECT string_agg(run_id, ',') FROM lockstep.canary")
         .await;
     assert_eq!(left, "another run");
+
+    // Half of the privileges would leave the row behind.
+    site.sql
+        .run(
+            "ALTER TABLE lockstep.canary OWNER TO postgres; \
+             GRANT INSERT ON lockstep.canary TO canary_agent",
+        )
+        .await;
+    let obstacles = site.obstacles("postgres.canary.write", &params).await;
+    assert!(obstacles.join("").contains("GRANT DELETE"), "{obstacles:?}");
 }
 
 #[tokio::test]
@@ -643,13 +935,7 @@ async fn a_cancelled_task_leaves_no_statement_behind() {
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lockstep {RUN}/step/1' \
          AND wait_event_type = 'Lock'"
     );
-    tokio::time::timeout(PATIENCE, async {
-        while site.sql.text(&ours).await != "1" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .unwrap();
+    eventually(&site, &ours).await;
     cancel.cancel();
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(error.code(), "LS2305", "{}", error.story());

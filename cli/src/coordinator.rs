@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use lockstep_pki::{ConnectError, Credentials, Refusal};
+use lockstep_proto::limits::MAX_ANSWER;
 use lockstep_proto::v1::StartRunRequest;
 use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
 use lockstep_telemetry::TraceContext;
@@ -25,9 +26,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a run may take to start: every agent looks at every task of a
 /// cutover first. The coordinator gives up on them before.
 const START_TIMEOUT: Duration = Duration::from_secs(330);
-
-/// Largest answer: the status of a run with ten thousand tasks and their outputs.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
 
 /// How often a silent connection is probed, and how long the answer may take, so
 /// that watching notices a coordinator's host that has gone.

@@ -2,9 +2,10 @@
 //! whose, who is in quarantine (R10).
 
 use crate::launch::{Candidate, Candidates};
-use crate::store::KnownAgent;
+use crate::store::{KnownAgent, Quarantined, Remembered};
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
 use lockstep_barrier::message::Standing;
+use lockstep_barrier::record::JournalPlace;
 use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -27,11 +28,22 @@ pub struct Session {
 }
 
 /// Position and session number that an agent last named.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct LastSeen {
     position: u64,
     session: u64,
     at_ms: u64,
+    /// Boots of its machine, the current one last.
+    boots: Vec<String>,
+}
+
+/// Why a session is not admitted.
+#[derive(Debug)]
+pub struct NotAdmitted {
+    /// A sentence with the remedy.
+    pub why: String,
+    /// To be remembered durably: the agent waits for an operator from now on.
+    pub quarantine: Option<Quarantined>,
 }
 
 /// Everything known of agents.
@@ -39,8 +51,10 @@ struct LastSeen {
 pub struct Agents {
     known: BTreeMap<String, KnownAgent>,
     sessions: BTreeMap<AgentName, Session>,
-    quarantine: BTreeMap<String, String>,
+    quarantine: BTreeMap<String, Quarantined>,
     last: BTreeMap<String, LastSeen>,
+    /// The furthest entry of each agent's journal that an outcome rests on.
+    places: BTreeMap<String, JournalPlace>,
     admitted: u64,
 }
 
@@ -48,54 +62,82 @@ pub struct Agents {
 pub struct Admission {
     /// Number of the new session.
     pub session: u64,
-    /// To be remembered durably: the agent was never seen before.
+    /// To be remembered durably: the agent, or its machine, was never seen
+    /// before.
     pub first_seen: Option<KnownAgent>,
+    /// What its journal must hold, if it was heard of before.
+    pub place: Option<JournalPlace>,
     /// What the barrier needs to know.
     pub standing: Standing,
 }
 
+/// What an acceptance calls for.
+pub struct Accepted {
+    /// To be remembered durably.
+    pub known: KnownAgent,
+    /// A session of the other process stood and was ended.
+    pub ended: bool,
+    /// How it came, and what with.
+    pub waited: Quarantined,
+}
+
 impl Agents {
     /// With what the journal knows.
-    pub fn new(known: BTreeMap<String, KnownAgent>) -> Self {
+    pub fn new(remembered: Remembered) -> Self {
         Self {
-            known,
+            known: remembered.known,
+            quarantine: remembered.quarantine,
             ..Self::default()
         }
+    }
+
+    /// Notes what an agent's journal had come to when it reported an outcome.
+    pub fn came_to(&mut self, agent: &AgentName, place: &JournalPlace) {
+        let known = self.known.get(&agent.0);
+        let kept = self.places.get(&agent.0);
+        let further = kept.is_none_or(|kept| kept.position < place.position);
+        if further && known.is_some_and(|known| known.journal == place.journal.0) {
+            self.places.insert(agent.0.clone(), place.clone());
+        }
+    }
+
+    /// A place in the journal of the agent's current session.
+    pub fn place(&self, agent: &AgentName, place: (u64, String)) -> Option<JournalPlace> {
+        let session = self.sessions.get(agent)?;
+        (place.0 > 0).then(|| JournalPlace {
+            journal: JournalId(session.hello.journal_id.clone()),
+            position: place.0,
+            hash: place.1,
+        })
     }
 
     /// Admits a session, in place of an older one of the same agent, or says
     /// why not. The certificate's name was compared before.
     ///
     /// # Errors
-    /// A sentence with the remedy.
+    /// [`NotAdmitted`].
     pub fn admit(
         &mut self,
         hello: v1::Hello,
         address: String,
         outbox: Outbox,
         now_ms: u64,
-    ) -> Result<Admission, String> {
+    ) -> Result<Admission, NotAdmitted> {
         let name = hello.agent.clone();
-        self.check_journal(&hello)?;
+        self.check(&hello)?;
         self.admitted += 1;
         let number = self.admitted;
-        let first_seen = (!self.known.contains_key(&name)).then(|| KnownAgent {
-            agent: name.clone(),
-            journal: hello.journal_id.clone(),
-            accepted_by: None,
-            reason: None,
-        });
+        let first_seen = self.first_seen(&hello);
         if let Some(known) = &first_seen {
             self.known.insert(name.clone(), known.clone());
         }
-        self.last.insert(
-            name.clone(),
-            LastSeen {
-                position: hello.journal_position,
-                session: hello.session_number,
-                at_ms: now_ms,
-            },
-        );
+        let last = self.last.entry(name.clone()).or_default();
+        last.position = hello.journal_position;
+        last.session = hello.session_number;
+        last.at_ms = now_ms;
+        last.boots.retain(|boot| *boot != hello.boot_id);
+        last.boots.push(hello.boot_id.clone());
+        let place = self.places.get(&name).cloned();
         let standing = standing(&hello);
         // Dropping the older session's outbox ends its stream.
         self.sessions.insert(
@@ -110,14 +152,67 @@ impl Agents {
         Ok(Admission {
             session: number,
             first_seen,
+            place,
             standing,
         })
     }
 
-    fn check_journal(&mut self, hello: &v1::Hello) -> Result<(), String> {
+    /// What is news of an agent that is let in.
+    fn first_seen(&self, hello: &v1::Hello) -> Option<KnownAgent> {
+        let known = match self.known.get(&hello.agent) {
+            // Not a second acceptance: only its machine is news.
+            Some(known) if known.machine.is_empty() => KnownAgent {
+                accepted_by: None,
+                reason: None,
+                ..known.clone()
+            },
+            Some(_) => return None,
+            None => KnownAgent {
+                agent: hello.agent.clone(),
+                journal: hello.journal_id.clone(),
+                accepted_by: None,
+                reason: None,
+                machine: String::new(),
+            },
+        };
+        let machine = hello.machine_id.clone();
+        let new = !self.known.contains_key(&hello.agent) || !machine.is_empty();
+        new.then_some(KnownAgent { machine, ..known })
+    }
+
+    /// Whether the agent may be let in; one that may not waits for an operator
+    /// from then on.
+    fn check(&mut self, hello: &v1::Hello) -> Result<(), NotAdmitted> {
+        let (why, gone_back) = match self.what_is_wrong(hello) {
+            None => return Ok(()),
+            Some(wrong) => wrong,
+        };
+        let before = self.quarantine.get(&hello.agent);
+        let waits = Quarantined {
+            agent: hello.agent.clone(),
+            journal: hello.journal_id.clone(),
+            machine: hello.machine_id.clone(),
+            gone_back: gone_back || before.is_some_and(|b| b.gone_back),
+        };
+        if hello.journal_id.is_empty() {
+            let quarantine = None;
+            return Err(NotAdmitted { why, quarantine });
+        }
+        // Which machine knocked last is not worth an entry each time.
+        let news =
+            before.is_none_or(|b| b.journal != waits.journal || b.gone_back != waits.gone_back);
+        self.quarantine.insert(hello.agent.clone(), waits.clone());
+        Err(NotAdmitted {
+            why,
+            quarantine: news.then_some(waits),
+        })
+    }
+
+    /// What keeps an agent out, and whether its journal has gone back.
+    fn what_is_wrong(&self, hello: &v1::Hello) -> Option<(String, bool)> {
         let name = &hello.agent;
         if hello.journal_id.is_empty() {
-            return Err("the agent names no journal".to_owned());
+            return Some(("the agent names no journal".to_owned(), false));
         }
         if let Some(known) = self
             .known
@@ -130,47 +225,101 @@ impl Agents {
                  accept {name} --reason …`",
                 hello.journal_id, known.journal
             );
-            self.quarantine
-                .insert(name.clone(), hello.journal_id.clone());
-            return Err(why);
+            return Some((why, false));
         }
-        let last = self.last.get(name).copied().unwrap_or_default();
+        self.went_back(hello)
+            .map(|why| (why, true))
+            .or_else(|| self.runs_twice(hello).map(|why| (why, false)))
+            .or_else(|| self.still_waits(hello).map(|why| (why, false)))
+    }
+
+    fn went_back(&self, hello: &v1::Hello) -> Option<String> {
+        let name = &hello.agent;
+        let last = self.last.get(name).cloned().unwrap_or_default();
+        let place = self.places.get(name);
+        let position = last.position.max(place.map_or(0, |place| place.position));
         // Each session leaves a mark in the agent's journal, so a number that
         // was seen before is another process's. And since each attempt makes
         // a journal longer, one that was refused stays so until accepted.
-        let gone_back =
-            hello.journal_position < last.position || hello.session_number <= last.session;
-        if gone_back || self.quarantine.get(name) == Some(&hello.journal_id) {
-            self.quarantine
-                .insert(name.clone(), hello.journal_id.clone());
-            return Err(format!(
+        let gone_back = hello.journal_position < position
+            || hello.session_number <= last.session
+            || hello.journal_disowned;
+        let heard = if hello.journal_disowned {
+            format!("where it should hold another entry {position}")
+        } else {
+            format!("after entry {position} in session {}", last.session)
+        };
+        gone_back.then(|| {
+            format!(
                 "LS4202: the journal of {name} has gone back: it came with entry {} in session {} \
-                 after entry {} in session {}; it was restored from a backup or runs twice; look \
-                 into it, then `lockstep agents accept {name} --reason …`",
-                hello.journal_position, hello.session_number, last.position, last.session
-            ));
-        }
-        Ok(())
+                 {heard}; it was restored from a backup or runs twice; look into it, then \
+                 `lockstep agents accept {name} --reason …`",
+                hello.journal_position, hello.session_number
+            )
+        })
+    }
+
+    /// One journal on two machines, or on a machine that is in two boots at
+    /// once.
+    fn runs_twice(&self, hello: &v1::Hello) -> Option<String> {
+        let name = &hello.agent;
+        let known = self.known.get(name).map_or("", |known| &known.machine);
+        let moved = !known.is_empty() && !hello.machine_id.is_empty() && known != hello.machine_id;
+        let boots = self.last.get(name).map_or(&[][..], |last| &last.boots);
+        let earlier = boots.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        let twice = !hello.boot_id.is_empty() && earlier.contains(&hello.boot_id);
+        let what = match (moved, twice) {
+            (true, _) => format!(
+                "machine {} with the journal of machine {known}",
+                hello.machine_id
+            ),
+            (false, true) => format!("boot {}, which another has followed", hello.boot_id),
+            (false, false) => return None,
+        };
+        Some(format!(
+            "LS4209: {name} came from {what}: its machine was cloned, or its disk was moved; stop \
+             the other one for good, then `lockstep agents accept {name} --reason …`"
+        ))
+    }
+
+    fn still_waits(&self, hello: &v1::Hello) -> Option<String> {
+        let name = &hello.agent;
+        let waits = self.quarantine.get(name)?;
+        (waits.journal == hello.journal_id).then(|| {
+            format!(
+                "LS4202: {name} waits for an operator since its journal had gone back, or was in \
+                 two places; look into it, then `lockstep agents accept {name} --reason …`"
+            )
+        })
     }
 
     /// Ends a quarantine: from now on the agent is known with the journal it
-    /// last came with.
+    /// last came with. A session that stands is the other process's: it is
+    /// ended, and its agent isn't let in again.
     ///
     /// # Errors
     /// Where it isn't in quarantine.
-    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<KnownAgent, String> {
-        let journal = self.quarantine.remove(name).ok_or_else(|| {
+    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<Accepted, String> {
+        let waited = self.quarantine.remove(name).ok_or_else(|| {
             format!("LS4203: {name} is not in quarantine; see `lockstep agents list`")
         })?;
         let known = KnownAgent {
             agent: name.to_owned(),
-            journal,
+            journal: waited.journal.clone(),
+            machine: waited.machine.clone(),
             accepted_by: Some(by.to_owned()),
             reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
         };
         self.last.remove(name);
+        self.places.remove(name);
+        // Dropping its outbox ends its stream.
+        let ended = self.sessions.remove(&AgentName(name.to_owned()));
         self.known.insert(name.to_owned(), known.clone());
-        Ok(known)
+        Ok(Accepted {
+            known,
+            ended: ended.is_some(),
+            waited,
+        })
     }
 
     /// Whether this session is the agent's current one.
@@ -194,6 +343,11 @@ impl Agents {
             self.sessions.remove(agent);
         }
         current
+    }
+
+    /// Ends every session; the agents open new ones.
+    pub fn end_sessions(&mut self) {
+        self.sessions.clear();
     }
 
     /// Queues a message for an agent; a session that is too slow is ended.
@@ -254,7 +408,10 @@ impl Agents {
             .map(|session| session.hello.clone())
             .unwrap_or_default();
         let quarantine = match self.quarantine.get(name) {
-            Some(journal) => format!("came with journal {journal}; waits for `agents accept`"),
+            Some(waits) => format!(
+                "came with journal {}; waits for `agents accept`",
+                waits.journal
+            ),
             None => String::new(),
         };
         v1::AgentStatus {
@@ -291,6 +448,11 @@ fn standing(hello: &v1::Hello) -> Standing {
             .map(RunId::from),
         decision: hello.decision,
         release_age: hello.release_age_ms,
+        release_ages: hello
+            .release_ages
+            .iter()
+            .filter_map(|age| Some((age.phase?.try_into().ok()?, age.age_ms)))
+            .collect(),
     }
 }
 
@@ -313,6 +475,99 @@ mod tests {
         agents
             .admit(hello, "127.0.0.1:1".into(), outbox, 0)
             .map(|admission| admission.session)
+            .map_err(|refused| refused.why)
+    }
+
+    fn from(machine: &str, boot: &str, session_number: u64) -> v1::Hello {
+        v1::Hello {
+            machine_id: machine.into(),
+            boot_id: boot.into(),
+            ..hello("j1", session_number, 10 + session_number)
+        }
+    }
+
+    /// What a coordinator that was started again knows.
+    fn known_as(journal: &str) -> Agents {
+        let mut agents = Agents::default();
+        admit(&mut agents, hello(journal, 1, 5)).unwrap();
+        Agents::new(Remembered {
+            known: agents.known,
+            ..Remembered::default()
+        })
+    }
+
+    #[test]
+    fn an_older_journal_is_noticed_by_a_coordinator_that_was_started_again() {
+        let agent = AgentName::from("app-1");
+        let place = JournalPlace {
+            journal: JournalId::from("j1"),
+            position: 90,
+            hash: "h90".into(),
+        };
+        let mut agents = known_as("j1");
+        agents.came_to(&agent, &place);
+        let refused = admit(&mut agents, hello("j1", 10, 61)).unwrap_err();
+        assert!(
+            refused.contains("LS4202") && refused.contains("entry 90"),
+            "{refused}"
+        );
+
+        // One that has grown past it meanwhile is asked for that entry, and
+        // says itself that it doesn't have it.
+        let mut agents = known_as("j1");
+        agents.came_to(&agent, &place);
+        let (outbox, _) = mpsc::channel(1);
+        let admitted = agents.admit(hello("j1", 10, 91), "127.0.0.1:1".into(), outbox, 0);
+        assert_eq!(admitted.unwrap().place, Some(place));
+        let disowned = v1::Hello {
+            journal_disowned: true,
+            ..hello("j1", 11, 92)
+        };
+        let refused = admit(&mut agents, disowned).unwrap_err();
+        assert!(refused.contains("LS4202"), "{refused}");
+        let accepted = agents.accept("app-1", "ana", "restored").unwrap();
+        assert!(accepted.known.journal == "j1" && accepted.waited.gone_back);
+        admit(&mut agents, hello("j1", 12, 93)).unwrap();
+    }
+
+    #[test]
+    fn a_quarantine_outlasts_the_coordinator() {
+        let mut agents = known_as("j1");
+        let (outbox, _) = mpsc::channel(1);
+        let moved = |session| from("m2", "b1", session);
+        admit(&mut agents, from("m1", "b1", 2)).unwrap();
+        let refused = agents
+            .admit(moved(3), "127.0.0.1:1".into(), outbox, 0)
+            .err()
+            .unwrap();
+        let waits = refused.quarantine.expect("to be remembered");
+        let mut again = Agents::new(Remembered {
+            known: agents.known,
+            quarantine: BTreeMap::from([("app-1".to_owned(), waits)]),
+            ..Remembered::default()
+        });
+        // Not even the right machine gets in before somebody has looked.
+        admit(&mut again, from("m1", "b1", 4)).unwrap_err();
+        again.accept("app-1", "ana", "the clone is gone").unwrap();
+        admit(&mut again, from("m1", "b1", 5)).unwrap();
+    }
+
+    #[test]
+    fn one_journal_on_two_machines_is_a_clone() {
+        let mut agents = Agents::default();
+        admit(&mut agents, from("m1", "b1", 1)).unwrap();
+        let refused = admit(&mut agents, from("m2", "b9", 2)).unwrap_err();
+        assert!(
+            refused.contains("LS4209") && refused.contains("machine m1"),
+            "{refused}"
+        );
+
+        let mut agents = Agents::default();
+        admit(&mut agents, from("m1", "b1", 1)).unwrap();
+        admit(&mut agents, from("m1", "b2", 2)).expect("it was booted");
+        admit(&mut agents, from("m1", "b2", 3)).unwrap();
+        let refused = admit(&mut agents, from("m1", "b1", 4)).unwrap_err();
+        assert!(refused.contains("LS4209"), "{refused}");
     }
 
     #[test]
@@ -331,13 +586,19 @@ mod tests {
     #[test]
     fn another_journal_under_the_same_name_waits_for_an_operator() {
         let mut agents = Agents::default();
-        admit(&mut agents, hello("j1", 1, 5)).unwrap();
+        let old = admit(&mut agents, hello("j1", 1, 5)).unwrap();
         let refused = admit(&mut agents, hello("j2", 1, 0)).unwrap_err();
         assert!(
             refused.contains("LS4201") && refused.contains("agents accept"),
             "{refused}"
         );
+        let agent = AgentName::from("app-1");
+        assert!(agents.is_current(&agent, old), "nothing is decided yet");
         agents.accept("app-1", "ana", "new disk").unwrap();
+        assert!(
+            !agents.is_current(&agent, old),
+            "the session of the other journal lives on"
+        );
         admit(&mut agents, hello("j2", 1, 0)).unwrap();
     }
 

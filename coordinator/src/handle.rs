@@ -92,6 +92,8 @@ pub(crate) enum Input {
         agent: AgentName,
         session: u64,
         message: Box<v1::session_request::Message>,
+        /// Position and hash of its journal's last entry, with outcomes.
+        place: (u64, String),
     },
     Gone {
         agent: AgentName,
@@ -203,12 +205,14 @@ impl Handle {
         .await
     }
 
-    /// Passes on what an agent says.
+    /// Passes on what an agent says, with position and hash of its journal's
+    /// last entry.
     pub async fn agent_says(
         &self,
         agent: AgentName,
         session: u64,
         message: v1::session_request::Message,
+        place: (u64, String),
     ) {
         let message = Box::new(message);
         // A driver that is gone needs no messages.
@@ -218,6 +222,7 @@ impl Handle {
                 agent,
                 session,
                 message,
+                place,
             })
             .await;
     }

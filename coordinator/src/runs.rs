@@ -93,21 +93,26 @@ impl RunCell {
         self.spans.traceparent()
     }
 
-    /// Follows an entry that has just become durable, and tells the watchers.
-    pub fn note(&mut self, stored: &Stored) {
+    /// Follows an entry that has just become durable: as much as orders need.
+    pub fn follow(&mut self, stored: &Stored) {
         self.timeline.note(&stored.entry, stored.at_ms);
         let state = match &self.machine {
             Machine::Live(run) => run.state(),
             Machine::Closed(state) => state,
         };
         self.spans.note(state, &stored.entry.record);
+    }
+
+    /// Tells the log and the watchers of such an entry.
+    pub fn announce(&self, stored: &Stored) {
+        let event = self.event(stored);
         tracing::info!(
-            run = %state.begin.run,
+            run = %self.state().begin.run,
             sequence = stored.entry.seq,
             "{}",
-            status::summary(state, &stored.entry.record)
+            event.summary
         );
-        self.tell(Happening::Event(self.event(stored)));
+        self.tell(Happening::Event(event));
     }
 
     /// Lets a run go that is over and whose agents all know.

@@ -7,11 +7,12 @@ use lockstep_barrier::coordinator::Entry;
 use lockstep_barrier::ids::{RunId, Term};
 use lockstep_journal::{Journal, NewEntry};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const TERMS: &str = "terms";
 const AGENTS: &str = "agents";
+const QUARANTINE: &str = "quarantine";
 /// What a run's stream begins with.
 const RUN: &str = "run/";
 
@@ -48,6 +49,8 @@ pub enum StoreError {
 pub struct Stored {
     /// The entry.
     pub entry: Entry,
+    /// Its position in the whole journal.
+    pub position: u64,
     /// When it was written, milliseconds since the epoch.
     pub at_ms: u64,
     /// Kind of the record.
@@ -71,6 +74,37 @@ pub struct KnownAgent {
     pub accepted_by: Option<String>,
     /// The reason given.
     pub reason: Option<String>,
+    /// The machine that its journal is on (/etc/machine-id); empty where that
+    /// is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+}
+
+/// An agent that is not let in until an operator accepts it (R10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantined {
+    /// The agent.
+    pub agent: String,
+    /// The journal it came with.
+    pub journal: String,
+    /// The machine it came from.
+    pub machine: String,
+    /// It is the known journal, but lacks entries that were heard of: what was
+    /// released to it since is not in it.
+    pub gone_back: bool,
+}
+
+/// What the journal knows of agents.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// The last word on each.
+    pub known: BTreeMap<String, KnownAgent>,
+    /// Those that wait for an operator.
+    pub quarantine: BTreeMap<String, Quarantined>,
+    /// Position, in this coordinator's journal, of each agent's acceptance by
+    /// an operator. What was heard of its journal before doesn't count.
+    pub accepted_at: BTreeMap<String, u64>,
 }
 
 /// The coordinator's journal.
@@ -93,16 +127,15 @@ impl Store {
         Ok(Self { journal })
     }
 
-    /// Begins a term above every one before, and above `floor`.
+    /// Begins a term above every one before.
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn begin_term(&mut self, floor: u64) -> Result<Term, StoreError> {
+    pub fn begin_term(&mut self) -> Result<Term, StoreError> {
         let before: Vec<(u64, Term)> = self.typed(TERMS)?;
-        let (seq, highest) = before
-            .last()
-            .map_or((0, 0), |(seq, term)| (*seq, term.number));
-        let number = highest.max(floor).saturating_add(1);
+        let seq = before.last().map_or(0, |(seq, _)| *seq);
+        let numbers = before.iter().map(|(_, term)| term.number);
+        let number = numbers.max().unwrap_or(0).saturating_add(1);
         let incarnation = uuid::Uuid::new_v4().as_u64_pair().0;
         let term = Term {
             number,
@@ -112,16 +145,57 @@ impl Store {
         Ok(term)
     }
 
-    /// Every known agent, the last word on each.
+    /// Every term that this coordinator has led, or has taken over.
     ///
     /// # Errors
     /// Where the journal can't be read.
-    pub fn known_agents(&self) -> Result<BTreeMap<String, KnownAgent>, StoreError> {
-        let known: Vec<(u64, KnownAgent)> = self.typed(AGENTS)?;
-        Ok(known
-            .into_iter()
-            .map(|(_, known)| (known.agent.clone(), known))
-            .collect())
+    pub fn terms(&self) -> Result<BTreeSet<Term>, StoreError> {
+        let terms: Vec<(u64, Term)> = self.typed(TERMS)?;
+        Ok(terms.into_iter().map(|(_, term)| term).collect())
+    }
+
+    /// Takes another coordinator's term over, and begins one above it (R11).
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn take_over(&mut self, other: &Term) -> Result<Term, StoreError> {
+        let before: Vec<(u64, Term)> = self.typed(TERMS)?;
+        let seq = before.last().map_or(0, |(seq, _)| *seq);
+        self.append_typed(TERMS, seq + 1, "term-taken-over", other)?;
+        self.begin_term()
+    }
+
+    /// Every agent that was ever seen.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub fn agents(&self) -> Result<Remembered, StoreError> {
+        let mut remembered = Remembered::default();
+        for (position, known) in self.placed::<KnownAgent>(AGENTS)? {
+            if known.accepted_by.is_some() {
+                let agent = known.agent.clone();
+                remembered.accepted_at.insert(agent, position);
+            }
+            remembered.known.insert(known.agent.clone(), known);
+        }
+        for (position, waits) in self.placed::<Quarantined>(QUARANTINE)? {
+            let accepted = remembered.accepted_at.get(&waits.agent);
+            if accepted.is_none_or(|accepted| *accepted < position) {
+                remembered.quarantine.insert(waits.agent.clone(), waits);
+            }
+        }
+        Ok(remembered)
+    }
+
+    /// Remembers that an agent waits for an operator.
+    ///
+    /// # Errors
+    /// Fatal for the process.
+    pub fn quarantine(&mut self, waits: &Quarantined) -> Result<(), StoreError> {
+        let last = self.journal.read(QUARANTINE, 0);
+        let last = last.map_err(StoreError::Journal)?;
+        let seq = last.last().map_or(0, |entry| entry.seq) + 1;
+        self.append_typed(QUARANTINE, seq, "agent-quarantined", waits)
     }
 
     /// Remembers an agent.
@@ -175,6 +249,18 @@ impl Store {
     }
 
     fn typed<T: for<'a> Deserialize<'a>>(&self, stream: &str) -> Result<Vec<(u64, T)>, StoreError> {
+        let placed = self.placed(stream)?.into_iter();
+        Ok(placed
+            .zip(1..)
+            .map(|((_, value), seq)| (seq, value))
+            .collect())
+    }
+
+    /// A stream's values with their positions in the whole journal.
+    fn placed<T: for<'a> Deserialize<'a>>(
+        &self,
+        stream: &str,
+    ) -> Result<Vec<(u64, T)>, StoreError> {
         let entries = self.journal.read(stream, 0).map_err(StoreError::Journal)?;
         entries
             .into_iter()
@@ -185,7 +271,7 @@ impl Store {
                         seq: entry.seq,
                         source,
                     })?;
-                Ok((entry.seq, value))
+                Ok((entry.position, value))
             })
             .collect()
     }
@@ -252,6 +338,7 @@ fn stored(entry: lockstep_journal::Entry) -> Result<Stored, StoreError> {
             seq: entry.seq,
             record,
         },
+        position: entry.position,
         at_ms: entry.at_ms,
         kind: entry.kind,
         body: entry.body,

@@ -55,7 +55,7 @@ impl Timeline {
                 self.times(*phase).ended = at_ms;
             }
             Record::Skipped { phase, .. } => self.times(*phase).ended = at_ms,
-            Record::TaskEnded { agent, report } => {
+            Record::TaskEnded { agent, report, .. } => {
                 *self
                     .actions
                     .entry((report.phase, agent.clone()))

@@ -43,8 +43,8 @@ pub const MAX_SENTENCE: usize = 16 << 10;
 /// Reasons of one refusal: more than one phase has tasks for one agent.
 pub const MAX_REASONS: usize = 64;
 
-/// A sentence from the wire, cut where it is too long.
-fn brief(mut sentence: String) -> String {
+/// A sentence, cut where it is too long.
+pub fn brief(mut sentence: String) -> String {
     if sentence.len() > MAX_SENTENCE {
         sentence.truncate(sentence.floor_char_boundary(MAX_SENTENCE));
         sentence.push('…');

@@ -4,6 +4,7 @@
 //! daemon knows them.
 
 pub mod convert;
+pub mod limits;
 
 /// Package `lockstep.v1`.
 #[expect(

@@ -1,8 +1,8 @@
 """The client's own log of commits: what it was told, and when.
 
-One JSON object a line: {"order_no", "target", "t_epoch_ms", "outcome"}, where
-outcome is `acked` (the database acknowledged the commit) or `in_doubt` (the
-commit was sent and no answer came). An order that is not in the log was never
+One JSON object a line: {"order_no", "target", "t_epoch_ms", "outcome", "lines"},
+where outcome is `acked` (the database acknowledged the commit) or `in_doubt`
+(the commit was sent and no answer came), and lines how many the order has. An order that is not in the log was never
 promised to anyone. Lines reach the disk in batches, so that the log is not
 slower than the database.
 """
@@ -23,12 +23,13 @@ class OrderLog:
         self._thread = threading.Thread(target=self._write, name="order log")
         self._thread.start()
 
-    def record(self, order_no, target, outcome):
+    def record(self, order_no, target, outcome, lines=0):
         line = {
             "order_no": order_no,
             "target": target,
             "t_epoch_ms": time.time_ns() // 1_000_000,
             "outcome": outcome,
+            "lines": lines,
         }
         self._lines.put(json.dumps(line) + "\n")
 

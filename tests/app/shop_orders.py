@@ -26,8 +26,9 @@ NUMBERS_SKIPPED_AT_RESTART = 1000
 RECONNECT_SECONDS = 0.1
 # The health page calls the service well if an order went through within this.
 FRESH_SECONDS = 2.0
-# Every so many orders there is one with lines.
+# Every so many orders there is one with lines, this many.
 LINES_EVERY = 5
+LINES = 2
 PRICE = decimal.Decimal("9.90")
 # How long the threads may take to finish their order in hand at the end.
 STOP_SECONDS = 10
@@ -84,14 +85,14 @@ class Writer:
         """One order; whether the connection is still good."""
         with self._take_number:
             number = next(self._numbers)
+        lines = LINES if number % LINES_EVERY == 0 else 0
         try:
             cursor = connection.cursor()
             amount = decimal.Decimal(number % 100_000) / 100
             note = None if number % 3 else f"order {number} of {self._host}"
             cursor.execute(self._database.order, [number, f"customer {number % 997}", amount, note])
-            if number % LINES_EVERY == 0:
-                for line in (1, 2):
-                    cursor.execute(self._database.line, [line, f"product {line}", line, PRICE])
+            for line in range(1, lines + 1):
+                cursor.execute(self._database.line, [line, f"product {line}", line, PRICE])
             cursor.close()
         except self._database.error as error:
             # Nothing was committed, so nothing was promised.
@@ -101,10 +102,10 @@ class Writer:
             connection.commit()
         except self._database.error as error:
             print(f"order {number} in doubt: {error}", flush=True)
-            self._log.record(number, self._database.target, "in_doubt")
+            self._log.record(number, self._database.target, "in_doubt", lines)
             self.in_doubt += 1
             return False
-        self._log.record(number, self._database.target, "acked")
+        self._log.record(number, self._database.target, "acked", lines)
         self.acked += 1
         self.last_ack = time.monotonic()
         return True

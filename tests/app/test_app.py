@@ -26,10 +26,11 @@ def test_the_log_holds_what_was_recorded_and_its_highest_number(tmp_path):
     assert order_log.highest(path) is None
     log = order_log.OrderLog(path)
     log.record(7, "oracle", "acked")
-    log.record(9, "oracle", "in_doubt")
+    log.record(9, "oracle", "in_doubt", lines=2)
     log.record(8, "postgres", "acked")
     log.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["order_no"] for line in lines] == [7, 9, 8]
     assert lines[1]["outcome"] == "in_doubt"
+    assert [line["lines"] for line in lines] == [0, 2, 0]
     assert order_log.highest(path) == 9

@@ -274,6 +274,8 @@ def create(double, endpoints, identifier):
 def test_a_task_through_its_life(double, endpoints):
     arn = create(double, endpoints, "model")
     until("ready", lambda: double.status(arn)["Status"] == "ready")
+    tags = double.dms("ListTagsForResource", ResourceArn=arn)["TagList"]
+    assert [(tag["Key"], tag["Value"]) for tag in tags] == [("run", "rehearsal")]
     double.dms("ModifyReplicationTask", ReplicationTaskArn=arn, TaskData="{}")
     until("ready again", lambda: double.status(arn)["Status"] == "ready")
     assert double.refused("dms", "StopReplicationTask", ReplicationTaskArn=arn) == "InvalidResourceStateFault"

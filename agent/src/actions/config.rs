@@ -178,6 +178,7 @@ mod tests {
                 run: "r".into(),
                 step: "s".into(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::silent(),

@@ -50,6 +50,7 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("oracle.listener.stop", &oracle::listener::Stop),
     ("oracle.logins.open", &oracle::logins::Open),
     ("oracle.logins.restrict", &oracle::logins::Restrict),
+    ("oracle.logs.ready", &oracle::logs::Ready),
     (
         "oracle.queue_monitor.disable",
         &oracle::queue_monitor::Disable,
@@ -66,12 +67,14 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("oracle.triggers.restore", &oracle::triggers::Restore),
     ("postgres.analyze", &postgres::analyze::Analyze),
     ("postgres.canary.write", &postgres::canary_write::Write),
+    ("postgres.drain.check", &postgres::drain_check::Check),
     ("postgres.jobs.disable", &postgres::jobs::Disable),
     ("postgres.jobs.restore", &postgres::jobs::Restore),
     ("postgres.marker.await", &postgres::marker_await::Await),
     ("postgres.ready", &postgres::ready::Ready),
     ("postgres.roles.close", &postgres::roles::Close),
     ("postgres.roles.open", &postgres::roles::Open),
+    ("postgres.roles.verify", &postgres::roles::Verify),
     ("postgres.rows.verify", &postgres::rows_verify::Verify),
     (
         "postgres.sequences.align",

@@ -3,17 +3,26 @@
 
 use super::Driver;
 use crate::action::{Line, Progress, Tag};
+use crate::bounds;
 use crate::link::Input;
 use crate::work::Inputs as TaskInputs;
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
-use lockstep_barrier::message::{Probe, TaskOrder};
+use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
+use lockstep_proto::convert::brief;
 use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+
+/// Probes of one agent beside each other. They only look, so their order
+/// doesn't matter; but each may run a tool or hold a session on a host that
+/// has other work.
+const PROBES_AT_ONCE: usize = 4;
 
 /// A task at work.
 pub(super) struct Running {
@@ -44,18 +53,31 @@ impl Driver {
         let (worker, report) = (self.worker.clone(), self.inputs.clone());
         let span = self.span("probe", &run, "");
         let work = async move {
-            let mut results: BTreeMap<StepId, Result<Probe, String>> = BTreeMap::new();
-            for task in &tasks {
+            let before = purpose == Purpose::Vote;
+            let looks = tasks.into_iter().map(|task| {
                 let tag = Tag {
                     run: run.0.clone(),
                     step: task.step.0.clone(),
                     attempt,
+                    of: None,
                 };
                 let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-                let before = purpose == Purpose::Vote;
-                let result = worker.probe(task, &inputs, before, &cx).await;
-                results.insert(task.step.clone(), result);
-            }
+                let (worker, inputs) = (&worker, &inputs);
+                async move {
+                    let result = worker.probe(&task, inputs, before, &cx).await;
+                    (task, result)
+                }
+            });
+            let looked: Vec<(TaskOrder, Result<Probe, String>)> =
+                stream::iter(looks).buffered(PROBES_AT_ONCE).collect().await;
+            let mut room = bounds::Vote::new();
+            let results: BTreeMap<StepId, Result<Probe, String>> = looked
+                .into_iter()
+                .map(|(task, result)| {
+                    let result = room.take(&task.action, result);
+                    (task.step, result)
+                })
+                .collect();
             let event = Event::Probed {
                 run,
                 phase,
@@ -90,10 +112,15 @@ impl Driver {
         };
         self.running.insert(key, running);
         let progress = self.progress(&run, phase, &task.step);
+        let origin = match &task.mode {
+            Mode::Execute => None,
+            Mode::Undo { of } => Some(of.0.clone()),
+        };
         let tag = Tag {
             run: run.0.clone(),
             step: task.step.0.clone(),
             attempt,
+            of: origin,
         };
         let cx = self.worker.context(tag, cancel, progress);
         let span = self.span(&task.action, &run, &task.step.0);
@@ -101,7 +128,8 @@ impl Driver {
         let work = async move {
             tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
-            let (outcome, outputs) = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let ended = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let (outcome, outputs) = bounds::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
             let step = task.step;
@@ -135,12 +163,13 @@ impl Driver {
                 phase: Some(phase.into()),
                 step_id: step.clone(),
                 kind: kind.into(),
-                line,
+                line: brief(line),
                 omitted: omitted.load(Relaxed),
             };
             let request = v1::SessionRequest {
                 traceparent: String::new(),
                 message: Some(v1::session_request::Message::Progress(progress)),
+                ..Default::default()
             };
             let sent = outbox
                 .borrow()

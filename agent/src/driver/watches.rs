@@ -7,6 +7,7 @@ use crate::work::Inputs as TaskInputs;
 use lockstep_barrier::ids::{RunId, StepId};
 use lockstep_barrier::message::TaskOrder;
 use lockstep_barrier::participant::Event;
+use lockstep_proto::convert::brief;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -39,6 +40,7 @@ impl Driver {
             run: run.0.clone(),
             step: step.0.clone(),
             attempt: 0,
+            of: None,
         };
         let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
         let (breaches, mut heard) = mpsc::channel(BREACHES);
@@ -49,6 +51,7 @@ impl Driver {
             let relay = async {
                 while let Some(detail) = heard.recv().await {
                     let (run, step) = (of_run.clone(), of_step.clone());
+                    let detail = brief(detail);
                     let event = Event::WatchBroke { run, step, detail };
                     let _ = report.send(Input::Happened(event)).await;
                 }
@@ -95,9 +98,10 @@ impl Driver {
                         run: run.0.clone(),
                         step: step.0.clone(),
                         attempt: 0,
+                        of: None,
                     };
                     let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-                    worker.attest(&task, &inputs, cx).await
+                    worker.attest(&task, &inputs, cx).await.map(brief)
                 }
                 None => Some("nobody is watching on this agent".to_owned()),
             };

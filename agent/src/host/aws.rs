@@ -1,5 +1,8 @@
-//! What the AWS services have in common: configuration, and what a failed
-//! call means.
+//! What the AWS services have in common: configuration, clients, and what a
+//! failed call means.
+//!
+//! Clients are kept, with their connections and the host's trust store, until
+//! the credentials files say something else.
 //!
 //! Errors are told apart by their code: DMS models `AccessDeniedFault` for
 //! some operations only, elsewhere a denial is an unmodelled
@@ -13,7 +16,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_databasemigration::config::Credentials;
 use aws_sdk_databasemigration::error::{ProvideErrorMetadata, SdkError};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// One attempt of a call; DMS answers within a second or two.
@@ -64,12 +69,49 @@ impl From<Refused> for ActionError {
 #[error("{0}")]
 struct Said(String);
 
-/// The SDK's configuration for a resource.
+/// The services of a resource.
+#[derive(Clone)]
+pub struct Clients {
+    /// DMS.
+    pub dms: aws_sdk_databasemigration::Client,
+    /// CloudWatch.
+    pub cloudwatch: aws_sdk_cloudwatch::Client,
+}
+
+/// Clients by resource, with the credentials they were made with.
+#[derive(Default)]
+pub struct Kept(Mutex<BTreeMap<String, (Option<Credentials>, Clients)>>);
+
+impl Kept {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, (Option<Credentials>, Clients)>> {
+        // An entry is only ever replaced as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clients for a resource. Nothing is called yet.
 ///
 /// # Errors
 /// LS2408 where a credentials file can't be read.
-pub async fn sdk(cx: &Context, resource: &str) -> Result<SdkConfig, ActionError> {
+pub async fn clients(cx: &Context, resource: &str) -> Result<Clients, ActionError> {
     let config = cx.host.aws(resource)?;
+    let credentials = credentials(config)?;
+    if let Some((with, clients)) = cx.host.aws.all().get(resource)
+        && *with == credentials
+    {
+        return Ok(clients.clone());
+    }
+    let sdk = sdk(config, credentials.clone()).await;
+    let clients = Clients {
+        dms: aws_sdk_databasemigration::Client::new(&sdk),
+        cloudwatch: aws_sdk_cloudwatch::Client::new(&sdk),
+    };
+    let kept = (credentials, clients.clone());
+    cx.host.aws.all().insert(resource.to_owned(), kept);
+    Ok(clients)
+}
+
+async fn sdk(config: &AwsConfig, credentials: Option<Credentials>) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_LIMIT)
         .operation_timeout(CALL_LIMIT)
@@ -87,10 +129,10 @@ pub async fn sdk(cx: &Context, resource: &str) -> Result<SdkConfig, ActionError>
     if let Some(url) = &config.endpoint_url {
         loader = loader.endpoint_url(url);
     }
-    if let Some(credentials) = credentials(config)? {
+    if let Some(credentials) = credentials {
         loader = loader.credentials_provider(credentials);
     }
-    Ok(loader.load().await)
+    loader.load().await
 }
 
 /// From files where the configuration names them, else the SDK's own chain.

@@ -40,7 +40,7 @@ impl CloudWatch {
     /// Where the configuration's credentials can't be read.
     pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         Ok(Self {
-            client: Client::new(&aws::sdk(cx, resource).await?),
+            client: aws::clients(cx, resource).await?.cloudwatch,
             cx: cx.clone(),
         })
     }

@@ -184,6 +184,7 @@ mod tests {
                 run: "r".into(),
                 step: "s".into(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| lines.lock().unwrap().push(line)),

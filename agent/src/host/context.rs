@@ -40,6 +40,15 @@ pub struct Tag {
     pub step: String,
     /// The attempt.
     pub attempt: u32,
+    /// Where the step is an undo: the step whose change it takes back.
+    pub of: Option<String>,
+}
+
+impl Tag {
+    /// The step that makes the change, whether this is it or its undo.
+    pub fn origin(&self) -> &str {
+        self.of.as_deref().unwrap_or(&self.step)
+    }
 }
 
 impl fmt::Display for Tag {

@@ -23,6 +23,9 @@ const STATISTICS_PAGE: i32 = 500;
 /// Pages of table statistics: half a million tables.
 const PAGES: usize = 1_000;
 
+/// The tag that names the run which created a task.
+pub const RUN_TAG: &str = "lockstep:run";
+
 /// The first wait between two looks at a state.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 
@@ -104,6 +107,15 @@ impl Task {
     }
 }
 
+/// What a task replicates and how, as DMS shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// `TableMappings`, JSON.
+    pub mappings: String,
+    /// `ReplicationTaskSettings`, JSON, with every default filled in.
+    pub settings: String,
+}
+
 /// What a new task is to be: changes only.
 #[derive(Debug, Clone)]
 pub struct NewTask<'a> {
@@ -154,7 +166,7 @@ impl Dms {
     /// Where the configuration's credentials can't be read.
     pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         Ok(Self {
-            client: Client::new(&aws::sdk(cx, resource).await?),
+            client: aws::clients(cx, resource).await?.dms,
             cx: cx.clone(),
         })
     }
@@ -171,7 +183,11 @@ impl Dms {
                     .next("name a replication task; serverless replications are not supported"),
             );
         }
-        self.describe("replication-task-arn", arn).await
+        Ok(self
+            .describe("replication-task-arn", arn, false)
+            .await?
+            .as_ref()
+            .map(Task::of))
     }
 
     /// A task by its ARN.
@@ -191,20 +207,71 @@ impl Dms {
     /// # Errors
     /// As [`aws::call`].
     pub async fn find_named(&self, identifier: &str) -> Result<Option<Task>, ActionError> {
-        self.describe("replication-task-id", identifier).await
+        Ok(self
+            .describe("replication-task-id", identifier, false)
+            .await?
+            .as_ref()
+            .map(Task::of))
     }
 
-    async fn describe(&self, filter: &str, value: &str) -> Result<Option<Task>, ActionError> {
+    /// As [`Self::find_named`], with the task's documents.
+    ///
+    /// # Errors
+    /// As [`aws::call`].
+    pub async fn find_whole(
+        &self,
+        identifier: &str,
+    ) -> Result<Option<(Task, Documents)>, ActionError> {
+        let found = self
+            .describe("replication-task-id", identifier, true)
+            .await?;
+        Ok(found.as_ref().map(|task| {
+            let documents = Documents {
+                mappings: task.table_mappings().unwrap_or_default().to_owned(),
+                settings: task
+                    .replication_task_settings()
+                    .unwrap_or_default()
+                    .to_owned(),
+            };
+            (Task::of(task), documents)
+        }))
+    }
+
+    /// Whether this run created the task: it carries the run's tag.
+    ///
+    /// # Errors
+    /// As [`aws::call`].
+    pub async fn is_of_this_run(&self, arn: &str) -> Result<bool, ActionError> {
+        let request = self.client.list_tags_for_resource().resource_arn(arn);
+        let answer = self
+            .call("ListTagsForResource", arn, Box::pin(request.send()))
+            .await?;
+        Ok(answer
+            .tag_list()
+            .iter()
+            .any(|tag| tag.key() == Some(RUN_TAG) && tag.value() == Some(self.cx.tag.run.as_str())))
+    }
+
+    async fn describe(
+        &self,
+        filter: &str,
+        value: &str,
+        whole: bool,
+    ) -> Result<Option<ReplicationTask>, ActionError> {
         let request = self
             .client
             .describe_replication_tasks()
             .filters(by(filter, value)?)
-            .without_settings(true);
+            .without_settings(!whole);
         match self
             .call("DescribeReplicationTasks", value, Box::pin(request.send()))
             .await
         {
-            Ok(answer) => Ok(answer.replication_tasks().first().map(Task::of)),
+            Ok(answer) => Ok(answer
+                .replication_tasks
+                .unwrap_or_default()
+                .into_iter()
+                .next()),
             Err(refused) if refused.is_not_found() => Ok(None),
             Err(refused) => Err(refused.into()),
         }
@@ -278,10 +345,7 @@ impl Dms {
     /// # Errors
     /// As [`aws::call`].
     pub async fn create(&self, new: &NewTask<'_>) -> Result<Task, ActionError> {
-        let run = Tag::builder()
-            .key("lockstep:run")
-            .value(&self.cx.tag.run)
-            .build();
+        let run = Tag::builder().key(RUN_TAG).value(&self.cx.tag.run).build();
         let request = self
             .client
             .create_replication_task()

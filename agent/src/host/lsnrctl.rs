@@ -1,10 +1,11 @@
-//! `lsnrctl`: plain listeners of an Oracle home.
+//! `lsnrctl`: plain listeners of an Oracle home, or of the Grid home.
 //!
 //! Its messages are read by their TNS codes, which no language setting
 //! changes; its exit code alone doesn't tell a listener that is down from one
 //! that doesn't exist.
 
-use super::command::{Ended, Program, run};
+use super::command::{Ended, run};
+use super::listener_tool::Tool;
 use crate::config::OracleConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
@@ -24,15 +25,8 @@ async fn call(
     verb: &str,
     name: &str,
 ) -> Result<Ended, ActionError> {
-    let path = oracle.home.join("bin").join("lsnrctl");
-    let home = oracle.home.to_string_lossy();
-    let program = Program {
-        path: &path,
-        arguments: vec![verb, name],
-        environment: vec![("ORACLE_HOME", &home), ("ORACLE_SID", &oracle.sid)],
-        limit: LIMIT,
-    };
-    run(cx, &program).await
+    let tool = Tool::of(oracle, "lsnrctl").with("ORACLE_SID", &oracle.sid);
+    run(cx, &tool.program(vec![verb, name], LIMIT)).await
 }
 
 /// A status is asked for all the time; its pages of text help nobody live.
@@ -54,7 +48,8 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
         format!("`lsnrctl {verb} {name}` failed with {said}"),
     )
     .left("the listener is as it was, as far as lsnrctl tells")
-    .next("run the command by hand as the owner of the Oracle home, mend what it says, retry")
+    .next("run the command by hand as the owner of the listener's home, with the same ORACLE_HOME and \
+           TNS_ADMIN, mend what it says, retry")
 }
 
 /// Whether the listener is up.

@@ -9,18 +9,22 @@ pub mod context;
 pub mod dms;
 pub mod files;
 pub mod kept;
+mod listener_tool;
 pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;
 pub mod srvctl;
 pub mod systemd;
+pub mod warm;
 
 use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
 use crate::error::ActionError;
 use crate::policy::Policy;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use systemd::Systemd;
 use tokio::sync::OnceCell;
+use warm::Warm;
 
 /// Everything local that an action may use.
 pub struct Host {
@@ -29,6 +33,9 @@ pub struct Host {
     /// What is allowed.
     pub policy: Policy,
     systemd: OnceCell<Systemd>,
+    oracle_logins: Arc<Warm<oracle::Login>>,
+    postgres_logins: Arc<Warm<Arc<postgres::Login>>>,
+    aws: aws::Kept,
 }
 
 impl Host {
@@ -39,6 +46,9 @@ impl Host {
             config,
             policy,
             systemd: OnceCell::new(),
+            oracle_logins: Warm::new(),
+            postgres_logins: Warm::new(),
+            aws: aws::Kept::default(),
         }
     }
 

@@ -4,15 +4,21 @@
 //! session carries the name of its task, ends its statement when the task is
 //! cancelled, and its server process notices within seconds when the agent
 //! has died (R22). It knows no SQL but its own settings.
+//!
+//! A login is kept for the next task when the session before it has only run
+//! single statements and whole transactions, all of them to their good end
+//! ([`super::warm`]). A statement is never repeated on another login.
 
 use crate::config::PostgresConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Tag};
+use crate::host::warm::Warm;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::ToSql;
@@ -23,6 +29,10 @@ use tokio_util::sync::CancellationToken;
 /// For the connection and the login together. Longer than a server under
 /// load takes; a firewall that drops packets is noticed all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// For a kept login to answer. A server that has gone without a word is left
+/// alone after that, and the login made anew.
+const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// For one statement that looks at the catalogue or changes one row. What may
 /// take longer says so with [`Session::without_limit`].
@@ -64,27 +74,120 @@ fn sql_text(error: &tokio_postgres::Error) -> SqlText {
     SqlText { text }
 }
 
-/// A session.
-pub struct Session {
+/// A connection that is logged in.
+pub struct Login {
     client: Client,
     cancel: CancelToken,
     tls: MakeRustlsConnect,
+}
+
+impl Login {
+    async fn make(
+        login: &tokio_postgres::Config,
+        tls: MakeRustlsConnect,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let (client, connection) = login.connect(tls.clone()).await?;
+        // It ends with the client; its error reaches the client's calls.
+        tokio::spawn(connection);
+        client
+            .batch_execute(&format!("{}; {CHECK_CLIENT}", settings()))
+            .await?;
+        let cancel = client.cancel_token();
+        Ok(Self {
+            client,
+            cancel,
+            tls,
+        })
+    }
+
+    /// Gives a kept login to a task; `false` where it is of no use any more.
+    async fn hand_over(&self, tag: &Tag) -> bool {
+        if self.client.is_closed() {
+            return false;
+        }
+        let name = literal(&application_name(tag));
+        let taken = format!("SET application_name = {name}; {}", settings());
+        let answer = self.client.batch_execute(&taken);
+        matches!(tokio::time::timeout(ALIVE_LIMIT, answer).await, Ok(Ok(())))
+    }
+}
+
+/// A session.
+pub struct Session {
+    login: Arc<Login>,
     cancelled: CancellationToken,
     /// `host:port/database`.
     server: String,
+    resource: String,
+    warm: Arc<Warm<Arc<Login>>>,
+    /// Calls that were begun and didn't come to a good end, or not yet.
+    unsettled: AtomicUsize,
+    /// Nobody has left anything in it that the next one would find.
+    clean: AtomicBool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let settled = *self.unsettled.get_mut() == 0 && *self.clean.get_mut();
+        if settled && !self.cancelled.is_cancelled() {
+            self.warm.keep(&self.resource, self.login.clone());
+        }
+    }
 }
 
 impl Session {
-    /// Opens a session of this task in a resource of the configuration.
+    /// Opens a session of this task in a resource of the configuration, on a
+    /// kept login if there is one that is alive.
     ///
     /// # Errors
     /// LS2301 where the server can't be reached, refuses, or isn't the one
     /// that its certificate should prove.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.postgres(resource)?;
-        let server = format!("{}:{}/{}", config.host, config.port, config.dbname);
+        while let Some(kept) = cx.host.postgres_logins.take(resource) {
+            let alive = tokio::select! {
+                alive = kept.hand_over(&cx.tag) => alive,
+                () = cx.cancel.cancelled() => {
+                    return Err(out_of_time(&server(config, &config.dbname)));
+                }
+            };
+            if alive {
+                return Ok(Self::on(cx, resource, server(config, &config.dbname), kept));
+            }
+        }
+        Self::anew(cx, resource).await
+    }
+
+    /// Opens a session on a login of its own: proof that one can log in.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn anew(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        let database = cx.host.postgres(resource)?.dbname.clone();
+        Self::log_in(cx, resource, &database).await
+    }
+
+    /// As [`Session::anew`], in another database of the resource's server.
+    /// Such a login is not kept.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_in(
+        cx: &Context,
+        resource: &str,
+        database: &str,
+    ) -> Result<Self, ActionError> {
+        let session = Self::log_in(cx, resource, database).await?;
+        session.clean.store(false, Ordering::Relaxed);
+        Ok(session)
+    }
+
+    async fn log_in(cx: &Context, resource: &str, database: &str) -> Result<Self, ActionError> {
+        let config = cx.host.postgres(resource)?;
+        let server = server(config, database);
         let tls = MakeRustlsConnect::new(tls(&config.ca)?);
-        let login = login(config, &cx.tag)?;
+        let mut login = login(config, &cx.tag)?;
+        login.dbname(database);
         let unreachable = || {
             ActionError::new(
                 "LS2301",
@@ -95,32 +198,31 @@ impl Session {
                 "see [postgres.{resource}] in agent.toml, pg_hba.conf and the server's log"
             ))
         };
-        let connect = async {
-            let (client, connection) = login.connect(tls.clone()).await?;
-            // It ends with the client; its error reaches the client's calls.
-            tokio::spawn(connection);
-            client.batch_execute(&settings()).await?;
-            Ok::<_, tokio_postgres::Error>(client)
-        };
         let connected = tokio::select! {
-            connected = tokio::time::timeout(CONNECT_LIMIT, connect) => connected,
+            connected = tokio::time::timeout(CONNECT_LIMIT, Login::make(&login, tls)) => connected,
             () = cx.cancel.cancelled() => return Err(out_of_time(&server)),
         };
-        let client = match connected {
-            Ok(Ok(client)) => client,
+        let login = match connected {
+            Ok(Ok(login)) => login,
             Ok(Err(e)) => return Err(unreachable().source(sql_text(&e))),
             Err(_) => {
                 let text = format!("no answer within {} s", CONNECT_LIMIT.as_secs());
                 return Err(unreachable().source(SqlText { text }));
             }
         };
-        Ok(Self {
-            cancel: client.cancel_token(),
-            client,
-            tls,
+        Ok(Self::on(cx, resource, server, Arc::new(login)))
+    }
+
+    fn on(cx: &Context, resource: &str, server: String, login: Arc<Login>) -> Self {
+        Self {
+            login,
             cancelled: cx.cancel.clone(),
             server,
-        })
+            resource: resource.to_owned(),
+            warm: cx.host.postgres_logins.clone(),
+            unsettled: AtomicUsize::new(0),
+            clean: AtomicBool::new(true),
+        }
     }
 
     /// `host:port/database`, for sentences.
@@ -133,7 +235,9 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn without_limit(&self) -> Result<(), ActionError> {
-        self.run("SET statement_timeout = 0").await
+        // Whoever takes the login next sets it again.
+        self.guarded(self.login.client.batch_execute("SET statement_timeout = 0"))
+            .await
     }
 
     /// Rows of a query.
@@ -146,7 +250,7 @@ impl Session {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, ActionError> {
-        self.guarded(self.client.query(sql, params)).await
+        self.guarded(self.login.client.query(sql, params)).await
     }
 
     /// The one row of a query.
@@ -154,7 +258,7 @@ impl Session {
     /// # Errors
     /// As [`Session::rows`].
     pub async fn row(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, ActionError> {
-        self.guarded(self.client.query_one(sql, params)).await
+        self.guarded(self.login.client.query_one(sql, params)).await
     }
 
     /// Runs a statement; the number of rows it changed.
@@ -166,15 +270,17 @@ impl Session {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, ActionError> {
-        self.guarded(self.client.execute(sql, params)).await
+        self.guarded(self.login.client.execute(sql, params)).await
     }
 
-    /// Runs statements without parameters.
+    /// Runs statements without parameters. They may leave anything behind, a
+    /// transaction or a setting: the login is not kept.
     ///
     /// # Errors
     /// As [`Session::rows`].
     pub async fn run(&self, sql: &str) -> Result<(), ActionError> {
-        self.guarded(self.client.batch_execute(sql)).await
+        self.clean.store(false, Ordering::Relaxed);
+        self.guarded(self.login.client.batch_execute(sql)).await
     }
 
     /// Runs statements as one transaction: all of them, or none.
@@ -186,24 +292,25 @@ impl Session {
         if statements.is_empty() {
             return Ok(());
         }
-        let done = self
-            .run(&format!("BEGIN; {}; COMMIT", statements.join("; ")))
-            .await;
+        let whole = format!("BEGIN; {}; COMMIT", statements.join("; "));
+        let done = self.guarded(self.login.client.batch_execute(&whole)).await;
         if done.is_err() {
             // The session may be gone; then there is nothing to roll back.
-            let _ = self.client.batch_execute("ROLLBACK").await;
+            let _ = self.login.client.batch_execute("ROLLBACK").await;
         }
         done
     }
 
     /// The rows of a query one by one, for more than fit into memory. The
-    /// rows themselves are taken with [`Session::next`].
+    /// rows themselves are taken with [`Session::next`]. The login is not
+    /// kept: nobody says whether they were taken to the last.
     ///
     /// # Errors
     /// As [`Session::rows`].
     pub async fn stream(&self, sql: &str) -> Result<RowStream, ActionError> {
+        self.clean.store(false, Ordering::Relaxed);
         let none: [&(dyn ToSql + Sync); 0] = [];
-        self.guarded(self.client.query_raw(sql, none)).await
+        self.guarded(self.login.client.query_raw(sql, none)).await
     }
 
     /// The next row of a stream.
@@ -235,16 +342,20 @@ impl Session {
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, ActionError> {
         tokio::pin!(work);
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
         let done = tokio::select! {
             biased;
             done = &mut work => done,
             () = self.cancelled.cancelled() => {
                 // Where this fails the server is gone, and the work ends by that.
-                let _ = self.cancel.cancel_query(self.tls.clone()).await;
+                let _ = self.login.cancel.cancel_query(self.login.tls.clone()).await;
                 let _ = work.await;
                 return Err(out_of_time(&self.server));
             }
         };
+        if done.is_ok() {
+            self.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
         done.map_err(|e| self.refusal(&e))
     }
 
@@ -284,16 +395,22 @@ fn out_of_time(server: &str) -> ActionError {
     .next("see the task's last lines for what it waited for, then retry with more time")
 }
 
+fn server(config: &PostgresConfig, database: &str) -> String {
+    format!("{}:{}/{database}", config.host, config.port)
+}
+
+/// Lets the server notice a client that died in the middle of a statement,
+/// from PostgreSQL 14 on.
+const CHECK_CLIENT: &str = "SELECT set_config(name, '5s', false) FROM pg_settings \
+     WHERE name = 'client_connection_check_interval'";
+
+/// What a task may rely on.
 fn settings() -> String {
     let (statement, lock) = (STATEMENT_LIMIT.as_millis(), LOCK_LIMIT.as_millis());
-    // The last one exists from PostgreSQL 14 on; it lets the server notice a
-    // client that died in the middle of a statement.
     format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
          SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET timezone = 'UTC'; \
-         SET extra_float_digits = 1; SET bytea_output = 'hex'; \
-         SELECT set_config(name, '5s', false) FROM pg_settings \
-         WHERE name = 'client_connection_check_interval'"
+         SET extra_float_digits = 1; SET bytea_output = 'hex'"
     )
 }
 
@@ -312,7 +429,6 @@ fn login(config: &PostgresConfig, tag: &Tag) -> Result<tokio_postgres::Config, A
     login
         .host(&config.host)
         .port(config.port)
-        .dbname(&config.dbname)
         .user(&config.user)
         .password(password.trim_end_matches(['\r', '\n']))
         .application_name(application_name(tag))
@@ -389,6 +505,7 @@ mod tests {
             run: "0".repeat(36),
             step: "x".repeat(100),
             attempt: 12,
+            of: None,
         };
         let name = application_name(&tag);
         assert_eq!(name.len(), NAME_LENGTH);

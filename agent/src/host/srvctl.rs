@@ -5,7 +5,8 @@
 //! node; without `-node` the command would stop them everywhere. SCAN
 //! listeners are a cluster's own and are named by their number.
 
-use super::command::{Ended, Program, run};
+use super::command::{Ended, run};
+use super::listener_tool::Tool;
 use crate::config::OracleConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
@@ -52,15 +53,8 @@ async fn call(
     oracle: &OracleConfig,
     arguments: &[&str],
 ) -> Result<Ended, ActionError> {
-    let path = oracle.home.join("bin").join("srvctl");
-    let home = oracle.home.to_string_lossy();
-    let program = Program {
-        path: &path,
-        arguments: arguments.to_vec(),
-        environment: vec![("ORACLE_HOME", &home)],
-        limit: LIMIT,
-    };
-    let ended = run(cx, &program).await?;
+    let tool = Tool::of(oracle, "srvctl");
+    let ended = run(cx, &tool.program(arguments.to_vec(), LIMIT)).await?;
     if matches!(ended.code, Some(0 | WAS_SO)) {
         return Ok(ended);
     }
@@ -75,7 +69,7 @@ async fn call(
         format!("`srvctl {}` failed with {said}", arguments.join(" ")),
     )
     .left("the listener is as it was, as far as srvctl tells")
-    .next("run the command by hand as the owner of the Oracle home, mend what it says, retry"))
+    .next("run the command by hand as the owner of the listener's home, mend what it says, retry"))
 }
 
 /// State of the listener.

@@ -4,7 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod fence;
+mod login;
+mod logins;
+mod preflight;
 mod range;
 mod rows;
 mod sessions;
+mod steps;
 mod there_and_back;

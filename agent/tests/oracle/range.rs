@@ -118,7 +118,7 @@ pub struct Range {
     pub second_port: u16,
     host: Arc<Host>,
     lines: Arc<Mutex<Vec<Line>>>,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
@@ -133,10 +133,15 @@ impl Drop for Range {
 impl Range {
     /// A fresh database, with more statements than those of every test.
     pub async fn start(more: &str) -> Self {
+        Self::start_as(more, "").await
+    }
+
+    /// The same with further lines about the first instance.
+    pub async fn start_as(more: &str, instance: &str) -> Self {
         let turn = TURN.lock().await;
         let state = tempfile::tempdir().unwrap();
         let (port, second_port) = (free_port(), free_port());
-        let simulator = simulator(state.path(), &[port, second_port], more);
+        let simulator = simulator(state.path(), &[port, second_port], more, instance);
         let config = agent_config(state.path());
         // SAFETY: tests take turns, and nobody else reads the environment.
         unsafe { session::set_environment(&config) };
@@ -146,7 +151,7 @@ impl Range {
             second_port,
             host: Arc::new(Host::new(config)),
             lines: Arc::default(),
-            _state: state,
+            state,
             _turn: turn,
         }
     }
@@ -154,6 +159,14 @@ impl Range {
     /// A context for one attempt at a step.
     pub fn context(&self) -> Context {
         self.context_of("6f0c3c1e-0000-7000-8000-000000000001")
+    }
+
+    /// A context of a step, or of the undo of one.
+    pub fn context_at(&self, step: &str, of: Option<&str>) -> Context {
+        let mut cx = self.context();
+        step.clone_into(&mut cx.tag.step);
+        cx.tag.of = of.map(str::to_owned);
+        cx
     }
 
     /// A context in a certain run.
@@ -165,6 +178,7 @@ impl Range {
                 run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| lines.lock().unwrap().push(line)),
@@ -246,6 +260,25 @@ impl Range {
         }}));
     }
 
+    /// How the tools of the Grid home were run: name, ORACLE_HOME, TNS_ADMIN,
+    /// arguments.
+    pub fn grid_ran(&self) -> Vec<String> {
+        let ran = std::fs::read_to_string(self.state.path().join("grid/ran"));
+        ran.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// The agent's state directory, in which all else of this test lies, too.
+    pub fn directory(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Stops the simulator's process, or lets it go on.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.simulator.id()).unwrap();
+        // SAFETY: a plain system call on a child that isn't waited for yet.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
     /// Connect string of the first instance's listener.
     pub fn listener(&self) -> String {
         format!("127.0.0.1:{}/ORCL", self.port)
@@ -283,7 +316,29 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-fn simulator(state: &Path, ports: &[u16; 2], more: &str) -> Child {
+/// A Grid home whose tools say how they were run, and a directory with the
+/// `listener.ora` of its listeners.
+fn grid(state: &Path) -> (PathBuf, PathBuf) {
+    let (grid, net) = (state.join("grid"), state.join("net"));
+    std::fs::create_dir_all(grid.join("bin")).unwrap();
+    std::fs::create_dir_all(&net).unwrap();
+    std::fs::write(net.join("listener.ora"), "LISTENER =\n  (ADDRESS = …)\n").unwrap();
+    std::os::unix::fs::symlink(home().join("dbs"), grid.join("dbs")).unwrap();
+    for tool in ["lsnrctl", "srvctl"] {
+        let script = format!(
+            "#!/bin/sh\necho {tool} \"$ORACLE_HOME\" \"$TNS_ADMIN\" \"$@\" >> {ran:?}\nexec {double:?} \"$@\"\n",
+            ran = grid.join("ran"),
+            double = built(tool),
+        );
+        let path = grid.join("bin").join(tool);
+        std::fs::write(&path, script).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, executable).unwrap();
+    }
+    (grid, net)
+}
+
+fn simulator(state: &Path, ports: &[u16; 2], more: &str, instance: &str) -> Child {
     let home = home();
     // Instance 2 has a home of its own, which no agent of the test uses.
     let other = state.join("ora-2");
@@ -299,6 +354,7 @@ init_sql = {init:?}
 name = "ORCL1"
 host = "ora-1"
 home = {home:?}
+{instance}
 [[instance.listener]]
 name = "LISTENER"
 port = {port}
@@ -351,6 +407,7 @@ port = {second}
 }
 
 fn agent_config(state: &Path) -> Config {
+    let (grid, net) = grid(state);
     let text = format!(
         r#"
 name = "ora-1"
@@ -373,6 +430,18 @@ sid = "ORCL1"
 control = "srvctl"
 listeners = ["LISTENER_CRS"]
 scan_listeners = ["LISTENER_SCAN1"]
+[oracle.grid]
+home = {home:?}
+sid = "ORCL1"
+grid_home = {grid:?}
+tns_admin = {net:?}
+listeners = ["LISTENER", "LISTENER_DMS"]
+[oracle.grid_clustered]
+home = {home:?}
+sid = "ORCL1"
+control = "srvctl"
+grid_home = {grid:?}
+listeners = ["LISTENER_CRS"]
 "#,
         home = home(),
     );

@@ -130,6 +130,34 @@ async fn rows_are_digested_as_of_the_scn_in_canonical_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_that_the_plan_forgot_are_counted_where_both_sides_have_them() {
+    let range = Range::start("CREATE TABLE SHOP.OLD (ID NUMBER(18));").await;
+    let sys = range.sys().await;
+    let scn: String = sys
+        .row("SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE", &[])
+        .await
+        .unwrap();
+    let params = json!({"resource": "orcl", "scn": scn,
+        "tables": [{"oracle": "SHOP.ORDERS", "postgres": "shop.orders"}],
+        "counted": ["shop.order_audit", "shop.fresh"],
+        "schemas": [{"oracle": "SHOP", "postgres": "shop"}]});
+    let outputs = range.execute("oracle.rows.digest", &params).await.unwrap();
+    assert_eq!(
+        outputs["tables"],
+        json!({
+            "SHOP.ORDERS": {"rows": 0, "digest": null},
+            "SHOP.ORDER_AUDIT": {"rows": 0, "postgres": "shop.order_audit"},
+        })
+    );
+    let said = range.said().join("\n");
+    assert!(
+        said.contains("Oracle has no table of that name: shop.fresh"),
+        "{said}"
+    );
+    assert!(said.contains("leaves it out: SHOP.OLD"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_not_there_are_told() {
     let range = Range::start("").await;
     let params = json!({"resource": "orcl", "scn": "1", "tables": [

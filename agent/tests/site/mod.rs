@@ -84,7 +84,7 @@ impl Cluster {
         let options = format!(
             "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c ssl=on \
              -c wal_level=logical -c fsync=off -c max_prepared_transactions=4 \
-             -c max_replication_slots=4"
+             -c max_replication_slots=4 -c autovacuum=off"
         );
         let log = cluster.path("log");
         cluster.run(
@@ -291,13 +291,18 @@ impl Site {
     }
 
     pub fn context(&self) -> Context {
+        self.context_of(RUN)
+    }
+
+    fn context_of(&self, run: &str) -> Context {
         let notes = self.notes.clone();
         Context {
             host: self.host.clone(),
             tag: Tag {
-                run: RUN.to_owned(),
+                run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
+                of: None,
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| {
@@ -328,10 +333,25 @@ impl Site {
         described.map_or_else(|e| vec![e.story()], |description| description.obstacles)
     }
 
+    /// What a preflight tells without its being an obstacle.
+    pub async fn remarks(&self, name: &str, params: &Value) -> Vec<String> {
+        let described = Self::action(name).describe(&self.context(), params).await;
+        let described = described.unwrap_or_else(|e| panic!("{}", e.story()));
+        described.remarks
+    }
+
     pub async fn try_execute(&self, name: &str, params: &Value) -> Result<Outputs, ActionError> {
         Self::action(name)
             .execute(&self.context(), params, None)
             .await
+    }
+
+    /// As [`Site::try_execute`], as another run does it.
+    pub async fn execute_as(&self, run: &str, name: &str, params: &Value) -> Outputs {
+        let done = Self::action(name)
+            .execute(&self.context_of(run), params, None)
+            .await;
+        done.unwrap_or_else(|e| panic!("{}", e.story()))
     }
 
     /// Probe, execute: what the driver does. The capture and the outputs.

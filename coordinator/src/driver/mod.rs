@@ -12,12 +12,12 @@ use crate::agents::Agents;
 use crate::handle::{Handle, Input};
 use crate::preflights::Preflights;
 use crate::runs::{Machine, RunCell};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Stored};
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
 use lockstep_proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -55,6 +55,8 @@ type Afterwards = Box<dyn FnOnce(&mut Driver) + Send>;
 pub struct Driver {
     name: String,
     term: Term,
+    /// Every term that this coordinator has led or taken over.
+    terms: BTreeSet<Term>,
     take_over: bool,
     fenced: Option<String>,
     store: Store,
@@ -80,12 +82,16 @@ impl Driver {
         mut store: Store,
         take_over: bool,
     ) -> Result<(Self, Handle), StartError> {
-        let term = store.begin_term(0)?;
-        let agents = Agents::new(store.known_agents()?);
+        let term = store.begin_term()?;
+        let terms = store.terms()?;
+        let mut remembered = store.agents()?;
+        let accepted_at = std::mem::take(&mut remembered.accepted_at);
+        let agents = Agents::new(remembered);
         let (handle, queue) = Handle::new();
         let mut driver = Self {
             name,
             term,
+            terms,
             take_over,
             fenced: None,
             store,
@@ -98,7 +104,7 @@ impl Driver {
             effects: Vec::new(),
             afterwards: Vec::new(),
         };
-        driver.take_up_runs()?;
+        driver.take_up_runs(&accepted_at)?;
         driver.flush()?;
         tracing::info!(
             term = term.number,
@@ -108,9 +114,10 @@ impl Driver {
         Ok((driver, handle))
     }
 
-    fn take_up_runs(&mut self) -> Result<(), StartError> {
+    fn take_up_runs(&mut self, accepted_at: &BTreeMap<String, u64>) -> Result<(), StartError> {
         for run in self.store.runs()? {
             let stored = self.store.entries(&run, 0)?;
+            self.remember_places(&stored, accepted_at);
             let fold = |problem: &dyn std::fmt::Display| StartError::Fold {
                 run: run.clone(),
                 problem: problem.to_string(),
@@ -144,6 +151,20 @@ impl Driver {
                 .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
         }
         Ok(())
+    }
+
+    /// What agents' journals had come to, unless an operator has accepted one
+    /// that has gone back since (R10).
+    fn remember_places(&mut self, stored: &[Stored], accepted_at: &BTreeMap<String, u64>) {
+        for stored in stored {
+            if let Some((agent, place)) = stored.entry.record.place()
+                && accepted_at
+                    .get(&agent.0)
+                    .is_none_or(|at| *at < stored.position)
+            {
+                self.agents.came_to(agent, place);
+            }
+        }
     }
 
     /// Runs until told to stop.
@@ -227,14 +248,11 @@ impl Driver {
                 agent,
                 session,
                 message,
-            } => self.agent_says(agent, session, *message),
+                place,
+            } => self.agent_says(agent, session, *message, place),
             Input::Gone { agent, session } => {
                 if self.agents.gone(&agent, session) {
-                    tracing::warn!(%agent, "the agent's session ended");
-                    self.preflights.gone(&agent);
-                    for run in self.runs_of(&agent) {
-                        self.happen(&run, Event::Disconnected(agent.clone()));
-                    }
+                    self.disconnected(&agent);
                 }
             }
             Input::Preflight {
@@ -328,18 +346,33 @@ impl Driver {
                 Effect::Send { to, order } => orders.push((run, to, order)),
             }
         }
+        let began = std::time::Instant::now();
         let stored = self.store.persist(&entries)?;
-        let mut changed: Vec<RunId> = Vec::new();
-        for ((run, _), stored) in entries.iter().zip(&stored) {
-            if let Some(cell) = self.runs.get_mut(run) {
-                cell.note(stored);
+        if !entries.is_empty() {
+            let took_us = began.elapsed().as_micros();
+            tracing::debug!(records = entries.len(), took_us, "written");
+        }
+        let written = || entries.iter().map(|(run, _)| run).zip(&stored);
+        for (run, stored) in written() {
+            if let Some((agent, place)) = stored.entry.record.place() {
+                self.agents.came_to(agent, place);
             }
-            if changed.last() != Some(run) {
-                changed.push(run.clone());
+            if let Some(cell) = self.runs.get_mut(run) {
+                cell.follow(stored);
             }
         }
         for (run, to, order) in orders {
             self.send(&run, &to, order);
+        }
+        // Whoever watches waits for the work, never the work for them.
+        let mut changed: Vec<RunId> = Vec::new();
+        for (run, stored) in written() {
+            if let Some(cell) = self.runs.get(run) {
+                cell.announce(stored);
+            }
+            if changed.last() != Some(run) {
+                changed.push(run.clone());
+            }
         }
         for (run, cell) in &mut self.runs {
             cell.tell_status(changed.contains(run));
@@ -349,6 +382,7 @@ impl Driver {
     }
 
     fn send(&mut self, run: &RunId, to: &AgentName, order: Order) {
+        tracing::debug!(agent = %to, order = order.name(), "sent");
         let traceparent = self
             .runs
             .get(run)

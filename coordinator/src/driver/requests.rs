@@ -7,10 +7,13 @@ use crate::preflights::Answers;
 use crate::runs::{Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run, Verb, VerbAction};
-use lockstep_barrier::ids::RunId;
+use lockstep_barrier::ids::{AgentName, RunId};
 use lockstep_barrier::record::Begin;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
+
+/// Bytes of a run's first record. The rest of an entry is for its envelope.
+const MAX_BEGIN: usize = lockstep_journal::MAX_BODY - (64 << 10);
 
 impl Driver {
     /// A run that has ended keeps nobody from the next one: on each session
@@ -81,6 +84,7 @@ impl Driver {
                 "request": request,
             }),
         };
+        fits(&begin)?;
         let (run, effects) = Run::start(lockstep_clock::boot_time(), begin, self.term)
             .map_err(|e| Refusal::new(RefusalKind::Invalid, format!("LS4303: {e}")))?;
         let cell = RunCell::new(Machine::Live(Box::new(run)), &[]).map_err(|e| {
@@ -152,8 +156,19 @@ impl Driver {
         reason: &str,
     ) -> Result<Answer<v1::AgentStatus>, StoreError> {
         match self.agents.accept(agent, by, reason) {
-            Ok(known) => {
-                self.store.remember(&known)?;
+            Ok(accepted) => {
+                self.store.remember(&accepted.known)?;
+                let name = AgentName::from(agent);
+                if accepted.ended {
+                    self.disconnected(&name);
+                }
+                // What was released to it since is not in this journal, as if
+                // that were a new one.
+                if accepted.waited.gone_back {
+                    for run in self.runs_of(&name) {
+                        self.happen(&run, Event::Quarantined(name.clone()));
+                    }
+                }
                 Ok(Ok(self.agents.status_of(agent, &self.locked())))
             }
             Err(why) => Ok(Err(Refusal::new(RefusalKind::Precondition, why))),
@@ -206,6 +221,21 @@ impl Driver {
         })?;
         Ok(entries.iter().map(|stored| cell.event(stored)).collect())
     }
+}
+
+/// A run begins with one record. What a journal doesn't keep would end the
+/// coordinator, so it is measured before.
+fn fits(begin: &Begin) -> Answer<()> {
+    let bytes = serde_json::to_vec(begin).map_or(usize::MAX, |json| json.len());
+    if bytes <= MAX_BEGIN {
+        return Ok(());
+    }
+    let message = format!(
+        "LS4315: the plan with its {} agents takes {bytes} bytes to begin with, more than \
+         {MAX_BEGIN}; nothing was started; split the plan, or name fewer agents in it",
+        begin.members.len()
+    );
+    Err(Refusal::new(RefusalKind::Invalid, message))
 }
 
 fn no_such_run(wanted: &str) -> Refusal {

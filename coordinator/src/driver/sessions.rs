@@ -1,11 +1,13 @@
 //! Agents' sessions: who is admitted, under which term, and what they say.
 
 use super::Driver;
+use crate::agents::NotAdmitted;
 use crate::handle::{Answer, Refusal, RefusalKind};
 use crate::runs::{Happening, Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
+use lockstep_barrier::message::Standing;
 use lockstep_proto::{convert, v1};
 
 /// What agents are told in their Welcome.
@@ -18,6 +20,7 @@ impl Driver {
         address: String,
         outbox: crate::agents::Outbox,
     ) -> Result<Answer<(u64, v1::Welcome)>, StoreError> {
+        let foreign = self.is_foreign(&hello);
         if let Err(refusal) = self.check_term(&hello)? {
             return Ok(Err(refusal));
         }
@@ -28,11 +31,18 @@ impl Driver {
             .admit(hello, address, outbox, lockstep_clock::wall_time())
         {
             Ok(admission) => admission,
-            Err(why) => {
+            Err(NotAdmitted { why, quarantine }) => {
                 tracing::error!(%agent, "{why}");
+                if let Some(waits) = &quarantine {
+                    self.store.quarantine(waits)?;
+                }
                 return Ok(Err(refused(why)));
             }
         };
+        let (journal_position, journal_hash) = admission
+            .place
+            .map(|place| (place.position, place.hash))
+            .unwrap_or_default();
         if let Some(known) = &admission.first_seen {
             self.store.remember(known)?;
         }
@@ -49,23 +59,47 @@ impl Driver {
             if lost {
                 self.happen(&run, Event::Quarantined(agent.clone()));
             }
+            self.take_over_run(&run, &admission.standing, foreign);
             self.happen(&run, Event::Connected(admission.standing.clone()));
         }
         let welcome = v1::Welcome {
             coordinator: self.name.clone(),
             term: Some(self.term.into()),
             heartbeat_ms: HEARTBEAT_MS,
+            journal_position,
+            journal_hash,
         };
         Ok(Ok((admission.session, welcome)))
     }
 
-    /// A coordinator that meets a term not lower than its own from another
-    /// incarnation stops deciding until it is told to take over (R11).
+    /// The agent has obeyed a term that this coordinator has never led. That
+    /// it is lower than ours is no excuse: each start makes ours higher.
+    fn is_foreign(&self, hello: &v1::Hello) -> bool {
+        let met: Term = hello.term.unwrap_or_default().into();
+        met != Term::default() && !self.terms.contains(&met)
+    }
+
+    /// Tells a run that what another coordinator has decided in it is lost: it
+    /// led this member, or this member has obeyed more than the run's journal
+    /// knows (R11).
+    fn take_over_run(&mut self, run: &RunId, standing: &Standing, foreign: bool) {
+        let lacks = self
+            .runs
+            .get(run)
+            .and_then(RunCell::live)
+            .is_some_and(|run| run.is_foreign(standing).is_some());
+        if self.take_over && (foreign || lacks) {
+            self.happen(run, Event::TakenOver(standing.clone()));
+        }
+    }
+
+    /// A coordinator that meets a term which it has never led stops deciding
+    /// until it is told to take over (R11).
     pub(super) fn check_term(&mut self, hello: &v1::Hello) -> Result<Answer<()>, StoreError> {
         let met: Term = hello.term.unwrap_or_default().into();
-        let foreign = met.number >= self.term.number && met != self.term;
+        let foreign = self.is_foreign(hello);
         if foreign && self.take_over {
-            self.lead_above(met.number)?;
+            self.lead_above(met)?;
         } else if foreign && self.fenced.is_none() {
             let why = format!(
                 "LS4204: {} has obeyed term {} of another coordinator, and this one leads term {}; \
@@ -81,9 +115,13 @@ impl Driver {
         })
     }
 
-    pub(super) fn lead_above(&mut self, floor: u64) -> Result<(), StoreError> {
+    /// Takes every run up again above another coordinator's term. Every
+    /// session begins anew, for the machines that knew of them are gone.
+    pub(super) fn lead_above(&mut self, other: Term) -> Result<(), StoreError> {
         self.flush()?;
-        self.term = self.store.begin_term(floor)?;
+        self.agents.end_sessions();
+        self.term = self.store.take_over(&other)?;
+        self.terms = self.store.terms()?;
         tracing::warn!(
             term = self.term.number,
             "taking over above another coordinator's term"
@@ -111,11 +149,21 @@ impl Driver {
         Ok(())
     }
 
+    /// Nobody speaks for this agent any more.
+    pub(super) fn disconnected(&mut self, agent: &AgentName) {
+        tracing::warn!(%agent, "the agent's session ended");
+        self.preflights.gone(agent);
+        for run in self.runs_of(agent) {
+            self.happen(&run, Event::Disconnected(agent.clone()));
+        }
+    }
+
     pub(super) fn agent_says(
         &mut self,
         agent: AgentName,
         session: u64,
         message: v1::session_request::Message,
+        place: (u64, String),
     ) {
         use v1::session_request::Message as M;
         if !self.agents.is_current(&agent, session) {
@@ -127,8 +175,11 @@ impl Driver {
             M::PreflightReport(report) => self.preflights.report(&agent, report),
             message => match convert::reply(message) {
                 Ok(reply) => {
+                    tracing::debug!(%agent, reply = reply.name(), "heard");
                     let run = run_of(&reply).clone();
-                    self.happen(&run, Event::Reply { from: agent, reply });
+                    let place = self.agents.place(&agent, place);
+                    let from = agent;
+                    self.happen(&run, Event::Reply { from, reply, place });
                 }
                 Err(invalid) => {
                     tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");

@@ -86,9 +86,13 @@ async fn listen(
         match requests.message().await {
             Ok(Some(SessionRequest {
                 message: Some(message),
+                journal_position,
+                journal_hash,
                 ..
             })) => {
-                handle.agent_says(agent.clone(), session, message).await;
+                let place = (journal_position, journal_hash);
+                let agent = agent.clone();
+                handle.agent_says(agent, session, message, place).await;
             }
             Ok(Some(_)) => {}
             Ok(None) => break,

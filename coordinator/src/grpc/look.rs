@@ -75,7 +75,7 @@ fn refusal(obstacles: &[String]) -> String {
         more => format!("; and {more} more"),
     };
     format!(
-        "LS4315: obstacles stand in the way of this plan, and nothing was started: {}{more}; \
+        "LS4316: obstacles stand in the way of this plan, and nothing was started: {}{more}; \
          lockstep preflight shows all there is to see",
         named.join("; ")
     )

@@ -7,14 +7,13 @@ mod operator;
 
 use crate::handle::{Handle, Refusal, RefusalKind};
 use lockstep_pki::Listener;
+use lockstep_proto::limits::{MAX_ANSWER, MAX_MESSAGE};
 use lockstep_proto::v1::agent_service_server::AgentServiceServer;
 use lockstep_proto::v1::operator_service_server::OperatorServiceServer;
 use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Server;
 
-/// Largest message in either direction: an expanded plan with its source.
-const MAX_MESSAGE: usize = 1 << 20;
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 64;
 /// A ping that often, so that a dead link is noticed in seconds.
@@ -36,7 +35,7 @@ pub async fn serve(
         .max_encoding_message_size(MAX_MESSAGE);
     let operators = OperatorServiceServer::new(operator::Service::new(handle))
         .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_encoding_message_size(MAX_ANSWER);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))

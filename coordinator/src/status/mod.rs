@@ -1,13 +1,12 @@
 //! How a run stands, in the one type that every view renders.
 
+mod outcome;
 mod text;
 
 pub use text::summary;
 
 use crate::timeline::Timeline;
-use lockstep_barrier::coordinator::{
-    PhaseState, PhaseStatus, Run, State, TaskState, TaskStatus, Vote, Wait,
-};
+use lockstep_barrier::coordinator::{PhaseState, Run, State, TaskState, TaskStatus, Vote, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, Track};
 use lockstep_barrier::layout::StepSpec;
 use lockstep_barrier::message::{Mode, Verdict};
@@ -55,7 +54,7 @@ impl<'a> View<'a> {
 /// The run as it stands. `plan` is the document it was started with.
 pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
     let state = run.state();
-    let outcome = outcome(run);
+    let outcome = outcome::of_run(run);
     let waits_on = run
         .waits_on()
         .iter()
@@ -70,10 +69,10 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
         started_at_ms: timeline.began,
         ended_at_ms: timeline.ended,
         outcome: outcome.into(),
-        exit_code: exit_code(run, outcome),
+        exit_code: outcome::exit_code(run, outcome),
         trace_id: trace_id(&state.begin.trace),
         sequence: state.last,
-        waits_on: if outcome_is_final(outcome) {
+        waits_on: if outcome::is_final(outcome) {
             Vec::new()
         } else {
             waits_on
@@ -107,58 +106,6 @@ pub fn brief(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::
 /// The trace id inside a traceparent.
 pub fn trace_id(traceparent: &str) -> String {
     traceparent.split('-').nth(1).unwrap_or_default().to_owned()
-}
-
-fn outcome_is_final(outcome: v1::RunOutcome) -> bool {
-    !matches!(outcome, v1::RunOutcome::Running | v1::RunOutcome::Waiting)
-}
-
-fn outcome(run: &View<'_>) -> v1::RunOutcome {
-    let state = run.state();
-    match state.ended {
-        Some(Ending::Completed) => v1::RunOutcome::Completed,
-        Some(Ending::RolledBack) => v1::RunOutcome::RolledBack,
-        Some(Ending::Aborted) => v1::RunOutcome::Aborted,
-        None if run.waits_on().iter().any(needs_operator) => v1::RunOutcome::Waiting,
-        None => v1::RunOutcome::Running,
-    }
-}
-
-fn needs_operator(wait: &Wait) -> bool {
-    match wait {
-        Wait::Approval { .. }
-        | Wait::HoldGate { .. }
-        | Wait::Paused { .. }
-        | Wait::Held { .. }
-        | Wait::Decision { .. }
-        | Wait::TakeOver { .. } => true,
-        Wait::Outcome { lost, .. } => *lost,
-        Wait::Vote { .. } | Wait::Disarm { .. } | Wait::Attestation { .. } | Wait::Close { .. } => {
-            false
-        }
-    }
-}
-
-/// Exit codes of the operator's command for this outcome.
-fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> i32 {
-    match outcome {
-        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => 0,
-        v1::RunOutcome::RolledBack => 5,
-        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => 1,
-        v1::RunOutcome::Waiting => {
-            let only_gates = run
-                .waits_on()
-                .iter()
-                .filter(|wait| needs_operator(wait))
-                .all(|wait| {
-                    matches!(
-                        wait,
-                        Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
-                    )
-                });
-            if only_gates { 6 } else { 1 }
-        }
-    }
 }
 
 fn still_changed(state: &State) -> Vec<String> {
@@ -221,7 +168,7 @@ fn phase(
         track: v1::Track::from(at.track).into(),
         index: at.index,
         seed_steps: spec.seed_steps.clone(),
-        outcome: phase_outcome(run, at, phase).into(),
+        outcome: outcome::of_phase(run, at, phase).into(),
         attempt: phase.attempt,
         barrier_ms: timeline.barrier(at),
         took_ms: if done {
@@ -239,34 +186,6 @@ fn phase(
         }
         .to_owned(),
         tasks: tasks(run, at),
-    }
-}
-
-fn phase_outcome(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::PhaseOutcome {
-    let state = run.state();
-    let turned_back = at.track == Track::Forward
-        && state.ended == Some(Ending::RolledBack)
-        && phase.ever_released
-        && state.tasks_of(at).all(|(_, task)| !task.may_have_changed());
-    if turned_back {
-        return v1::PhaseOutcome::Undone;
-    }
-    match &phase.status {
-        PhaseStatus::Pending => v1::PhaseOutcome::Pending,
-        PhaseStatus::Preparing => {
-            let gated = run.waits_on().iter().any(|wait| {
-                matches!(wait, Wait::Approval { phase } | Wait::HoldGate { phase } if *phase == at)
-            });
-            if gated {
-                v1::PhaseOutcome::Gated
-            } else {
-                v1::PhaseOutcome::Preparing
-            }
-        }
-        PhaseStatus::Released => v1::PhaseOutcome::Executing,
-        PhaseStatus::Failed { .. } => v1::PhaseOutcome::Failed,
-        PhaseStatus::Completed => v1::PhaseOutcome::Done,
-        PhaseStatus::Skipped { .. } => v1::PhaseOutcome::Skipped,
     }
 }
 

@@ -101,6 +101,9 @@ fn failure_text(state: &State, failure: &Failure) -> String {
         Failure::Unattested { watches } => {
             format!("LS4408: no attestation from {}", tasks(watches))
         }
+        Failure::TooLarge { detail } => format!(
+            "LS4409: {detail}; nothing was released; spread these steps over several phases"
+        ),
     }
 }
 
@@ -165,6 +168,7 @@ pub(super) fn wait_text(state: &State, wait: &Wait) -> String {
             format!("{step} on {agent}, which is overdue: its agent, or `waive`")
         }
         Wait::TakeOver { reason } => format!("a take-over: {reason}"),
+        Wait::GiveUp { reasons } => format!("an operator's `abort`: {}", reasons.join("; ")),
         Wait::Close { agent } => format!("{agent} to hear that the run is over"),
     }
 }
@@ -180,6 +184,15 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
     match record {
         R::Began { begin, .. } => format!("run began, started by {}", begin.by),
         R::TermBegan { term } => format!("coordinator took the run up under term {}", term.number),
+        R::TookOver {
+            agent,
+            term,
+            decision,
+        } => format!(
+            "took over from another coordinator, of which {agent} has obeyed term {}, decision \
+             {decision}; the run can only be aborted",
+            term.number
+        ),
         R::Preparing {
             phase: at, attempt, ..
         } => format!("{}: preparing, attempt {attempt}", phase(at)),
@@ -187,7 +200,7 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
         R::Released {
             phase: at, attempt, ..
         } => format!("{}: released, attempt {attempt}", phase(at)),
-        R::TaskEnded { agent, report } => {
+        R::TaskEnded { agent, report, .. } => {
             let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
             let outcome = kind
                 .as_str_name()

@@ -51,6 +51,22 @@ text_id!(
     JournalId
 );
 
+text_id!(
+    /// A boot of a machine (/proc/sys/kernel/random/boot_id): what a point on
+    /// its boot-time clock counts from. Empty where it is not known.
+    BootId
+);
+
+/// A point in time that survives its process, but not its machine's boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootTime {
+    /// Which boot.
+    pub boot: BootId,
+    /// On the boot-time clock of that boot.
+    pub at: Millis,
+}
+
 /// The coordinator's fencing token: a number that only grows, and what tells
 /// two coordinators apart that computed the same number from one backup (R9).
 #[derive(

@@ -54,6 +54,10 @@ pub enum Happening {
         /// The watch.
         step: StepId,
     },
+    /// The coordinator's journal was replaced by an older one. What it knows
+    /// and decides from here on is no longer one story with what was before,
+    /// and is not followed.
+    CoordinatorRestored,
     /// An agent's disk is gone, its host is not.
     JournalLost {
         /// Where.
@@ -186,6 +190,7 @@ impl World {
             Happening::Clean { agent, step } => {
                 self.clean.insert((step.clone(), agent.clone()), now);
             }
+            Happening::CoordinatorRestored => self.state = None,
             Happening::JournalLost { agent } => {
                 self.lost.insert(agent.clone());
                 self.running.remove(agent);
@@ -395,12 +400,16 @@ pub fn at_most_once(world: &World, _now: Millis, happening: &Happening) -> Resul
 }
 
 /// 4. No agent obeys a lower decision, a stale term or another plan, and none
-///    takes a release after its promise has lapsed.
+///    takes a release after its promise has lapsed. A run of which decisions
+///    are lost decides nothing but its end.
 pub fn nothing_stale_is_obeyed(
     world: &World,
     now: Millis,
     happening: &Happening,
 ) -> Result<(), String> {
+    if let Happening::Decided(entry) = happening {
+        return only_ends_where_decisions_are_lost(world, &entry.record);
+    }
     let Happening::Recorded { agent, entry } = happening else {
         return Ok(());
     };
@@ -416,17 +425,19 @@ pub fn nothing_stale_is_obeyed(
                 }
             }
         }
-        ParticipantRecord::Promised { digest, .. } if world.digest() != Some(digest) => {
+        ParticipantRecord::Promised { digest, .. }
+            if world.digest().is_some_and(|plan| plan != digest) =>
+        {
             return Err(format!("{agent} promised for plan {digest}"));
         }
         ParticipantRecord::Released { phase, attempt, .. } => {
             let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
-            let start_by = world
-                .state
-                .as_ref()
-                .and_then(|state| state.spec(*phase))
-                .map_or(0, |spec| spec.start_by);
-            let live = promise.is_some_and(|p| !p.tombstoned && now < p.at + start_by);
+            let start_by = match &world.state {
+                Some(state) => state.spec(*phase).map_or(0, |spec| spec.start_by),
+                None => Millis::MAX,
+            };
+            let live =
+                promise.is_some_and(|p| !p.tombstoned && now < p.at.saturating_add(start_by));
             if !live {
                 return Err(format!(
                     "{agent} took the release of {phase} attempt {attempt} on no live promise"
@@ -434,6 +445,26 @@ pub fn nothing_stale_is_obeyed(
             }
         }
         _ => {}
+    }
+    Ok(())
+}
+
+fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<(), String> {
+    let lost = world
+        .state
+        .as_ref()
+        .is_some_and(|state| !state.decisions_lost.is_empty());
+    let goes_on = matches!(
+        record,
+        Record::Preparing { .. }
+            | Record::GateOpened { .. }
+            | Record::Released { .. }
+            | Record::Completed { .. }
+            | Record::RollbackDecided { .. }
+            | Record::RollbackBegan {}
+    );
+    if lost && goes_on {
+        return Err(format!("{record:?} while decisions of the run are lost"));
     }
     Ok(())
 }
@@ -516,7 +547,8 @@ fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
     }
 }
 
-/// 7. `rolled back` means that every host is as before, but for the debts.
+/// 7. `rolled back` means that every host is as before, but for the debts; a
+///    run that is given up owes whatever is still in effect.
 pub fn rolled_back_means_restored(
     world: &World,
     _now: Millis,
@@ -525,12 +557,15 @@ pub fn rolled_back_means_restored(
     let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
-    let rolled_back = Record::Ended {
+    let (Record::Ended {
         ending: Ending::RolledBack,
-    };
-    if entry.record != rolled_back {
-        return Ok(());
     }
+    | Record::Ended {
+        ending: Ending::Aborted,
+    }) = &entry.record
+    else {
+        return Ok(());
+    };
     for (step, agent) in &world.changed {
         let owed = state.debts.iter().any(|debt| {
             let undoes = state.step(&debt.step).map(|(_, spec)| &spec.mode);
@@ -554,7 +589,7 @@ pub fn journals_agree(world: &World, _now: Millis, happening: &Happening) -> Res
         return Ok(());
     };
     match &entry.record {
-        Record::TaskEnded { agent, report } => {
+        Record::TaskEnded { agent, report, .. } => {
             let key = (agent.clone(), report.step.clone(), report.attempt);
             if world.ended.get(&key) != Some(&report.outcome) && !world.lost.contains(agent) {
                 return Err(format!(

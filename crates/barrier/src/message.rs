@@ -109,6 +109,21 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Prepare { .. } => "prepare",
+            Self::Release { .. } => "release",
+            Self::Revoke { .. } => "revoke",
+            Self::Attest { .. } => "attest",
+            Self::Disarm { .. } => "disarm",
+            Self::Ack { .. } => "ack",
+            Self::Close { .. } => "close",
+        }
+    }
+}
+
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
@@ -276,6 +291,20 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Vote { .. } => "vote",
+            Self::Outcome(_) => "outcome",
+            Self::Attestation { .. } => "attestation",
+            Self::Breach { .. } => "breach",
+            Self::Disarmed { .. } => "disarmed",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}
+
 /// What an agent says about itself when it connects (R10), as far as the
 /// barrier needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,4 +322,7 @@ pub struct Standing {
     /// Age of the release it is working on, in milliseconds by its own
     /// boot-time clock (R13).
     pub release_age: Option<Millis>,
+    /// For each phase of that run which was released here since this machine
+    /// was booted, the age of its first release, in milliseconds (R13).
+    pub release_ages: BTreeMap<PhaseRef, Millis>,
 }

@@ -5,7 +5,9 @@
 //! field is refused on reading, because a coordinator that overlooks half of
 //! what was decided would decide it again.
 
-use crate::ids::{AgentName, Decision, Digest, JournalId, Millis, PhaseRef, RunId, StepId, Term};
+use crate::ids::{
+    AgentName, BootTime, Decision, Digest, JournalId, Millis, PhaseRef, RunId, StepId, Term,
+};
 use crate::layout::{Layout, OnFailure, Outputs};
 use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,19 @@ pub struct Signed {
     pub request: String,
     /// The reason given.
     pub reason: Option<String>,
+}
+
+/// What an agent's journal had come to: whoever has written this entry has it
+/// still, or is not the same journal any more (R10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalPlace {
+    /// Which journal.
+    pub journal: JournalId,
+    /// Position of its last entry.
+    pub position: u64,
+    /// Hash of that entry and all before it, in hex.
+    pub hash: String,
 }
 
 /// An output that a release consumed, and whose it was (R15).
@@ -131,6 +146,12 @@ pub enum Failure {
     Unattested {
         /// The watches that stayed silent.
         watches: Vec<(StepId, AgentName)>,
+    },
+    /// What the release would record or carry is more than a journal's entry
+    /// and a message hold. Nothing was released.
+    TooLarge {
+        /// What, and how much.
+        detail: String,
     },
 }
 
@@ -237,6 +258,19 @@ pub enum Record {
         /// Its term.
         term: Term,
     },
+    /// An operator had this coordinator take over from another one that has
+    /// led this run, or from itself before its journal was restored. What the
+    /// other one decided is not in this journal; the run can only be given up
+    /// (R11).
+    TookOver {
+        /// Who has obeyed the other one.
+        agent: AgentName,
+        /// The other one's term.
+        term: Term,
+        /// Highest decision that this agent has obeyed; 0 where it has left
+        /// the run. From here on decisions count above it (R1).
+        decision: Decision,
+    },
     /// A prepare round began.
     Preparing {
         /// The phase.
@@ -276,6 +310,10 @@ pub enum Record {
         agent: AgentName,
         /// How.
         report: TaskReport,
+        /// What its journal had come to when it said so. Absent in older
+        /// journals, and where an older agent says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<JournalPlace>,
     },
     /// A released task was not heard of in time. It stays open (R5).
     TaskLost {
@@ -388,6 +426,9 @@ pub enum Record {
         report: TaskReport,
         /// What was recorded, and what rests on it.
         detail: String,
+        /// What its journal had come to when it said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        place: Option<JournalPlace>,
     },
     /// Something stays undone.
     Owed {
@@ -446,6 +487,23 @@ impl Record {
             | Self::RollbackDecided {
                 cause: RollbackCause::Operator { signed },
             } => Some(signed),
+            _ => None,
+        }
+    }
+
+    /// The agent whose journal it tells something of, and what (R10).
+    pub fn place(&self) -> Option<(&AgentName, &JournalPlace)> {
+        match self {
+            Self::TaskEnded {
+                agent,
+                place: Some(place),
+                ..
+            }
+            | Self::Contradicted {
+                agent,
+                place: Some(place),
+                ..
+            } => Some((agent, place)),
             _ => None,
         }
     }
@@ -556,6 +614,10 @@ pub enum ParticipantRecord {
         inputs: BTreeMap<StepId, Outputs>,
         /// Captures that the coordinator kept, for undo.
         captures: BTreeMap<StepId, Value>,
+        /// When, so that its age survives this process (R13). Absent in older
+        /// journals.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<BootTime>,
     },
     /// A task is about to change the host.
     Intent {
@@ -625,6 +687,13 @@ pub(crate) fn lost_with_journal() -> Outcome {
     }
 }
 
+/// An outcome on its own, for what another coordinator was told.
+pub(crate) fn lost_with_decisions() -> Outcome {
+    Outcome::Unknown {
+        reason: "another coordinator has led this run since it was released".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -664,6 +733,13 @@ mod tests {
             leads_to: OnFailure::Hold,
         };
         assert_eq!(serde_json::from_str::<Record>(text).ok(), Some(record));
+        let text = r#"{"record":"released","run":"r","phase":{"track":"forward","index":0},
+            "attempt":1,"inputs":{},"captures":{}}"#;
+        let read = serde_json::from_str::<ParticipantRecord>(text);
+        assert!(
+            matches!(read, Ok(ParticipantRecord::Released { at: None, .. })),
+            "{read:?}"
+        );
         assert_eq!(FormatVersion::CURRENT, FormatVersion(1));
     }
 }

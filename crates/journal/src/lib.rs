@@ -169,6 +169,21 @@ impl Journal {
         (self.head.0, hex::encode(self.head.1))
     }
 
+    /// Hash (hex) of the entry at a position, if there is one.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn hash_at(&self, position: u64) -> Result<Option<String>, Error> {
+        let read = || -> rusqlite::Result<Option<[u8; 32]>> {
+            self.connection
+                .prepare_cached("SELECT hash FROM entry WHERE position = ?1")?
+                .query_row([position], |row| row.get(0))
+                .optional()
+        };
+        let hash = read().map_err(|source| failed(&self.path, "read", source))?;
+        Ok(hash.map(hex::encode))
+    }
+
     /// Appends entries, all or none. When it returns they are on disk.
     ///
     /// # Errors
@@ -389,6 +404,8 @@ mod tests {
         let journal = Journal::open(&path, "agent").unwrap();
         assert_eq!(journal.id(), id);
         assert_eq!(journal.head(), head);
+        assert_eq!(journal.hash_at(head.0).unwrap(), Some(head.1));
+        assert_eq!(journal.hash_at(head.0 + 1).unwrap(), None);
         assert_eq!(journal.streams().unwrap(), ["a", "b"]);
         let seqs: Vec<u64> = journal
             .read("a", 0)

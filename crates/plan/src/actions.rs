@@ -92,6 +92,10 @@ pub static ACTIONS: &[Action] = &[
     action::<c::Command>("check.command", "run a named check command"),
     action::<c::Command>("command.run", "run a named command"),
     action::<c::OracleReady>("oracle.ready", "look whether Oracle is ready").gives(&["clients"]),
+    action::<c::OracleLogs>(
+        "oracle.logs.ready",
+        "look whether redo since the checkpoint is there",
+    ),
     action::<c::OracleListener>("oracle.listener.stop", "stop listeners").undoable(),
     action::<c::OracleListener>("oracle.listener.start", "start listeners").undoable(),
     action::<c::OracleAccounts>("oracle.accounts.lock", "lock application accounts").undoable(),
@@ -124,11 +128,19 @@ pub static ACTIONS: &[Action] = &[
         .gives(&["tables"]),
     action::<c::OracleCanary>("oracle.canary.await", "wait for the canary to come back").undoable(),
     action::<c::OracleKeepClosed>("oracle.closed.keep", "make the freeze durable").undoable(),
-    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready")
-        .gives(&["apply_exceptions", "slots"]),
+    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready").gives(&[
+        "apply_exceptions",
+        "slots",
+        "tables",
+    ]),
     action::<c::PostgresRoles>("postgres.roles.close", "close application roles").undoable(),
+    action::<c::PostgresRoles>("postgres.roles.verify", "prove that roles are closed"),
     action::<c::PostgresRoles>("postgres.roles.open", "open application roles").undoable(),
     action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive"),
+    action::<c::PostgresDrain>(
+        "postgres.drain.check",
+        "look once more whether changes were lost",
+    ),
     action::<c::PostgresRows>("postgres.rows.verify", "compare rows, keys and indexes")
         .gives(&["tables"]),
     action::<c::PostgresTriggers>("postgres.triggers.enable", "triggers to their baseline")
@@ -144,7 +156,8 @@ pub static ACTIONS: &[Action] = &[
     action::<c::PostgresCanary>("postgres.canary.write", "write the canary row")
         .undoable()
         .gives(&["nonce"]),
-    action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy"),
+    action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy")
+        .gives(&["checkpoint"]),
     action::<c::DmsTask>(
         "dms.task.drain",
         "wait until nothing is pending in the DMS task",

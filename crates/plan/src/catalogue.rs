@@ -128,7 +128,7 @@ pub struct Spare {
 /// change: archive log mode, supplemental logging, marker table, canary
 /// table, a listener for DMS, no fast-start failover, no old transaction.
 ///
-/// Outputs: `clients` (list of {machine, program, username, sessions}).
+/// Outputs: `clients` (list of {machine, program, username, service, sessions}).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleReady {
@@ -148,6 +148,24 @@ pub struct OracleReady {
     /// A transaction older than this is an obstacle.
     #[serde(default = "defaults::transaction_secs")]
     pub oldest_transaction_secs: u64,
+    /// The plan makes the freeze durable in the end: every instance must run
+    /// from a server parameter file.
+    #[serde(default = "defaults::durable")]
+    pub durable: bool,
+    /// The accounts that the plan locks; clients of others are pointed out.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+}
+
+/// `oracle.logs.ready`: redo since the forward task's checkpoint is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OracleLogs {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// `RecoveryCheckpoint` of the forward task, or an SCN.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
 }
 
 /// `oracle.listener.stop`, `oracle.listener.start`.
@@ -316,9 +334,21 @@ pub struct ComparedTable {
     pub digest: bool,
 }
 
+/// A schema on both sides. A table is the same one where its name is, in
+/// upper case in Oracle, or spelled alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MappedSchema {
+    /// Owner in Oracle.
+    pub oracle: String,
+    /// Schema in PostgreSQL.
+    pub postgres: String,
+}
+
 /// `oracle.rows.digest`: counts and digests as of an SCN.
 ///
-/// Outputs: `tables` (map of `OWNER.TABLE` to {rows, digest or null}).
+/// Outputs: `tables` (map of `OWNER.TABLE` to {rows, digest or null}; to
+/// {rows, postgres} where the table is one of `counted`, by its name there).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleRows {
@@ -328,6 +358,13 @@ pub struct OracleRows {
     pub scn: String,
     /// What to compare.
     pub tables: Vec<ComparedTable>,
+    /// `tables` that `postgres.ready` gave: a list of `schema.table`. Each of
+    /// them that Oracle has as well is counted too.
+    #[serde(default)]
+    pub counted: serde_json::Value,
+    /// Where Oracle has the tables of `counted`.
+    #[serde(default)]
+    pub schemas: Vec<MappedSchema>,
 }
 
 /// `oracle.canary.await`: the canary written in PostgreSQL has come back.
@@ -366,7 +403,8 @@ pub struct OracleKeepClosed {
 /// DMS control tables.
 ///
 /// Outputs: `apply_exceptions` (number of rows in awsdms_apply_exceptions),
-/// `slots` (names of the replication slots).
+/// `slots` (names of the replication slots), `tables` (the schemas' tables,
+/// without those in `compared`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresReady {
@@ -383,9 +421,15 @@ pub struct PostgresReady {
     /// Schemas whose tables need a primary key for the way back.
     #[serde(default)]
     pub schemas: Vec<String>,
+    /// `schema.table` of what the plan compares by name or leaves out.
+    #[serde(default)]
+    pub compared: Vec<String>,
+    /// `schema.table.column` of the sequences that the plan names.
+    #[serde(default)]
+    pub sequences: Vec<String>,
 }
 
-/// `postgres.roles.close`, `postgres.roles.open`.
+/// `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresRoles {
@@ -421,6 +465,21 @@ pub struct PostgresMarker {
     pub timeout_secs: u64,
 }
 
+/// `postgres.drain.check`: once more, after the task has stopped, nothing is
+/// pending, suspended or excepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresDrain {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// Schema of the DMS control tables.
+    #[serde(default = "defaults::control_schema")]
+    pub control_schema: String,
+    /// `apply_exceptions` that `postgres.ready` gave: no more may have come.
+    /// Number, or the text of one.
+    pub apply_exceptions: serde_json::Value,
+}
+
 /// `postgres.rows.verify`.
 ///
 /// Outputs: `tables` (map of `schema.table` to {rows}).
@@ -431,7 +490,8 @@ pub struct PostgresRows {
     pub resource: String,
     /// What to compare.
     pub tables: Vec<ComparedTable>,
-    /// `tables` that `oracle.rows.digest` gave.
+    /// `tables` that `oracle.rows.digest` gave; those in it that have a name
+    /// in PostgreSQL are counted too.
     pub expected: serde_json::Value,
     /// Schemas whose foreign keys, constraints and indexes are checked.
     #[serde(default)]
@@ -497,8 +557,12 @@ pub struct AlignedSequence {
 pub struct PostgresSequences {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// What to align.
+    /// What to align by name.
     pub sequences: Vec<AlignedSequence>,
+    /// Schemas whose other identities, serials and columns with `nextval` as
+    /// their default are aligned by the values that they hold.
+    #[serde(default)]
+    pub schemas: Vec<String>,
     /// `sequences` that `oracle.finalize` gave.
     #[serde(default)]
     pub oracle: serde_json::Value,
@@ -543,7 +607,7 @@ pub struct PostgresCanary {
 
 /// `dms.task.ready`, `dms.task.drain`, `dms.task.stop`, `dms.task.resume`.
 ///
-/// Outputs of stop: `stop_reason`, `checkpoint`.
+/// Outputs of ready: `checkpoint`; of stop: `stop_reason`, `checkpoint`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsTask {
@@ -682,6 +746,9 @@ pub struct CloudwatchAlarms {
 }
 
 pub(crate) mod defaults {
+    pub fn durable() -> bool {
+        true
+    }
     pub fn unit_secs() -> u64 {
         60
     }

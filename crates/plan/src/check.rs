@@ -25,6 +25,11 @@ pub const MAX_PHASES: usize = 128;
 /// Steps of a plan: a run's state holds one task per step and agent.
 pub const MAX_STEPS: usize = 1024;
 
+/// Bytes of an expanded plan's JSON: a message to the coordinator holds it
+/// with its file, and the first record of a run holds it twice, as plan and
+/// as layout.
+pub const MAX_EXPANDED: usize = 1024 * 1024;
+
 /// Agents of one party: a barrier waits for the slowest, and a coordinator's
 /// journal keeps every task.
 pub const MAX_AGENTS: u32 = 1000;
@@ -42,7 +47,35 @@ pub fn verify(plan: &Plan) -> Vec<Fault> {
     outage(plan, &mut faults);
     steps::check(plan, &mut faults);
     flow::check(plan, &mut faults);
+    size(plan, &mut faults);
     faults
+}
+
+fn size(plan: &Plan, faults: &mut Vec<Fault>) {
+    let bytes = plan.to_json().len();
+    if bytes <= MAX_EXPANDED {
+        return;
+    }
+    let all = plan.phases.iter().enumerate();
+    let largest = all.max_by_key(|(_, phase)| {
+        let params = phase.steps.iter().map(|step| step.params.to_string().len());
+        params.sum::<usize>()
+    });
+    let (pointer, largest) = largest.map_or_else(
+        || ("/phases".to_owned(), String::new()),
+        |(index, phase)| {
+            (
+                format!("/phases/{index}"),
+                format!("; most of it is in phase {:?}", phase.name),
+            )
+        },
+    );
+    faults.push(Fault::new(
+        diagnose::TOO_LARGE,
+        pointer,
+        format!("the expanded plan has {bytes} bytes{largest}"),
+        format!("a plan has at most {MAX_EXPANDED} bytes once expanded; split it"),
+    ));
 }
 
 /// Phases of both ways with their pointers, in the order of the plan.

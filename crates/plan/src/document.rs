@@ -12,8 +12,9 @@ use std::fmt;
 use std::ops::Range;
 
 /// Bytes of a plan file. The largest real plan seen has 30 kB; a file beyond
-/// this is a mistake, and the tree would take many times its size.
-pub const MAX_BYTES: usize = 1024 * 1024;
+/// this is a mistake, the tree would take many times its size, and a run's
+/// first record keeps the file next to the plan.
+pub const MAX_BYTES: usize = 512 * 1024;
 
 /// A value and its place.
 #[derive(Debug, Clone)]

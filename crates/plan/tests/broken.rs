@@ -229,8 +229,8 @@ fn references() -> Vec<Case> {
         ),
         case(
             "cutover",
-            "schema-name: shop,",
-            "schema-name: \"${finalize.scn}\",",
+            "rule-name: shop",
+            "rule-name: \"${finalize.scn}\"",
             &[("LS1011", "\"${finalize.scn}\"")],
         ),
     ]
@@ -489,6 +489,46 @@ fn every_break_is_told_at_its_place_and_every_code_has_a_case() {
     for (code, title) in CODES {
         assert!(told.contains(code), "{code} {title}");
     }
+}
+
+#[test]
+fn a_plan_that_expands_to_too_much_is_refused_at_its_largest_phase() {
+    let mut text = "kind: Plan
+name: large
+vars:
+  big: small
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: small
+    steps:
+      - { id: first, party: apps, action: command.run, params: { command: first } }
+  - name: big
+    steps:
+"
+    .to_owned();
+    for id in 0..1_000 {
+        text += &format!(
+            "      - {{ id: s-{id}, party: apps, action: command.run, \
+             params: {{ command: '${{vars.big}}' }} }}\n"
+        );
+    }
+    let with = |bytes: usize| {
+        let mut overrides = Overrides::default();
+        overrides.vars.insert("big".into(), "x".repeat(bytes));
+        check("large.yaml", &text, &overrides)
+    };
+    let limit = lockstep_plan::check::MAX_EXPANDED;
+    // A byte more in the variable is a thousand in the plan.
+    let one = with(1).plan.unwrap().to_json().len();
+    let most = (limit - one) / 1_000 + 1;
+    let fitting = with(most).plan.unwrap();
+    assert!(limit - fitting.to_json().len() < 1_000);
+    let checked = with(most + 1);
+    assert!(checked.plan.is_none());
+    let problem = checked.problems.iter().next().unwrap();
+    assert_eq!((problem.code, problem.line), ("LS1008", 11));
+    assert!(problem.message.contains("\"big\""), "{}", problem.message);
 }
 
 #[test]

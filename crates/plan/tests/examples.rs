@@ -102,6 +102,16 @@ fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
 }
 
 #[test]
+fn roles_are_looked_at_again_in_the_vote_that_opens_them() {
+    let plan = cutover();
+    let phase = plan.point_of_no_return().unwrap();
+    let steps: Vec<&str> = phase.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(steps[..2], ["postgres-roles-verify", "postgres-roles-open"]);
+    assert_eq!(phase.steps[0].party, phase.steps[1].party);
+    assert!(!phase.steps[0].proof && !phase.steps[0].undoable);
+}
+
+#[test]
 fn whatever_changes_before_the_point_of_no_return_is_undone() {
     let plan = cutover();
     let undone: BTreeSet<&str> = plan
@@ -196,6 +206,70 @@ fn without_options_the_phases_stay_with_fewer_steps() {
         plan.step("oracle-rows").unwrap().params["scn"],
         "${finalize.scn}"
     );
+}
+
+#[test]
+fn roles_open_alone_and_jobs_come_back_after_them() {
+    let plan = cutover();
+    let opening = plan.point_of_no_return().unwrap();
+    let ids: Vec<&str> = opening.steps.iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(ids, ["postgres-roles-verify", "postgres-roles-open"]);
+    let jobs = phase_of(&plan, "postgres-jobs-restore");
+    assert_eq!(jobs, phase_of(&plan, "postgres-roles-open") + 1);
+    assert!(jobs < phase_of(&plan, "shop-orders-canary-start"));
+}
+
+#[test]
+fn exceptions_are_looked_at_once_more_when_the_task_has_stopped() {
+    let plan = cutover();
+    assert_eq!(
+        phase_of(&plan, "drain-check"),
+        phase_of(&plan, "forward-stop") + 1
+    );
+    let check = plan.step("drain-check").unwrap();
+    assert!(check.proof);
+    assert_eq!(check.party, "postgres");
+}
+
+/// The schemas on both sides in which tables that nobody names are counted.
+fn counted(edit: impl Fn(String) -> String) -> Vec<String> {
+    let text = edit(text("cutover.yaml"));
+    let plan = lockstep_plan::load("cutover.yaml", &text, &Overrides::default()).unwrap();
+    let pairs = &plan.step("oracle-rows").unwrap().params["schemas"];
+    let name = |one: &serde_json::Value, side: &str| one[side].as_str().unwrap().to_owned();
+    let pairs = pairs.as_array().unwrap().iter();
+    pairs
+        .map(|one| format!("{}={}", name(one, "oracle"), name(one, "postgres")))
+        .collect()
+}
+
+#[test]
+fn schemas_are_mapped_as_the_compared_tables_are() {
+    assert_eq!(counted(|text| text), ["SHOP=shop"]);
+    let public = |text: String| {
+        text.replace("schemas: [shop]", "schemas: [public]")
+            .replace("postgres: shop.", "postgres: public.")
+    };
+    assert_eq!(counted(public), ["SHOP=public"]);
+    // Nothing but the one schema on either side.
+    let odd = |text: String| text.replace("schemas: [shop]", "schemas: [store]");
+    assert_eq!(counted(odd), ["SHOP=store"]);
+    let two = |text: String| {
+        text.replace("schemas: [SHOP]", "schemas: [SHOP, HR, CRM]")
+            .replace("schemas: [shop]", "schemas: [shop, hr]")
+    };
+    assert_eq!(counted(two), ["HR=hr", "SHOP=shop"]);
+}
+
+#[test]
+fn every_sequence_is_aligned_even_if_none_is_named() {
+    let text = text("cutover.yaml");
+    let start = text.find("  sequences:\n").unwrap();
+    let end = text.find("  # pg_cron and pgAgent").unwrap();
+    let plain = format!("{}{}", &text[..start], &text[end..]);
+    let plan = lockstep_plan::load("cutover.yaml", &plain, &Overrides::default()).unwrap();
+    let params = &plan.step("sequences").unwrap().params;
+    assert_eq!(params["schemas"], serde_json::json!(["shop"]));
 }
 
 #[test]

@@ -66,6 +66,7 @@ impl Forward {
             cdc_start_position: None,
             cdc_stop_position: None,
             task_data: None,
+            tags: std::collections::BTreeMap::new(),
         };
         let source = OracleEndpoint {
             identifier: "oracle".into(),

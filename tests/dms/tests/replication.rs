@@ -98,6 +98,7 @@ impl Database {
             name: "ORCL1".into(),
             host: "ora-1".into(),
             home: home.path().to_owned(),
+            spfile: true,
             listeners: vec![Listener {
                 name: "LISTENER_DMS".into(),
                 port,

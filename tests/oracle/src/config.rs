@@ -37,9 +37,16 @@ pub struct Instance {
     pub host: String,
     /// The instance's `ORACLE_HOME`.
     pub home: PathBuf,
+    /// Whether it was started with a server parameter file.
+    #[serde(default = "with_spfile")]
+    pub spfile: bool,
     /// Its listeners.
     #[serde(default, rename = "listener")]
     pub listeners: Vec<Listener>,
+}
+
+fn with_spfile() -> bool {
+    true
 }
 
 impl Instance {

@@ -17,6 +17,8 @@
 //! | `{"op":"commit_at","scn":N}` | `{"ok":MS}`: when the transaction with that commit SCN committed, milliseconds since 1970; null for none |
 //! | `{"op":"inject","fault":{"statement_contains":"…","ora_code":N,"times":N}}` | `{"ok":null}` |
 //! | `{"op":"clear_faults"}` | `{"ok":null}` |
+//! | `{"op":"surround","with":{"failover":"SYNCHRONIZED", …}}` | `{"ok":null}`: what lies around the database, see [`crate::engine::Surroundings`] |
+//! | `{"op":"delete_archived","thread":N,"sequence":N}` | `{"ok":null}`: the file of an archived log is gone |
 //!
 //! STATUS is [`listener::Status`]. A failure is
 //! `{"error":{"kind":"not_running","message":"…"}}`; the kinds are those of
@@ -57,6 +59,11 @@ pub trait Observed: Send + Sync + 'static {
     fn inject(&self, fault: Value) -> Result<(), String>;
     /// Takes every fault away.
     fn clear_faults(&self);
+    /// Says what lies around the database; the error says what is wrong with
+    /// its description.
+    fn surround(&self, with: Value) -> Result<(), String>;
+    /// Removes the file of an archived log; the error says that there is none.
+    fn delete_archived(&self, thread: u32, sequence: u64) -> Result<(), String>;
 }
 
 impl Observed for Engine {
@@ -81,6 +88,21 @@ impl Observed for Engine {
 
     fn clear_faults(&self) {
         Engine::clear_faults(self);
+    }
+
+    fn surround(&self, with: Value) -> Result<(), String> {
+        let with =
+            serde_json::from_value(with).map_err(|error| format!("not surroundings: {error}"))?;
+        Engine::surround(self, with);
+        Ok(())
+    }
+
+    fn delete_archived(&self, thread: u32, sequence: u64) -> Result<(), String> {
+        if Engine::delete_archived(self, thread, sequence) {
+            Ok(())
+        } else {
+            Err(format!("thread {thread} has no archived log {sequence}"))
+        }
     }
 }
 
@@ -128,6 +150,18 @@ pub enum Request {
     },
     /// Takes every fault away.
     ClearFaults,
+    /// What lies around the database.
+    Surround {
+        /// As the engine describes it.
+        with: Value,
+    },
+    /// Removes the file of an archived log.
+    DeleteArchived {
+        /// THREAD#.
+        thread: u32,
+        /// SEQUENCE#.
+        sequence: u64,
+    },
     /// Plants a fault.
     Inject {
         /// As the engine describes it.
@@ -201,12 +235,10 @@ impl Control {
                 }
                 return Ok(state);
             }
-            Request::Inject { fault } => {
-                let planted = self.engine.inject(fault);
-                return planted.map(|()| Value::Null).map_err(|message| Failure {
-                    kind: "fault".to_owned(),
-                    message,
-                });
+            Request::Inject { fault } => return planted(self.engine.inject(fault)),
+            Request::Surround { with } => return planted(self.engine.surround(with)),
+            Request::DeleteArchived { thread, sequence } => {
+                return planted(self.engine.delete_archived(thread, sequence));
             }
             Request::CommitsAfter { scn } => return Ok(self.engine.commits_after(scn)),
             Request::CommitAt { scn } => return Ok(self.engine.commit_at(scn)),
@@ -221,6 +253,13 @@ impl Control {
         };
         json(&status)
     }
+}
+
+fn planted(outcome: Result<(), String>) -> Result<Value, Failure> {
+    outcome.map(|()| Value::Null).map_err(|message| Failure {
+        kind: "fault".to_owned(),
+        message,
+    })
 }
 
 fn json(value: &impl Serialize) -> Result<Value, Failure> {

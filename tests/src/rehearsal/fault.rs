@@ -30,7 +30,7 @@ pub enum Fault {
     StopDms,
     /// DMS refuses to start the reverse task.
     ReverseTask,
-    /// A sequence may not be set.
+    /// A sequence is too short for what Oracle has given out.
     PreparePostgres,
     /// CloudWatch refuses the second of the alarms.
     Monitoring,
@@ -77,7 +77,7 @@ impl Fault {
             Self::VerifyRows => "PostgreSQL holds a row too many in shop.ticks",
             Self::StopDms => "the DMS task fails when it is told to stop",
             Self::ReverseTask => "DMS denies StartReplicationTask",
-            Self::PreparePostgres => "PostgreSQL lets nobody set the sequence of shop.order_lines",
+            Self::PreparePostgres => "the sequence of shop.order_lines ends at 5",
             Self::Monitoring => "CloudWatch denies the second alarm",
         }
     }
@@ -106,7 +106,7 @@ impl Fault {
             })),
             Self::ReverseTask => deny("StartReplicationTask"),
             Self::PreparePostgres => {
-                let sql = "REVOKE ALL ON SEQUENCE shop.order_lines_id_seq FROM shop_owner";
+                let sql = "ALTER SEQUENCE shop.order_lines_id_seq MAXVALUE 5";
                 range.postgres.query(sql, "shop").map(drop)
             }
             Self::Monitoring => dms(json!({
@@ -127,7 +127,7 @@ impl Fault {
                 .query("DELETE FROM shop.ticks WHERE id = -1", "shop")
                 .map(drop),
             Self::PreparePostgres => {
-                let sql = "GRANT ALL ON SEQUENCE shop.order_lines_id_seq TO shop_owner";
+                let sql = "ALTER SEQUENCE shop.order_lines_id_seq NO MAXVALUE";
                 range.postgres.query(sql, "shop").map(drop)
             }
             _ => Ok(()),

@@ -7,7 +7,9 @@
 
 mod effects;
 mod fault;
+mod judge;
 mod kill;
+mod outage;
 mod product;
 mod report;
 mod state;
@@ -22,7 +24,7 @@ pub use kill::{Kill, Struck};
 pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
 pub use report::{Observed, Report, Shortcoming};
 pub use state::State;
-pub use workload::{Fence, Verdict};
+pub use workload::Verdict;
 
 use crate::range::{self, Error, Options, Range, wait};
 
@@ -86,37 +88,42 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     })?;
     let before = State::of(range)?;
     let began_ms = jiff::Timestamp::now().as_millisecond();
-    let (run, struck) = if settings.range.product {
-        let (run, struck) = run(range, settings)?;
-        (Some(run), struck)
+    let ran = if settings.range.product {
+        Some(run(range, settings)?)
     } else {
-        (None, None)
+        None
     };
-    let writing = run.is_none() || writing_goes_on(range)?;
+    let writing = ran.is_none() || writing_goes_on(range)?;
     let after = State::of(range)?;
-    let moments = Moments {
-        began_ms,
-        fence_scn: run.as_ref().and_then(product::fence_scn),
-    };
-    let fence = Fence::of(moments.fence_scn, &range.oracle.observe()?);
-    let look = run
+    let look = ran
         .is_some()
-        .then(|| Look::at_range(range, moments))
+        .then(|| Look::at_range(range, began_ms))
         .transpose()?;
     // Where the applications write now is read off their configuration.
     let switched = after.hosts["app-1"]["database"] == "postgres.toml";
-    let final_database = if run.is_none() || switched {
+    let final_database = if ran.is_none() || switched {
         "postgres"
     } else {
         "oracle"
     };
-    let verdict = workload::judge(range, final_database, fence, settings.keep)?;
+    let question = workload::Question {
+        final_database,
+        began_ms,
+        opened_scn: workload::opened_again(began_ms, &range.oracle.observe()?),
+    };
+    let verdict = workload::judge(range, question, settings.keep)?;
+    let (run, exit_code, struck) = match ran {
+        Some(ran) => (Some(ran.status), ran.exit_code, ran.struck),
+        None => (None, None, None),
+    };
     let observed = Observed {
         before,
         after,
         effects: Effects::of(look.as_ref(), &verdict),
         repeated: look.as_ref().map(effects::repeated).unwrap_or_default(),
         marker_ms: look.as_ref().and_then(Look::marker_ms),
+        marker_scns: look.as_ref().map(Look::marker_scns).unwrap_or_default(),
+        exit_code,
         verdict,
         writing,
         struck,
@@ -142,8 +149,18 @@ fn writing_goes_on(range: &Range) -> Result<bool, Error> {
     }
 }
 
+/// A run that is over, or waits for someone.
+struct Ran {
+    /// What the product says about it.
+    status: RunStatus,
+    /// The exit code of the command that watched it to the end.
+    exit_code: Option<u8>,
+    /// What a kill met, if there was one.
+    struck: Option<Struck>,
+}
+
 /// Starts the run and shows it live until it ends or waits for someone.
-fn run(range: &mut Range, settings: &Settings) -> Result<(RunStatus, Option<Struck>), Error> {
+fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
     let product = Product::of(range);
     product.wait_for_agents(range.hosts.len())?;
     if let Some(fault) = settings.fault {
@@ -163,20 +180,21 @@ fn run(range: &mut Range, settings: &Settings) -> Result<(RunStatus, Option<Stru
             (command, Some(kill.strike(range, &happenings)?))
         }
     };
-    let ended = wait::until("the command's end", product::RUN_LIMIT, || {
-        Ok(command.try_wait().ok().flatten())
-    });
-    if ended.is_err() {
-        // A child that can't be killed is gone already.
-        let _ = command.kill();
-        let _ = command.wait();
-    }
-    ended?;
+    let mut exit_code = product::exit_code(&mut command)?;
     let status = product.wait_for_end()?;
+    // A coordinator that was away for long loses its watcher, not the run.
+    let killed = struck.as_ref().is_some_and(|s| s.role == "coordinator");
+    if killed && exit_code == Some(product::UNREACHABLE) {
+        exit_code = product.watch(&status.id)?;
+    }
     if let Some(fault) = settings.fault {
         fault.clear(range)?;
     }
-    Ok((status, struck))
+    Ok(Ran {
+        status,
+        exit_code,
+        struck,
+    })
 }
 
 fn say(text: &str) {

@@ -20,6 +20,9 @@ const AGENTS_LIMIT: Duration = Duration::from_secs(60);
 /// every phase has its own deadline, all of them together stay below this.
 pub(super) const RUN_LIMIT: Duration = Duration::from_secs(900);
 
+/// The command's exit code when it could reach no coordinator.
+pub(super) const UNREACHABLE: u8 = 3;
+
 /// Happenings that nobody has looked at yet; the watch waits beyond that.
 const HAPPENINGS: usize = 1024;
 
@@ -69,6 +72,10 @@ pub struct PhaseStatus {
     pub barrier_ms: u64,
     /// From its release to its completion.
     pub took_ms: u64,
+    /// When it was released.
+    pub released_at: Option<String>,
+    /// When it was complete, or had failed.
+    pub completed_at: Option<String>,
     /// Its tasks.
     pub tasks: Vec<TaskStatus>,
 }
@@ -219,6 +226,15 @@ impl Product {
         })
     }
 
+    /// `run watch`, and the code that it ends with.
+    ///
+    /// # Errors
+    /// When the command can't be started, or does not end.
+    pub fn watch(&self, run: &str) -> Result<Option<u8>, Error> {
+        let mut command = self.command("operator");
+        exit_code(&mut self.spawn(command.args(["run", "watch", run]))?)
+    }
+
     /// Waits until the run has ended or waits for someone; the command that
     /// started it may have lost its coordinator on the way.
     ///
@@ -244,6 +260,20 @@ impl Product {
     }
 }
 
+/// Waits for the command's end; its exit code, unless a signal ended it.
+pub(super) fn exit_code(command: &mut Child) -> Result<Option<u8>, Error> {
+    let ended = wait::until("the command's end", RUN_LIMIT, || {
+        Ok(command.try_wait().ok().flatten())
+    });
+    if ended.is_err() {
+        // A child that can't be killed is gone already.
+        let _ = command.kill();
+        let _ = command.wait();
+    }
+    let code = ended?.code();
+    Ok(code.and_then(|code| u8::try_from(code).ok()))
+}
+
 /// All tasks of an action that were carried out, in the plan's order.
 pub(super) fn tasks<'r>(
     run: &'r RunStatus,
@@ -255,7 +285,7 @@ pub(super) fn tasks<'r>(
         .filter(move |task| task.action == action)
 }
 
-/// The SCN of the fence, from the task that read it.
+/// The SCN of the fence as the product has it, from the task that read it.
 pub(super) fn fence_scn(run: &RunStatus) -> Option<u64> {
     tasks(run, "oracle.finalize").find_map(|task| {
         let scn = task.outputs.get("scn")?;

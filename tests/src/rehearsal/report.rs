@@ -5,9 +5,17 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::product::{self, PhaseStatus, RunStatus, TaskStatus};
-use super::{Effects, Fault, SEED_STEPS, Settings, State, Struck, Verdict};
+use super::judge::{code, contradictions, misses};
+use super::outage;
+use super::product::{PhaseStatus, RunStatus, TaskStatus};
+use super::{Effects, SEED_STEPS, Settings, State, Struck, Verdict};
 use crate::range::{Error, Listed};
+
+/// Orders committed before the fence in a rehearsal of full size.
+const FULL_ORDERS: u64 = 2_000;
+
+/// Orders a second at full size.
+const FULL_RATE: u32 = 200;
 
 /// Why a rehearsal is not good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,16 +36,20 @@ pub struct Report {
     pub effects: Effects,
     /// How the last changes were proved to have arrived.
     pub drain: Drain,
-    /// By the clients' own logs.
+    /// By the clients' own logs: from Oracle's last order to PostgreSQL's
+    /// first, or the applications' pause where they stayed with Oracle.
     pub write_outage_ms: Option<i64>,
-    /// What the barriers cost within the outage, beyond the actions.
-    pub outage_overhead_ms: u64,
+    /// The outage less the critical path of the actions inside it.
+    pub outage_overhead_ms: Option<u64>,
     /// What the range had started.
     pub processes: Vec<Listed>,
     /// The fault that was made, if any.
     pub fault: Option<String>,
     /// The process that was killed in the middle, if any.
     pub kill: Option<Struck>,
+    /// What was done more often than once; not looked for after a rollback,
+    /// which does some things again.
+    pub repeated: Vec<String>,
     /// After a rollback: what is not as it was.
     pub not_restored: Vec<String>,
     /// Why the rehearsal is not good; empty when it is.
@@ -57,7 +69,7 @@ pub struct Run {
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
     pub outcome: String,
-    /// The command's exit code.
+    /// With which the command that watched it to the end has ended.
     pub exit_code: Option<u8>,
     /// Its trace.
     pub trace_id: String,
@@ -105,15 +117,15 @@ pub struct Drain {
     pub marker_ms: Option<u64>,
 }
 
-impl From<&RunStatus> for Run {
-    fn from(status: &RunStatus) -> Self {
+impl Run {
+    fn of(status: &RunStatus, exit_code: Option<u8>) -> Self {
         Self {
             id: status.id.clone(),
             plan: status.plan.clone(),
             kind: status.kind.clone(),
             digest: status.digest.clone(),
             outcome: status.outcome.clone(),
-            exit_code: status.exit_code,
+            exit_code,
             trace_id: status.trace_id.clone(),
             reason: status.reason.clone(),
         }
@@ -125,14 +137,21 @@ impl From<&PhaseStatus> for Phase {
         Self {
             name: phase.name.clone(),
             seed_steps: phase.seed_steps.clone(),
-            // A phase that a rollback or an abort came before was passed over.
-            outcome: match phase.outcome.as_str() {
-                "pending" => "skipped".to_owned(),
-                other => other.to_owned(),
-            },
+            outcome: outcome_of(phase).to_owned(),
             barrier_ms: phase.barrier_ms,
             tasks: phase.tasks.iter().map(Task::from).collect(),
         }
+    }
+}
+
+/// How a phase stands when nothing moves any more.
+fn outcome_of(phase: &PhaseStatus) -> &str {
+    match phase.outcome.as_str() {
+        // A rollback, an abort or a wait came before its release.
+        "pending" | "preparing" | "gated" => "skipped",
+        // The run has stopped in it.
+        "executing" => "failed",
+        other => other,
     }
 }
 
@@ -147,20 +166,6 @@ impl From<&TaskStatus> for Task {
         }
     }
 }
-
-/// Standard phases inside the write outage.
-const OUTAGE: [&str; 10] = [
-    "stop-applications",
-    "close-oracle",
-    "final-changes",
-    "verify-rows",
-    "stop-dms",
-    "reverse-task",
-    "prepare-postgres",
-    "monitoring",
-    "open-postgres",
-    "start-applications",
-];
 
 /// What the range itself has seen of a rehearsal.
 #[derive(Debug)]
@@ -177,6 +182,10 @@ pub struct Observed {
     pub repeated: Vec<String>,
     /// From the marker's commit on Oracle to its commit in PostgreSQL.
     pub marker_ms: Option<u64>,
+    /// The SCNs that markers in Oracle name.
+    pub marker_scns: Vec<u64>,
+    /// With which the command has ended.
+    pub exit_code: Option<u8>,
     /// Whether orders were acknowledged after the run.
     pub writing: bool,
     /// What a kill met, if there was one.
@@ -194,10 +203,11 @@ impl Report {
             let phases = status.phases.iter();
             phases.filter(move |phase| (phase.track == "rollback") == rollback)
         };
-        let overhead = of_track(false)
-            .filter(|phase| OUTAGE.contains(&phase.standard.as_str()))
-            .map(|phase| phase.barrier_ms)
-            .sum();
+        let outage = outage::of(&status, &observed.verdict);
+        let done_twice = match status.outcome.as_str() {
+            "completed" | "waiting" if status.kind == "Cutover" => observed.repeated,
+            _ => Vec::new(),
+        };
         let not_restored = if status.outcome == "rolled_back" {
             observed.after.differences(&observed.before)
         } else {
@@ -206,26 +216,34 @@ impl Report {
         let mut report = Self {
             phases: of_track(false).map(Phase::from).collect(),
             rollback_phases: of_track(true).map(Phase::from).collect(),
-            write_outage_ms: observed.verdict.write_outage_ms,
-            workload: observed.verdict,
+            write_outage_ms: outage.map(|(from, to)| to - from),
+            outage_overhead_ms: outage.map(|outage| outage::overhead(outage, &status.phases)),
             effects: observed.effects,
             drain: Drain {
-                scn: product::fence_scn(&status).map(|scn| scn.to_string()),
+                scn: observed.verdict.fence_scn.map(|scn| scn.to_string()),
                 marker_ms: observed.marker_ms,
             },
-            outage_overhead_ms: overhead,
+            workload: observed.verdict,
             processes: observed.processes,
             fault: settings.fault.map(|fault| fault.to_string()),
             kill: observed.struck,
+            repeated: done_twice,
             not_restored,
-            run: settings.range.product.then(|| Run::from(&status)),
+            run: settings
+                .range
+                .product
+                .then(|| Run::of(&status, observed.exit_code)),
             shortcomings: Vec::new(),
         };
         let mut found = report.of_workload(settings, observed.writing);
+        found.extend(report.of_load(settings));
         found.extend(report.of_run(settings));
-        if status.outcome == "completed" && status.kind == "Cutover" {
-            found.extend(observed.repeated);
-        }
+        found.extend(contradictions(
+            &status,
+            observed.exit_code,
+            &observed.marker_scns,
+        ));
+        found.extend(report.repeated.iter().cloned());
         if let Some(fault) = settings.fault {
             found.extend(misses(fault, &status));
         }
@@ -244,11 +262,18 @@ impl Report {
         let mut found = Vec::new();
         if !workload.is_good() {
             found.push(format!(
-                "the checker found {} lost, {} duplicated, {} differing, {} committed on Oracle after the fence: {}",
+                "the checker found {} lost, {} duplicated, {} differing, {} missing in PostgreSQL, \
+                 {} committed on Oracle after the fence; of order lines {} lost, {} duplicated, \
+                 {} differing, {} of no order: {}",
                 workload.lost,
                 workload.duplicated,
                 workload.differing,
+                workload.postgres_missing,
                 workload.oracle_commits_after_fence,
+                workload.lines_lost,
+                workload.lines_duplicated,
+                workload.lines_differing,
+                workload.lines_orphaned,
                 workload.examples,
             ));
         }
@@ -264,6 +289,23 @@ impl Report {
         found
     }
 
+    /// Whether enough was going on before the run, where that was asked for.
+    fn of_load(&self, settings: &Settings) -> Option<String> {
+        if settings.orders < FULL_ORDERS || settings.range.rate < FULL_RATE {
+            return None;
+        }
+        let orders = self.workload.oracle_orders_before_run;
+        let rate = self.workload.oracle_orders_per_second.unwrap_or_default();
+        let enough = orders >= FULL_ORDERS && rate >= f64::from(FULL_RATE);
+        (!enough).then(|| {
+            format!(
+                "before the run {orders} orders were committed, at {rate:.1} a second; at full \
+                 size it takes {FULL_ORDERS} at {FULL_RATE}. A machine that is too slow or too \
+                 busy for that can do less: --rate, --orders"
+            )
+        })
+    }
+
     fn of_run(&self, settings: &Settings) -> Vec<String> {
         let Some(run) = &self.run else {
             return Vec::new();
@@ -276,8 +318,11 @@ impl Report {
         };
         if (run.outcome.as_str(), run.exit_code) != wanted {
             found.push(format!(
-                "the run is {}, not {}: {}",
-                run.outcome, wanted.0, run.reason
+                "the run is {} with exit code {}, not {}: {}",
+                run.outcome,
+                code(run.exit_code),
+                wanted.0,
+                run.reason
             ));
         }
         let restored = self.not_restored.iter();
@@ -342,8 +387,7 @@ impl Report {
                 "run {}: {} (exit code {})",
                 run.id,
                 run.outcome,
-                run.exit_code
-                    .map_or_else(|| "none".into(), |code| code.to_string()),
+                code(run.exit_code),
             ));
             for phase in self.phases.iter().chain(&self.rollback_phases) {
                 lines.push(format!(
@@ -368,6 +412,10 @@ impl Report {
             "        {} lost, {} duplicated, {} differing, {} on Oracle after the fence, {} in doubt",
             w.lost, w.duplicated, w.differing, w.oracle_commits_after_fence, w.in_doubt
         ));
+        lines.push(format!(
+            "        {} order lines; of {} orders lost, of {} duplicated, of {} differing",
+            w.order_lines, w.lines_lost, w.lines_duplicated, w.lines_differing
+        ));
         if let Some(kill) = &self.kill {
             lines.push(format!(
                 "killed: {} {} in {} of {}, then started again",
@@ -379,11 +427,10 @@ impl Report {
                 "drain: the fence at SCN {scn}; its marker reached PostgreSQL {ms} ms after its commit"
             ));
         }
-        if let Some(outage) = self.write_outage_ms {
+        if let (Some(outage), Some(overhead)) = (self.write_outage_ms, self.outage_overhead_ms) {
             lines.push(format!(
-                "write outage: {:.1} s by the clients' clocks; {} ms of it for barriers",
+                "write outage: {:.1} s by the clients' clocks; {overhead} ms of it beyond the actions",
                 outage as f64 / 1000.0,
-                self.outage_overhead_ms
             ));
         }
         if self.is_good() {
@@ -394,35 +441,40 @@ impl Report {
     }
 }
 
-/// Why the run did not meet its fault as it should have: in its own phase,
-/// after another task of that phase where the plan has several.
-fn misses(fault: Fault, run: &RunStatus) -> Vec<String> {
-    let (name, part) = (fault.phase(), format!("{}.", fault.phase()));
-    let mut found = Vec::new();
-    let struck = run.reason.split("; ").any(|reason| {
-        let failed = reason.strip_prefix("phase ").unwrap_or_default();
-        failed.starts_with(&format!("{name} failed")) || failed.starts_with(&part)
-    });
-    if !struck {
-        found.push(format!("the fault was not met in {name}: {}", run.reason));
-    }
-    let tasks: Vec<&TaskStatus> = run
-        .phases
-        .iter()
-        .filter(|phase| phase.standard == name && phase.track != "rollback")
-        .flat_map(|phase| &phase.tasks)
-        .collect();
-    let executed = |task: &&TaskStatus| matches!(task.outcome.as_str(), "done" | "standing");
-    if tasks.len() > 1 && !tasks.iter().any(executed) {
-        found.push(format!("no task of {name} was executed before the fault"));
-    }
-    found
-}
-
 fn steps(steps: &[String]) -> String {
     if steps.is_empty() {
         String::new()
     } else {
         format!("  (step {})", steps.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(outcome: &str) -> PhaseStatus {
+        PhaseStatus {
+            standard: "stop-dms".into(),
+            outcome: outcome.into(),
+            ..PhaseStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_phase_at_rest_has_one_of_four_outcomes() {
+        let cases = [
+            ("done", "done"),
+            ("failed", "failed"),
+            ("skipped", "skipped"),
+            ("undone", "undone"),
+            ("pending", "skipped"),
+            ("preparing", "skipped"),
+            ("gated", "skipped"),
+            ("executing", "failed"),
+        ];
+        for (said, reported) in cases {
+            assert_eq!(outcome_of(&phase(said)), reported, "{said}");
+        }
     }
 }

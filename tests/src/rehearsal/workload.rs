@@ -51,8 +51,22 @@ pub struct Verdict {
     pub in_doubt_committed: u64,
     /// Held with other contents.
     pub differing: u64,
+    /// Committed on Oracle and not, or not with all lines, in PostgreSQL.
+    pub postgres_missing: u64,
+    /// Lines of orders where the applications write now.
+    pub order_lines: u64,
+    /// Orders of which lines are gone.
+    pub lines_lost: u64,
+    /// Orders that hold a line more than once.
+    pub lines_duplicated: u64,
+    /// Orders whose lines are others in PostgreSQL.
+    pub lines_differing: u64,
+    /// Lines of no order.
+    pub lines_orphaned: u64,
     /// Committed on Oracle after the fence.
     pub oracle_commits_after_fence: u64,
+    /// The SCN of the fence, from the first marker row in Oracle.
+    pub fence_scn: Option<u64>,
     /// A few numbers of each kind of fault.
     pub examples: Value,
     /// The clients' last commit on Oracle.
@@ -61,47 +75,56 @@ pub struct Verdict {
     pub first_on_postgres_epoch_ms: Option<i64>,
     /// From the one to the other.
     pub write_outage_ms: Option<i64>,
-    /// Orders that Oracle acknowledged in a second, on average.
+    /// Orders that Oracle acknowledged before the run began.
+    pub oracle_orders_before_run: u64,
+    /// Those in a second, on average, from when every client wrote.
     pub oracle_orders_per_second: Option<f64>,
-    /// The longest time without any acknowledged commit.
+    /// The last commit before the longest time without one, around the run.
+    pub pause_from_epoch_ms: Option<i64>,
+    /// The first commit after it.
+    pub pause_to_epoch_ms: Option<i64>,
+    /// From the one to the other.
     pub longest_pause_ms: Option<i64>,
 }
 
 impl Verdict {
-    /// Whether nothing was lost, doubled, changed or written too late.
+    /// Whether nothing was lost, doubled, changed or written too late, and
+    /// PostgreSQL holds all that Oracle holds.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.lost + self.duplicated + self.differing + self.oracle_commits_after_fence == 0
+        self.is_caught_up()
+            && self.duplicated + self.differing + self.oracle_commits_after_fence == 0
+            && self.lines_duplicated + self.lines_differing == 0
+    }
+
+    /// Whether there is nothing that replication could still bring.
+    fn is_caught_up(&self) -> bool {
+        self.lost + self.postgres_missing + self.lines_lost + self.lines_orphaned == 0
     }
 }
 
-/// The time in which no order may be committed on Oracle.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Fence {
-    /// The SCN at which Oracle was closed.
-    pub scn: Option<u64>,
-    /// The SCN at which a rollback opened it again.
-    pub opened: Option<u64>,
+/// What the checker is asked, besides the logs and the databases.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Where the applications write now: `oracle` or `postgres`.
+    pub final_database: &'static str,
+    /// When the run began, milliseconds since 1970.
+    pub began_ms: i64,
+    /// The SCN at which a rollback opened Oracle again.
+    pub opened_scn: Option<u64>,
 }
 
-impl Fence {
-    /// The fence at `scn`, until the simulator saw an account unlocked: that
-    /// is the first of its doors to open.
-    #[must_use]
-    pub fn of(scn: Option<u64>, observed: &Value) -> Self {
-        let statements = observed["statements"].as_array().into_iter().flatten();
-        let unlocked = statements
-            .filter(|statement| {
-                let sql = statement["sql"].as_str().unwrap_or_default();
-                sql.to_uppercase().contains("ACCOUNT UNLOCK")
-            })
-            .filter_map(|statement| statement["scn"].as_u64())
-            .find(|at| Some(*at) >= scn);
-        Self {
-            scn,
-            opened: unlocked.filter(|_| scn.is_some()),
-        }
-    }
+/// When Oracle was opened again: the simulator saw an account unlocked, which
+/// is the first of its doors to open.
+#[must_use]
+pub fn opened_again(began_ms: i64, observed: &Value) -> Option<u64> {
+    let statements = observed["statements"].as_array().into_iter().flatten();
+    let mut unlocked = statements.filter(|statement| {
+        let sql = statement["sql"].as_str().unwrap_or_default();
+        sql.to_uppercase().contains("ACCOUNT UNLOCK")
+            && statement["at_ms"].as_i64() >= Some(began_ms)
+    });
+    unlocked.find_map(|statement| statement["scn"].as_u64())
 }
 
 fn logs(range: &Range) -> Vec<PathBuf> {
@@ -133,16 +156,10 @@ pub fn acknowledged(range: &Range) -> Result<Acknowledged, Error> {
 }
 
 /// Stops the writers, lets replication catch up, and runs the checker.
-/// `final_database` is where the applications write now.
 ///
 /// # Errors
 /// When the checker could not look; a bad verdict is none.
-pub fn judge(
-    range: &mut Range,
-    final_database: &str,
-    fence: Fence,
-    start_again: bool,
-) -> Result<Verdict, Error> {
+pub fn judge(range: &mut Range, question: Question, start_again: bool) -> Result<Verdict, Error> {
     range.stop_forgotten_client();
     for host in &range.hosts {
         let units = applications::units_of(&host.name);
@@ -151,11 +168,11 @@ pub fn judge(
         }
     }
     let caught_up = wait::until("replication to catch up", CATCH_UP_LIMIT, || {
-        let found = check(range, final_database, fence)?;
-        Ok((found.lost == 0 && found.oracle_committed == found.postgres_present).then_some(found))
+        let found = check(range, question)?;
+        Ok(found.is_caught_up().then_some(found))
     });
     let verdict = match caught_up {
-        Err(Error::NotReady { .. }) => check(range, final_database, fence)?,
+        Err(Error::NotReady { .. }) => check(range, question)?,
         other => other?,
     };
     if start_again {
@@ -170,7 +187,7 @@ pub fn judge(
     Ok(verdict)
 }
 
-fn check(range: &Range, final_database: &str, fence: Fence) -> Result<Verdict, Error> {
+fn check(range: &Range, question: Question) -> Result<Verdict, Error> {
     let layout = &range.layout;
     let mut command = Command::new(layout.python());
     command
@@ -185,12 +202,12 @@ fn check(range: &Range, final_database: &str, fence: Fence) -> Result<Verdict, E
             "--postgres",
             &range.postgres.conninfo(),
             "--final",
-            final_database,
+            question.final_database,
+            "--began-ms",
+            &question.began_ms.to_string(),
         ]);
-    for (option, scn) in [("--fence-scn", fence.scn), ("--opened-scn", fence.opened)] {
-        if let Some(scn) = scn {
-            command.args([option, &scn.to_string()]);
-        }
+    if let Some(scn) = question.opened_scn {
+        command.args(["--opened-scn", &scn.to_string()]);
     }
     for log in logs(range) {
         command.arg("--log").arg(log);
@@ -223,15 +240,35 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_fence_stands_until_an_account_is_unlocked_after_it() {
+    fn oracle_is_open_again_when_the_run_unlocks_an_account() {
         let observed = json!({"statements": [
-            {"sql": "ALTER USER SHOP ACCOUNT UNLOCK", "scn": 50},
-            {"sql": "ALTER SYSTEM CHECKPOINT", "scn": 99},
-            {"sql": "alter user \"SHOP\" account unlock", "scn": 140},
-            {"sql": "ALTER USER BATCH ACCOUNT UNLOCK", "scn": 141},
+            {"sql": "ALTER USER SHOP ACCOUNT UNLOCK", "scn": 50, "at_ms": 500},
+            {"sql": "ALTER SYSTEM CHECKPOINT", "scn": 99, "at_ms": 1_500},
+            {"sql": "alter user \"SHOP\" account unlock", "scn": 140, "at_ms": 2_000},
+            {"sql": "ALTER USER BATCH ACCOUNT UNLOCK", "scn": 141, "at_ms": 2_001},
         ]});
-        assert_eq!(Fence::of(Some(100), &observed).opened, Some(140));
-        assert_eq!(Fence::of(Some(150), &observed).opened, None);
-        assert_eq!(Fence::of(None, &observed).opened, None);
+        assert_eq!(opened_again(1_000, &observed), Some(140));
+        assert_eq!(opened_again(3_000, &observed), None);
+    }
+
+    #[test]
+    fn a_verdict_is_good_only_without_any_fault() {
+        assert!(Verdict::default().is_good());
+        let faults: [fn(&mut Verdict) -> &mut u64; 9] = [
+            |verdict| &mut verdict.lost,
+            |verdict| &mut verdict.duplicated,
+            |verdict| &mut verdict.differing,
+            |verdict| &mut verdict.postgres_missing,
+            |verdict| &mut verdict.lines_lost,
+            |verdict| &mut verdict.lines_duplicated,
+            |verdict| &mut verdict.lines_differing,
+            |verdict| &mut verdict.lines_orphaned,
+            |verdict| &mut verdict.oracle_commits_after_fence,
+        ];
+        for fault in faults {
+            let mut verdict = Verdict::default();
+            *fault(&mut verdict) = 1;
+            assert!(!verdict.is_good(), "{verdict:?}");
+        }
     }
 }

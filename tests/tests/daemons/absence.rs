@@ -138,8 +138,12 @@ fn a_journal_from_a_backup_waits_for_an_operator() {
     fleet.kill_agent("app-2");
     fs::remove_dir_all(&state).unwrap();
     fs::rename(&backup, &state).unwrap();
-    // Each attempt to connect makes the journal longer; that must not help.
+    // Each attempt to connect makes the journal longer; that must not help, and
+    // neither must a coordinator that is started again meanwhile.
     for attempt in 1..=4 {
+        if attempt % 2 == 1 {
+            fleet.restart_coordinator();
+        }
         fleet.start_agent("app-2");
         until("app-2 to be refused", || {
             let refusals = fleet.log("app-2").matches("LS4202").count();

@@ -129,8 +129,8 @@ fn session(fleet: &Fleet, certificate: &str, agent: &str) -> Status {
             ..Hello::default()
         };
         let request = SessionRequest {
-            traceparent: String::new(),
             message: Some(Message::Hello(hello)),
+            ..SessionRequest::default()
         };
         AgentServiceClient::new(channel)
             .session(tokio_stream::iter([request]))

@@ -31,6 +31,8 @@ dms:
   task: arn:aws:dms:eu-central-1:123456789012:task:SHOPFORWARD
   source_endpoint: arn:aws:dms:eu-central-1:123456789012:endpoint:ORACLESOURCE
   target_endpoint: arn:aws:dms:eu-central-1:123456789012:endpoint:POSTGRESTARGET
+compare: { tables: [{ oracle: SHOP.ORDERS, postgres: shop.orders }] }
+outage: { budget: 10m, rollback_reserve: 3m }
 applications:
   - name: shop
     hosts: { labels: { role: app }, expected: 2 }
@@ -57,9 +59,9 @@ fn a_cutover_with_an_obstacle_is_not_begun() {
 
     let told = fleet.lockstep(&["run", "start", &fleet.plan("blind", CUTOVER), "--watch"]);
     told.is_refused(&[
-        "LS4315",
+        "LS4316",
         "nothing was started",
-        "app-1 oracle-accounts-lock: LS2005",
+        ": LS2001: ",
         "more; lockstep preflight",
     ]);
 

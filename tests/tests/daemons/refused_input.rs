@@ -203,6 +203,57 @@ fn a_policy_that_refuses_a_command_is_told_before_anything_is_done() {
     assert_eq!(told.json["outcome"], "aborted", "{told}");
 }
 
+/// The largest file and nearly the largest plan, whose last phase every agent
+/// refuses with more than a message holds.
+#[test]
+fn a_plan_near_its_limits_is_started_and_its_refusals_arrive() {
+    const STEPS: usize = 700;
+    const BIG: usize = 1_000;
+    let fleet = Fleet::of(&BOTH);
+    let mut text = SOUND.replacen("name: sound", "name: sound\nvars: { big: small }", 1);
+    text += "  - name: three\n    steps:\n";
+    for id in 0..STEPS {
+        text += &format!(
+            "      - {{ id: s-{id}, party: apps, action: command.run, \
+             params: {{ command: '${{vars.big}}' }} }}\n"
+        );
+    }
+    while text.len() + 100 < lockstep_plan::MAX_BYTES {
+        text += &format!("# {}\n", "why ".repeat(20));
+    }
+    let plan = fleet.plan("large", &text);
+    let big = format!("big={}", "x".repeat(BIG));
+    let told = fleet.lockstep(&["plan", "check", &plan, "--var", &big]);
+    assert_eq!(told.code, 0, "{told}");
+    let told = fleet.then_watch(&["run", "start", &plan, "--var", &big]);
+    assert_eq!(told.code, 1, "{}", told.error);
+    assert_eq!(phase(&told.json, "two")["outcome"], "done");
+    let reason = told.json["reason"].as_str().unwrap();
+    assert!(reason.contains("refused: LS2001"), "{}", &reason[..200]);
+    for agent in BOTH {
+        assert_eq!(fleet.agent(agent)["connected"], true);
+        assert!(
+            !fleet
+                .log(agent)
+                .contains("session with the coordinator broke")
+        );
+    }
+    let run = told.json["id"].as_str().unwrap();
+    let told = fleet.then_watch(&["run", "abort", run, "--reason", "it was a test"]);
+    assert_eq!(told.json["outcome"], "aborted", "{}", told.error);
+    let told = fleet.then_watch(&["run", "start", &fleet.plan("sound", SOUND)]);
+    assert_eq!(told.code, 0, "{told}");
+
+    let told = fleet.lockstep(&[
+        "run",
+        "start",
+        &plan,
+        "--var",
+        &format!("big={}", "x".repeat(2 * BIG)),
+    ]);
+    told.is_refused(&["LS1008", "three", "split it"]);
+}
+
 #[test]
 fn a_preflight_tells_what_would_be_done_and_does_nothing() {
     let fleet = Fleet::of(&BOTH);

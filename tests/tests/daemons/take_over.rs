@@ -49,3 +49,67 @@ fn a_coordinator_without_its_journal_is_fenced_until_it_takes_over() {
     assert_eq!(told.code, 0, "{told}");
     assert_eq!(fleet.count("app-1", "first", Moment::Ends), 2);
 }
+
+const LONGER: &str = r"
+kind: Plan
+name: longer
+parties:
+  apps: { labels: { role: app }, expected: 2 }
+phases:
+  - name: one
+    steps:
+      - { id: first, party: apps, action: command.run, params: { command: first } }
+  - name: two
+    steps:
+      - { id: second, party: apps, action: command.run, params: { command: second } }
+";
+
+/// What was decided since the backup is nowhere but at the agents. So the run
+/// goes neither on nor back; giving it up stops what still runs.
+#[test]
+fn with_a_journal_from_a_backup_a_run_can_only_be_given_up() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("longer", LONGER);
+    fleet.host("app-2").hold("first");
+    fleet.host("app-2").hold("second");
+    let run = fleet.run(&plan);
+    fleet.wait_for("app-2", "first", Moment::Begins);
+    fleet.kill_coordinator();
+    let (state, backup) = (fleet.path("coordinator"), fleet.path("backup"));
+    copy(&state, &backup);
+    fleet.start_coordinator();
+    fleet.host("app-2").let_go("first");
+    fleet.wait_for("app-2", "second", Moment::Begins);
+
+    fleet.kill_coordinator();
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&backup, &state).unwrap();
+    fleet.start_coordinator();
+    until("the coordinator to notice", || {
+        fleet.log("coordinator").contains("LS4204").then_some(())
+    });
+    fleet.kill_coordinator();
+    fleet.start_coordinator_with(&["--take-over"]);
+    fleet.wait_connected(&BOTH);
+    for verb in ["retry", "rollback"] {
+        fleet
+            .lockstep(&["run", verb, &run, "--reason", "x"])
+            .is_refused(&["another coordinator of this run", "abort it"]);
+    }
+    assert_eq!(fleet.count("app-1", "second", Moment::Begins), 1);
+    let told = fleet.then_watch(&["run", "abort", &run, "--reason", "its journal is old"]);
+    assert_eq!(told.json["outcome"], "aborted", "{told}");
+    until("both to be free of the run", || {
+        let free = |name| fleet.agent(name)["run"] == serde_json::Value::Null;
+        BOTH.into_iter().all(free).then_some(())
+    });
+    assert_eq!(fleet.count("app-2", "second", Moment::Ends), 0);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}

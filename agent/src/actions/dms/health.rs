@@ -24,10 +24,17 @@ pub struct Health {
 impl Health {
     /// Looks at a task's tables.
     pub async fn of(dms: &Dms, task: &Task) -> Result<Self, ActionError> {
-        Ok(Self::judge(&dms.statistics(&task.arn).await?))
+        Ok(Self::judge(
+            &task.migration_type,
+            &dms.statistics(&task.arn).await?,
+        ))
     }
 
-    fn judge(tables: &[TableStatistics]) -> Self {
+    /// `Before load` says that a load is due. A task that captures changes only
+    /// never loads, and its tables may stay in that state while changes are
+    /// applied: for it the state says nothing.
+    fn judge(migration_type: &str, tables: &[TableStatistics]) -> Self {
+        let loads = migration_type != "cdc";
         let mut health = Self::default();
         if tables.is_empty() {
             health
@@ -44,7 +51,11 @@ impl Health {
             ) || state(table).to_lowercase().contains("suspended")
         });
         health.obstacle(tables, "not loaded yet", |table| {
-            matches!(state(table).as_str(), "Before load" | "Full load")
+            match state(table).as_str() {
+                "Before load" => loads,
+                "Full load" | "Table is being reloaded" => true,
+                _ => false,
+            }
         });
         health.obstacle(tables, "not loaded without errors", |table| {
             table.full_load_error_rows() > 0
@@ -141,16 +152,26 @@ mod tests {
 
     #[test]
     fn states_are_judged() {
-        for (state, validation, obstacles) in [
-            ("Table completed", "Not enabled", 0),
-            ("Table completed", "Validated", 0),
-            ("Table completed", "Pending records", 0),
-            ("Table completed", "Mismatched records", 1),
-            ("Table error", "Not enabled", 1),
-            ("Full load", "Not enabled", 1),
+        let (both, cdc) = ("full-load-and-cdc", "cdc");
+        for (kind, state, validation, obstacles) in [
+            (both, "Table completed", "Not enabled", 0),
+            (both, "Table completed", "Validated", 0),
+            (both, "Table completed", "Pending records", 0),
+            (both, "Table completed", "Mismatched records", 1),
+            (both, "Table error", "Not enabled", 1),
+            (both, "Full load", "Not enabled", 1),
+            (both, "Before load", "Not enabled", 1),
+            (both, "Table is being reloaded", "Not enabled", 1),
+            (cdc, "Before load", "Not enabled", 0),
+            (cdc, "Before load", "Mismatched records", 1),
+            (cdc, "Table completed", "Not enabled", 0),
+            (cdc, "Table error", "Not enabled", 1),
+            (cdc, "Table does not exist", "Not enabled", 1),
+            (cdc, "Full load", "Not enabled", 1),
         ] {
-            let health = Health::judge(&[table(state, validation, 0)]);
-            assert_eq!(health.obstacles.len(), obstacles, "{state}, {validation}");
+            let health = Health::judge(kind, &[table(state, validation, 0)]);
+            let found = health.obstacles.len();
+            assert_eq!(found, obstacles, "{kind}, {state}, {validation}");
         }
     }
 
@@ -160,6 +181,6 @@ mod tests {
             table("Table completed", "Pending records", 3),
             table("Table completed", "Pending records", 4),
         ];
-        assert_eq!(Health::judge(&tables).validating, 7);
+        assert_eq!(Health::judge("cdc", &tables).validating, 7);
     }
 }

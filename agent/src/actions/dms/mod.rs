@@ -5,6 +5,7 @@ mod health;
 pub mod reverse_create;
 pub mod reverse_delete;
 pub mod reverse_start;
+mod same;
 mod slots;
 pub mod task_drain;
 pub mod task_ready;

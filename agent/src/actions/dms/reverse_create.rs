@@ -1,14 +1,16 @@
 //! `dms.reverse.create`: the task back to Oracle, created and `ready`.
 //!
 //! It captures changes only and prepares no table: the tables are in sync.
-//! A task of that identifier that is the same is taken as it is, and then
-//! undo leaves it alone; one that differs is refused.
+//! A task of that identifier that is the same and has never run is taken as
+//! it is; one that differs is refused with what differs. Undo deletes only
+//! what this run created, which the task's tag says: another may have come
+//! between the probe and the work.
 
-use super::wait;
+use super::{same, wait};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
 };
-use crate::host::dms::{Dms, NewTask, Task};
+use crate::host::dms::{Dms, Documents, NewTask, RUN_TAG, Task};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
@@ -67,8 +69,8 @@ fn mappings(params: &DmsReverseCreate) -> String {
     }
 }
 
-/// What differs between a task that is there and the one that is wanted.
-fn differences(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
+/// What says that a task of that identifier is another one altogether.
+fn identity(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
     let pairs = [
         ("migration type", task.migration_type.as_str(), "cdc"),
         ("source endpoint", &task.source, &params.source_endpoint),
@@ -82,15 +84,60 @@ fn differences(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
         .collect()
 }
 
-/// The task of that identifier, if it may be used.
-async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, ActionError> {
-    let Some(task) = dms.find_named(&params.identifier).await? else {
-        return Ok(None);
-    };
-    let mut differences = differences(params, &task);
+/// What keeps a task that is there from being the one that is wanted.
+fn differences(
+    params: &DmsReverseCreate,
+    task: &Task,
+    documents: &Documents,
+) -> Result<Vec<String>, ActionError> {
+    let mut differences = identity(params, task);
+    differences.extend(same::mappings(&documents.mappings, &mappings(params)));
+    differences.extend(same::settings(&documents.settings, &settings(params)?));
+    let usable = matches!(
+        task.status.as_str(),
+        "creating" | "modifying" | "ready" | "stopped"
+    );
     if task.is_up() {
         differences.push("it is running already".to_owned());
+    } else if !usable {
+        differences.push(format!("it is {}", task.status));
+    } else if task.has_run {
+        // Resumed, it would replay what it missed, changes of the forward
+        // task among them; started afresh, its old slot would be in the way.
+        differences.push("it has run before".to_owned());
     }
+    Ok(differences)
+}
+
+/// A slot that the customer made wants a `CdcStartPosition` not older than
+/// what it has confirmed, and DMS says so only when the task is started,
+/// inside the outage.
+///
+/// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`.
+async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionError> {
+    let endpoint = dms.endpoint(&params.source_endpoint).await?;
+    let Some(slot) = endpoint.slot else {
+        return Ok(());
+    };
+    Err(ActionError::new(
+        "LS2426",
+        format!(
+            "the source endpoint {} names a replication slot of its own, {slot}: a task on it \
+             starts only from a CdcStartPosition, which is not known before the outage",
+            endpoint.identifier
+        ),
+    )
+    .left("nothing was changed")
+    .next("remove SlotName (slotName) from the endpoint so that DMS makes a slot, then retry"))
+}
+
+/// The task of that identifier, if it may be used.
+async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, ActionError> {
+    refuse_slot(dms, params).await?;
+    let Some((task, documents)) = dms.find_whole(&params.identifier).await? else {
+        return Ok(None);
+    };
+    let differences = differences(params, &task, &documents)?;
     if differences.is_empty() {
         return Ok(Some(task));
     }
@@ -160,6 +207,8 @@ impl Action for Create {
                 dms.create(&new).await?
             }
         };
+        // An undo will ask; that it may not is better known before the outage.
+        dms.is_of_this_run(&task.arn).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         wait(cx, &dms, &task.arn, limit, "ready", |task| {
             task.is_some_and(|task| matches!(task.status.as_str(), "ready" | "stopped"))
@@ -181,7 +230,14 @@ impl Action for Create {
         let Some(task) = found.filter(|_| !existed) else {
             return Ok(Undone::Nothing);
         };
-        let differences = differences(params, &task);
+        if !dms.is_of_this_run(&task.arn).await? {
+            return Ok(Undone::Drifted(format!(
+                "the task {} was not created by this run: its tag {RUN_TAG} doesn't name it; it \
+                 was left alone",
+                params.identifier
+            )));
+        }
+        let differences = identity(params, &task);
         if !differences.is_empty() {
             return Ok(Undone::Drifted(format!(
                 "the task {} is another one now: {}",

@@ -1,4 +1,7 @@
 //! `dms.task.ready`: the forward task runs, and every table of it is well.
+//!
+//! Outputs `checkpoint`: the `RecoveryCheckpoint`, from which a rollback would
+//! resume it; null where DMS names none.
 
 use super::health::Health;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -7,7 +10,7 @@ use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsTask;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The action.
 pub struct Ready;
@@ -52,7 +55,8 @@ impl Action for Ready {
     async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
         let (task, health) = look(cx, params).await?;
         health.passed(&task)?;
-        Ok(found(Finding::Already))
+        // To be done, or its output would be missing.
+        Ok(found(Finding::Todo))
     }
 
     async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
@@ -78,6 +82,9 @@ impl Action for Ready {
         for remark in health.remarks {
             cx.note(remark);
         }
-        Ok(Outputs::new())
+        Ok(Outputs::from([(
+            "checkpoint".to_owned(),
+            json!(task.checkpoint),
+        )]))
     }
 }

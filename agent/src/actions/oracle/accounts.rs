@@ -159,16 +159,34 @@ impl Action for Lock {
         let before: Statuses = recalled(capture)?;
         let session = Session::open(cx, &params.resource).await?;
         let undone = put_back(cx, &session, &before).await?;
-        kept::done(cx, &params.resource, KIND, &undone)?;
+        kept::done::<Statuses>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
 
 impl Restore {
+    /// Of each account the status that the first step found.
     fn before(cx: &Context, params: &OracleAccounts) -> Result<Statuses, ActionError> {
-        let mut before: Statuses = kept::recall_all(cx, &params.resource, KIND)?;
-        before.retain(|account, _| params.accounts.contains(account));
+        let mut before = Statuses::new();
+        let kept: Vec<Statuses> = kept::recall_all(cx, &params.resource, KIND)?;
+        for (account, status) in kept.into_iter().flatten() {
+            if params.accounts.contains(&account) {
+                before.entry(account).or_insert(status);
+            }
+        }
+        if before.is_empty() {
+            return Err(kept::nothing(&params.resource, KIND));
+        }
         Ok(before)
+    }
+
+    /// Other accounts may be another step's to restore.
+    fn forget(cx: &Context, params: &OracleAccounts) -> Result<(), ActionError> {
+        let others = |mut kept: Statuses| {
+            kept.retain(|account, _| !params.accounts.contains(account));
+            (!kept.is_empty()).then_some(kept)
+        };
+        kept::forget_part(cx, &params.resource, KIND, others)
     }
 }
 
@@ -210,7 +228,7 @@ impl Action for Restore {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
         put_back(cx, &session, &before).await?;
-        kept::forget(cx, &params.resource, KIND)?;
+        Self::forget(cx, params)?;
         Ok(Outputs::new())
     }
 }

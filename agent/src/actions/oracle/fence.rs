@@ -21,8 +21,10 @@ use std::collections::BTreeMap;
 /// Transactions with their sessions. One without a session is being rolled
 /// back.
 const TRANSACTIONS: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
-     s.MODULE, s.STATUS, s.TYPE FROM GV$TRANSACTION t \
+     s.MODULE, s.STATUS, s.TYPE, s.SERVICE_NAME FROM GV$TRANSACTION t \
      LEFT JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
+/// Distributed transactions that wait for their coordinator.
+const IN_DOUBT: &str = "SELECT LOCAL_TRAN_ID, STATE FROM DBA_2PC_PENDING ORDER BY LOCAL_TRAN_ID";
 /// Jobs of the scheduler that run now, on any instance.
 const SCHEDULED: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS";
 /// Jobs of the older kind that run now.
@@ -83,6 +85,35 @@ pub async fn transactions(session: &Session, spare: &Spare) -> Result<Vec<String
             ),
         });
     Ok(sentences.collect())
+}
+
+/// A distributed transaction that waits for its coordinator.
+pub struct InDoubt {
+    /// LOCAL_TRAN_ID.
+    pub id: String,
+    /// STATE.
+    pub state: String,
+}
+
+impl InDoubt {
+    /// Whether its changes may yet be committed here. When RECO has reached
+    /// the coordinator that happens without any session (Oracle Database
+    /// Administrator's Guide, "In-Doubt Transactions"); one whose end is known
+    /// only waits for its entry to go.
+    fn is_open(&self) -> bool {
+        let ended = ["committed", "forced commit", "forced rollback"];
+        !ended.iter().any(|end| self.state.eq_ignore_ascii_case(end))
+    }
+}
+
+/// Distributed transactions that are not forgotten yet.
+///
+/// # Errors
+/// Where Oracle can't be asked.
+pub async fn in_doubt(session: &Session) -> Result<Vec<InDoubt>, OracleError> {
+    let all: Vec<(String, String)> = session.rows(IN_DOUBT, &[]).await?;
+    let one = |(id, state)| InDoubt { id, state };
+    Ok(all.into_iter().map(one).collect())
 }
 
 /// A running job.
@@ -154,7 +185,7 @@ pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
         .collect()
 }
 
-/// Who is inside: sessions, transactions, jobs.
+/// Who is inside: sessions, transactions, those in doubt, jobs.
 ///
 /// # Errors
 /// Where Oracle can't be asked.
@@ -165,6 +196,15 @@ pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String
         .map(|seen| format!("a session is there that may not be: {seen}"))
         .collect();
     breaches.extend(transactions(session, &rules.spare).await?);
+    let in_doubt = in_doubt(session).await?;
+    breaches.extend(
+        in_doubt
+            .iter()
+            .filter(|one| one.is_open())
+            .map(|InDoubt { id, state }| {
+                format!("the distributed transaction {id} is in doubt ({state}) and may yet commit")
+            }),
+    );
     if rules.jobs_off {
         let running = running_jobs(session).await?;
         breaches.extend(
@@ -211,16 +251,15 @@ pub async fn listeners(
     listeners: &Listeners,
     keep: &[String],
 ) -> Result<Vec<String>, ActionError> {
-    let mut breaches = Vec::new();
-    for name in listeners.except(keep) {
-        if listeners.state(cx, &name).await?.up {
-            breaches.push(format!("the listener {name} is up"));
-        }
-    }
-    Ok(breaches)
+    let states = listeners.states(cx, &listeners.except(keep)).await?;
+    let up = states.iter().filter(|(_, state)| state.up);
+    Ok(up
+        .map(|(name, _)| format!("the listener {name} is up"))
+        .collect())
 }
 
-/// Everything, once.
+/// Everything, once. First the doors: who has come in before they were seen
+/// shut is then seen inside.
 ///
 /// # Errors
 /// Where Oracle or the listeners' control can't be asked.
@@ -230,8 +269,9 @@ pub async fn breaches(
     host: &Listeners,
     rules: &OracleFence,
 ) -> Result<Vec<String>, ActionError> {
-    let mut breaches = doors(session, rules).await?;
-    breaches.extend(listeners(cx, host, &rules.keep).await?);
+    let (inner, outer) = tokio::join!(doors(session, rules), listeners(cx, host, &rules.keep));
+    let mut breaches = inner?;
+    breaches.extend(outer?);
     breaches.extend(inside(session, rules).await?);
     Ok(breaches)
 }

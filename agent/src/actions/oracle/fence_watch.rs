@@ -85,8 +85,7 @@ impl Action for FenceWatch {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;
         let logins = fence::hold(cx, &session, &listeners, params).await?;
-        kept::forget(cx, &params.resource, KIND)?;
-        kept::keep(cx, &params.resource, KIND, &logins)?;
+        kept::renew(cx, &params.resource, KIND, &logins)?;
         cx.note(format!("the fence has held for {} s", params.window_secs));
         Ok(Outputs::new())
     }
@@ -135,7 +134,7 @@ impl Watch<OracleFence> for FenceWatch {
 }
 
 fn baseline(cx: &Context, params: &OracleFence) -> Result<Logins, ActionError> {
-    kept::recall_all(cx, &params.resource, KIND)
+    kept::recall_own(cx, &params.resource, KIND)
 }
 
 /// A watch on its way.

@@ -169,7 +169,7 @@ impl Action for Disable {
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
         let undone = JOBS.put_back(cx, &session, &before, file).await?;
-        kept::done(cx, &params.resource, KIND, &undone)?;
+        kept::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
@@ -183,7 +183,7 @@ impl Action for Restore {
     }
 
     async fn probe(&self, cx: &Context, params: &OracleJobs) -> Result<Probe, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = JOBS.values(&session).await? == before;
         Ok(found(if so { Finding::Already } else { Finding::Todo }))
@@ -194,7 +194,7 @@ impl Action for Restore {
         cx: &Context,
         params: &OracleJobs,
     ) -> Result<Description, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
             "ALTER SYSTEM until {}",
             shown(JOBS, &before)
@@ -207,7 +207,7 @@ impl Action for Restore {
         params: &OracleJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         // The freeze may have been made durable since.
         super::parameters::restore(cx, &session, JOBS, &before).await?;

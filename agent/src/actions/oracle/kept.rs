@@ -4,17 +4,32 @@
 //! plan, days later, when fallback is wanted after the point of no return:
 //! they need the state from before the cutover. It lies in the agent's state
 //! directory, a file for each resource and kind, and goes when it has been
-//! restored.
+//! restored. Two steps of one plan may put different things of one kind out
+//! of effect, so each step's state is kept on its own.
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::kept::Kept;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A state, with the run in which it was kept.
+/// The states of one run, in the order in which its steps found them.
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "T: DeserializeOwned"))]
 struct Before<T> {
     run: String,
+    #[serde(default = "Vec::new")]
+    steps: Vec<Found<T>>,
+    /// The one state of all steps: how files were written before steps were
+    /// told apart.
+    #[serde(default, skip_serializing)]
+    value: Option<T>,
+}
+
+/// What a step found.
+#[derive(Serialize, Deserialize)]
+struct Found<T> {
+    /// Empty where the file is an old one.
+    step: String,
     value: T,
 }
 
@@ -22,42 +37,100 @@ fn place(cx: &Context, resource: &str, kind: &str) -> Kept {
     Kept::of(cx, &format!("oracle-{kind}"), resource)
 }
 
-/// Keeps a state before it is changed. Within a run the first one stays:
-/// later ones may show a change half done.
+fn read<T: DeserializeOwned>(place: &Kept) -> Result<Option<Before<T>>, ActionError> {
+    let mut before: Option<Before<T>> = place.read()?;
+    if let Some(before) = &mut before
+        && let Some(value) = before.value.take()
+    {
+        let step = String::new();
+        before.steps.insert(0, Found { step, value });
+    }
+    Ok(before)
+}
+
+fn write<T: Serialize>(place: &Kept, before: &Before<T>) -> Result<(), ActionError> {
+    if before.steps.is_empty() {
+        place.forget()
+    } else {
+        place.write(before)
+    }
+}
+
+/// The states of this run; those of an earlier one are no longer what was
+/// before.
+fn of_run<T: DeserializeOwned>(cx: &Context, place: &Kept) -> Result<Before<T>, ActionError> {
+    let own = read(place)?.filter(|before: &Before<T>| before.run == cx.tag.run);
+    Ok(own.unwrap_or_else(|| Before {
+        run: cx.tag.run.clone(),
+        steps: Vec::new(),
+        value: None,
+    }))
+}
+
+/// Keeps a state before it is changed. Of each step of a run the first one
+/// stays: later ones may show a change half done.
 ///
 /// # Errors
 /// Where it can't be written: nothing must be changed then.
-pub fn keep<T: Serialize + DeserializeOwned>(
+pub fn keep<T: Clone + Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
     kind: &str,
     value: &T,
 ) -> Result<(), ActionError> {
     let place = place(cx, resource, kind);
-    let before: Option<Before<T>> = place.read()?;
-    if before.is_some_and(|before| before.run == cx.tag.run) {
+    let mut before = of_run(cx, &place)?;
+    let step = cx.tag.origin();
+    if before.steps.iter().any(|found| found.step == step) {
         return Ok(());
     }
-    place.write(&Before {
-        run: cx.tag.run.clone(),
-        value,
-    })
+    before.steps.push(Found {
+        step: step.to_owned(),
+        value: value.clone(),
+    });
+    write(&place, &before)
 }
 
-/// The state kept, if there is one.
+/// Keeps a state in place of an earlier one of the same step.
 ///
 /// # Errors
-/// Where the file is there and can't be read.
-pub fn recall<T: DeserializeOwned>(
+/// Where it can't be written.
+pub fn renew<T: Clone + Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
     kind: &str,
-) -> Result<Option<T>, ActionError> {
-    let before: Option<Before<T>> = place(cx, resource, kind).read()?;
-    Ok(before.map(|before| before.value))
+    value: &T,
+) -> Result<(), ActionError> {
+    let place = place(cx, resource, kind);
+    let mut before = of_run(cx, &place)?;
+    let step = cx.tag.origin().to_owned();
+    before.steps.retain(|found| found.step != step);
+    before.steps.push(Found {
+        step,
+        value: value.clone(),
+    });
+    write(&place, &before)
 }
 
-/// The state kept; without one nothing can be restored.
+/// What this step itself has kept.
+///
+/// # Errors
+/// Where there is nothing, or it can't be read.
+pub fn recall_own<T: DeserializeOwned>(
+    cx: &Context,
+    resource: &str,
+    kind: &str,
+) -> Result<T, ActionError> {
+    let step = cx.tag.origin();
+    let before: Before<T> = of_run(cx, &place(cx, resource, kind))?;
+    let own = |found: &Found<T>| found.step == step || found.step.is_empty();
+    let found = before.steps.into_iter().find(own);
+    found
+        .map(|found| found.value)
+        .ok_or_else(|| nothing(resource, kind))
+}
+
+/// The states kept, the earliest first; without any nothing can be restored.
 ///
 /// # Errors
 /// Where there is none, or it can't be read.
@@ -65,21 +138,45 @@ pub fn recall_all<T: DeserializeOwned>(
     cx: &Context,
     resource: &str,
     kind: &str,
-) -> Result<T, ActionError> {
-    recall(cx, resource, kind)?.ok_or_else(|| {
-        ActionError::new(
-            "LS2209",
-            format!("this agent keeps no earlier state of the {kind} of {resource}"),
-        )
-        .left("nothing was changed")
-        .next(
-            "there is nothing to restore if it has been restored before; otherwise restore it by \
-             hand from the events of the run that changed it",
-        )
-    })
+) -> Result<Vec<T>, ActionError> {
+    let before = read(&place(cx, resource, kind))?;
+    let steps = before.map_or_else(Vec::new, |before: Before<T>| before.steps);
+    if steps.is_empty() {
+        return Err(nothing(resource, kind));
+    }
+    Ok(steps.into_iter().map(|found| found.value).collect())
 }
 
-/// Forgets a state that has been restored.
+/// The error for a state that is not kept.
+pub fn nothing(resource: &str, kind: &str) -> ActionError {
+    ActionError::new(
+        "LS2209",
+        format!("this agent keeps no earlier state of the {kind} of {resource}"),
+    )
+    .left("nothing was changed")
+    .next(
+        "there is nothing to restore if it has been restored before; otherwise restore it by \
+         hand from the events of the run that changed it",
+    )
+}
+
+/// The earliest state kept, where every step sees the whole of it: what later
+/// ones found may be an earlier one's doing.
+///
+/// # Errors
+/// Where there is none, or it can't be read.
+pub fn recall_first<T: DeserializeOwned>(
+    cx: &Context,
+    resource: &str,
+    kind: &str,
+) -> Result<T, ActionError> {
+    let all = recall_all(cx, resource, kind)?;
+    all.into_iter()
+        .next()
+        .ok_or_else(|| nothing(resource, kind))
+}
+
+/// Forgets every state: all of it has been restored.
 ///
 /// # Errors
 /// Where the file can't be removed.
@@ -87,13 +184,51 @@ pub fn forget(cx: &Context, resource: &str, kind: &str) -> Result<(), ActionErro
     place(cx, resource, kind).forget()
 }
 
-/// After an undo: forgets the state, unless somebody has to decide about it.
+/// Forgets the part that has been restored; `rest` takes it out of a state.
 ///
 /// # Errors
-/// Where the file can't be removed.
-pub fn done(cx: &Context, resource: &str, kind: &str, undone: &Undone) -> Result<(), ActionError> {
-    match undone {
-        Undone::Drifted(_) => Ok(()),
-        Undone::Restored | Undone::Nothing => forget(cx, resource, kind),
+/// Where the file can't be read or written.
+pub fn forget_part<T: Serialize + DeserializeOwned>(
+    cx: &Context,
+    resource: &str,
+    kind: &str,
+    rest: impl Fn(T) -> Option<T>,
+) -> Result<(), ActionError> {
+    let place = place(cx, resource, kind);
+    let Some(Before { run, steps, value }) = read::<T>(&place)? else {
+        return Ok(());
+    };
+    let left = steps.into_iter().filter_map(|Found { step, value }| {
+        let value = rest(value)?;
+        Some(Found { step, value })
+    });
+    let steps = left.collect();
+    write(&place, &Before { run, steps, value })
+}
+
+/// After an undo: forgets what its step had found, unless somebody has to
+/// decide about it.
+///
+/// # Errors
+/// Where the file can't be read or written.
+pub fn done<T: Serialize + DeserializeOwned>(
+    cx: &Context,
+    resource: &str,
+    kind: &str,
+    undone: &Undone,
+) -> Result<(), ActionError> {
+    if matches!(undone, Undone::Drifted(_)) {
+        return Ok(());
     }
+    let place = place(cx, resource, kind);
+    let Some(mut before) = read::<T>(&place)? else {
+        return Ok(());
+    };
+    if before.run == cx.tag.run {
+        let step = cx.tag.origin();
+        let restored = |found: &Found<T>| found.step == step || found.step.is_empty();
+        before.steps.retain(|found| !restored(found));
+        write(&place, &before)?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use crate::config::{ListenerControl, OracleConfig};
 use crate::host::oracle::Session;
 use crate::host::srvctl::Listener;
 use crate::host::{lsnrctl, srvctl};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use lockstep_plan::catalogue::OracleListener;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,6 +16,9 @@ const HOST: &str = "SELECT HOST_NAME FROM V$INSTANCE";
 
 /// The host's name as the kernel has it.
 const SYSTEM_NAME: &str = "/proc/sys/kernel/hostname";
+
+/// Listeners looked at beside each other: each is a program that runs.
+const AT_ONCE: usize = 4;
 
 /// States by name: what an undo puts back.
 pub type States = BTreeMap<String, State>;
@@ -147,11 +151,11 @@ impl Listeners {
     /// # Errors
     /// Where their control doesn't tell.
     pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
-        let mut states = States::new();
-        for name in names {
-            states.insert(name.clone(), self.state(cx, name).await?);
-        }
-        Ok(states)
+        let looks = names.iter().cloned().map(|name| async move {
+            let state = self.state(cx, &name).await?;
+            Ok((name, state))
+        });
+        stream::iter(looks).buffered(AT_ONCE).try_collect().await
     }
 
     /// Stops one; under Clusterware it is disabled first, or it comes back.

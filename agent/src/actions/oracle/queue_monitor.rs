@@ -95,7 +95,7 @@ impl Action for Disable {
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
         let undone = MONITOR.put_back(cx, &session, &before, file).await?;
-        kept::done(cx, &params.resource, KIND, &undone)?;
+        kept::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
@@ -109,7 +109,7 @@ impl Action for Restore {
     }
 
     async fn probe(&self, cx: &Context, params: &OracleQueueMonitor) -> Result<Probe, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = MONITOR.values(&session).await? == before;
         Ok(found(if so { Finding::Already } else { Finding::Todo }))
@@ -120,7 +120,7 @@ impl Action for Restore {
         cx: &Context,
         params: &OracleQueueMonitor,
     ) -> Result<Description, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
             "ALTER SYSTEM until {}",
             shown(MONITOR, &before)
@@ -133,7 +133,7 @@ impl Action for Restore {
         params: &OracleQueueMonitor,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let before: Values = kept::recall_all(cx, &params.resource, KIND)?;
+        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         restore(cx, &session, MONITOR, &before).await?;
         kept::forget(cx, &params.resource, KIND)?;

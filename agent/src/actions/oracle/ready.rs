@@ -1,13 +1,14 @@
 //! `oracle.ready`: what the cutover needs of Oracle, looked at without a
 //! change. Everything that stands in the way is found at once.
 //!
-//! Outputs `clients`: who is connected, by machine, program and user, DMS and
-//! administrative sessions left out. One preflight sees who is there at the
-//! moment; clients that come at night show only in one made at night.
+//! Outputs `clients`: who is connected, by machine, program, user and service,
+//! DMS and administrative sessions left out.
 
+use super::fence::{self, InDoubt};
 use super::listeners::Listeners;
 use super::names::Qualified;
 use super::needs;
+use super::neighbours::{self, Clients};
 use super::spare::{self, Role, Seen};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::lsnrctl;
@@ -16,8 +17,7 @@ use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleReady;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::Value;
 
 /// The database as a whole (Oracle Database Reference, V$DATABASE).
 const DATABASE: &str = "SELECT LOG_MODE, OPEN_MODE, DATABASE_ROLE, FS_FAILOVER_STATUS, \
@@ -27,13 +27,15 @@ const TABLE_COLUMNS: &str =
     "SELECT COLUMN_NAME FROM DBA_TAB_COLUMNS WHERE OWNER = :1 AND TABLE_NAME = :2";
 const LOG_GROUPS: &str =
     "SELECT LOG_GROUP_TYPE FROM DBA_LOG_GROUPS WHERE OWNER = :1 AND TABLE_NAME = :2";
-const IN_DOUBT: &str = "SELECT LOCAL_TRAN_ID, STATE FROM DBA_2PC_PENDING";
-const LINKS: &str = "SELECT OWNER, DB_LINK FROM DBA_DB_LINKS ORDER BY OWNER, DB_LINK";
+/// The server parameter file of each instance; none where it was started with
+/// a text file.
+const FILES: &str = "SELECT i.INSTANCE_NAME, p.VALUE FROM GV$PARAMETER p \
+     JOIN GV$INSTANCE i ON i.INST_ID = p.INST_ID WHERE p.NAME = 'spfile' ORDER BY p.INST_ID";
 /// Age in seconds of each transaction, with its session. The times are both
 /// the database's own.
 const AGES: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
-     s.MODULE, s.STATUS, s.TYPE, ROUND((SYSDATE - t.START_DATE) * 86400) FROM GV$TRANSACTION t \
-     JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
+     s.MODULE, s.STATUS, s.TYPE, s.SERVICE_NAME, ROUND((SYSDATE - t.START_DATE) * 86400) \
+     FROM GV$TRANSACTION t JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
 
 /// Columns of the marker table.
 const MARKER: &[&str] = &["RUN_ID", "TASK_ID", "NONCE", "SCN", "WRITTEN_AT"];
@@ -51,7 +53,7 @@ pub struct Ready;
 struct Report {
     obstacles: Vec<String>,
     remarks: Vec<String>,
-    clients: BTreeMap<(String, String, String), u64>,
+    clients: Clients,
 }
 
 struct Age {
@@ -63,22 +65,26 @@ impl oracle::RowValue for Age {
     fn get(row: &oracle::Row) -> oracle::Result<Self> {
         Ok(Self {
             session: <Seen as oracle::RowValue>::get(row)?,
-            seconds: row.get(9)?,
+            seconds: row.get(10)?,
         })
     }
 }
 
 impl Report {
     async fn make(cx: &Context, params: &OracleReady) -> Result<Self, ActionError> {
-        let session = Session::open(cx, &params.resource).await?;
+        let session = Session::anew(cx, &params.resource).await?;
         let mut report = Self::default();
         let all_logged = report.database(&session).await?;
+        if params.durable {
+            report.files(&session).await?;
+        }
         report.marker(&session, params, all_logged).await?;
         if let Some(table) = &params.canary_table {
             report.table(&session, "canary", table, CANARY).await?;
         }
         report.listener(cx, params).await?;
         report.transactions(&session, params).await?;
+        report.remarks.extend(neighbours::links(&session).await?);
         report.sessions(&session, params).await?;
         Ok(report)
     }
@@ -130,6 +136,23 @@ impl Report {
              see the tables of a pluggable database",
         );
         Ok(keys == "YES" || all == "YES")
+    }
+
+    /// `oracle.closed.keep` writes to the file after the point of no return,
+    /// when it is too late to find that there is none.
+    async fn files(&mut self, session: &Session) -> Result<(), ActionError> {
+        let files: Vec<(String, Option<String>)> = session.rows(FILES, &[]).await?;
+        for (instance, file) in files {
+            self.require(
+                file.is_some_and(|file| !file.is_empty()),
+                format!(
+                    "the instance {instance} runs without a server parameter file, so its jobs \
+                     can't be kept off beyond a bounce (ORA-32001); CREATE SPFILE FROM PFILE and \
+                     restart the instance"
+                ),
+            );
+        }
+        Ok(())
     }
 
     async fn table(
@@ -223,8 +246,7 @@ impl Report {
         session: &Session,
         params: &OracleReady,
     ) -> Result<(), ActionError> {
-        let in_doubt: Vec<(String, String)> = session.rows(IN_DOUBT, &[]).await?;
-        for (id, state) in in_doubt {
+        for InDoubt { id, state } in fence::in_doubt(session).await? {
             self.obstacles.push(format!(
                 "the distributed transaction {id} is in doubt ({state}); resolve it with \
                  COMMIT FORCE or ROLLBACK FORCE"
@@ -242,12 +264,6 @@ impl Report {
                      replicator has to read from its start on; let it end"
                 ),
             );
-        }
-        let links: Vec<(String, String)> = session.rows(LINKS, &[]).await?;
-        for (owner, link) in links {
-            self.remarks.push(format!(
-                "the database link {link} of {owner} leads to another database"
-            ));
         }
         Ok(())
     }
@@ -273,9 +289,7 @@ impl Report {
                              be killed; name its machine in the plan if it is DMS"
                         ),
                     );
-                    let text = |value: Option<String>| value.unwrap_or_default();
-                    let key = (text(seen.machine), text(seen.program), user);
-                    *self.clients.entry(key).or_default() += 1;
+                    self.clients.add(&seen);
                 }
                 Role::Own | Role::Aside => {}
             }
@@ -286,26 +300,9 @@ impl Report {
                 params.spare.users.join(", ")
             ));
         }
-        for ((machine, program, user), count) in &self.clients {
-            self.remarks.push(format!(
-                "{count} sessions of {user} from {machine} ({program})"
-            ));
-        }
+        self.remarks
+            .extend(self.clients.sentences(&params.accounts));
         Ok(())
-    }
-
-    fn clients(&self) -> Value {
-        self.clients
-            .iter()
-            .map(|((machine, program, username), sessions)| {
-                json!({
-                    "machine": machine,
-                    "program": program,
-                    "username": username,
-                    "sessions": sessions,
-                })
-            })
-            .collect()
     }
 
     fn verdict(&self) -> Result<(), ActionError> {
@@ -362,6 +359,9 @@ impl Action for Ready {
         for remark in &report.remarks {
             cx.note(remark.clone());
         }
-        Ok(Outputs::from([("clients".to_owned(), report.clients())]))
+        Ok(Outputs::from([(
+            "clients".to_owned(),
+            report.clients.json(),
+        )]))
     }
 }

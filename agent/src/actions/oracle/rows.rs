@@ -4,9 +4,13 @@
 //! or database has a say, and are brought to the canonical text of
 //! [`crate::canonical`]. Beside the digest the columns are given, with their
 //! kinds: PostgreSQL compares those, in that order.
+//!
+//! Beside the tables that the plan names it counts every other one that both
+//! sides have, so that a forgotten table is not an uncompared one.
 
 use super::names::Qualified;
 use super::needs;
+use super::other_tables::{self, Others};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::canonical::{Column, Kind, NotCanonical, RowDigest};
 use crate::host::oracle::{Bind, Session};
@@ -123,7 +127,7 @@ fn zoned(at: &Timestamp) -> String {
     )
 }
 
-async fn count(session: &Session, table: &Qualified, scn: i64) -> Result<u64, ActionError> {
+pub async fn count(session: &Session, table: &Qualified, scn: i64) -> Result<u64, ActionError> {
     let sql = format!("SELECT COUNT(*) FROM {} AS OF SCN :1", table.sql());
     Ok(session.row(&sql, &[Bind::Integer(scn)]).await?)
 }
@@ -219,6 +223,7 @@ impl Action for Digest {
         for compared in params.tables.iter().filter(|compared| compared.digest) {
             columns(&session, &Qualified::read(&compared.oracle)?).await?;
         }
+        other_tables::counted(params)?;
         Ok(found(Finding::Todo))
     }
 
@@ -227,10 +232,21 @@ impl Action for Digest {
         _cx: &Context,
         params: &OracleRows,
     ) -> Result<Description, ActionError> {
-        Ok(Description::of(params.tables.iter().map(|compared| {
-            let what = if compared.digest { "digest" } else { "count" };
-            format!("{what} {} AS OF SCN {}", compared.oracle, params.scn)
-        })))
+        let mut would_do: Vec<String> = params
+            .tables
+            .iter()
+            .map(|compared| {
+                let what = if compared.digest { "digest" } else { "count" };
+                format!("{what} {} AS OF SCN {}", compared.oracle, params.scn)
+            })
+            .collect();
+        would_do.extend(params.schemas.iter().map(|mapped| {
+            format!(
+                "count every other table of {} that {} in PostgreSQL has",
+                mapped.oracle, mapped.postgres
+            )
+        }));
+        Ok(Description::of(would_do))
     }
 
     async fn execute(
@@ -252,6 +268,8 @@ impl Action for Digest {
             cx.note(format!("{}: {} rows", compared.oracle, result["rows"]));
             tables.insert(compared.oracle.clone(), result);
         }
+        let others = Others::find(&session, params).await?;
+        others.count(cx, &session, scn, &mut tables).await?;
         Ok(Outputs::from([(
             "tables".to_owned(),
             Value::Object(tables),

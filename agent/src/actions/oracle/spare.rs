@@ -21,7 +21,7 @@ const RMAN: &str = "rman@";
 
 /// GV$SESSION on every instance; TYPE tells users from background processes.
 const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM, MODULE, STATUS, \
-     TYPE FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
+     TYPE, SERVICE_NAME FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
 
 /// A session, as GV$SESSION shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Seen {
     pub status: Option<String>,
     /// USER or BACKGROUND.
     pub kind: Option<String>,
+    /// The service through which it came.
+    pub service: Option<String>,
 }
 
 impl RowValue for Seen {
@@ -58,6 +60,7 @@ impl RowValue for Seen {
             module: row.get(6)?,
             status: row.get(7)?,
             kind: row.get(8)?,
+            service: row.get(9)?,
         })
     }
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 const KIND: &str = "triggers";
 
-const TRIGGERS: &str = "SELECT OWNER, TRIGGER_NAME, STATUS FROM DBA_TRIGGERS \
+const TRIGGERS: &str = "SELECT OWNER, TRIGGER_NAME, STATUS, TABLE_OWNER FROM DBA_TRIGGERS \
      WHERE OWNER = :1 OR TABLE_OWNER = :2 ORDER BY OWNER, TRIGGER_NAME";
 
 /// A trigger and its state.
@@ -29,9 +29,25 @@ struct Trigger {
     owner: String,
     name: String,
     enabled: bool,
+    /// Owner of its table; absent in what an older version has written down.
+    #[serde(default)]
+    table_owner: Option<String>,
 }
 
 impl Trigger {
+    fn is(&self, other: &Self) -> bool {
+        self.owner == other.owner && self.name == other.name
+    }
+
+    /// Whether these owners mean it.
+    fn is_of(&self, schemas: &[String]) -> bool {
+        schemas.contains(&self.owner)
+            || self
+                .table_owner
+                .as_ref()
+                .is_some_and(|owner| schemas.contains(owner))
+    }
+
     fn alter(&self, to: &str) -> Result<String, ActionError> {
         let (owner, name) = (names::quoted(&self.owner)?, names::quoted(&self.name)?);
         Ok(format!("ALTER TRIGGER {owner}.{name} {to}"))
@@ -48,12 +64,14 @@ async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>,
     let mut all = Vec::new();
     for schema in schemas {
         let binds = [schema.as_str().into(), schema.as_str().into()];
-        let found: Vec<(String, String, String)> = session.rows(TRIGGERS, &binds).await?;
-        let kept = found.into_iter().filter(|(_, name, _)| !is_recycled(name));
-        all.extend(kept.map(|(owner, name, status)| Trigger {
+        type Row = (String, String, String, Option<String>);
+        let found: Vec<Row> = session.rows(TRIGGERS, &binds).await?;
+        let kept = found.into_iter().filter(|(_, name, ..)| !is_recycled(name));
+        all.extend(kept.map(|(owner, name, status, table_owner)| Trigger {
             owner,
             name,
             enabled: status == "ENABLED",
+            table_owner,
         }));
     }
     all.sort();
@@ -78,9 +96,7 @@ async fn put_back(
     let now = triggers(session, schemas).await?;
     let (mut changed, mut drifted, mut failures) = (0_usize, Vec::new(), Vec::new());
     for was in before {
-        let found = now
-            .iter()
-            .find(|now| now.owner == was.owner && now.name == was.name);
+        let found = now.iter().find(|now| now.is(was));
         match found {
             None => drifted.push(format!("the trigger {}.{} is gone", was.owner, was.name)),
             Some(now) if was.enabled && !now.enabled => match enable(cx, session, was).await {
@@ -170,8 +186,34 @@ impl Action for Disable {
         let before: Vec<Trigger> = recalled(capture)?;
         let session = Session::open(cx, &params.resource).await?;
         let undone = put_back(cx, &session, &before, &params.schemas).await?;
-        kept::done(cx, &params.resource, KIND, &undone)?;
+        kept::done::<Vec<Trigger>>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
+    }
+}
+
+impl Restore {
+    /// Of each trigger that is meant the state that the first step found.
+    fn before(cx: &Context, params: &OracleTriggers) -> Result<Vec<Trigger>, ActionError> {
+        let mut before: Vec<Trigger> = Vec::new();
+        let kept: Vec<Vec<Trigger>> = kept::recall_all(cx, &params.resource, KIND)?;
+        for trigger in kept.into_iter().flatten() {
+            if trigger.is_of(&params.schemas) && !before.iter().any(|was| was.is(&trigger)) {
+                before.push(trigger);
+            }
+        }
+        if before.is_empty() {
+            return Err(kept::nothing(&params.resource, KIND));
+        }
+        Ok(before)
+    }
+
+    /// Other owners' triggers may be another step's to restore.
+    fn forget(cx: &Context, params: &OracleTriggers) -> Result<(), ActionError> {
+        let others = |mut kept: Vec<Trigger>| {
+            kept.retain(|trigger| !trigger.is_of(&params.schemas));
+            (!kept.is_empty()).then_some(kept)
+        };
+        kept::forget_part(cx, &params.resource, KIND, others)
     }
 }
 
@@ -184,9 +226,14 @@ impl Action for Restore {
     }
 
     async fn probe(&self, cx: &Context, params: &OracleTriggers) -> Result<Probe, ActionError> {
-        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
-        let so = triggers(&session, &params.schemas).await? == before;
+        let now = triggers(&session, &params.schemas).await?;
+        let is_so = |was: &Trigger| {
+            now.iter()
+                .any(|now| now.is(was) && now.enabled == was.enabled)
+        };
+        let so = before.iter().all(is_so);
         Ok(found(if so { Finding::Already } else { Finding::Todo }))
     }
 
@@ -195,7 +242,7 @@ impl Action for Restore {
         cx: &Context,
         params: &OracleTriggers,
     ) -> Result<Description, ActionError> {
-        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let before = Self::before(cx, params)?;
         let enabled = before.iter().filter(|was| was.enabled);
         let would_do = enabled.map(|trigger| trigger.alter("ENABLE"));
         Ok(Description::of(would_do.collect::<Result<Vec<_>, _>>()?))
@@ -207,14 +254,14 @@ impl Action for Restore {
         params: &OracleTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let before: Vec<Trigger> = kept::recall_all(cx, &params.resource, KIND)?;
+        let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
         if let Undone::Drifted(drifted) = put_back(cx, &session, &before, &params.schemas).await? {
             return Err(ActionError::new("LS2261", drifted)
                 .left("every trigger that was enabled before and is still there is enabled")
                 .next("decide about those named, then skip this step"));
         }
-        kept::forget(cx, &params.resource, KIND)?;
+        Self::forget(cx, params)?;
         Ok(Outputs::new())
     }
 }

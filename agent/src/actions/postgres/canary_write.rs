@@ -52,17 +52,17 @@ impl Action for Write {
     ) -> Result<Description, ActionError> {
         let table = Table::parse(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;
-        let may: bool = session
-            .row(
-                "SELECT has_table_privilege($1, 'INSERT, DELETE')",
-                &[&table.sql()],
-            )
-            .await?
-            .get(0);
+        // One by one: asked for a list, PostgreSQL says whether any is held.
+        // Undo finds its rows by a column, so it reads too.
+        let sql = "SELECT p FROM unnest(ARRAY['INSERT', 'SELECT', 'DELETE']) AS p \
+                   WHERE NOT has_table_privilege($1, p)";
+        let rows = session.rows(sql, &[&table.sql()]).await?;
+        let lacking: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let mut description = Description::of([format!("INSERT INTO {} a row", table.sql())]);
-        if !may {
+        if !lacking.is_empty() {
             description.obstacles.push(format!(
-                "the agent's role may not write to {table}: GRANT INSERT, DELETE ON it"
+                "the agent's role lacks privileges on {table}: GRANT {} ON it",
+                lacking.join(", ")
             ));
         }
         Ok(description)

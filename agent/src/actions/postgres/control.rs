@@ -4,9 +4,10 @@
 //! exist only where the task's settings ask for them. Their columns are
 //! written in upper case; versions of DMS differ, so the catalogue is asked.
 
-use super::Table;
+use super::{Table, listed};
 use crate::action::ActionError;
 use crate::host::postgres::{Session, quoted};
+use serde_json::Value;
 
 /// Changes that could not be applied; always there with ongoing replication.
 pub const EXCEPTIONS: &str = "awsdms_apply_exceptions";
@@ -16,6 +17,12 @@ pub const SUSPENDED: &str = "awsdms_suspended_tables";
 pub const VALIDATION: &str = "awsdms_validation_failures_v1";
 /// How far a task is.
 pub const STATUS: &str = "awsdms_status";
+
+/// Whether `schema.table` is DMS's own table, wherever it stands.
+pub fn is_one(name: &str) -> bool {
+    let table = name.split_once('.').map_or(name, |(_, table)| table);
+    table.starts_with("awsdms_")
+}
 
 /// A control table that exists.
 pub struct Control {
@@ -99,4 +106,60 @@ pub async fn found(
             rows => Ok((rows, control.tables(session).await?)),
         },
     }
+}
+
+/// What `postgres.ready` counted before the run: a number or the text of one.
+pub fn exceptions_before(value: &Value) -> Result<i64, ActionError> {
+    value
+        .as_i64()
+        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
+        .ok_or_else(|| {
+            ActionError::new(
+                "LS2315",
+                format!("apply_exceptions is {value}, not a number"),
+            )
+            .left("nothing was changed")
+            .next("give the output apply_exceptions of postgres.ready")
+        })
+}
+
+/// Changes that DMS has read and not applied. `awsdms_status` is there only
+/// where the task's settings ask for it; without it there are none to be seen.
+pub async fn pending(session: &Session, schema: &str) -> Result<i64, ActionError> {
+    match Control::find(session, schema, STATUS).await? {
+        Some(status) => Ok(status.sum(session, "pending_changes").await?.unwrap_or(0)),
+        None => Ok(0),
+    }
+}
+
+/// No change was lost, no table given up, and no row found that differs.
+/// `before` are the exceptions there were when the run began.
+pub async fn unharmed(session: &Session, schema: &str, before: i64) -> Result<(), ActionError> {
+    let (exceptions, tables) = found(session, schema, EXCEPTIONS).await?;
+    if exceptions > before {
+        return Err(lost(format!(
+            "{} changes could not be applied since the run began; all exceptions: {}",
+            exceptions - before,
+            listed(&tables)
+        ))
+        .next(format!(
+            "see {schema}.{EXCEPTIONS}, repair the rows, then roll back or retry from the start"
+        )));
+    }
+    for (name, what) in [
+        (SUSPENDED, "DMS has suspended tables"),
+        (VALIDATION, "validation has found rows that differ"),
+    ] {
+        let (rows, tables) = found(session, schema, name).await?;
+        if rows > 0 {
+            return Err(lost(format!("{what}: {}", listed(&tables))).next(format!(
+                "see {schema}.{name}, repair and empty it, then roll back or retry"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn lost(what: String) -> ActionError {
+    ActionError::new("LS2317", what).left("PostgreSQL does not hold all that Oracle holds")
 }

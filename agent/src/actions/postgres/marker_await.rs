@@ -6,8 +6,7 @@
 //! batch), the counters must agree as well. Nothing is changed: the markers
 //! stay, for they belong to the proof.
 
-use super::control::{self, Control};
-use super::{Table, listed};
+use super::{Table, control, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
 use crate::policy::Need;
@@ -46,30 +45,16 @@ impl Awaited {
     }
 }
 
-/// The number of exceptions before the run: a number or the text of one.
-fn exceptions_before(params: &PostgresMarker) -> Result<i64, ActionError> {
-    let value = &params.apply_exceptions;
-    value
-        .as_i64()
-        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
-        .ok_or_else(|| {
-            ActionError::new(
-                "LS2315",
-                format!("apply_exceptions is {value}, not a number"),
-            )
-            .left("nothing was changed")
-            .next("give the output apply_exceptions of postgres.ready")
-        })
-}
-
 async fn look(session: &Session, params: &PostgresMarker) -> Result<Awaited, ActionError> {
+    let before = control::exceptions_before(&params.apply_exceptions)?;
+    let unharmed = || control::unharmed(session, &params.control_schema, before);
     // A wait that can't end well ends at once.
-    unharmed(session, params).await?;
+    unharmed().await?;
     let awaited = awaited(session, params).await?;
     // A change may fail after the look above and before its marker comes: what
     // came before the markers is known only once they are there.
     if awaited == Awaited::Nothing {
-        unharmed(session, params).await?;
+        unharmed().await?;
     }
     Ok(awaited)
 }
@@ -106,51 +91,12 @@ async fn awaited(session: &Session, params: &PostgresMarker) -> Result<Awaited, 
     if !missing.is_empty() {
         return Ok(Awaited::Markers(missing));
     }
-    // awsdms_status is there only where the task's settings ask for it.
-    let status = Control::find(session, &params.control_schema, control::STATUS).await?;
-    let pending = match status {
-        Some(status) => status.sum(session, "pending_changes").await?.unwrap_or(0),
-        None => 0,
-    };
+    let pending = control::pending(session, &params.control_schema).await?;
     Ok(if pending == 0 {
         Awaited::Nothing
     } else {
         Awaited::Pending(pending)
     })
-}
-
-/// No change was lost and no table given up.
-async fn unharmed(session: &Session, params: &PostgresMarker) -> Result<(), ActionError> {
-    let schema = &params.control_schema;
-    let before = exceptions_before(params)?;
-    let (exceptions, tables) = control::found(session, schema, control::EXCEPTIONS).await?;
-    if exceptions > before {
-        return Err(lost(format!(
-            "{} changes could not be applied since the run began; all exceptions: {}",
-            exceptions - before,
-            listed(&tables)
-        ))
-        .next(format!(
-            "see {schema}.{}, repair the rows, then roll back or retry from the start",
-            control::EXCEPTIONS
-        )));
-    }
-    for (name, what) in [
-        (control::SUSPENDED, "DMS has suspended tables"),
-        (control::VALIDATION, "validation has found rows that differ"),
-    ] {
-        let (rows, tables) = control::found(session, schema, name).await?;
-        if rows > 0 {
-            return Err(lost(format!("{what}: {}", listed(&tables))).next(format!(
-                "see {schema}.{name}, repair and empty it, then roll back or retry"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn lost(what: String) -> ActionError {
-    ActionError::new("LS2317", what).left("PostgreSQL does not hold all that Oracle holds")
 }
 
 #[async_trait]

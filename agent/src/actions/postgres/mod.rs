@@ -4,12 +4,15 @@
 pub mod analyze;
 pub mod canary_write;
 mod control;
+pub mod drain_check;
 pub mod jobs;
 pub mod marker_await;
 pub mod ready;
 pub mod roles;
 pub mod rows_verify;
+mod schedulers;
 mod schema_checks;
+mod sequences;
 pub mod sequences_align;
 pub mod triggers;
 
@@ -18,7 +21,7 @@ use crate::host::postgres::quoted;
 
 /// A table by its schema and name, as a plan spells them: case matters, as in
 /// the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Table {
     schema: String,
     name: String,

@@ -2,6 +2,7 @@
 //! a change.
 
 use super::control::{self, Control};
+use super::sequences::{self, Sequences};
 use super::{Table, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresReady;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// The action.
 pub struct Ready;
@@ -27,11 +29,13 @@ struct Survey {
     remarks: Vec<String>,
     apply_exceptions: i64,
     slots: Vec<String>,
+    /// Tables of the schemas that the plan doesn't name.
+    tables: Vec<String>,
 }
 
 impl Survey {
     async fn of(cx: &Context, params: &PostgresReady) -> Result<Self, ActionError> {
-        let session = Session::open(cx, &params.resource).await?;
+        let session = Session::anew(cx, &params.resource).await?;
         let mut survey = Self::default();
         survey
             .table(&session, &params.marker_table, MARKER_COLUMNS, "marker")
@@ -46,6 +50,8 @@ impl Survey {
             survey.keys(&session, &params.schemas).await?;
         }
         survey.schemas(&session, &params.schemas).await?;
+        survey.other_tables(&session, params).await?;
+        survey.sequences(&session, params).await?;
         Ok(survey)
     }
 
@@ -219,6 +225,94 @@ impl Survey {
         Ok(())
     }
 
+    /// What is counted on both sides without being named, and must be
+    /// readable for it. A partition counts with its table.
+    async fn other_tables(
+        &mut self,
+        session: &Session,
+        params: &PostgresReady,
+    ) -> Result<(), ActionError> {
+        let sql = "SELECT n.nspname || '.' || c.relname, has_table_privilege(c.oid, 'SELECT') \
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = ANY($1) AND (n.nspname || '.' || c.relname) <> ALL ($2) \
+                   AND c.relkind IN ('r', 'p') AND NOT c.relispartition \
+                   AND c.relpersistence <> 't' ORDER BY 1";
+        // These belong to the proof, not to the application.
+        let mut named = params.compared.clone();
+        named.push(params.marker_table.clone());
+        named.extend(params.canary_table.clone());
+        let rows = session.rows(sql, &[&params.schemas, &named]).await?;
+        let others = rows
+            .iter()
+            .map(|row| (row.get::<_, String>(0), row.get::<_, bool>(1)))
+            .filter(|(name, _)| !control::is_one(name));
+        let (readable, unreadable): (Vec<_>, Vec<_>) = others.partition(|(_, readable)| *readable);
+        let names = |tables: Vec<(String, bool)>| -> Vec<String> {
+            tables.into_iter().map(|(name, _)| name).collect()
+        };
+        self.tables = names(readable);
+        if !unreadable.is_empty() {
+            self.obstacles.push(format!(
+                "the agent's role may not count {}: GRANT pg_read_all_data to it, or SELECT on each",
+                listed(&names(unreadable))
+            ));
+        }
+        if !self.tables.is_empty() {
+            self.remarks.push(format!(
+                "counted on both sides, though compare.tables doesn't name them: {}; name those \
+                 that DMS doesn't carry below compare.except",
+                listed(&self.tables)
+            ));
+        }
+        Ok(())
+    }
+
+    async fn sequences(
+        &mut self,
+        session: &Session,
+        params: &PostgresReady,
+    ) -> Result<(), ActionError> {
+        let mut named = BTreeSet::new();
+        for place in &params.sequences {
+            match sequences::find(session, place).await {
+                Ok(sequence) => {
+                    named.insert(sequence);
+                }
+                Err(e) => self.obstacles.push(e.story()),
+            }
+        }
+        let all = Sequences::of(session, &params.schemas).await?;
+        let unnamed: Vec<String> = all
+            .feeds
+            .iter()
+            .filter(|feed| feed.plain && !named.contains(&feed.sequence))
+            .map(|feed| format!("{} of {}", feed.sequence, feed.place()))
+            .collect();
+        if !unnamed.is_empty() {
+            self.remarks.push(format!(
+                "sequences that the plan doesn't name are set past the values of their columns: \
+                 {}; name those below postgres.sequences of which Oracle's may have given out more",
+                listed(&unnamed)
+            ));
+        }
+        let left_alone = all.left_alone(&named);
+        if !left_alone.is_empty() {
+            self.remarks.push(format!(
+                "sequences that nobody sets, for no column holds their values: {}; ALTER SEQUENCE … \
+                 OWNED BY the column that they number, or set them by hand before PostgreSQL opens",
+                listed(&left_alone)
+            ));
+        }
+        if !all.barred.is_empty() {
+            self.obstacles.push(format!(
+                "the agent's role may not set {}: GRANT it the role that owns them, or SELECT, \
+                 UPDATE on each",
+                listed(&all.barred)
+            ));
+        }
+        Ok(())
+    }
+
     /// The obstacles as a refusal.
     fn passed(self, resource: &str) -> Result<Self, ActionError> {
         if self.obstacles.is_empty() {
@@ -257,7 +351,10 @@ impl Action for Ready {
     ) -> Result<Description, ActionError> {
         let survey = Survey::of(cx, params).await?;
         Ok(Description {
-            would_do: vec!["look at settings, slots, keys, marker and control tables".to_owned()],
+            would_do: vec![
+                "look at settings, slots, keys, tables, sequences, marker and control tables"
+                    .to_owned(),
+            ],
             obstacles: survey.obstacles,
             remarks: survey.remarks,
         })
@@ -279,6 +376,7 @@ impl Action for Ready {
                 json!(survey.apply_exceptions),
             ),
             ("slots".to_owned(), json!(survey.slots)),
+            ("tables".to_owned(), json!(survey.tables)),
         ]))
     }
 }

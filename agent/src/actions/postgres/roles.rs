@@ -1,4 +1,5 @@
-//! `postgres.roles.close`, `postgres.roles.open`: who may log in.
+//! `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`: who
+//! may log in.
 //!
 //! Closing takes the right to log in from every role in one transaction, then
 //! ends their sessions until none is left: a session that exists outlives
@@ -6,7 +7,7 @@
 
 use super::listed;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
 };
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 /// Takes the right to log in, and ends sessions.
 pub struct Close;
+
+/// Proves that nobody can write yet: the roles are as closing left them.
+pub struct Verify;
 
 /// Gives the right to log in.
 pub struct Open;
@@ -62,58 +66,118 @@ async fn logins(session: &Session, params: &PostgresRoles) -> Result<Logins, Act
     .next("correct them in the plan, or create them"))
 }
 
+/// Since PostgreSQL 16 CREATEROLE reaches only roles that one administers;
+/// before, all but superusers and roles with REPLICATION.
+const ADMINISTERED: i32 = 160_000;
+
+/// What the agent's role may do with the roles.
+struct Powers {
+    me: String,
+    superuser: bool,
+    create: bool,
+    /// Member of pg_signal_backend, in whatever way.
+    member: bool,
+    /// It has what ends the sessions of every one of the roles.
+    signal: bool,
+    own: bool,
+    version: i32,
+    superusers: Vec<String>,
+    replicating: Vec<String>,
+    foreign: Vec<String>,
+}
+
+impl Powers {
+    /// A membership alone is not enough to end a session: its privileges must
+    /// be inherited (`pg_terminate_backend`, PostgreSQL documentation, "Server
+    /// Signaling Functions").
+    async fn of(session: &Session, roles: &[String]) -> Result<Self, ActionError> {
+        let sql = "WITH t AS (SELECT oid, rolname::text AS name, rolsuper, rolreplication \
+                     FROM pg_roles WHERE rolname = ANY($1)) \
+                   SELECT r.rolname::text, r.rolsuper, r.rolcreaterole, \
+                   pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), \
+                   pg_has_role(r.oid, 'pg_signal_backend', 'USAGE') \
+                     OR (SELECT bool_and(pg_has_role(r.oid, t.oid, 'USAGE')) FROM t), \
+                   r.rolname = ANY($1), current_setting('server_version_num')::int, \
+                   ARRAY(SELECT name FROM t WHERE rolsuper), \
+                   ARRAY(SELECT name FROM t WHERE rolreplication AND NOT rolsuper), \
+                   ARRAY(SELECT name FROM t WHERE NOT rolsuper \
+                     AND NOT pg_has_role(r.oid, t.oid, 'MEMBER WITH ADMIN OPTION')) \
+                   FROM pg_roles r WHERE r.rolname = current_user";
+        let row = session.row(sql, &[&roles]).await?;
+        Ok(Self {
+            me: row.get(0),
+            superuser: row.get(1),
+            create: row.get(2),
+            member: row.get(3),
+            signal: row.get::<_, Option<bool>>(4).unwrap_or(false),
+            own: row.get(5),
+            version: row.get(6),
+            superusers: row.get(7),
+            replicating: row.get(8),
+            foreign: row.get(9),
+        })
+    }
+
+    /// What is lacking to alter the roles.
+    fn to_alter(&self) -> Vec<String> {
+        let me = &self.me;
+        let mut obstacles = Vec::new();
+        if !self.create {
+            obstacles.push(format!(
+                "{me} may not alter roles: ALTER ROLE {me} CREATEROLE"
+            ));
+        }
+        if !self.superusers.is_empty() {
+            obstacles.push(format!(
+                "only a superuser may close superusers, and {me} is none: ALTER ROLE … NOSUPERUSER \
+                 for {}, or take them out",
+                listed(&self.superusers)
+            ));
+        }
+        if self.version < ADMINISTERED && !self.replicating.is_empty() {
+            obstacles.push(format!(
+                "before PostgreSQL 16 only a superuser may close roles with REPLICATION, and {me} \
+                 is none: ALTER ROLE … NOREPLICATION for {}, or take them out",
+                listed(&self.replicating)
+            ));
+        }
+        if self.version >= ADMINISTERED && !self.foreign.is_empty() {
+            obstacles.push(format!(
+                "{me} doesn't administer {}: GRANT each TO {me} WITH ADMIN OPTION",
+                listed(&self.foreign)
+            ));
+        }
+        obstacles
+    }
+
+    /// What is lacking to end sessions.
+    fn to_signal(&self) -> Option<String> {
+        let me = &self.me;
+        let remedy = match (self.signal, self.member) {
+            (true, _) => return None,
+            (false, false) => format!("GRANT pg_signal_backend TO {me}"),
+            (false, true) if self.version >= ADMINISTERED => {
+                format!("it doesn't inherit: GRANT pg_signal_backend TO {me} WITH INHERIT TRUE")
+            }
+            (false, true) => format!("it doesn't inherit: ALTER ROLE {me} INHERIT"),
+        };
+        Some(format!("{me} may not end sessions: {remedy}"))
+    }
+}
+
 /// What keeps the agent's role from doing it, a sentence each.
 async fn obstacles(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
-    let sql = "SELECT r.rolname::text, r.rolsuper, r.rolcreaterole, \
-               pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), \
-               r.rolname = ANY($1), current_setting('server_version_num')::int, \
-               ARRAY(SELECT t.rolname::text FROM pg_roles t WHERE t.rolname = ANY($1) \
-                 AND (t.rolsuper OR NOT EXISTS (SELECT FROM pg_auth_members m \
-                   WHERE m.roleid = t.oid AND m.member = r.oid AND m.admin_option))) \
-               FROM pg_roles r WHERE r.rolname = current_user";
-    let row = session.row(sql, &[&params.roles]).await?;
-    let (me, superuser, create, signal, own, version, foreign): (
-        String,
-        bool,
-        bool,
-        bool,
-        bool,
-        i32,
-        Vec<String>,
-    ) = (
-        row.get(0),
-        row.get(1),
-        row.get(2),
-        row.get(3),
-        row.get(4),
-        row.get(5),
-        row.get(6),
-    );
+    let powers = Powers::of(session, &params.roles).await?;
     let mut obstacles = Vec::new();
-    if own {
+    if powers.own {
         obstacles.push(format!(
-            "{me} is the agent's own role; it can't be an application role, take it out"
+            "{} is the agent's own role; it can't be an application role, take it out",
+            powers.me
         ));
     }
-    if superuser {
-        return Ok(obstacles);
-    }
-    if !create {
-        obstacles.push(format!(
-            "{me} may not alter roles: ALTER ROLE {me} CREATEROLE"
-        ));
-    }
-    // Since PostgreSQL 16 CREATEROLE reaches only roles that one administers.
-    if version >= 160_000 && !foreign.is_empty() {
-        obstacles.push(format!(
-            "{me} doesn't administer {}: GRANT each TO {me} WITH ADMIN OPTION",
-            listed(&foreign)
-        ));
-    }
-    if !signal {
-        obstacles.push(format!(
-            "{me} may not end sessions: GRANT pg_signal_backend TO {me}"
-        ));
+    if !powers.superuser {
+        obstacles.extend(powers.to_alter());
+        obstacles.extend(powers.to_signal());
     }
     Ok(obstacles)
 }
@@ -288,6 +352,91 @@ impl Action for Close {
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, &recalled(capture)?, false).await
+    }
+}
+
+/// Whoever has been let in since the roles were closed, a sentence each.
+async fn let_in(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
+    let mut found: Vec<String> = logins(session, params)
+        .await?
+        .into_iter()
+        .filter(|(_, login)| *login)
+        .map(|(role, _)| format!("the role {role} may log in"))
+        .collect();
+    let connected = sessions(session, &params.roles).await?;
+    found.extend(
+        connected
+            .iter()
+            .map(|(pid, who)| format!("session {pid} of {who}")),
+    );
+    let prepared = prepared(session, &params.roles).await?;
+    found.extend(
+        prepared
+            .iter()
+            .map(|one| format!("prepared transaction {one}")),
+    );
+    Ok(found)
+}
+
+async fn still_closed(cx: &Context, params: &PostgresRoles) -> Result<(), ActionError> {
+    let session = Session::open(cx, &params.resource).await?;
+    let found = let_in(&session, params).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(ActionError::new(
+        "LS2319",
+        format!(
+            "application roles are not closed any more, somebody else has opened them: {}",
+            listed(&found)
+        ),
+    )
+    .left("no role was opened by this run, but PostgreSQL may hold writes of theirs")
+    .next(
+        "find out who and what was written; ALTER ROLE … NOLOGIN and pg_terminate_backend for \
+         each, then retry or roll back",
+    ))
+}
+
+#[async_trait]
+impl Action for Verify {
+    type Params = PostgresRoles;
+
+    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    /// The run closes them; before it they are open, as they should be.
+    fn foreseeable(&self) -> bool {
+        false
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+        still_closed(cx, params).await?;
+        Ok(found(Finding::Already))
+    }
+
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        logins(&session, params).await?;
+        Ok(Description::of([format!(
+            "see that {} are closed and without sessions",
+            listed(&params.roles)
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresRoles,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        still_closed(cx, params).await?;
+        Ok(Outputs::new())
     }
 }
 

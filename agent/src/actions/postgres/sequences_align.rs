@@ -1,18 +1,21 @@
 //! `postgres.sequences.align`: sequences and identities past their data.
 //!
 //! DMS carries rows, not the values of sequences. Each sequence is set beyond
-//! what Oracle's had given out and what its column holds, plus a margin. It is
-//! never moved back, so there is nothing to undo: a gap does no harm.
+//! what Oracle's had given out and what its columns hold, plus a margin. Those
+//! that the plan doesn't name go by their columns alone: which of Oracle's fed
+//! them isn't guessed. None is moved back, so there is nothing to undo: a gap
+//! does no harm.
 
-use super::Table;
+use super::sequences::{Sequences, column, find};
+use super::{Table, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, captured};
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::{AlignedSequence, PostgresSequences};
+use lockstep_plan::catalogue::PostgresSequences;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The action.
 pub struct Align;
@@ -80,11 +83,20 @@ impl Standing {
     }
 }
 
+/// What is known of how far a sequence should be.
+#[derive(Default)]
+struct Known {
+    /// Oracle's LAST_NUMBER of each sequence that fed it there.
+    oracle: Vec<i128>,
+    /// What it feeds.
+    columns: BTreeSet<(Table, String)>,
+}
+
 /// A sequence, and what is to be set.
 struct Aligned {
     /// For SQL, quoted where needed.
     sequence: String,
-    column: String,
+    columns: Vec<String>,
     standing: Standing,
     target: Option<i128>,
 }
@@ -93,19 +105,22 @@ impl Aligned {
     /// Looks at one of them.
     async fn look(
         session: &Session,
-        wanted: &AlignedSequence,
-        oracle: &BTreeMap<String, Value>,
+        sequence: String,
+        known: Known,
         margin: u64,
     ) -> Result<Self, ActionError> {
-        let (table, column) = column(&wanted.column)?;
-        let sequence = find(session, &table, column, &wanted.column).await?;
         let standing = standing(session, &sequence).await?;
-        let extreme = extreme(session, &table, column, &standing).await?;
-        let last = match &wanted.oracle {
-            None => None,
-            Some(name) => Some(last_number(oracle, name)?),
-        };
-        let target = standing.target(last, extreme, margin).map_err(|value| {
+        let farthest = |a: Option<i128>, b: i128| Some(a.map_or(b, |a| standing.farther(a, b)));
+        let last = known.oracle.into_iter().fold(None, farthest);
+        let mut held = None;
+        let mut columns = Vec::with_capacity(known.columns.len());
+        for (table, column) in known.columns {
+            if let Some(extreme) = extreme(session, &table, &column, &standing).await? {
+                held = farthest(held, extreme);
+            }
+            columns.push(format!("{table}.{column}"));
+        }
+        let target = standing.target(last, held, margin).map_err(|value| {
             ActionError::new(
                 "LS2331",
                 format!("{sequence} would go to {value}, beyond its bounds"),
@@ -115,7 +130,7 @@ impl Aligned {
         })?;
         Ok(Self {
             sequence,
-            column: wanted.column.clone(),
+            columns,
             standing,
             target,
         })
@@ -127,31 +142,40 @@ impl Aligned {
     }
 }
 
-/// All of them, before any is moved.
-async fn look(session: &Session, params: &PostgresSequences) -> Result<Vec<Aligned>, ActionError> {
+/// All of them, before any is moved; and those of which nothing says how far
+/// they should be.
+async fn look(
+    session: &Session,
+    params: &PostgresSequences,
+) -> Result<(Vec<Aligned>, Vec<String>), ActionError> {
+    // The greatest value of a column without an index takes as long as it takes.
+    session.without_limit().await?;
     let oracle: BTreeMap<String, Value> = match &params.oracle {
         Value::Object(map) => map.clone().into_iter().collect(),
         _ => BTreeMap::new(),
     };
-    let mut all = Vec::with_capacity(params.sequences.len());
+    let mut known: BTreeMap<String, Known> = BTreeMap::new();
     for wanted in &params.sequences {
-        all.push(Aligned::look(session, wanted, &oracle, params.margin).await?);
+        let sequence = find(session, &wanted.column).await?;
+        let (table, column) = column(&wanted.column)?;
+        let known = known.entry(sequence).or_default();
+        known.columns.insert((table, column.to_owned()));
+        if let Some(name) = &wanted.oracle {
+            known.oracle.push(last_number(&oracle, name)?);
+        }
     }
-    Ok(all)
-}
-
-/// `schema.table.column` in its parts.
-fn column(text: &str) -> Result<(Table, &str), ActionError> {
-    let unusable = || {
-        ActionError::new(
-            "LS2307",
-            format!("{text:?} is not of the form schema.table.column"),
-        )
-        .left("nothing was changed")
-        .next("correct it in the plan")
-    };
-    let (table, column) = text.rsplit_once('.').ok_or_else(unusable)?;
-    Ok((Table::parse(table)?, column))
+    let named = known.keys().cloned().collect();
+    let sequences = Sequences::of(session, &params.schemas).await?;
+    let left_alone = sequences.left_alone(&named);
+    for feed in sequences.feeds.into_iter().filter(|feed| feed.plain) {
+        let known = known.entry(feed.sequence).or_default();
+        known.columns.insert((feed.table, feed.column));
+    }
+    let mut all = Vec::with_capacity(known.len());
+    for (sequence, known) in known {
+        all.push(Aligned::look(session, sequence, known, params.margin).await?);
+    }
+    Ok((all, left_alone))
 }
 
 /// Oracle's LAST_NUMBER, a number or the text of one (it has up to 28 digits).
@@ -166,31 +190,6 @@ fn last_number(oracle: &BTreeMap<String, Value>, name: &str) -> Result<i128, Act
         ActionError::new("LS2332", format!("oracle.finalize says nothing of {name}"))
             .left("no sequence was moved by this step")
             .next("name its owner under oracle.schemas in the plan, or correct the name")
-    })
-}
-
-/// The sequence that feeds a column: the one it owns, or the one in its
-/// default.
-async fn find(
-    session: &Session,
-    table: &Table,
-    column: &str,
-    shown: &str,
-) -> Result<String, ActionError> {
-    let sql = "SELECT coalesce(pg_get_serial_sequence($1, $2), ( \
-                 SELECT s.oid::regclass::text FROM pg_attrdef d \
-                 JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
-                 JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid \
-                   AND p.refclassid = 'pg_class'::regclass \
-                 JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S' \
-                 WHERE d.adrelid = $1::text::regclass AND a.attname = $2 LIMIT 1))";
-    let found: Option<String> = session.row(sql, &[&table.sql(), &column]).await?.get(0);
-    found.ok_or_else(|| {
-        ActionError::new("LS2333", format!("no sequence feeds {shown}"))
-            .left("no sequence was moved by this step")
-            .next(format!(
-                "ALTER SEQUENCE … OWNED BY {shown}, or take it out of the plan"
-            ))
     })
 }
 
@@ -233,6 +232,15 @@ async fn extreme(
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
+fn remark(left_alone: &[String]) -> Option<String> {
+    (!left_alone.is_empty()).then(|| {
+        format!(
+            "left as they are, for no column holds their values: {}",
+            listed(left_alone)
+        )
+    })
+}
+
 #[async_trait]
 impl Action for Align {
     type Params = PostgresSequences;
@@ -243,7 +251,7 @@ impl Action for Align {
 
     async fn probe(&self, cx: &Context, params: &PostgresSequences) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let all = look(&session, params).await?;
+        let (all, _) = look(&session, params).await?;
         let before: BTreeMap<&String, Value> = all
             .iter()
             .map(|one| {
@@ -265,8 +273,10 @@ impl Action for Align {
         params: &PostgresSequences,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let all = look(&session, params).await?;
-        Ok(Description::of(all.iter().filter_map(Aligned::statement)))
+        let (all, left_alone) = look(&session, params).await?;
+        let mut description = Description::of(all.iter().filter_map(Aligned::statement));
+        description.remarks.extend(remark(&left_alone));
+        Ok(description)
     }
 
     async fn execute(
@@ -276,8 +286,11 @@ impl Action for Align {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        session.without_limit().await?;
-        for one in look(&session, params).await? {
+        let (all, left_alone) = look(&session, params).await?;
+        if let Some(remark) = remark(&left_alone) {
+            cx.note(remark);
+        }
+        for one in all {
             let Some(value) = one.target else {
                 continue;
             };
@@ -290,7 +303,9 @@ impl Action for Align {
                 .await?;
             cx.note(format!(
                 "{} of {}: {} -> {value}",
-                one.sequence, one.column, one.standing.last_value
+                one.sequence,
+                listed(&one.columns),
+                one.standing.last_value
             ));
         }
         Ok(Outputs::new())

@@ -117,7 +117,7 @@ async fn obstacles(
             listed(&unknown)
         ));
     }
-    let sql = "SELECT current_setting('is_superuser') = 'on', \
+    let sql = "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
                ARRAY(SELECT d.datname || ': ' || setting \
                  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase \
                  CROSS JOIN unnest(s.setconfig) AS setting \

@@ -41,6 +41,14 @@ pub enum OracleError {
         /// First line of the reason.
         line: String,
     },
+    /// Oracle doesn't answer a login.
+    #[error("LS2208: the login to the Oracle instance {sid} {line}")]
+    Hung {
+        /// The instance.
+        sid: String,
+        /// What became of it.
+        line: String,
+    },
     /// Oracle refuses a statement.
     #[error("LS2203: Oracle refuses a statement with {line}: {statement}")]
     Refused {
@@ -94,6 +102,12 @@ impl OracleError {
                 "LS2202",
                 "nothing was done",
                 "see that the instance is open and that the agent's user is in the dba group",
+            ),
+            Self::Hung { .. } => (
+                "LS2208",
+                "nothing was done; a login that hangs keeps a thread of the agent until it ends",
+                "see with `sqlplus / as sysdba` and in the alert log whether the instance answers \
+                 anybody, then retry; restart the agent if old logins don't end",
             ),
             Self::Refused { .. } => (
                 "LS2203",

@@ -2,9 +2,15 @@
 //! bequeath, which works while every listener is down.
 //!
 //! The driver blocks, so each call runs on a thread of tokio's blocking pool;
-//! a cancelled task breaks its running call. Only queries outside of a
+//! a cancelled task breaks its running call. A login can't be broken and has
+//! no time-out of its own, so it runs on a thread that is nobody else's and is
+//! left behind when its time is up. Only queries outside of a
 //! transaction are repeated on a new session when the old one has died: what
 //! changes something never is.
+//!
+//! A login is kept for the next task when every call of the session before it
+//! came to a good end ([`super::warm`]); what a statement may have left open
+//! is rolled back first.
 //!
 //! Errors carry Oracle's code and its first line. The texts of errors that
 //! the driver wraps (DPI-1067, DPI-1080) can hold stray bytes and are left
@@ -17,10 +23,12 @@ pub use error::OracleError;
 use crate::config::{Config, OracleConfig};
 use crate::error::ActionError;
 use crate::host::context::Context;
+use crate::host::warm::Warm;
 use error::{first_line, shown};
 use oracle::sql_type::ToSql;
 use oracle::{Connection, Connector, InitParams, Privilege, RowValue};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +36,19 @@ use tokio_util::sync::CancellationToken;
 /// V$SESSION.MODULE of every session of this product.
 pub const MODULE: &str = "lockstep";
 
+/// A kept login whose server doesn't answer within this time is of no use.
+const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 /// A call that takes longer is given up. Checkpoints of a large cache and
 /// archiving of all threads take minutes; a task that is out of time breaks
 /// its call long before.
 const CALL_LIMIT: Duration = Duration::from_secs(300);
+/// A login that takes longer is given up. It takes a second, ten under load;
+/// a probe may take 30 s, and this error says more than that one's.
+const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+/// Logins under way at a time, those included that nobody waits for any more:
+/// each holds a thread until it ends. A handful is under way in a busy moment;
+/// more only pile up on an instance that answers nobody.
+const LOGINS_LIMIT: usize = 16;
 /// Between two breaks of a call that doesn't end: the first may have come
 /// before the call had begun.
 const BREAK_AGAIN: Duration = Duration::from_millis(200);
@@ -69,8 +86,9 @@ impl From<i64> for Bind {
 }
 
 /// Sets `ORACLE_HOME` and `ORACLE_SID` for this process, by which the client
-/// library finds the instance. One agent serves one instance, which
-/// [`Config::load`] has checked.
+/// library finds the instance, and `TNS_ADMIN`, by which it finds the
+/// `sqlnet.ora` that says whether the operating system's word counts. One
+/// agent serves one instance, which [`Config::load`] has checked.
 ///
 /// # Safety
 /// No other thread may run yet: the environment belongs to all of them.
@@ -82,30 +100,82 @@ pub unsafe fn set_environment(config: &Config) {
             std::env::set_var("ORACLE_SID", &oracle.sid);
         }
     }
+    let directories = config.oracle.values();
+    if let Some(directory) = directories
+        .filter_map(OracleConfig::client_tns_admin)
+        .next()
+    {
+        // SAFETY: the caller's promise.
+        unsafe { std::env::set_var("TNS_ADMIN", directory) };
+    }
 }
 
-/// A session. It ends when it is dropped.
+/// A connection that is logged in. It logs off when it is dropped.
+pub struct Login(Option<Arc<Connection>>);
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        // Logging off is a round trip: not on a thread that others wait for.
+        if let (Some(connection), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn_blocking(move || drop(connection));
+        }
+    }
+}
+
+/// A session of a task.
 pub struct Session {
     connection: Mutex<Arc<Connection>>,
     config: OracleConfig,
     action: String,
     cancel: CancellationToken,
+    resource: String,
+    warm: Arc<Warm<Login>>,
+    /// Calls that were begun and didn't come to a good end, or not yet.
+    unsettled: AtomicUsize,
+    /// A statement may have left a transaction open.
+    changed: AtomicBool,
+    /// Nobody has done anything that the next one would find.
+    clean: AtomicBool,
 }
 
 impl Session {
-    /// Opens a session for a task's work, under its tag.
+    /// Opens a session for a task's work, under its tag, on a kept login if
+    /// there is one that is alive.
     ///
     /// # Errors
     /// Where the resource is not configured, or Oracle can't be reached.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        while let Some(kept) = cx.host.oracle_logins.take(resource) {
+            if let Some(connection) = hand_over(kept, name_of(cx), &cx.cancel).await {
+                return Self::on(cx, resource, connection);
+            }
+        }
+        Self::anew(cx, resource).await
+    }
+
+    /// Opens a session on a login of its own: proof that one can log in.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn anew(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.oracle(resource)?.clone();
-        let action: String = cx.tag.to_string().chars().take(ACTION_LIMIT).collect();
-        let connection = connect(config.clone(), action.clone()).await?;
+        let connection = connect(config, name_of(cx), &cx.cancel).await?;
+        Self::on(cx, resource, Arc::new(connection))
+    }
+
+    fn on(cx: &Context, resource: &str, connection: Arc<Connection>) -> Result<Self, ActionError> {
         Ok(Self {
-            connection: Mutex::new(Arc::new(connection)),
-            config,
-            action,
+            connection: Mutex::new(connection),
+            config: cx.host.oracle(resource)?.clone(),
+            action: name_of(cx),
             cancel: cx.cancel.clone(),
+            resource: resource.to_owned(),
+            warm: cx.host.oracle_logins.clone(),
+            unsettled: AtomicUsize::new(0),
+            changed: AtomicBool::new(false),
+            clean: AtomicBool::new(true),
         })
     }
 
@@ -119,14 +189,15 @@ impl Session {
     {
         let ask = || {
             let (text, binds) = (sql.to_owned(), binds.to_vec());
-            self.with(sql, move |connection| {
+            self.call(sql, move |connection| {
                 let values: Vec<&dyn ToSql> = binds.iter().map(Bind::value).collect();
                 connection.query_as::<T>(&text, &values)?.collect()
             })
         };
         match ask().await {
             Err(OracleError::Dead { .. }) => {
-                let again = connect(self.config.clone(), self.action.clone()).await?;
+                let (config, action) = (self.config.clone(), self.action.clone());
+                let again = connect(config, action, &self.cancel).await?;
                 *self.slot() = Arc::new(again);
                 ask().await
             }
@@ -156,7 +227,8 @@ impl Session {
     /// [`OracleError`]
     pub async fn execute(&self, sql: &str, binds: &[Bind]) -> Result<(), OracleError> {
         let (text, binds) = (sql.to_owned(), binds.to_vec());
-        self.with(sql, move |connection| {
+        self.changed.store(true, Ordering::Relaxed);
+        self.call(sql, move |connection| {
             let values: Vec<&dyn ToSql> = binds.iter().map(Bind::value).collect();
             connection.execute(&text, &values).map(drop)
         })
@@ -177,7 +249,8 @@ impl Session {
             .first()
             .map(|(sql, _)| sql.clone())
             .unwrap_or_default();
-        self.with(&what, move |connection| {
+        self.changed.store(true, Ordering::Relaxed);
+        self.call(&what, move |connection| {
             let changed = change(connection, &statements);
             match changed {
                 Ok(_) => connection.commit()?,
@@ -190,11 +263,21 @@ impl Session {
     }
 
     /// Runs blocking work on the connection, breaking its call when the task
-    /// is cancelled. `what` names the work in errors.
+    /// is cancelled. `what` names the work in errors. The work may leave
+    /// anything behind: the login is not kept.
     ///
     /// # Errors
     /// [`OracleError`]
     pub async fn with<T, W>(&self, what: &str, work: W) -> Result<T, OracleError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> oracle::Result<T> + Send + 'static,
+    {
+        self.clean.store(false, Ordering::Relaxed);
+        self.call(what, work).await
+    }
+
+    async fn call<T, W>(&self, what: &str, work: W) -> Result<T, OracleError>
     where
         T: Send + 'static,
         W: FnOnce(&Connection) -> oracle::Result<T> + Send + 'static,
@@ -205,6 +288,7 @@ impl Session {
         if self.cancel.is_cancelled() {
             return Err(broken());
         }
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
         let connection = self.slot().clone();
         let mut running = Running::on(connection.clone());
         let mut call = tokio::task::spawn_blocking(move || work(&connection));
@@ -215,6 +299,9 @@ impl Session {
             }
         };
         running.over = true;
+        if matches!(ended, Ok(Ok(_))) && running.breaks == 0 {
+            self.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
         match ended {
             Ok(answer) => answer.map_err(|error| OracleError::of(&error, what)),
             // The pool only drops work when the process ends.
@@ -244,11 +331,46 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Logging off is a round trip: not on a thread that others wait for.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let connection = self.slot().clone();
-            runtime.spawn_blocking(move || drop(connection));
+        let login = Login(Some(self.slot().clone()));
+        let settled = *self.unsettled.get_mut() == 0 && *self.clean.get_mut();
+        if !settled || self.cancel.is_cancelled() {
+            return;
         }
+        if !*self.changed.get_mut() {
+            self.warm.keep(&self.resource, login);
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (warm, resource) = (self.warm.clone(), self.resource.clone());
+            runtime.spawn_blocking(move || {
+                let rolled_back = login.0.as_ref().is_some_and(|c| c.rollback().is_ok());
+                if rolled_back {
+                    warm.keep(&resource, login);
+                }
+            });
+        }
+    }
+}
+
+fn name_of(cx: &Context) -> String {
+    cx.tag.to_string().chars().take(ACTION_LIMIT).collect()
+}
+
+/// Gives a kept login to a task; nothing where it is of no use any more, or
+/// where its server is silent: that is then the new login's to find out.
+async fn hand_over(
+    mut kept: Login,
+    action: String,
+    cancel: &CancellationToken,
+) -> Option<Arc<Connection>> {
+    let connection = kept.0.take()?;
+    let named = tokio::task::spawn_blocking(move || {
+        connection.set_call_timeout(Some(ALIVE_LIMIT)).ok()?;
+        connection.execute(SET_MODULE, &[&MODULE, &action]).ok()?;
+        connection.set_call_timeout(Some(CALL_LIMIT)).ok()?;
+        Some(connection)
+    });
+    tokio::select! {
+        named = named => named.ok().flatten(),
+        () = cancel.cancelled() => None,
     }
 }
 
@@ -304,15 +426,65 @@ fn change(connection: &Connection, statements: &[(String, Vec<Bind>)]) -> oracle
     Ok(changed)
 }
 
-async fn connect(config: OracleConfig, action: String) -> Result<Connection, OracleError> {
+/// Counts logins under way.
+struct UnderWay;
+
+impl UnderWay {
+    fn count() -> &'static AtomicUsize {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        &COUNT
+    }
+
+    fn begin() -> Option<Self> {
+        let one_more = |count| (count < LOGINS_LIMIT).then_some(count + 1);
+        let begun = Self::count().fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        begun.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        Self::count().fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn connect(
+    config: OracleConfig,
+    action: String,
+    cancel: &CancellationToken,
+) -> Result<Connection, OracleError> {
     let sid = config.sid.clone();
-    let opened = tokio::task::spawn_blocking(move || log_in(&config, &action)).await;
-    opened.unwrap_or_else(|_| {
-        Err(OracleError::Connect {
-            sid,
-            line: "the process is ending".to_owned(),
-        })
-    })
+    let hung = |line: String| OracleError::Hung {
+        sid: sid.clone(),
+        line,
+    };
+    let Some(under_way) = UnderWay::begin() else {
+        return Err(hung(format!(
+            "was not tried: {LOGINS_LIMIT} earlier ones have not ended"
+        )));
+    };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let login = move || {
+        // A session for which nobody waits any more is closed here.
+        drop(tell.send(log_in(&config, &action)));
+        drop(under_way);
+    };
+    let thread = std::thread::Builder::new().name("oracle-login".to_owned());
+    if let Err(e) = thread.spawn(login) {
+        return Err(hung(format!(
+            "was not tried: there is no thread for it ({e})"
+        )));
+    }
+    tokio::select! {
+        told = told => told.unwrap_or_else(|_| Err(hung("ended without an answer".to_owned()))),
+        () = tokio::time::sleep(LOGIN_LIMIT) => Err(hung(format!(
+            "has not come to an end within {} s",
+            LOGIN_LIMIT.as_secs()
+        ))),
+        () = cancel.cancelled() => Err(OracleError::Broken {
+            statement: "the login".to_owned(),
+        }),
+    }
 }
 
 const SET_MODULE: &str = "BEGIN DBMS_APPLICATION_INFO.SET_MODULE(:1, :2); END;";

@@ -146,6 +146,8 @@ impl State {
                 .collect(),
             begin,
             term,
+            terms: BTreeMap::from([(term, 1)]),
+            decisions_above: 0,
             last: 1,
             decision: 1,
             tasks,
@@ -159,6 +161,7 @@ impl State {
             held: Vec::new(),
             rollback: None,
             abort: None,
+            decisions_lost: Vec::new(),
             journals_lost: BTreeSet::new(),
             requests: BTreeMap::new(),
             outage: None,
@@ -205,13 +208,20 @@ impl State {
     /// Takes one record in.
     pub(crate) fn apply(&mut self, entry: &Entry) {
         self.last = entry.seq;
+        if let Record::TookOver { decision, .. } = &entry.record {
+            self.decisions_above = self.decisions_above.max(*decision);
+        }
         if entry.record.decides() {
-            self.decision = entry.seq;
+            self.decision = self.decisions_above.saturating_add(entry.seq);
         }
         if let Some(signed) = entry.record.signed() {
             self.requests.insert(signed.request.clone(), entry.seq);
         }
         self.apply_to_run(&entry.record);
+        self.terms
+            .entry(self.term)
+            .and_modify(|last| *last = self.decision.max(*last))
+            .or_insert(self.decision);
         self.apply_to_phase(&entry.record);
         self.apply_to_tasks(&entry.record);
     }
@@ -219,6 +229,11 @@ impl State {
     fn apply_to_run(&mut self, record: &Record) {
         match record {
             Record::TermBegan { term } => self.term = *term,
+            Record::TookOver {
+                agent,
+                term,
+                decision,
+            } => self.took_over(agent, *term, *decision),
             Record::Preparing { outage, .. } | Record::Released { outage, .. } => {
                 self.outage = self.outage.max(*outage);
             }
@@ -313,7 +328,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::coordinator::Run;
     use crate::ids::{AgentName, Digest, JournalId, RunId, StepId};
@@ -321,7 +336,7 @@ mod tests {
     use crate::message::Mode;
     use serde_json::Value;
 
-    fn begin(agents: &[&str]) -> Begin {
+    pub(in crate::coordinator) fn begin(agents: &[&str]) -> Begin {
         let step = StepSpec {
             id: StepId::from("stop"),
             agents: agents.iter().map(|name| AgentName::from(*name)).collect(),
@@ -359,7 +374,7 @@ mod tests {
         }
     }
 
-    const TERM: Term = Term {
+    pub(in crate::coordinator) const TERM: Term = Term {
         number: 1,
         incarnation: 1,
     };

@@ -12,7 +12,7 @@
 
 use crate::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::{Order, Reply, Standing, Verdict};
-use crate::record::{Begin, Record, Resolution};
+use crate::record::{Begin, JournalPlace, Record, Resolution};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +49,11 @@ pub const RELEASE_MARGIN: Millis = 2_000;
 /// It is the window in which a breach can go unseen.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
+/// Bytes of JSON that one release records of all votes' captures, and that it
+/// carries to one agent: half of what an entry of a journal and a message may
+/// have, so that neither side meets one that it can't keep or hear.
+pub const MAX_RELEASE: usize = 2 << 20;
+
 /// Findings of one watch that the journal keeps: enough to go through by
 /// hand. One finding voids as much as a thousand do.
 pub const MAX_BREACHES: usize = 1_000;
@@ -82,6 +87,10 @@ pub enum Event {
     Connected(Standing),
     /// It ended.
     Disconnected(AgentName),
+    /// An agent stands under another coordinator's term or decision, and an
+    /// operator has said that that one is stopped for good (R11). Comes before
+    /// [`Event::Connected`].
+    TakenOver(Standing),
     /// The agent was admitted by an operator although its journal is not the
     /// one this run began with (R10).
     Quarantined(AgentName),
@@ -91,6 +100,8 @@ pub enum Event {
         from: AgentName,
         /// What.
         reply: Reply,
+        /// What its journal had come to; kept with outcomes (R10).
+        place: Option<JournalPlace>,
     },
     /// Time passed; at the latest at [`Run::next_deadline`].
     Tick,
@@ -328,12 +339,13 @@ impl Run {
             Event::Disconnected(agent) => {
                 self.live.connected.remove(&agent);
             }
+            Event::TakenOver(standing) => self.take_over(&standing, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
-            Event::Reply { from, reply } => {
+            Event::Reply { from, reply, place } => {
                 let known = self.state.begin.members.contains_key(&from);
                 if known && self.live.fenced.is_none() {
                     self.hear(now, &from);
-                    self.reply(now, from, reply, &mut effects);
+                    self.reply(now, from, reply, place, &mut effects);
                 }
             }
             Event::Tick => {}
@@ -446,6 +458,10 @@ impl Run {
 
     fn step(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
         if self.state.ended.is_some() || self.live.fenced.is_some() {
+            return false;
+        }
+        // What it would decide on is not known: it can only be given up.
+        if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
             return false;
         }
         if self.watch_outage(now, effects) {

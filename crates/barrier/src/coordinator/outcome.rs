@@ -4,7 +4,7 @@ use super::state::{TaskKey, TaskStatus};
 use super::{Effect, LOST_GRACE, MAX_AUTOMATIC_RETRIES, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
 use crate::message::{Order, Outcome, Reply, TaskReport};
-use crate::record::{DebtCause, Failure, Record};
+use crate::record::{DebtCause, Failure, JournalPlace, Record};
 
 impl Run {
     /// Takes a reply in.
@@ -13,6 +13,7 @@ impl Run {
         now: Millis,
         from: AgentName,
         reply: Reply,
+        place: Option<JournalPlace>,
         effects: &mut Vec<Effect>,
     ) {
         match reply {
@@ -23,7 +24,7 @@ impl Run {
                 verdict,
                 ..
             } => self.take_vote(now, from, phase, attempt, term, verdict),
-            Reply::Outcome(report) => self.take_outcome(from, report, effects),
+            Reply::Outcome(report) => self.take_outcome(from, report, place, effects),
             Reply::Attestation {
                 step,
                 nonce,
@@ -43,7 +44,13 @@ impl Run {
     /// Journals an outcome and acknowledges it. A repeated one is only
     /// acknowledged; one that contradicts what was decided since holds the
     /// run (R5).
-    fn take_outcome(&mut self, from: AgentName, report: TaskReport, effects: &mut Vec<Effect>) {
+    fn take_outcome(
+        &mut self,
+        from: AgentName,
+        report: TaskReport,
+        place: Option<JournalPlace>,
+        effects: &mut Vec<Effect>,
+    ) {
         let key = (report.step.clone(), from.clone());
         let Some(task) = self.state.tasks.get(&key) else {
             return;
@@ -60,11 +67,29 @@ impl Run {
             phase: report.phase,
             attempt: report.attempt,
         };
-        if report.attempt == released {
+        // Where decisions are lost, so are attempts: what an agent says of
+        // one that is not known here is news all the same (R11).
+        let lost = !self.state.decisions_lost.is_empty() && report.attempt >= released;
+        if lost {
+            if task.outcome() != Some(&report.outcome) {
+                let agent = from.clone();
+                let record = Record::TaskEnded {
+                    agent,
+                    report,
+                    place,
+                };
+                self.persist(record, effects);
+            }
+        } else if report.attempt == released {
             match self.weigh(&key, &report) {
                 Weight::News => {
                     let agent = from.clone();
-                    self.persist(Record::TaskEnded { agent, report }, effects);
+                    let record = Record::TaskEnded {
+                        agent,
+                        report,
+                        place,
+                    };
+                    self.persist(record, effects);
                 }
                 Weight::Repeated => {}
                 Weight::Contradiction(detail) => {
@@ -74,6 +99,7 @@ impl Run {
                             agent,
                             report,
                             detail,
+                            place,
                         },
                         effects,
                     );

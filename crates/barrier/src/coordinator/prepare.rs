@@ -166,7 +166,9 @@ impl Run {
     /// Votes count in their own term: after a restart a phase that was being
     /// prepared is prepared again (R9).
     pub(super) fn prepare_in_new_term(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let past_it = self.state.ended.is_some() || self.is_turning();
+        let past_it = self.state.ended.is_some()
+            || self.is_turning()
+            || !self.state.decisions_lost.is_empty();
         let Some(phase) = self.state.current().filter(|_| !past_it) else {
             return;
         };

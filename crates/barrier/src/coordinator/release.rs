@@ -1,7 +1,7 @@
 //! The release: what it consumes, what it keeps, and its being durable before
 //! anyone hears of it.
 
-use super::{Effect, Run};
+use super::{Effect, MAX_RELEASE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
 use crate::layout::Outputs;
 use crate::message::{Order, Verdict};
@@ -25,13 +25,17 @@ impl Run {
             return false;
         };
         let (attempt, tasks) = (state.attempt, state.tasks.clone());
+        let captures = self.voted_captures();
+        if let Some(detail) = self.oversize(phase, &captures, tasks.keys()) {
+            return self.fail(phase, Failure::TooLarge { detail }, effects);
+        }
         if self.starts_outage(phase) && self.live.outage_began.is_none() {
             self.live.outage_began = Some(now);
         }
         let record = Record::Released {
             phase,
             attempt,
-            captures: self.voted_captures(),
+            captures,
             consumed: consumed.into_iter().collect(),
             outage: self.outage_elapsed(now),
         };
@@ -45,6 +49,39 @@ impl Run {
             }
         }
         true
+    }
+
+    /// What is too much of this release, if anything is.
+    fn oversize<'a>(
+        &self,
+        phase: PhaseRef,
+        captures: &BTreeMap<AgentName, BTreeMap<StepId, Value>>,
+        agents: impl Iterator<Item = &'a AgentName>,
+    ) -> Option<String> {
+        let kept = json_size(captures);
+        if kept > MAX_RELEASE {
+            return Some(format!(
+                "what the agents would change takes {kept} bytes to write down, more than the \
+                 {MAX_RELEASE} of one phase"
+            ));
+        }
+        agents
+            .map(|agent| (agent, self.release_order(phase, agent)))
+            .find_map(|(agent, order)| {
+                let Some(Order::Release {
+                    inputs, captures, ..
+                }) = order
+                else {
+                    return None;
+                };
+                let carried = json_size(&inputs) + json_size(&captures);
+                (carried > MAX_RELEASE).then(|| {
+                    format!(
+                        "what {agent} needs of earlier steps has {carried} bytes, more than the \
+                         {MAX_RELEASE} of one release"
+                    )
+                })
+            })
     }
 
     fn starts_outage(&self, phase: PhaseRef) -> bool {
@@ -179,5 +216,89 @@ impl Run {
             inputs,
             captures,
         })
+    }
+}
+
+/// Bytes of a value as JSON. What can't be written at all counts as too much.
+fn json_size<T: serde::Serialize>(value: &T) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::fold::tests::{TERM, begin};
+    use crate::coordinator::{Event, MAX_RELEASE};
+    use crate::ids::{JournalId, RunId};
+    use crate::message::{Finding, Probe, Reply, Standing};
+
+    /// What is persisted and sent once two agents have voted, each with a
+    /// capture of so many bytes.
+    fn voted(bytes: usize) -> Vec<Effect> {
+        let mut begin = begin(&["a", "b"]);
+        let names = [AgentName::from("a"), AgentName::from("b")];
+        begin.members = names
+            .iter()
+            .map(|agent| (agent.clone(), JournalId::from("j")))
+            .collect();
+        let (mut run, mut effects) = Run::start(0, begin, TERM).expect("a valid plan");
+        for agent in &names {
+            let standing = Standing {
+                agent: agent.clone(),
+                journal: JournalId::from("j"),
+                term: TERM,
+                run: None,
+                decision: 0,
+                release_age: None,
+                release_ages: BTreeMap::new(),
+            };
+            effects.extend(run.handle(1, Event::Connected(standing)));
+        }
+        for agent in &names {
+            let probe = Probe {
+                finding: Finding::Todo,
+                capture: Some(Value::String("x".repeat(bytes))),
+            };
+            let reply = Reply::Vote {
+                run: RunId::from("run-1"),
+                phase: PhaseRef {
+                    track: Track::Forward,
+                    index: 0,
+                },
+                attempt: 1,
+                term: TERM,
+                verdict: Verdict::Ready {
+                    probes: BTreeMap::from([(StepId::from("stop"), probe)]),
+                },
+            };
+            let from = agent.clone();
+            let place = None;
+            effects.extend(run.handle(2, Event::Reply { from, reply, place }));
+        }
+        effects
+    }
+
+    fn released(effects: &[Effect]) -> bool {
+        effects.iter().any(|effect| {
+            matches!(effect, Effect::Send { order, .. } if matches!(order, Order::Release { .. }))
+        })
+    }
+
+    #[test]
+    fn what_a_journal_can_not_hold_is_not_released() {
+        assert!(released(&voted(MAX_RELEASE / 2 - 100)));
+        let effects = voted(MAX_RELEASE / 2);
+        assert!(!released(&effects));
+        let failed = effects.iter().any(|effect| match effect {
+            Effect::Persist(entry) => matches!(
+                &entry.record,
+                Record::Failed {
+                    failure: Failure::TooLarge { .. },
+                    ..
+                }
+            ),
+            Effect::Send { .. } => false,
+        });
+        assert!(failed, "{} effects", effects.len());
     }
 }

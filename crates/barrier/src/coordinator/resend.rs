@@ -4,6 +4,7 @@ use super::state::{PhaseStatus, TaskKey};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
 use crate::message::{Order, Standing, Verdict};
+use crate::record::Record;
 use std::collections::BTreeSet;
 
 impl Run {
@@ -36,14 +37,43 @@ impl Run {
             return;
         }
         self.live.connected.insert(agent.clone());
-        self.take_age(now, standing);
+        if self.is_locked_here(standing) {
+            self.take_outage(now, standing);
+            self.take_age(now, standing);
+        }
         self.hear(now, agent);
         self.send_owed(now, agent, effects);
     }
 
+    /// An operator has said that whoever led this agent besides this
+    /// coordinator is stopped for good. Orders count above what it has obeyed,
+    /// and since its decisions are not in this journal, the run waits for
+    /// being given up (R11).
+    pub(super) fn take_over(&mut self, standing: &Standing, effects: &mut Vec<Effect>) {
+        if !self.state.begin.members.contains_key(&standing.agent) {
+            return;
+        }
+        let here = self.is_locked_here(standing);
+        let record = Record::TookOver {
+            agent: standing.agent.clone(),
+            term: standing.term,
+            decision: if here { standing.decision } else { 0 },
+        };
+        self.persist(record, effects);
+        self.live.attesting = None;
+        self.live.disarming_since = None;
+        // A term that is not lower stays foreign until this coordinator leads
+        // above it; that it is taken over doesn't make it ours.
+        self.live.fenced = self.is_foreign(standing);
+    }
+
+    fn is_locked_here(&self, standing: &Standing) -> bool {
+        standing.run.as_ref() == Some(&self.state.begin.run)
+    }
+
     /// A term or a decision that this coordinator never gave: another one
-    /// leads, or led, this run (R11).
-    fn is_foreign(&self, standing: &Standing) -> Option<String> {
+    /// leads, or led, this run (R11). Says how that is known.
+    pub fn is_foreign(&self, standing: &Standing) -> Option<String> {
         let (theirs, ours) = (standing.term, self.state.term);
         let foreign_term = theirs.number > ours.number
             || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
@@ -53,11 +83,19 @@ impl Run {
                 standing.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
             ));
         }
-        let here = standing.run.as_ref() == Some(&self.state.begin.run);
-        (here && standing.decision > self.state.decision).then(|| {
+        if !self.is_locked_here(standing) || standing.decision == 0 {
+            return None;
+        }
+        // An agent that is locked to a run has its term and its decision from
+        // one order of that run. Restarts raise both here, so what counts is
+        // whether that decision of that term is in this journal.
+        let known = self.state.terms.get(&theirs).copied();
+        (known.is_none_or(|last| standing.decision > last)).then(|| {
+            let known = known.map_or("nothing".to_owned(), |last| format!("up to {last}"));
             format!(
-                "agent {} has obeyed decision {} of this run, and its journal here ends with {}",
-                standing.agent, standing.decision, self.state.decision
+                "agent {} has obeyed decision {} of term {} ({:x}) in this run; of that term its \
+                 journal here knows {known}",
+                standing.agent, standing.decision, theirs.number, theirs.incarnation
             )
         })
     }
@@ -65,9 +103,7 @@ impl Run {
     /// The largest age wins (R13): a release is as old as the oldest one that
     /// an agent reports.
     fn take_age(&mut self, now: Millis, standing: &Standing) {
-        let here = standing.run.as_ref() == Some(&self.state.begin.run);
-        let (true, Some(age), Some(phase)) = (here, standing.release_age, self.state.current())
-        else {
+        let (Some(age), Some(phase)) = (standing.release_age, self.state.current()) else {
             return;
         };
         let released = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Released);
@@ -76,17 +112,38 @@ impl Run {
         }
         let began = now.saturating_sub(age);
         self.live.released_at = self.live.released_at.min(began);
-        let outage = self.state.begin.layout.outage.as_ref();
+    }
+
+    /// The write outage is at least as old as any release that an agent has
+    /// received inside it. So what passed at gates, in holds and while this
+    /// coordinator was away counts, as long as one of those agents' machines
+    /// has not been booted since (R13).
+    fn take_outage(&mut self, now: Millis, standing: &Standing) {
+        let Some(outage) = &self.state.begin.layout.outage else {
+            return;
+        };
+        let first = self.state.forward.get(outage.starts_with as usize);
         let inside =
-            outage.is_some_and(|o| phase.track == Track::Forward && phase.index >= o.starts_with);
-        if let (true, Some(since)) = (inside, self.live.outage_began) {
-            self.live.outage_began = Some(since.min(began));
-        }
+            |phase: &PhaseRef| phase.track == Track::Forward && phase.index >= outage.starts_with;
+        let ages = standing.release_ages.iter();
+        let oldest = ages
+            .filter(|(phase, _)| inside(phase))
+            .map(|(_, age)| age)
+            .max();
+        let (true, Some(age)) = (first.is_some_and(|phase| phase.ever_released), oldest) else {
+            return;
+        };
+        let began = now.saturating_sub(*age);
+        let known = self.live.outage_began;
+        self.live.outage_began = Some(known.map_or(began, |since| since.min(began)));
     }
 
     fn send_owed(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
         if self.state.ended.is_some() {
             self.send_close(agent, effects);
+            return;
+        }
+        if !self.state.decisions_lost.is_empty() {
             return;
         }
         self.send_open(agent, effects);

@@ -201,9 +201,18 @@ pub struct State {
     pub begin: Begin,
     /// The term it is led under.
     pub term: Term,
+    /// Every term that it was led under, as far as this journal says, and
+    /// those that were taken over; each with the last decision of it that is
+    /// known.
+    #[serde(skip)]
+    pub terms: BTreeMap<Term, Decision>,
+    /// Decisions are counted above this: the highest one of another
+    /// coordinator that was taken over (R11).
+    pub decisions_above: Decision,
     /// Sequence of its last record.
     pub last: u64,
-    /// Sequence of the last record that decided something (R1).
+    /// The last record that decided something (R1): its sequence, above
+    /// [`Self::decisions_above`].
     pub decision: Decision,
     /// Forward phases, by index.
     pub forward: Vec<PhaseState>,
@@ -235,6 +244,10 @@ pub struct State {
     pub rollback: Option<Rollback>,
     /// Abort, if decided.
     pub abort: Option<Signed>,
+    /// Another coordinator has led this run, and what it decided is not in
+    /// this journal: who has obeyed it, in sentences for the operator. Then
+    /// the run can only be given up (R11).
+    pub decisions_lost: Vec<String>,
     /// Agents that came back without their journal.
     pub journals_lost: BTreeSet<AgentName>,
     /// Request ids that were carried out, with the sequence they led to (R20).
@@ -248,6 +261,11 @@ pub struct State {
 }
 
 impl State {
+    /// Sequence of the last record that decided something.
+    pub fn decided_at(&self) -> u64 {
+        self.decision.saturating_sub(self.decisions_above)
+    }
+
     /// Which way the run goes.
     pub fn track(&self) -> Track {
         match &self.rollback {

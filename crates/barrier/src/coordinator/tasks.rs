@@ -1,10 +1,12 @@
 //! What records do to tasks: how they stand, what they captured and gave,
 //! what a breach voids.
 
-use super::state::{Breach, PhaseStatus, State, TaskStatus, WatchState, all_steps, undone_by};
-use crate::ids::{AgentName, PhaseRef, StepId, Track};
+use super::state::{
+    Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, undone_by,
+};
+use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Outcome, TaskReport};
-use crate::record::{Debt, DebtCause, Record, Resolution, lost_with_journal};
+use crate::record::{Debt, DebtCause, Record, Resolution, lost_with_decisions, lost_with_journal};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -13,7 +15,8 @@ impl State {
             Record::Released {
                 phase, captures, ..
             } => self.released(*phase, captures),
-            Record::TaskEnded { agent, report } | Record::Contradicted { agent, report, .. } => {
+            Record::TaskEnded { agent, report, .. }
+            | Record::Contradicted { agent, report, .. } => {
                 self.task_ended(agent, report);
             }
             Record::TaskLost { agent, step } => {
@@ -105,7 +108,11 @@ impl State {
             report: report.clone(),
         };
         task.resolved = None;
-        task.suspect = false;
+        // Where attempts are lost, a later one that never began says nothing
+        // of an earlier one.
+        if self.decisions_lost.is_empty() || report.outcome.is_good() {
+            task.suspect = false;
+        }
         task.touched |= report.outcome.may_have_changed();
         if let Some(capture) = &report.capture {
             let kept = self.captures.entry(agent.clone()).or_default();
@@ -121,8 +128,12 @@ impl State {
                 .or_default()
                 .insert(agent.clone(), (report.attempt, report.outputs.clone()));
             self.untouch_undone(&report.step, agent);
-            self.debts
-                .retain(|debt| debt.step != report.step || debt.agent != *agent);
+            // Of a run that was given up, what went forward stays in effect.
+            let stays = self.abort.is_some() && report.phase.track == Track::Forward;
+            self.debts.retain(|debt| {
+                let other = debt.step != report.step || debt.agent != *agent;
+                other || stays
+            });
         }
         if report.outcome == Outcome::Standing {
             self.watches.insert(
@@ -224,28 +235,60 @@ impl State {
     }
 
     fn journal_lost(&mut self, agent: &AgentName) {
-        let open: Vec<StepId> = self
+        let open: Vec<TaskKey> = self
             .open_tasks()
             .filter(|((_, whose), _)| whose == agent)
-            .map(|((step, _), _)| step.clone())
+            .map(|(key, _)| key.clone())
             .collect();
-        for step in open {
-            let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
-                continue;
-            };
-            task.touched = true;
-            task.status = TaskStatus::Ended {
-                report: TaskReport {
-                    run: self.begin.run.clone(),
-                    phase: task.phase,
-                    attempt: task.attempt,
-                    step,
-                    outcome: lost_with_journal(),
-                    outputs: BTreeMap::new(),
-                    capture: None,
-                    took: 0,
-                },
-            };
+        for key in open {
+            self.is_unknown(&key, lost_with_journal());
+        }
+    }
+
+    /// An open task of which nothing will be heard in this attempt.
+    fn is_unknown(&mut self, key: &TaskKey, outcome: Outcome) {
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
+        task.touched = true;
+        task.status = TaskStatus::Ended {
+            report: TaskReport {
+                run: self.begin.run.clone(),
+                phase: task.phase,
+                attempt: task.attempt,
+                step: key.0.clone(),
+                outcome,
+                outputs: BTreeMap::new(),
+                capture: None,
+                took: 0,
+            },
+        };
+    }
+
+    /// What the other coordinator decided is not known. Whatever is not known
+    /// to have ended well may have been carried out since, so it is listed as
+    /// still in effect until its agent says otherwise; and nothing counts as
+    /// open, for nobody will say anything about these attempts (R11).
+    pub(super) fn took_over(&mut self, agent: &AgentName, term: Term, decision: Decision) {
+        let last = self.terms.entry(term).or_default();
+        *last = decision.max(*last);
+        if self.ended.is_some() {
+            return;
+        }
+        self.decisions_lost.push(format!(
+            "{agent} has obeyed another coordinator of this run (term {}, decision {decision}), \
+             and what that one decided is not in this journal",
+            term.number
+        ));
+        let open: Vec<TaskKey> = self.open_tasks().map(|(key, _)| key.clone()).collect();
+        for key in open {
+            self.is_unknown(&key, lost_with_decisions());
+        }
+        if self.rollback.as_ref().is_some_and(|r| r.began) {
+            return;
+        }
+        for task in self.tasks.values_mut() {
+            task.suspect |= task.phase.track == Track::Forward && !task.is_settled();
         }
     }
 

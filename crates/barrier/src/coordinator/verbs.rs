@@ -18,6 +18,9 @@ pub enum RefusedCode {
     Ended,
     /// Another coordinator was here.
     Fenced,
+    /// Another coordinator was here and was taken over; what it decided is
+    /// not known.
+    DecisionsLost,
     /// A rollback or an abort is decided already.
     Turning,
     /// It is not this phase's turn, or the phase has no such gate.
@@ -162,12 +165,24 @@ impl Run {
                 "start another run",
             );
         }
-        if verb.expected.is_some_and(|seen| seen < self.state.decision) {
+        if let (Some(reason), false) = (
+            self.state.decisions_lost.first(),
+            verb.action == VerbAction::Abort,
+        ) {
+            return refuse(
+                RefusedCode::DecisionsLost,
+                format!("the run can't go on or back: {reason}"),
+                "abort it: that stops what still runs, frees the agents, and lists what may be in \
+                 effect; put that right by hand",
+            );
+        }
+        let decided_at = self.state.decided_at();
+        if verb.expected.is_some_and(|seen| seen < decided_at) {
             return refuse(
                 RefusedCode::Stale,
                 format!(
                     "the run has moved on: it is at {} and the request was made at {}",
-                    self.state.decision,
+                    decided_at,
                     verb.expected.unwrap_or(0)
                 ),
                 "look at the run again and repeat the request if it still fits",

@@ -75,6 +75,12 @@ pub enum Wait {
         /// How that is known.
         reason: String,
     },
+    /// An operator's `abort`: another coordinator was taken over, and what it
+    /// decided is not known (R11).
+    GiveUp {
+        /// How that is known.
+        reasons: Vec<String>,
+    },
     /// Agents to be told that the run is over.
     Close {
         /// Who.
@@ -92,6 +98,11 @@ impl Run {
         }
         if self.state.ended.is_some() {
             return self.waits_to_close();
+        }
+        if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
+            return vec![Wait::GiveUp {
+                reasons: self.state.decisions_lost.clone(),
+            }];
         }
         let mut waits = self.waits_for_outcomes();
         if self.is_turning() {
@@ -195,7 +206,8 @@ impl Run {
     /// When [`Run::handle`] must be given a `Tick` at the latest; `None` when
     /// only an event can move the run on.
     pub fn next_deadline(&self) -> Option<Millis> {
-        if self.state.ended.is_some() || self.live.fenced.is_some() {
+        let stands = self.live.fenced.is_some() || !self.state.decisions_lost.is_empty();
+        if self.state.ended.is_some() || stands {
             return None;
         }
         let phase = self.state.current();

@@ -3,7 +3,7 @@
 
 use super::state::PromiseStatus;
 use super::{Effect, Execution, Participant, Purpose, Stage};
-use crate::ids::{Header, Millis, PhaseRef, RunId, StepId};
+use crate::ids::{BootTime, Header, Millis, PhaseRef, RunId, StepId};
 use crate::layout::Outputs;
 use crate::message::{Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
 use crate::record::{ParticipantRecord, Tombstone};
@@ -60,6 +60,10 @@ impl Participant {
                 attempt: header.attempt,
                 inputs,
                 captures,
+                at: Some(BootTime {
+                    boot: self.boot.clone(),
+                    at: now,
+                }),
             },
             effects,
         );

@@ -122,10 +122,14 @@ impl State {
                 phase,
                 inputs,
                 captures,
+                at,
                 ..
             } => {
-                let promise = self.runs.get_mut(run).and_then(|r| r.phases.get_mut(phase));
-                if let Some(promise) = promise {
+                let log = self.runs.entry(run.clone()).or_default();
+                if let Some(at) = at {
+                    log.released.entry(*phase).or_insert_with(|| at.clone());
+                }
+                if let Some(promise) = log.phases.get_mut(phase) {
                     promise.status = PromiseStatus::Released {
                         inputs: inputs.clone(),
                         captures: captures.clone(),

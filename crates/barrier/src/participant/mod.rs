@@ -9,7 +9,7 @@
 //! Not in here: whether an action is allowed (the driver's policy answers in
 //! the probes), and what an action does.
 
-use crate::ids::{AgentName, Header, JournalId, Millis, PhaseRef, RunId, StepId};
+use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
 use crate::layout::Outputs;
 use crate::message::{Order, Outcome, Probe, Reply, Standing, TaskOrder};
 use crate::record::ParticipantRecord;
@@ -221,6 +221,7 @@ pub enum Effect {
 pub struct Participant {
     agent: AgentName,
     journal: JournalId,
+    boot: BootId,
     state: State,
     live: Live,
 }
@@ -277,10 +278,11 @@ struct Live {
 
 impl Participant {
     /// An agent with an empty journal.
-    pub fn new(agent: AgentName, journal: JournalId) -> Self {
+    pub fn new(agent: AgentName, journal: JournalId, boot: BootId) -> Self {
         Self {
             agent,
             journal,
+            boot,
             state: State::default(),
             live: Live::default(),
         }
@@ -296,11 +298,13 @@ impl Participant {
         now: Millis,
         agent: AgentName,
         journal: JournalId,
+        boot: BootId,
         entries: impl IntoIterator<Item = Entry>,
     ) -> Result<(Self, Vec<Effect>), ParticipantFoldError> {
         let mut participant = Self {
             agent,
             journal,
+            boot,
             state: State::fold(entries)?,
             live: Live::default(),
         };
@@ -394,7 +398,18 @@ impl Participant {
                 .execution
                 .as_ref()
                 .map(|execution| now.saturating_sub(execution.released_at)),
+            release_ages: self.release_ages(now),
         }
+    }
+
+    /// Points in time of an earlier boot say nothing about ages.
+    fn release_ages(&self, now: Millis) -> BTreeMap<PhaseRef, Millis> {
+        let log = self.state.locked().and_then(|run| self.state.run(run));
+        log.into_iter()
+            .flat_map(|log| &log.released)
+            .filter(|(_, released)| released.boot == self.boot && !self.boot.0.is_empty())
+            .map(|(phase, released)| (*phase, now.saturating_sub(released.at)))
+            .collect()
     }
 
     /// The durable state.

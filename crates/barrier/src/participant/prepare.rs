@@ -345,7 +345,7 @@ pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{AgentName, Digest, JournalId};
+    use crate::ids::{AgentName, BootId, Digest, JournalId};
     use crate::message::{Finding, Mode, Order, Outcome};
     use crate::participant::Event;
     use serde_json::Value;
@@ -398,9 +398,17 @@ mod tests {
         }
     }
 
+    fn new_agent() -> Participant {
+        Participant::new(
+            AgentName::from("a"),
+            JournalId::from("j"),
+            BootId::from("b"),
+        )
+    }
+
     /// An agent that has promised attempt 1 of run-1 in term 2 at time 0.
     fn promised() -> Participant {
-        let mut agent = Participant::new(AgentName::from("a"), JournalId::from("j"));
+        let mut agent = new_agent();
         let first = header("run-1", 1, (2, 7), 5);
         agent.handle(0, prepare(first.clone()));
         agent.handle(0, probed(&first));
@@ -494,7 +502,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_says_no_leaves_a_durable_refusal() {
-        let mut agent = Participant::new(AgentName::from("a"), JournalId::from("j"));
+        let mut agent = new_agent();
         let order = header("run-1", 1, (1, 1), 2);
         agent.handle(0, prepare(order.clone()));
         let event = Event::Probed {

@@ -1,6 +1,6 @@
 //! The durable state of an agent: the fold of its records.
 
-use crate::ids::{Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
+use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
 use crate::layout::Outputs;
 use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
 use crate::record::Tombstone;
@@ -102,6 +102,8 @@ pub struct RunLog {
     pub decision: Decision,
     /// Latest attempt of each phase.
     pub phases: BTreeMap<PhaseRef, Promise>,
+    /// When each phase was first released here.
+    pub released: BTreeMap<PhaseRef, BootTime>,
     /// Its tasks, by phase and step.
     pub tasks: BTreeMap<StepId, TaskLog>,
     /// Watches that stand.

@@ -6,14 +6,16 @@
 //! seconds.
 
 use crate::support::{Sim, plan};
-use lockstep_barrier::coordinator::{PhaseStatus, TaskStatus, VerbAction, Wait};
+use lockstep_barrier::coordinator::{PhaseStatus, State, TaskStatus, VerbAction, Wait};
 use lockstep_barrier::ids::{AgentName, StepId};
+use lockstep_barrier::invariants::Happening;
 use lockstep_barrier::layout::Outputs;
-use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::message::{Mode, Order, Outcome};
 use lockstep_barrier::participant;
 use lockstep_barrier::record::Resolution;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
+use std::collections::VecDeque;
 
 /// Three agents, three phases, and the way back. `{policy}` and `{open}` vary.
 const PLAN: &str = "
@@ -350,6 +352,142 @@ fn operate(sim: &mut Sim, round: usize) {
             _ => Ok(()),
         };
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// However little of its journal a coordinator has left when it takes over,
+    /// it orders nothing but the end, every agent obeys that, nothing runs on,
+    /// and what is in effect on a host is owed.
+    #[test]
+    fn taking_over_with_an_old_journal_only_ends_the_run(
+        moves in prop::collection::vec((any::<u8>(), any::<u16>()), 0..160),
+        kept in any::<prop::sample::Index>(),
+        restarts in 1..12_u8,
+    ) {
+        let text = PLAN.replace("{policy}", "rollback").replace("{open}", "no-return");
+        let mut sim = Sim::new(plan::begin(&text));
+        sim.start();
+        for name in sim.names() {
+            sim.connect(&name);
+        }
+        for (what, which) in moves {
+            // An agent without its journal is another story.
+            one_move(&mut sim, what.min(253), which as usize);
+        }
+        let decided = State::fold(sim.disk.clone()).expect("its own journal");
+        if decided.ended.is_some() {
+            return Ok(());
+        }
+        sim.crash_coordinator();
+        sim.restore_backup(1 + kept.index(sim.disk.len()));
+        sim.observe(&Happening::CoordinatorRestored);
+        let restored = State::fold(sim.disk.clone()).expect("a beginning is a journal");
+        for _ in 0..restarts {
+            sim.restart_coordinator();
+            sim.crash_coordinator();
+        }
+        take_over(&mut sim, &restored)?;
+    }
+}
+
+/// What a coordinator may say in a run of which it has lost decisions.
+fn only_ends(order: &Order) -> bool {
+    matches!(
+        order,
+        Order::Revoke { .. } | Order::Ack { .. } | Order::Close { .. }
+    )
+}
+
+fn take_over(sim: &mut Sim, restored: &State) -> Result<(), TestCaseError> {
+    let failed = |sim: &Sim, what: &str| {
+        Err(TestCaseError::fail(format!(
+            "{what}\n{}",
+            sim.trace.join("\n")
+        )))
+    };
+    sim.take_over = true;
+    for _ in 0..20 {
+        sim.restart_coordinator();
+        for name in sim.names() {
+            sim.restart_agent(&name);
+            sim.connect(&name);
+        }
+        let kept = restored.decided_at();
+        let obeyed_more = sim.agents.values().any(|agent| {
+            let log = agent
+                .participant
+                .as_ref()
+                .and_then(|p| p.state().run(&sim.begin.run));
+            log.is_some_and(|log| log.decision > kept)
+        });
+        let lost = |sim: &Sim| {
+            let run = sim.run.as_ref();
+            run.is_some_and(|run| !run.state().decisions_lost.is_empty())
+        };
+        let ended = sim
+            .run
+            .as_ref()
+            .is_some_and(|run| run.state().ended.is_some());
+        if lost(sim) && !ended {
+            sim.orders.values_mut().for_each(VecDeque::clear);
+            prop_assert!(sim.verb(VerbAction::Rollback, Some("go back")).is_err());
+            prop_assert!(sim.verb(VerbAction::Retry, Some("again")).is_err());
+            sim.verb(VerbAction::Abort, Some("its journal is old"))
+                .map_err(TestCaseError::fail)?;
+            let others: Vec<&Order> = sim.orders.values().flatten().collect();
+            if !others.into_iter().all(only_ends) {
+                return failed(sim, "it orders more than the end");
+            }
+        } else if !ended {
+            // There is nothing to take over, if no agent has obeyed anything
+            // that this journal lacks.
+            return if obeyed_more {
+                failed(sim, "it is not fenced")
+            } else {
+                Ok(())
+            };
+        }
+        sim.settle();
+        for name in sim.names() {
+            if let Some((outcome, outputs)) = good(sim, &name) {
+                sim.finish(&name, outcome, outputs);
+            }
+        }
+        sim.settle();
+        hold(sim)?;
+        if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
+            break;
+        }
+    }
+    let Some(state) = sim.run.as_ref().map(|run| run.state().clone()) else {
+        return failed(sim, "no coordinator");
+    };
+    for (name, agent) in &sim.agents {
+        let free = agent
+            .participant
+            .as_ref()
+            .is_some_and(|p| p.state().locked().is_none());
+        if !free || agent.running.is_some() || !state.closed_by.contains(name) {
+            return failed(sim, &format!("{name} is not free"));
+        }
+    }
+    for (step, agent) in sim.world.changed() {
+        let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
+        let owed = state
+            .debts
+            .iter()
+            .any(|debt| debt.step == *step && debt.agent == *agent);
+        if undoable && !owed {
+            return failed(sim, &format!("{step} is in effect on {agent} and not owed"));
+        }
+    }
+    Ok(())
 }
 
 /// Whichever machine is at work is killed after each effect in turn, and each time

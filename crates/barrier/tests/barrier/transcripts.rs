@@ -125,12 +125,15 @@ fn command(sim: &mut Sim, line: &str) {
         "crash-after" => sim.crash_after = Some(words[1].parse().expect("effects")),
         "restart" if words[1] == "coordinator" => sim.restart_coordinator(),
         "restart" => sim.restart_agent(&agent(1)),
-        // The coordinator's journal as it was after so many records, all of
-        // its first term.
-        "restore-backup" => {
-            sim.disk.truncate(words[1].parse().expect("records"));
-            sim.term = 1;
-            sim.salt += 1;
+        "restore-backup" => sim.restore_backup(words[1].parse().expect("records")),
+        "take-over" => sim.take_over = true,
+        "reboot" => {
+            sim.crash_agent(&agent(1));
+            sim.agent_mut(&agent(1)).boots += 1;
+            sim.restart_agent(&agent(1));
+        }
+        "restore-agent" => {
+            sim.restore_agent(&agent(1), words[2].parse().expect("records"));
         }
         "lose-journal" => sim.lose_journal(&agent(1)),
         "refuses" => {

@@ -187,13 +187,15 @@ pub struct Postgres {
     /// Triggers (step 9).
     #[serde(default)]
     pub triggers: Triggers,
-    /// Sequences and identity columns. DMS does not carry their values.
+    /// Sequences and identity columns with the sequences that fed them in
+    /// Oracle. DMS does not carry their values. Those of the schemas that
+    /// are not named are set past the values of their columns.
     #[serde(default)]
     pub sequences: Vec<AlignedSequence>,
     /// Added on top of the greatest value; 1000 if left out.
     #[serde(default)]
     pub sequence_margin: Option<u64>,
-    /// Keep pg_cron and pgAgent jobs off until the roles open.
+    /// Keep pg_cron and pgAgent jobs off until the roles have opened.
     #[serde(default = "yes")]
     pub jobs: bool,
     /// How long collecting statistics may take; 10m if left out.
@@ -266,9 +268,14 @@ pub struct Reverse {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// The tables.
+    /// The tables, as far as their rows are to be compared or their names
+    /// differ. All others that both sides have are counted.
     #[schemars(length(min = 1))]
     pub tables: Vec<ComparedTable>,
+    /// `schema.table` of tables in PostgreSQL that are not counted: those
+    /// that DMS does not carry, or not whole.
+    #[serde(default)]
+    pub except: Vec<String>,
     /// How long either side may take; 5m if left out.
     #[serde(default)]
     pub timeout: Option<Duration>,

@@ -102,6 +102,7 @@ fn configuration(home: &Path) -> Config {
             name: "ORCL1".into(),
             host: "ora-1".into(),
             home: home.to_owned(),
+            spfile: true,
             listeners: vec![],
         }],
     }

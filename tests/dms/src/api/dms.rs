@@ -62,6 +62,7 @@ fn dispatch(app: &App, operation: &str, parameters: &Value) -> Result<Value, Fau
         "DescribeEndpoints" => describe::endpoints(app, &read(parameters)?),
         "DescribeConnections" => describe::connections(app, &read(parameters)?),
         "TestConnection" => describe::test_connection(app, &read(parameters)?),
+        "ListTagsForResource" => tasks::tags(app, &read(parameters)?),
         "DescribeEvents" => describe::events(app, &read(parameters)?),
         other => Err(Fault::unknown_operation(format!(
             "{other:?} is not an operation of this double of DMS"

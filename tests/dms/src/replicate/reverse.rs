@@ -489,6 +489,7 @@ mod tests {
             cdc_start_position: None,
             cdc_stop_position: None,
             task_data: None,
+            tags: std::collections::BTreeMap::new(),
         };
         let slot = own_slot(&task);
         assert!(slot.len() <= 63, "{slot}");

@@ -1,6 +1,8 @@
 //! What a caller says about a task, checked: identifiers, endpoints, mappings,
 //! settings and positions become a [`Definition`], or a fault in the API's words.
 
+use std::collections::BTreeMap;
+
 use crate::api::errors::Fault;
 use crate::replicate::mapping::TableMapping;
 use crate::task::registry::Registry;
@@ -31,6 +33,8 @@ pub struct NewTask {
     pub cdc_stop_position: Option<String>,
     /// `TaskData`.
     pub task_data: Option<String>,
+    /// `Tags`, by key.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What ModifyReplicationTask changes.
@@ -85,6 +89,7 @@ impl Registry {
             source_arn: new.source_arn,
             target_arn: new.target_arn,
             task_data: new.task_data,
+            tags: new.tags,
         })
     }
 
@@ -138,6 +143,25 @@ impl Registry {
             _ => Err(Fault::invalid(format!(
                 "CdcStartPosition {text:?} is not a position of the source"
             ))),
+        }
+    }
+}
+
+impl Registry {
+    /// A task on a slot that the customer made must say from where it reads.
+    ///
+    /// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`.
+    pub(super) fn check_slot(&self, definition: &Definition) -> Result<(), Fault> {
+        let source = self.resources.endpoints.get(&definition.source_arn);
+        let named = match source.map(AsRef::as_ref) {
+            Some(crate::config::EndpointConfig::Postgres(source)) => source.slot_name.as_deref(),
+            _ => None,
+        };
+        match named {
+            Some(slot) if definition.cdc_start_position.is_none() => Err(Fault::combination(
+                format!("The slot {slot} of the source endpoint needs a CdcStartPosition."),
+            )),
+            _ => Ok(()),
         }
     }
 }

@@ -93,6 +93,11 @@ pub enum FaultSpec {
         /// Its LastFailureMessage.
         message: String,
     },
+    /// Every table of a task shows as `Before load`.
+    NotLoaded {
+        /// The task's identifier.
+        task: String,
+    },
     /// A task stays in `stopping`.
     StopHangs {
         /// The task's identifier.
@@ -302,6 +307,14 @@ impl FaultBoard {
         self.armed()
             .iter()
             .any(|f| matches!(f, FaultSpec::ApplyPaused { task } if task == identifier))
+    }
+
+    /// Whether the task's tables are to show as not loaded.
+    #[must_use]
+    pub fn not_loaded(&self, identifier: &str) -> bool {
+        self.armed()
+            .iter()
+            .any(|f| matches!(f, FaultSpec::NotLoaded { task } if task == identifier))
     }
 
     /// Whether the task is to stay in `stopping`.

@@ -154,6 +154,9 @@ impl Registry {
             definition.cdc_start_position = start_position.or(definition.cdc_start_position.take());
             definition.cdc_stop_position = stop_position.or(definition.cdc_stop_position.take());
         }
+        if request.start == StartType::StartReplication {
+            self.check_slot(&task.definition)?;
+        }
         let endpoint = |arn: &str| {
             self.resources
                 .endpoints

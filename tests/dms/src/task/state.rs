@@ -165,6 +165,8 @@ pub struct Definition {
     pub cdc_stop_position: Option<StopPosition>,
     /// `TaskData`.
     pub task_data: Option<String>,
+    /// Tags, by key.
+    pub tags: std::collections::BTreeMap<String, String>,
 }
 
 impl Definition {

@@ -5,6 +5,10 @@
 //! exit codes follow the utility of Oracle Database 19c: 0 when the command
 //! completed, 1 when it did not. The interactive mode and every other command
 //! are missing and said to be.
+//!
+//! Like the utility it knows the listeners that its `listener.ora` names, in
+//! `$TNS_ADMIN` or else in `network/admin` of its home. Where that home has
+//! none, the simulator's own configuration stands for it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -114,12 +118,32 @@ enum Missing {
 }
 
 fn find(name: &str) -> Result<Status, Missing> {
+    if !is_named(name) {
+        return Err(Missing::Listener);
+    }
     let listeners = control::call::<Vec<Status>>(&socket(), &Request::Listeners)
         .map_err(|error| Missing::Simulator(unreachable(error)))?;
     let found = listeners
         .into_iter()
         .find(|status| status.name.eq_ignore_ascii_case(name));
     found.ok_or(Missing::Listener)
+}
+
+fn parameters() -> PathBuf {
+    let directory = std::env::var_os("TNS_ADMIN").map(PathBuf::from);
+    let directory = directory.unwrap_or_else(|| home().join("network").join("admin"));
+    directory.join("listener.ora")
+}
+
+/// Whether `listener.ora` has an entry `NAME = …` at the beginning of a line.
+fn is_named(name: &str) -> bool {
+    match std::fs::read_to_string(parameters()) {
+        Ok(text) => text.lines().any(|line| {
+            line.split_once('=')
+                .is_some_and(|(entry, _)| entry.trim_end().eq_ignore_ascii_case(name))
+        }),
+        Err(_) => std::env::var_os("TNS_ADMIN").is_none(),
+    }
 }
 
 fn running(name: &str) -> Result<Status, String> {
@@ -179,7 +203,7 @@ fn summary(status: &Status) -> String {
         .and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok())
         .unwrap_or_else(Timestamp::now);
     let seconds = Timestamp::now().duration_since(since).as_secs().max(0);
-    let parameters = home().join("network").join("admin").join("listener.ora");
+    let parameters = parameters();
     let mut text = format!("STATUS of the LISTENER\n{}\n", "-".repeat(24));
     let uptime = format!(
         "{} days {} hr. {} min. {} sec",

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::Token;
 use crate::api::{OraError, Reply};
 
 use super::call::Call;
-use super::errors::unsupported;
+use super::errors::{ora, unsupported};
 use super::lex::{Cursor, Lexed};
 use super::params::Reach;
 use super::{ddl, kill, programs, users};
@@ -102,7 +102,12 @@ fn definition(call: &mut Call<'_>, c: &mut Cursor<'_>, text: &str) -> Result<(),
         ddl::alter_table(call, c)
     } else if c.eat("ALTER DATABASE ADD SUPPLEMENTAL LOG DATA") {
         call.st.require(call.key, "ALTER DATABASE")?;
-        call.st.supplemental_logging = true;
+        if c.peek() == Some(&Token::LParen) {
+            call.st.supplemental.columns.extend(c.log_columns()?);
+        } else {
+            c.finish()?;
+            call.st.supplemental.minimal = true;
+        }
         Ok(())
     } else if c.eat("GRANT") {
         users::grant(call, c)
@@ -185,11 +190,10 @@ fn set(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
             )));
         }
     };
-    if c.eat("COMMENT") {
-        c.eat_token(&Token::Eq);
-        c.bump();
+    if c.sees("COMMENT") {
+        return Err(unsupported("ALTER SYSTEM SET … COMMENT"));
     }
-    let (reach, sid) = reach(c)?;
+    let (reach, sid) = reach(call, c)?;
     call.st.parameters.set(&name, &value, reach, &sid)?;
     let line = format!(
         "ALTER SYSTEM SET {}={value} SCOPE={reach:?} SID='{sid}';",
@@ -201,8 +205,9 @@ fn set(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
 
 fn reset(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     let name = c.name(OPTION)?;
-    let (reach, sid) = reach(c)?;
-    call.st.parameters.reset(&name, reach, &sid)?;
+    let (reach, sid) = reach(call, c)?;
+    let inst = call.key.inst;
+    call.st.parameters.reset(&name, reach, &sid, inst)?;
     call.st.alert(format!(
         "ALTER SYSTEM RESET {} SCOPE={reach:?} SID='{sid}';",
         name.to_lowercase()
@@ -210,13 +215,15 @@ fn reset(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     Ok(())
 }
 
-/// `SCOPE=…` and `SID='…'`: both instances and memory with spfile by default.
-fn reach(c: &mut Cursor<'_>) -> Result<(Reach, String), OraError> {
-    let mut reach = Reach::Both;
+/// `SCOPE=…` and `SID='…'`: all instances, and memory with spfile by default;
+/// memory alone on an instance that was started without one.
+fn reach(call: &Call<'_>, c: &mut Cursor<'_>) -> Result<(Reach, String), OraError> {
+    let spfile = call.st.instance(call.key.inst).spfile;
+    let mut reach = if spfile { Reach::Both } else { Reach::Memory };
     let mut sid = "*".to_owned();
     loop {
-        if c.eat("DEFERRED") {
-            continue;
+        if c.sees("DEFERRED") {
+            return Err(unsupported("ALTER SYSTEM SET … DEFERRED"));
         }
         if c.eat("SCOPE") {
             c.eat_token(&Token::Eq);
@@ -234,6 +241,12 @@ fn reach(c: &mut Cursor<'_>) -> Result<(Reach, String), OraError> {
             sid = c.string((922, "missing or invalid option"))?.to_uppercase();
         } else {
             c.finish()?;
+            if reach != Reach::Memory && !spfile {
+                return Err(ora(
+                    32001,
+                    "write to SPFILE requested but no SPFILE is in use",
+                ));
+            }
             return Ok((reach, sid));
         }
     }

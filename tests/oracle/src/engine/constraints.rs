@@ -1,13 +1,104 @@
 //! What constraints say to a changed row: types, NOT NULL, keys, parents and
 //! children. A verdict that hangs on another open transaction waits for it.
+//! And what a new index or an enabled constraint says to the rows that are there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::api::OraError;
+
 use super::datum::{self, Datum, Row};
-use super::errors::{Outcome, Stop, stop};
+use super::errors::{Outcome, Stop, ora, stop};
 use super::exec::Exec;
-use super::storage::{Rule, Snapshot};
+use super::sessions::SessionKey;
+use super::state::State;
+use super::storage::{Constraint, Rule, Snapshot};
 use super::txn::TxnId;
+
+impl State {
+    /// ORA-00955 where an index's name is taken, ORA-01452 where a unique one
+    /// would have to hold a key twice.
+    pub fn index_may_be(
+        &self,
+        key: SessionKey,
+        number: usize,
+        name: &str,
+        columns: &[usize],
+        unique: bool,
+    ) -> Result<(), OraError> {
+        let table = &self.tables[number];
+        let taken = self
+            .live_tables()
+            .filter(|other| other.owner == table.owner)
+            .flat_map(|other| &other.constraints)
+            .any(|constraint| constraint.name == name);
+        if taken {
+            return Err(ora(955, "name is already used by an existing object"));
+        }
+        if unique && self.has_key_twice(key, number, columns) {
+            return Err(ora(
+                1452,
+                "cannot CREATE UNIQUE INDEX; duplicate keys found",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a session sees now.
+    fn now(&self, key: SessionKey) -> Snapshot {
+        Snapshot {
+            scn: None,
+            txn: self.session(key).and_then(|session| session.txn),
+        }
+    }
+
+    fn has_key_twice(&self, key: SessionKey, number: usize, columns: &[usize]) -> bool {
+        let by = self.now(key);
+        let rows = self.tables[number].rows.iter();
+        let mut keys = HashSet::new();
+        rows.filter_map(|row| row.seen(by)).any(|row| {
+            let key: Vec<Datum> = columns.iter().map(|at| row[*at].key()).collect();
+            !key.iter().all(Datum::is_null) && !keys.insert(key)
+        })
+    }
+
+    /// ENABLE CONSTRAINT looks at the rows that are there: ORA-02299 for a key
+    /// that is there twice, ORA-02298 for a parent that is not.
+    pub fn validate(
+        &self,
+        key: SessionKey,
+        number: usize,
+        rule: &Constraint,
+    ) -> Result<(), OraError> {
+        let table = &self.tables[number];
+        let name = format!("{}.{}", table.owner, rule.name);
+        let Rule::Foreign {
+            parent, columns, ..
+        } = &rule.rule
+        else {
+            let twice = self.has_key_twice(key, number, &rule.columns);
+            let error = format!("cannot validate ({name}) - duplicate keys found");
+            return if twice { Err(ora(2299, error)) } else { Ok(()) };
+        };
+        let by = self.now(key);
+        let parent = &self.tables[*parent];
+        let of = |row: &Row, columns: &[usize]| -> Vec<Datum> {
+            columns.iter().map(|at| row[*at].key()).collect()
+        };
+        let parents = parent.rows.iter().filter_map(|row| row.seen(by));
+        let parents: HashSet<Vec<Datum>> = parents.map(|row| of(row, columns)).collect();
+        let mut rows = table.rows.iter().filter_map(|row| row.seen(by));
+        let orphan = rows.any(|row| {
+            let key = of(row, &rule.columns);
+            !key.iter().any(Datum::is_null) && !parents.contains(&key)
+        });
+        if orphan {
+            let text = format!("cannot validate ({name}) - parent keys not found");
+            return Err(ora(2298, text));
+        }
+        Ok(())
+    }
+}
 
 impl Exec<'_> {
     /// Converts a row to its columns' types; ORA-01400 where NULL is not allowed.

@@ -19,6 +19,7 @@ use super::faults::Fault;
 use super::prepare::{self, Body};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
+use super::surroundings::Surroundings;
 use super::{clock, format, jobs, script};
 
 /// The state and the signal that something in it has changed.
@@ -131,6 +132,17 @@ impl Engine {
         self.core.state.lock().faults.push(fault);
     }
 
+    /// Says what lies around the database from now on.
+    pub fn surround(&self, surroundings: Surroundings) {
+        self.core.state.lock().surroundings = surroundings;
+    }
+
+    /// Removes the file of an archived log; `false` where there is none.
+    #[must_use]
+    pub fn delete_archived(&self, thread: u32, sequence: u64) -> bool {
+        self.core.state.lock().logs.delete(thread, sequence)
+    }
+
     /// Cancels the running call of a session of the first instance.
     #[cfg(test)]
     pub fn cancel(&self, sid: u32, serial: u32) {
@@ -227,7 +239,7 @@ fn admit(state: &State, inst: u32, user: &str, login: &Login) -> Result<(), OraE
     let Some(account) = state.users.get(user) else {
         return Err(ora(1017, "invalid username/password; logon denied"));
     };
-    let granted = |privilege: &str| account.grants.contains(privilege);
+    let granted = |privilege: &str| state.holds(user, privilege);
     if login.sysdba {
         if user != "SYS" && !granted("SYSDBA") {
             return Err(ora(1017, "invalid username/password; logon denied"));
@@ -243,7 +255,7 @@ fn admit(state: &State, inst: u32, user: &str, login: &Login) -> Result<(), OraE
     if account.locked.is_some() {
         return Err(ora(28000, "The account is locked."));
     }
-    if !(granted("CREATE SESSION") || granted("CONNECT") || granted("DBA")) {
+    if !(granted("CREATE SESSION") || granted("DBA")) {
         let text = format!("user {user} lacks CREATE SESSION privilege; logon denied");
         return Err(ora(1045, text));
     }

@@ -291,27 +291,28 @@ pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
     let name = c.qualified(TABLE)?;
     let number = call.st.own_table(call.key, name, "ALTER ANY TABLE")?;
     if c.eat("ADD SUPPLEMENTAL LOG DATA") {
-        let list = c
-            .until(|c| c.sees("COLUMNS"))
-            .text()
-            .trim_matches(['(', ')', ' '])
-            .to_uppercase();
-        let kind = match list.as_str() {
-            "ALL" => "ALL COLUMN LOGGING",
-            "PRIMARY KEY" => "PRIMARY KEY LOGGING",
-            "UNIQUE" => "UNIQUE KEY LOGGING",
-            "FOREIGN KEY" => "FOREIGN KEY LOGGING",
-            _ => return Err(c.error(OPTION)),
-        };
         let table = &mut call.st.tables[number];
-        if !table.log_groups.iter().any(|(_, have)| have == kind) {
+        for columns in c.log_columns()? {
+            let kind = match columns {
+                "ALL" => "ALL COLUMN LOGGING",
+                "PRIMARY KEY" => "PRIMARY KEY LOGGING",
+                "UNIQUE" => "UNIQUE KEY LOGGING",
+                _ => "FOREIGN KEY LOGGING",
+            };
+            if table.log_groups.iter().any(|(_, have)| have == kind) {
+                return Err(ora(
+                    32588,
+                    format!("supplemental logging attribute {columns} exists"),
+                ));
+            }
             let group = format!("SYS_C{:07}", 9000 + number * 10 + table.log_groups.len());
             table.log_groups.push((group, kind.to_owned()));
         }
         return Ok(());
     }
-    if c.sees("ENABLE ALL TRIGGERS") || c.sees("DISABLE ALL TRIGGERS") {
-        let enabled = c.sees("ENABLE");
+    let enabled = c.sees("ENABLE ALL TRIGGERS");
+    if c.eat("ENABLE ALL TRIGGERS") || c.eat("DISABLE ALL TRIGGERS") {
+        c.finish()?;
         for trigger in call
             .st
             .triggers
@@ -328,18 +329,21 @@ pub fn alter_table(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
         c.bump();
         let name = c.name(OPTION)?;
         c.finish()?;
-        let table = &mut call.st.tables[number];
-        let Some(constraint) = table
-            .constraints
-            .iter_mut()
-            .find(|other| other.name == name)
-        else {
-            return Err(ora(
-                2430,
-                format!("cannot enable constraint ({name}) - no such constraint"),
-            ));
+        let constraints = &call.st.tables[number].constraints;
+        let Some(at) = constraints.iter().position(|other| other.name == name) else {
+            let (code, verb) = if enabled {
+                (2430, "enable")
+            } else {
+                (2431, "disable")
+            };
+            let text = format!("cannot {verb} constraint ({name}) - no such constraint");
+            return Err(ora(code, text));
         };
-        constraint.enabled = enabled;
+        if enabled {
+            let rule = constraints[at].clone();
+            call.st.validate(call.key, number, &rule)?;
+        }
+        call.st.tables[number].constraints[at].enabled = enabled;
         return Ok(());
     }
     Err(unsupported("this form of ALTER TABLE"))
@@ -367,6 +371,13 @@ pub fn create_index(call: &mut Call<'_>, c: &mut Cursor<'_>, unique: bool) -> Re
     if !c.eat_token(&Token::RParen) {
         return Err(c.error((907, "missing right parenthesis")));
     }
+    if !c.at_end() && c.peek() != Some(&Token::SemiColon) {
+        return Err(unsupported(format!("the index option {}", c.text())));
+    }
+    c.finish()?;
+    let key = call.key;
+    call.st
+        .index_may_be(key, number, &index, &columns, unique)?;
     let table = &mut call.st.tables[number];
     table.add_index(columns.clone());
     if unique {

@@ -8,12 +8,12 @@ use super::call::Call;
 use super::datum::{self, Datum};
 use super::errors::{Outcome, Stop, ora, stop};
 use super::exec::{Exec, Scope, Variable, Variables};
-use super::jobs;
 use super::kinds::WIDE;
 use super::plsql::{Block, Step};
 use super::prepare::Body;
 use super::sessions::SessionKey;
 use super::state::State;
+use super::{jobs, oldjobs};
 
 /// Runs a block as a statement of its own.
 pub fn run(call: &mut Call<'_>, block: &Block, mut vars: Variables) -> Result<Reply, OraError> {
@@ -99,7 +99,13 @@ fn run_steps(call: &mut Call<'_>, steps: &[Step], vars: &mut Variables) -> Resul
                         call.attempt(|st| Exec::new(st, key, vars).eval(value, &Scope::EMPTY))?;
                     values.push((argument.name.clone(), value));
                 }
-                call_procedure(call, name, &values)?;
+                if name == oldjobs::SUBMIT {
+                    let target = oldjobs::target(arguments)?;
+                    let number = Datum::int(oldjobs::submit(call, &values)?);
+                    assign(vars, &target, number).map_err(plain)?;
+                } else {
+                    call_procedure(call, name, &values)?;
+                }
             }
             simple => call.attempt(|st| run_simple(st, key, simple, vars))?,
         }
@@ -282,6 +288,7 @@ fn call_procedure(
         "RAISE_APPLICATION_ERROR" => Err(application_error(values)),
         "DBMS_OUTPUT.PUT_LINE" | "DBMS_OUTPUT.ENABLE" => Ok(()),
         name if jobs::PROCEDURES.contains(&name) => jobs::procedure(call, name, values),
+        name if oldjobs::PROCEDURES.contains(&name) => oldjobs::procedure(call, name, values),
         name => {
             if let Some(session) = call.st.sessions.get_mut(&call.key) {
                 match name {

@@ -12,7 +12,8 @@ use crate::api::OraError;
 use super::call::Call;
 use super::database::Core;
 use super::datum::Datum;
-use super::errors::ora;
+use super::errors::{ora, unsupported};
+use super::oldjobs::{self, Old};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
 use super::{clock, datum};
@@ -56,11 +57,31 @@ pub struct Job {
     pub failures: u64,
     /// The last error.
     pub last_error: Option<String>,
+    /// What DBMS_JOB knows of it, if it was made there.
+    pub old: Option<Old>,
     /// Start at once, whatever the schedule says.
     forced: bool,
 }
 
 impl Job {
+    /// A job of DBMS_JOB, due at that time.
+    pub fn of_old(action: String, next_run_ms: i64, old: Old) -> Self {
+        Self {
+            action,
+            repeat: old.interval.clone(),
+            every: None,
+            enabled: true,
+            next_run_ms,
+            running: None,
+            started_ms: 0,
+            runs: 0,
+            failures: 0,
+            last_error: None,
+            old: Some(old),
+            forced: false,
+        }
+    }
+
     /// STATE in DBA_SCHEDULER_JOBS.
     pub fn state(&self) -> &'static str {
         match (self.running, self.enabled) {
@@ -120,6 +141,7 @@ pub fn procedure(
     } else {
         &["JOB_NAME", "FORCE"]
     };
+    known_arguments(name, order, values)?;
     let get = |wanted: &str| {
         values
             .iter()
@@ -176,6 +198,39 @@ pub fn procedure(
     Ok(())
 }
 
+/// PLS-00306 for an argument that the procedure does not have; what the queue
+/// would not heed is refused.
+fn known_arguments(
+    procedure: &str,
+    order: &[&str],
+    values: &[(Option<String>, Datum)],
+) -> Result<(), OraError> {
+    for (at, (name, value)) in values.iter().enumerate() {
+        let name = match name.as_deref() {
+            Some("NAME") => "JOB_NAME",
+            Some(name) => name,
+            None => order.get(at).copied().unwrap_or_default(),
+        };
+        if !order.contains(&name) {
+            let text =
+                format!("PLS-00306: wrong number or types of arguments in call to '{procedure}'");
+            return Err(ora(6550, text));
+        }
+        let idle = match name {
+            "START_DATE" | "END_DATE" => value.is_null(),
+            "NUMBER_OF_ARGUMENTS" => value.is_null() || value.string().as_deref() == Some("0"),
+            "JOB_CLASS" => value
+                .string()
+                .is_none_or(|class| class == "DEFAULT_JOB_CLASS"),
+            _ => true,
+        };
+        if !idle {
+            return Err(unsupported(format!("{name} of {procedure}")));
+        }
+    }
+    Ok(())
+}
+
 fn split(full: &str, user: &str) -> (String, String) {
     let upper = full.replace('"', "").to_uppercase();
     match upper.split_once('.') {
@@ -226,6 +281,7 @@ fn create(
         runs: 0,
         failures: 0,
         last_error: None,
+        old: None,
         forced: false,
     };
     call.st.jobs.insert(key, job);
@@ -270,7 +326,9 @@ fn start_due(core: &Arc<Core>) {
         .jobs
         .iter()
         .filter(|(_, job)| {
-            job.running.is_none() && (job.forced || job.enabled && job.next_run_ms <= now)
+            job.running.is_none()
+                && (job.forced || job.enabled && job.next_run_ms <= now)
+                && state.has_job(None, job)
         })
         .map(|(key, _)| key.clone())
         .collect();
@@ -327,18 +385,26 @@ fn start(core: &Arc<Core>, state: &mut State, inst: u32, name: (String, String))
     std::thread::spawn(move || {
         let state = core.state.lock();
         let mut call = Call::new(&core, state, key);
+        let next = oldjobs::next_date(&mut call, &name);
         let result = call.execute(&action, &[]);
         if result.is_ok() {
             call.commit();
         } else {
             call.rollback();
         }
-        finished(&mut call.st, &name, key, result.err());
+        finished(&mut call.st, &name, key, result.err(), next);
         call.finish();
     });
 }
 
-fn finished(state: &mut State, name: &(String, String), key: SessionKey, error: Option<OraError>) {
+fn finished(
+    state: &mut State,
+    name: &(String, String),
+    key: SessionKey,
+    error: Option<OraError>,
+    next: Option<i64>,
+) {
+    let mut goes_on = true;
     if let Some(job) = state.jobs.get_mut(name) {
         job.running = None;
         job.runs += 1;
@@ -348,6 +414,9 @@ fn finished(state: &mut State, name: &(String, String), key: SessionKey, error: 
                 let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX / 2);
                 job.next_run_ms = (job.started_ms + every).max(clock::epoch_ms());
             }
+            None if job.old.is_some() => {
+                goes_on = oldjobs::goes_on(job, error.is_some(), next);
+            }
             None => job.enabled = false,
         }
         if let Some(error) = error {
@@ -355,6 +424,9 @@ fn finished(state: &mut State, name: &(String, String), key: SessionKey, error: 
             job.last_error = Some(error.to_string());
             state.alert(line);
         }
+    }
+    if !goes_on {
+        state.jobs.remove(name);
     }
     // The slave's session ends with its run.
     state.rollback_to(key, None);

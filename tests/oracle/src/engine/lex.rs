@@ -290,6 +290,30 @@ impl<'l> Cursor<'l> {
         ora(code, message).at(u32::try_from(self.offset()).unwrap_or(u32::MAX))
     }
 
+    /// Takes `(ALL | PRIMARY KEY | UNIQUE | FOREIGN KEY, …) COLUMNS` of ADD
+    /// SUPPLEMENTAL LOG DATA: which columns are to be logged.
+    pub fn log_columns(&mut self) -> Result<Vec<&'static str>, OraError> {
+        if !self.eat_token(&Token::LParen) {
+            return Err(self.error((906, "missing left parenthesis")));
+        }
+        let mut kinds = Vec::new();
+        loop {
+            let kind = ["ALL", "PRIMARY KEY", "UNIQUE", "FOREIGN KEY"]
+                .into_iter()
+                .find(|kind| self.eat(kind));
+            kinds.push(kind.ok_or_else(|| self.error((922, "missing or invalid option")))?);
+            if !self.eat_token(&Token::Comma) {
+                break;
+            }
+        }
+        if !self.eat_token(&Token::RParen) {
+            return Err(self.error((907, "missing right parenthesis")));
+        }
+        self.expect("COLUMNS", (905, "missing keyword"))?;
+        self.finish()?;
+        Ok(kinds)
+    }
+
     /// ORA-00933 unless the tokens are used up.
     pub fn finish(&mut self) -> Result<(), OraError> {
         while self.eat_token(&Token::SemiColon) {}

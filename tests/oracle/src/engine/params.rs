@@ -114,6 +114,7 @@ impl Parameters {
                     "db_name" | "db_unique_name" | "service_names" => database.to_owned(),
                     "instance_name" => instance.name.clone(),
                     "instance_number" => (at + 1).to_string(),
+                    "spfile" if !instance.spfile => String::new(),
                     "cluster_database" => (instances.len() > 1).to_string().to_uppercase(),
                     _ => known.default.to_owned(),
                 };
@@ -223,13 +224,25 @@ impl Parameters {
         Ok(())
     }
 
-    /// ALTER SYSTEM RESET: the spfile entry goes, memory takes the default.
+    /// ALTER SYSTEM RESET on an instance: the spfile entry goes, memory takes
+    /// the default.
     ///
     /// # Errors
-    /// ORA-32010 where the spfile has no such entry.
-    pub fn reset(&mut self, name: &str, reach: Reach, sid: &str) -> Result<(), OraError> {
+    /// ORA-32010 where the spfile has no such entry; ORA-32009 where SID names
+    /// another instance and its memory is meant.
+    pub fn reset(&mut self, name: &str, reach: Reach, sid: &str, own: u32) -> Result<(), OraError> {
         let known = Self::find(name)?;
         let instances = self.instances(sid)?;
+        let here = own as usize - 1;
+        if reach != Reach::Spfile && sid != "*" && instances != [here] {
+            return Err(ora(
+                32009,
+                format!(
+                    "cannot reset the memory value for instance {sid} from instance {}",
+                    self.names[here]
+                ),
+            ));
+        }
         if reach != Reach::Memory {
             let removed = self
                 .spfile
@@ -319,7 +332,7 @@ mod tests {
         );
         assert_eq!(
             parameters
-                .reset("aq_tm_processes", Reach::Spfile, "*")
+                .reset("aq_tm_processes", Reach::Spfile, "*", 1)
                 .unwrap_err()
                 .code,
             32010

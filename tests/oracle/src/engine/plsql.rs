@@ -4,7 +4,7 @@
 //! nested blocks, EXECUTE IMMEDIATE of a text without binds, COMMIT, ROLLBACK,
 //! SAVEPOINT, RAISE_APPLICATION_ERROR, DBMS_SESSION.SLEEP, DBMS_LOCK.SLEEP,
 //! DBMS_APPLICATION_INFO.SET_*, DBMS_SESSION.SET_IDENTIFIER and the calls of
-//! DBMS_SCHEDULER in [`super::jobs`]. Everything else is ORA-06550 with a
+//! DBMS_SCHEDULER in [`super::jobs`] and of DBMS_JOB in [`super::oldjobs`]. Everything else is ORA-06550 with a
 //! sentence. Exception handlers and loops are not there.
 
 use sqlparser::ast::{Expr, Query};
@@ -12,10 +12,10 @@ use sqlparser::tokenizer::Token;
 
 use crate::api::{Kind, OraError, StatementKind};
 
-use super::jobs;
 use super::kinds::{NUMBER, WIDE};
 use super::lex::{Cursor, Lexed};
 use super::prepare::{self, Body};
+use super::{jobs, oldjobs};
 
 /// A block.
 #[derive(Debug, Default)]
@@ -299,7 +299,8 @@ fn procedure(cursor: &mut Cursor<'_>) -> Result<Step, OraError> {
         );
     }
     let name = name.trim_start_matches("SYS.").to_owned();
-    if !PROCEDURES.contains(&name.as_str()) && !jobs::PROCEDURES.contains(&name.as_str()) {
+    let known = [&PROCEDURES[..], &jobs::PROCEDURES, &oldjobs::PROCEDURES];
+    if !known.iter().any(|all| all.contains(&name.as_str())) {
         return Err(start.error((
             6550,
             &format!(

@@ -90,13 +90,23 @@ fn sequence_options(sequence: &mut Sequence, c: &mut Cursor<'_>) -> Result<Optio
             sequence.maximum = c.number(NUMBER)?;
         } else if c.eat("CACHE") {
             sequence.cache = c.number(NUMBER)?;
+            if sequence.cache < 2 {
+                return Err(ora(
+                    4010,
+                    "the number of values to CACHE must be greater than 1",
+                ));
+            }
         } else if c.eat("NOCACHE") {
             sequence.cache = 0;
         } else if c.eat("CYCLE") || c.eat("NOCYCLE") {
             sequence.cycle = c.previous_is("CYCLE");
         } else if c.eat("ORDER") || c.eat("NOORDER") {
             sequence.ordered = c.previous_is("ORDER");
-        } else if !(c.eat("NOMINVALUE") || c.eat("NOMAXVALUE")) {
+        } else if c.eat("NOMINVALUE") {
+            sequence.minimum = Sequence::starting(1).minimum;
+        } else if c.eat("NOMAXVALUE") {
+            sequence.maximum = Sequence::starting(1).maximum;
+        } else {
             c.finish()?;
             return Ok(start);
         }

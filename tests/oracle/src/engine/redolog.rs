@@ -24,6 +24,8 @@ pub struct Archived {
     pub first_time: civil::DateTime,
     /// NEXT_TIME, which is also COMPLETION_TIME.
     pub next_time: civil::DateTime,
+    /// DELETED: RMAN has removed the file.
+    pub deleted: bool,
 }
 
 /// The current log of a thread.
@@ -71,12 +73,26 @@ impl RedoLogs {
             next_scn: scn,
             first_time: log.first_time,
             next_time: now,
+            deleted: false,
         });
         *log = CurrentLog {
             sequence: log.sequence + 1,
             first_scn: scn,
             first_time: now,
         };
+    }
+
+    /// Removes the file of an archived log, as RMAN does; `false` where there
+    /// is none.
+    pub fn delete(&mut self, thread: u32, sequence: u64) -> bool {
+        let meant = |log: &&mut Archived| log.thread == thread && log.sequence == sequence;
+        match self.archived.iter_mut().find(meant) {
+            Some(log) => {
+                log.deleted = true;
+                true
+            }
+            None => false,
+        }
     }
 
     /// The group of a thread's log.

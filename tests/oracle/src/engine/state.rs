@@ -16,9 +16,10 @@ use super::redolog::RedoLogs;
 use super::sequences::Sequence;
 use super::sessions::{SessionKey, SessionState};
 use super::storage::Table;
+use super::surroundings::Surroundings;
 use super::triggers::Trigger;
 use super::txn::{Committed, Scn, Transactions, TxnId};
-use super::{clock, prepare};
+use super::{clock, prepare, privileges};
 use crate::api::OraError;
 
 /// Where the database's SCN starts: a database that has been in use.
@@ -48,6 +49,17 @@ pub struct User {
     pub id: u32,
 }
 
+/// A role.
+#[derive(Debug, Default)]
+pub struct Role {
+    /// ORACLE_MAINTAINED.
+    pub maintained: bool,
+    /// System privileges and other roles, upper case.
+    pub grants: BTreeSet<String>,
+    /// Privileges on objects: `(owner, name)` to privileges.
+    pub objects: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
 /// One instance.
 #[derive(Debug)]
 pub struct Instance {
@@ -59,7 +71,29 @@ pub struct Instance {
     pub started: civil::DateTime,
     /// LOGINS is RESTRICTED.
     pub restricted: bool,
+    /// Started with a server parameter file.
+    pub spfile: bool,
     next_sid: u32,
+}
+
+/// Supplemental logging of the whole database.
+#[derive(Debug, Default)]
+pub struct Supplemental {
+    /// ADD SUPPLEMENTAL LOG DATA without more.
+    pub minimal: bool,
+    /// `ALL`, `PRIMARY KEY`, `UNIQUE`, `FOREIGN KEY`, as far as added.
+    pub columns: BTreeSet<&'static str>,
+}
+
+impl Supplemental {
+    /// SUPPLEMENTAL_LOG_DATA_MIN: any columns bring it with them.
+    pub fn minimal(&self) -> &'static str {
+        match (self.minimal, self.columns.is_empty()) {
+            (true, _) => "YES",
+            (false, false) => "IMPLICIT",
+            (false, true) => "NO",
+        }
+    }
 }
 
 /// Everything behind the one lock.
@@ -73,6 +107,8 @@ pub struct State {
     pub instances: Vec<Instance>,
     /// Users by name.
     pub users: BTreeMap<String, User>,
+    /// Roles by name, with what they were given.
+    pub roles: BTreeMap<String, Role>,
     /// Tables by number; dropped ones keep theirs.
     pub tables: Vec<Table>,
     names: HashMap<String, HashMap<String, usize>>,
@@ -97,8 +133,10 @@ pub struct State {
     pub observed: Observed,
     /// Faults the range has put in.
     pub faults: Vec<Fault>,
-    /// SUPPLEMENTAL_LOG_DATA_MIN.
-    pub supplemental_logging: bool,
+    /// What lies around the database.
+    pub surroundings: Surroundings,
+    /// What supplemental logging the whole database has.
+    pub supplemental: Supplemental,
     /// Parsed statements.
     pub cache: prepare::Cache,
     next_serial: u32,
@@ -119,6 +157,7 @@ impl State {
                 host: instance.host.clone(),
                 started: clock::now(),
                 restricted: false,
+                spfile: instance.spfile,
                 next_sid: 0,
             })
             .collect();
@@ -129,6 +168,7 @@ impl State {
             logs: RedoLogs::new(instances.len(), FIRST_SCN),
             instances,
             users: BTreeMap::new(),
+            roles: privileges::own_roles(),
             tables: Vec::new(),
             names: HashMap::new(),
             triggers: BTreeMap::new(),
@@ -140,7 +180,8 @@ impl State {
             scn_moved: clock::epoch_ms(),
             observed: Observed::default(),
             faults: Vec::new(),
-            supplemental_logging: false,
+            surroundings: Surroundings::default(),
+            supplemental: Supplemental::default(),
             cache: prepare::Cache::default(),
             next_serial: 100,
             trigger_depth: 0,
@@ -326,6 +367,7 @@ impl State {
             row.pending = change.pending_before.map(|version| (id, version));
         }
         if mark.is_none() {
+            self.forget_jobs_of(id);
             self.transactions.open.remove(&id);
             if let Some(session) = self.sessions.get_mut(&key) {
                 session.txn = None;

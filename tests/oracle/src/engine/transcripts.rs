@@ -38,6 +38,7 @@ fn engine(dir: &Path) -> Engine {
         name: name.into(),
         host: host.into(),
         home: dir.join(host),
+        spfile: true,
         listeners: Vec::new(),
     };
     Engine::start(&Config {
@@ -378,6 +379,7 @@ transcripts! {
     jobs: "jobs.txt",
     the_seed_procedure: "seed.txt",
     accounts_and_privileges: "privileges.txt",
+    what_is_refused: "refused.txt",
 }
 
 #[test]

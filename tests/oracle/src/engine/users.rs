@@ -10,6 +10,8 @@ use super::call::Call;
 use super::clock;
 use super::errors::{no_table, ora, unsupported};
 use super::lex::{Cursor, ident};
+use super::privileges;
+use super::state::{Role, State};
 
 const NAME: (u32, &str) = (1935, "missing user or role name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");
@@ -18,7 +20,7 @@ const OPTION: (u32, &str) = (922, "missing or invalid option");
 pub fn create_user(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     call.st.require(call.key, "CREATE USER")?;
     let name = c.name(NAME)?;
-    if call.st.users.contains_key(&name) {
+    if call.st.users.contains_key(&name) || call.st.roles.contains_key(&name) {
         let text = format!("user name '{name}' conflicts with another user or role name");
         return Err(ora(1920, text));
     }
@@ -41,8 +43,8 @@ pub fn create_user(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraErr
         } else if c.eat("QUOTA") {
             // QUOTA UNLIMITED ON users, QUOTA 10 M ON users.
             c.until(|c| c.sees("ON"));
-            c.eat("ON");
-            c.bump();
+            c.expect("ON", OPTION)?;
+            c.name(OPTION)?;
         } else {
             return Err(c.error(OPTION));
         }
@@ -62,11 +64,25 @@ fn password(c: &mut Cursor<'_>) -> Result<String, OraError> {
     }
 }
 
-/// `CREATE ROLE name`: recorded, so that it can be granted.
+/// `CREATE ROLE name [NOT IDENTIFIED]`: who makes it has it.
 pub fn create_role(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     call.st.require(call.key, "CREATE ROLE")?;
-    c.name(NAME)?;
-    c.finish()
+    let name = c.name(NAME)?;
+    c.eat("NOT IDENTIFIED");
+    if c.sees("IDENTIFIED") {
+        return Err(unsupported("roles with a password"));
+    }
+    c.finish()?;
+    if call.st.users.contains_key(&name) || call.st.roles.contains_key(&name) {
+        let text = format!("role name '{name}' conflicts with another user or role name");
+        return Err(ora(1921, text));
+    }
+    call.st.roles.insert(name.clone(), Role::default());
+    let maker = call.st.acting_user(call.key);
+    if let Some(user) = call.st.users.get_mut(&maker).filter(|_| maker != "SYS") {
+        user.grants.insert(name);
+    }
+    Ok(())
 }
 
 /// `ALTER USER name ACCOUNT LOCK|UNLOCK`, `IDENTIFIED BY`.
@@ -113,67 +129,144 @@ fn change_grants(
     give: bool,
 ) -> Result<(), OraError> {
     let mut list = c.until(|c| c.sees("ON") || c.sees(word));
-    let privileges = privileges(&mut list)?;
+    let given = privileges(&mut list)?;
     let object = if c.eat("ON") {
         Some(c.qualified((903, "invalid table name"))?)
     } else {
         None
     };
     c.expect(word, (905, "missing keyword"))?;
-    let mut users = Vec::new();
+    let mut grantees = Vec::new();
     loop {
-        users.push(c.name((987, "missing or invalid username(s)"))?);
+        grantees.push(c.name((987, "missing or invalid username(s)"))?);
         if !c.eat_token(&Token::Comma) {
             break;
         }
     }
-    let _ = c.eat("WITH ADMIN OPTION") || c.eat("WITH GRANT OPTION");
+    if c.sees("WITH") {
+        return Err(unsupported("WITH ADMIN OPTION and WITH GRANT OPTION"));
+    }
     c.finish()?;
-    let object = match object {
-        None => {
-            call.st.require(call.key, "GRANT ANY PRIVILEGE")?;
-            None
-        }
-        Some((owner, name)) => Some(granted_object(call, owner, name)?),
-    };
-    for name in users {
-        let Some(user) = call.st.users.get_mut(&name) else {
-            return Err(ora(1917, format!("user or role '{name}' does not exist")));
-        };
-        let into = match &object {
-            None => &mut user.grants,
-            Some(object) => user.objects.entry(object.clone()).or_default(),
-        };
-        for privilege in &privileges {
-            if give {
-                into.insert(privilege.clone());
-            } else {
-                into.remove(privilege);
+    let (given, object) = match object {
+        None => (system_grants(call, given)?, None),
+        Some((owner, name)) => {
+            if !given.iter().all(|name| privileges::is_on_objects(name)) {
+                return Err(ora(990, "missing or invalid privilege"));
             }
+            (given, Some(granted_object(call, owner, name)?))
         }
+    };
+    for name in grantees {
+        change_grantee(call, &name, &given, object.as_ref(), give)?;
     }
     Ok(())
 }
 
+/// Privileges and roles as they are granted: ALL stands for all privileges.
+fn system_grants(call: &Call<'_>, given: BTreeSet<String>) -> Result<BTreeSet<String>, OraError> {
+    let mut out = BTreeSet::new();
+    for name in given {
+        if name == "ALL" {
+            call.st.require(call.key, "GRANT ANY PRIVILEGE")?;
+            out.extend(privileges::all_system());
+        } else if call.st.roles.contains_key(&name) {
+            call.st.require(call.key, "GRANT ANY ROLE")?;
+            out.insert(name);
+        } else if privileges::is_system(&name) {
+            call.st.require(call.key, "GRANT ANY PRIVILEGE")?;
+            out.insert(name);
+        } else if name.contains(' ') {
+            return Err(ora(990, "missing or invalid privilege"));
+        } else {
+            // One word that is no privilege can only be a role.
+            return Err(ora(1919, format!("role '{name}' does not exist")));
+        }
+    }
+    Ok(out)
+}
+
+/// Gives a user or role something, or takes it away.
+fn change_grantee(
+    call: &mut Call<'_>,
+    grantee: &str,
+    given: &BTreeSet<String>,
+    object: Option<&(String, String)>,
+    give: bool,
+) -> Result<(), OraError> {
+    let st = &mut *call.st;
+    for name in given.iter().filter(|_| give) {
+        let role = st.roles.contains_key(name) && st.roles.contains_key(grantee);
+        if role && (name == grantee || st.holds(name, grantee)) {
+            return Err(ora(1934, "circular role grant detected"));
+        }
+    }
+    let is_role: Vec<bool> = given.iter().map(|one| st.roles.contains_key(one)).collect();
+    let (grants, objects) = match (st.users.get_mut(grantee), st.roles.get_mut(grantee)) {
+        (Some(user), _) => (&mut user.grants, &mut user.objects),
+        (None, Some(role)) => (&mut role.grants, &mut role.objects),
+        (None, None) => {
+            let text = format!("user or role '{grantee}' does not exist");
+            return Err(ora(1917, text));
+        }
+    };
+    let into = match object {
+        None => grants,
+        Some(object) => objects.entry(object.clone()).or_default(),
+    };
+    for (name, is_role) in given.iter().zip(is_role) {
+        if give {
+            into.insert(name.clone());
+        } else if !into.remove(name) {
+            return Err(match (object, is_role) {
+                (Some(_), _) => ora(1927, "cannot REVOKE privileges you did not grant"),
+                (None, true) => ora(1951, format!("ROLE '{name}' not granted to '{grantee}'")),
+                (None, false) => ora(
+                    1952,
+                    format!("system privileges not granted to '{grantee}'"),
+                ),
+            });
+        }
+    }
+    // Without a privilege left the grantee does not know the object.
+    forget_empty(st, grantee);
+    Ok(())
+}
+
+/// Forgets objects on which nothing is granted any more.
+fn forget_empty(st: &mut State, grantee: &str) {
+    if let Some(user) = st.users.get_mut(grantee) {
+        user.objects.retain(|_, left| !left.is_empty());
+    }
+    if let Some(role) = st.roles.get_mut(grantee) {
+        role.objects.retain(|_, left| !left.is_empty());
+    }
+}
+
+/// The words between the commas; columns in parentheses are refused.
 fn privileges(list: &mut Cursor<'_>) -> Result<BTreeSet<String>, OraError> {
     let mut out = BTreeSet::new();
-    while !list.at_end() {
-        let part = list.until(|c| c.peek() == Some(&Token::Comma));
-        let words: Vec<String> = part
-            .rest()
-            .iter()
-            .filter_map(|token| match &token.token {
-                Token::Word(word) => Some(ident(word)),
-                _ => None,
-            })
-            .collect();
+    loop {
+        let mut part = list.until(|c| c.peek() == Some(&Token::Comma));
+        let mut words = Vec::new();
+        while let Some(token) = part.bump() {
+            match token {
+                Token::Word(word) => words.push(ident(word)),
+                Token::LParen => return Err(unsupported("privileges on columns")),
+                _ => return Err(list.error((990, "missing or invalid privilege"))),
+            }
+        }
         if words.is_empty() {
             return Err(list.error((990, "missing or invalid privilege")));
         }
-        out.insert(words.join(" ").trim_end_matches(" PRIVILEGES").to_owned());
-        list.eat_token(&Token::Comma);
+        let name = words.join(" ");
+        out.insert(match name.as_str() {
+            "ALL PRIVILEGES" => "ALL".to_owned(),
+            _ => name,
+        });
+        if !list.eat_token(&Token::Comma) {
+            return Ok(out);
+        }
     }
-    Ok(out)
 }
 
 fn granted_object(

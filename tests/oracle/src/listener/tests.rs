@@ -44,6 +44,7 @@ fn manager(managed_by: ManagedBy) -> (Manager, [u16; 2]) {
             name: "ORCL1".to_owned(),
             host: "ora-1".to_owned(),
             home: PathBuf::new(),
+            spfile: true,
             listeners: vec![
                 listener("LISTENER", ports[0], false),
                 listener("LISTENER_DMS", ports[1], true),
@@ -208,6 +209,12 @@ impl Observed for Engine {
         serde_json::json!(scn * 1000)
     }
     fn clear_faults(&self) {}
+    fn surround(&self, _with: serde_json::Value) -> Result<(), String> {
+        Ok(())
+    }
+    fn delete_archived(&self, _thread: u32, _sequence: u64) -> Result<(), String> {
+        Ok(())
+    }
     fn inject(&self, fault: serde_json::Value) -> Result<(), String> {
         fault
             .get("ora_code")

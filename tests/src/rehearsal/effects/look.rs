@@ -31,7 +31,8 @@ const ROWS: &str = "SELECT \
 pub struct Moments {
     /// When the run was started, milliseconds since 1970.
     pub began_ms: i64,
-    /// The SCN of the fence, if the run came so far.
+    /// The SCN of the fence: the first that a marker row in Oracle names. None
+    /// while there is no marker.
     pub fence_scn: Option<u64>,
 }
 
@@ -64,7 +65,12 @@ impl Look {
     ///
     /// # Errors
     /// When one of the range's parts does not answer.
-    pub fn at_range(range: &Range, moments: Moments) -> Result<Self, Error> {
+    pub fn at_range(range: &Range, began_ms: i64) -> Result<Self, Error> {
+        let proofs = proofs(range)?;
+        let moments = Moments {
+            began_ms,
+            fence_scn: scns(&proofs).min(),
+        };
         let commits_after_fence = match moments.fence_scn {
             Some(scn) => range.oracle.commits_after(scn)?,
             None => Value::Null,
@@ -77,12 +83,18 @@ impl Look {
             tasks: range.dms.get("/control/tasks")?,
             state: State::of(range)?,
             rows: range.postgres.rows(ROWS)?[0].clone(),
-            proofs: proofs(range)?,
+            proofs,
             stops: stops(range)?,
             reports: reports(&range.layout),
             ports: listening(),
             health: health(range),
         })
+    }
+
+    /// The SCNs that the markers name, as Oracle holds them.
+    #[must_use]
+    pub fn marker_scns(&self) -> Vec<u64> {
+        scns(&self.proofs).collect()
     }
 
     /// From the first marker's commit on Oracle to its commit in PostgreSQL,
@@ -93,6 +105,11 @@ impl Look {
         let arrived = self.rows["markers"][marker["nonce"].as_str()?].as_i64()?;
         u64::try_from(arrived - marker["committed_ms"].as_i64()?).ok()
     }
+}
+
+fn scns(proofs: &Value) -> impl Iterator<Item = u64> {
+    let markers = proofs["markers"].as_array().into_iter().flatten();
+    markers.filter_map(|marker| marker["scn"].as_u64())
 }
 
 /// Markers and canaries as Oracle holds them.

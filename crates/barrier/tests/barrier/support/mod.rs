@@ -8,7 +8,9 @@ pub mod plan;
 pub mod show;
 
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
-use lockstep_barrier::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track};
+use lockstep_barrier::ids::{
+    AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
+};
 use lockstep_barrier::invariants::{Happening, World};
 use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
@@ -47,6 +49,8 @@ pub enum Chore {
 /// An agent and its host.
 pub struct Agent {
     pub participant: Option<Participant>,
+    /// How often its machine was booted.
+    pub boots: u32,
     pub journal: JournalId,
     pub disk: Vec<participant::Entry>,
     pub connected: bool,
@@ -81,6 +85,8 @@ pub struct Sim {
     pub trace: Vec<String>,
     /// How many more effects the next machine carries out before it crashes.
     pub crash_after: Option<usize>,
+    /// The coordinator was started with `--take-over`.
+    pub take_over: bool,
     requests: u64,
 }
 
@@ -104,6 +110,7 @@ impl Sim {
             violations: Vec::new(),
             trace: Vec::new(),
             crash_after: None,
+            take_over: false,
             requests: 0,
             begin,
         }
@@ -138,6 +145,22 @@ impl Sim {
         self.carry_out_coordinator(effects);
     }
 
+    /// A new term above another coordinator's; every session begins anew.
+    fn lead_above(&mut self, other: Term) {
+        self.crash_coordinator();
+        self.term = self.term.max(other.number);
+        self.restart_coordinator();
+    }
+
+    /// The coordinator's journal as it was after so many records, in the hands
+    /// of another incarnation.
+    pub fn restore_backup(&mut self, records: usize) {
+        self.disk.truncate(records);
+        let state = coordinator::State::fold(self.disk.clone()).expect("a beginning is a journal");
+        self.term = state.term.number;
+        self.salt += 1;
+    }
+
     pub fn crash_coordinator(&mut self) {
         self.run = None;
         self.crash_after = None;
@@ -166,9 +189,14 @@ impl Sim {
         if agent.participant.is_some() {
             return;
         }
-        let (participant, effects) =
-            Participant::resume(now, name.clone(), agent.journal.clone(), agent.disk.clone())
-                .expect("its own journal");
+        let (participant, effects) = Participant::resume(
+            now,
+            name.clone(),
+            agent.journal.clone(),
+            BootId(format!("boot-{}", agent.boots)),
+            agent.disk.clone(),
+        )
+        .expect("its own journal");
         agent.participant = Some(participant);
         self.carry_out_agent(name, effects);
     }
@@ -183,6 +211,17 @@ impl Sim {
             agent: name.clone(),
         });
         self.restart_agent(name);
+    }
+
+    /// The agent's journal as it was after so many records. It has gone back;
+    /// an operator has looked and accepted it.
+    pub fn restore_agent(&mut self, name: &AgentName, records: usize) {
+        self.crash_agent(name);
+        self.agent_mut(name).disk.truncate(records);
+        let agent = name.clone();
+        self.observe(&Happening::JournalLost { agent });
+        self.restart_agent(name);
+        self.coordinator(coordinator::Event::Quarantined(name.clone()));
     }
 
     pub fn names(&self) -> Vec<AgentName> {
@@ -205,6 +244,15 @@ impl Sim {
         };
         let standing = participant.standing(self.now);
         let Some(run) = &self.run else { return };
+        if self.take_over && run.is_foreign(&standing).is_some() {
+            if standing.term.number >= run.state().term.number {
+                self.lead_above(standing.term);
+            }
+            self.coordinator(coordinator::Event::TakenOver(standing.clone()));
+        }
+        let (Some(run), agent) = (&self.run, &self.agents[name]) else {
+            return;
+        };
         if run.journal_of(name) != Some(&agent.journal) {
             let event = coordinator::Event::Quarantined(name.clone());
             self.coordinator(event);
@@ -513,7 +561,8 @@ impl Sim {
             return false;
         };
         let from = name.clone();
-        self.coordinator(coordinator::Event::Reply { from, reply });
+        let place = None;
+        self.coordinator(coordinator::Event::Reply { from, reply, place });
         true
     }
 
@@ -578,7 +627,12 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
     let phases = begin.layout.forward.iter().chain(&begin.layout.rollback);
     let inputs = phases.flat_map(|p| &p.steps).flat_map(|s| &s.inputs);
     Agent {
-        participant: Some(Participant::new(name.clone(), journal.clone())),
+        participant: Some(Participant::new(
+            name.clone(),
+            journal.clone(),
+            BootId::from("boot-0"),
+        )),
+        boots: 0,
         journal,
         disk: Vec::new(),
         connected: false,

@@ -2,8 +2,8 @@
 
 use super::super::step;
 use super::params::{
-    analyze, canary, connections, control_schema, dms_secs, fence, forward_task, postgres_jobs,
-    roles, spare, stable_secs,
+    analyze, canary, connections, control_schema, dms_secs, fence, forward_task, mapped_schemas,
+    postgres_jobs, roles, spare, stable_secs,
 };
 use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
 use crate::catalogue as c;
@@ -21,6 +21,12 @@ const ANALYZE: Duration = Duration::from_secs(600);
 /// Collecting what is missing inside it.
 const ANALYZE_MISSING: Duration = Duration::from_secs(120);
 
+/// Greatest values of all columns that a sequence feeds.
+const SEQUENCES: Duration = Duration::from_secs(120);
+
+/// Exceptions of the forward task before the run.
+const APPLY_EXCEPTIONS: &str = "${postgres-ready.apply_exceptions}";
+
 pub(super) fn phases(draft: &mut Draft<'_>) {
     preflight(draft);
     prepare(draft);
@@ -28,13 +34,7 @@ pub(super) fn phases(draft: &mut Draft<'_>) {
     close_oracle(draft);
     final_changes(draft);
     verify_rows(draft);
-    let stop = step(
-        "forward-stop",
-        AWS,
-        "dms.task.stop",
-        &forward_task(draft.source),
-    );
-    draft.add("stop-dms", "", &["7"], vec![stop]);
+    stop_dms(draft);
     if draft.source.dms.reverse.is_some() {
         reverse_task(draft);
     }
@@ -62,6 +62,8 @@ fn preflight(draft: &mut Draft<'_>) {
             .oracle
             .oldest_transaction
             .map_or(c::defaults::transaction_secs(), Duration::secs),
+        durable: source.oracle.jobs.disable,
+        accounts: source.oracle.accounts.clone(),
     };
     let postgres = c::PostgresReady {
         resource: source.postgres.resource.clone(),
@@ -69,6 +71,13 @@ fn preflight(draft: &mut Draft<'_>) {
         canary_table: canary(source, &source.postgres.canary_table),
         control_schema: control_schema(source),
         schemas: source.postgres.schemas.clone(),
+        compared: compared(source),
+        sequences: source
+            .postgres
+            .sequences
+            .iter()
+            .map(|sequence| sequence.column.clone())
+            .collect(),
     };
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
     let mut steps = vec![
@@ -92,6 +101,24 @@ fn preflight(draft: &mut Draft<'_>) {
     // nothing to do.
     let steps = steps.into_iter().map(Step::proving).collect();
     draft.add("preflight", "", &[], steps);
+    // A rollback resumes the forward task from its checkpoint, which the
+    // Oracle host doesn't know by itself.
+    let logs = c::OracleLogs {
+        resource: source.oracle.resource.clone(),
+        checkpoint: Some("${forward-ready.checkpoint}".to_owned()),
+    };
+    let logs = step("oracle-logs", LEAD, "oracle.logs.ready", &logs).proving();
+    draft.add("preflight", "logs", &[], vec![logs]);
+}
+
+/// The tables that need not be counted by the way.
+fn compared(source: &Cutover) -> Vec<String> {
+    let tables = source.compare.tables.iter();
+    tables
+        .map(|table| &table.postgres)
+        .chain(&source.compare.except)
+        .cloned()
+        .collect()
 }
 
 /// Everything that can be done before anyone has to stop working.
@@ -267,7 +294,7 @@ fn final_changes(draft: &mut Draft<'_>) {
             nonce: format!("${{{by}.nonce}}"),
             scn: format!("${{{by}.scn}}"),
             control_schema: control_schema(source),
-            apply_exceptions: "${postgres-ready.apply_exceptions}".into(),
+            apply_exceptions: APPLY_EXCEPTIONS.into(),
             timeout_secs: dms_secs(source),
         };
         step(id, POSTGRES, "postgres.marker.await", &marker).proving()
@@ -312,6 +339,8 @@ fn verify_rows(draft: &mut Draft<'_>) {
         resource: source.oracle.resource.clone(),
         scn: format!("${{{}.scn}}", last_finalize(source)),
         tables: source.compare.tables.clone(),
+        counted: "${postgres-ready.tables}".into(),
+        schemas: mapped_schemas(source),
     };
     let postgres = c::PostgresRows {
         resource: source.postgres.resource.clone(),
@@ -328,6 +357,21 @@ fn verify_rows(draft: &mut Draft<'_>) {
         &["6"],
         vec![compared.within_ms(limit)],
     );
+}
+
+/// After the proof the task went on until it was stopped: what it may have
+/// failed at in between is looked at once more.
+fn stop_dms(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let stop = step("forward-stop", AWS, "dms.task.stop", &forward_task(source));
+    draft.add("stop-dms", "", &["7"], vec![stop]);
+    let drain = c::PostgresDrain {
+        resource: source.postgres.resource.clone(),
+        control_schema: control_schema(source),
+        apply_exceptions: APPLY_EXCEPTIONS.into(),
+    };
+    let checked = step("drain-check", POSTGRES, "postgres.drain.check", &drain).proving();
+    draft.add("stop-dms", "checked", &["7"], vec![checked]);
 }
 
 /// Oracle's triggers off before the first replayed row can fire one; then
@@ -377,36 +421,39 @@ fn prepare_postgres(draft: &mut Draft<'_>) {
         set: source.postgres.triggers.set,
         baseline: source.postgres.triggers.baseline.clone(),
     };
-    let mut steps = vec![step(
+    let enable = step(
         "postgres-triggers-enable",
         POSTGRES,
         "postgres.triggers.enable",
         &triggers,
-    )];
-    if !source.postgres.sequences.is_empty() {
-        let sequences = c::PostgresSequences {
-            resource: source.postgres.resource.clone(),
-            sequences: source.postgres.sequences.clone(),
-            oracle: format!("${{{}.sequences}}", last_finalize(source)).into(),
-            margin: source
-                .postgres
-                .sequence_margin
-                .unwrap_or(c::defaults::sequence_margin()),
-        };
-        steps.push(step(
-            "sequences",
-            POSTGRES,
-            "postgres.sequences.align",
-            &sequences,
-        ));
-    }
+    );
+    let sequences = c::PostgresSequences {
+        resource: source.postgres.resource.clone(),
+        sequences: source.postgres.sequences.clone(),
+        schemas: source.postgres.schemas.clone(),
+        oracle: format!("${{{}.sequences}}", last_finalize(source)).into(),
+        margin: source
+            .postgres
+            .sequence_margin
+            .unwrap_or(c::defaults::sequence_margin()),
+    };
+    let align = step(
+        "sequences",
+        POSTGRES,
+        "postgres.sequences.align",
+        &sequences,
+    );
     let missing = step(
         "missing-statistics",
         POSTGRES,
         "postgres.analyze",
         &analyze(source, true),
     );
-    steps.push(missing.within_ms(ANALYZE_MISSING.ms()));
+    let steps = vec![
+        enable,
+        align.within_ms(SEQUENCES.ms()),
+        missing.within_ms(ANALYZE_MISSING.ms()),
+    ];
     draft.add("prepare-postgres", "", &["9"], steps);
 }
 
@@ -422,24 +469,36 @@ fn monitoring(draft: &mut Draft<'_>) {
     draft.add("monitoring", "", &["10", "10.2"], steps);
 }
 
+/// The roles alone, behind their gate. Jobs come back behind a barrier of
+/// their own: none may run before the release that ends the way back.
 fn open_postgres(draft: &mut Draft<'_>) {
     let source = draft.source;
+    // Closed since `prepare`, and anybody may have opened one by hand: looked
+    // at for the vote, so that the phase isn't released, and the point of no
+    // return not passed, while PostgreSQL takes writes. Not a proof in the
+    // plan's sense: a breach of the fence later must not ask for it again.
+    let closed = step(
+        "postgres-roles-verify",
+        POSTGRES,
+        "postgres.roles.verify",
+        &roles(source),
+    );
     let open = step(
         "postgres-roles-open",
         POSTGRES,
         "postgres.roles.open",
         &roles(source),
     );
-    let mut steps = vec![open.kept()];
+    draft.add("open-postgres", "", &["10"], vec![closed, open.kept()]);
     if source.postgres.jobs {
-        steps.push(step(
+        let jobs = step(
             "postgres-jobs-restore",
             POSTGRES,
             "postgres.jobs.restore",
             &postgres_jobs(source),
-        ));
+        );
+        draft.add("open-postgres", "jobs", &["10"], vec![jobs]);
     }
-    draft.add("open-postgres", "", &["10"], steps);
 }
 
 fn keep_closed(draft: &mut Draft<'_>) {

@@ -3,6 +3,7 @@
 use crate::catalogue as c;
 use crate::duration::Duration;
 use crate::source::cutover::Cutover;
+use std::collections::BTreeSet;
 
 /// Waiting for markers and for states of DMS tasks. A resumed or started
 /// task needs minutes on a small replication instance.
@@ -56,6 +57,34 @@ pub(super) fn analyze(source: &Cutover, missing_only: bool) -> c::PostgresAnalyz
         schemas: source.postgres.schemas.clone(),
         missing_only,
     }
+}
+
+/// The schemas that hold the same tables: by the pairs that the file compares,
+/// by name, or because there is one on either side.
+pub(super) fn mapped_schemas(source: &Cutover) -> Vec<c::MappedSchema> {
+    let (theirs, ours) = (&source.oracle.schemas, &source.postgres.schemas);
+    let mut mapped = BTreeSet::new();
+    for schema in ours {
+        let named = source.compare.tables.iter().filter_map(|table| {
+            let (owner, _) = table.oracle.split_once('.')?;
+            let (of, _) = table.postgres.split_once('.')?;
+            (of == schema).then_some(owner)
+        });
+        let alike = theirs
+            .iter()
+            .map(String::as_str)
+            .filter(|owner| *owner == schema || owner.to_lowercase() == *schema);
+        let before = mapped.len();
+        mapped.extend(named.chain(alike).map(|owner| (owner, schema.as_str())));
+        if let ([only], true) = (theirs.as_slice(), ours.len() == 1 && mapped.len() == before) {
+            mapped.insert((only.as_str(), schema.as_str()));
+        }
+    }
+    let pair = |(oracle, postgres): (&str, &str)| c::MappedSchema {
+        oracle: oracle.to_owned(),
+        postgres: postgres.to_owned(),
+    };
+    mapped.into_iter().map(pair).collect()
 }
 
 pub(super) fn postgres_jobs(source: &Cutover) -> c::PostgresJobs {

@@ -139,6 +139,10 @@ fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
             "schema.table",
         );
     }
+    for (index, table) in source.compare.except.iter().enumerate() {
+        let pointer = format!("/compare/except/{index}");
+        parts(pointer, table, 2, "schema.table");
+    }
     for (index, sequence) in postgres.sequences.iter().enumerate() {
         let pointer = format!("/postgres/sequences/{index}");
         parts(

@@ -35,6 +35,23 @@ pub(super) struct Create {
     cdc_start_position: Option<String>,
     cdc_stop_position: Option<String>,
     task_data: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
+}
+
+/// One tag of a resource.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tag {
+    key: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Tags {
+    resource_arn: String,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +152,11 @@ pub(super) fn create(app: &App, request: Create) -> Result<Value, Fault> {
         cdc_start_position: request.cdc_start_position,
         cdc_stop_position: request.cdc_stop_position,
         task_data: request.task_data,
+        tags: request
+            .tags
+            .into_iter()
+            .map(|tag| (tag.key, tag.value))
+            .collect(),
     })?;
     Ok(answer(app, &task))
 }
@@ -172,6 +194,18 @@ pub(super) fn delete(app: &App, request: &OneTask) -> Result<Value, Fault> {
     ))
 }
 
+/// ListTagsForResource, of tasks: nothing else carries tags here.
+pub(super) fn tags(app: &App, request: &Tags) -> Result<Value, Fault> {
+    let task = app.registry.task(&request.resource_arn)?;
+    let tags: Vec<_> = task
+        .definition
+        .tags
+        .iter()
+        .map(|(key, value)| json!({"Key": key, "Value": value, "ResourceArn": task.definition.arn}))
+        .collect();
+    Ok(json!({"TagList": tags}))
+}
+
 pub(super) fn modify(app: &App, request: Modify) -> Result<Value, Fault> {
     refuse_start_time(
         request.cdc_start_time,
@@ -200,7 +234,12 @@ pub(super) fn statistics(app: &App, request: &Statistics) -> Result<Value, Fault
             task.status.as_str()
         )));
     }
-    let tables: Vec<_> = task.progress.snapshot().tables.into_iter().collect();
+    let mut tables: Vec<_> = task.progress.snapshot().tables.into_iter().collect();
+    if app.registry.faults.not_loaded(&task.definition.identifier) {
+        for (_, table) in &mut tables {
+            table.state = TableState::BeforeLoad;
+        }
+    }
     let known = ["schema-name", "table-name", "table-state"];
     let tables = request
         .common

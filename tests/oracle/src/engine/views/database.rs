@@ -24,6 +24,8 @@ const DATABASE: &[(&str, Kind)] = &[
     ("FS_FAILOVER_OBSERVER_PRESENT", v(7)),
     ("SUPPLEMENTAL_LOG_DATA_MIN", v(8)),
     ("SUPPLEMENTAL_LOG_DATA_PK", v(3)),
+    ("SUPPLEMENTAL_LOG_DATA_UI", v(3)),
+    ("SUPPLEMENTAL_LOG_DATA_FK", v(3)),
     ("SUPPLEMENTAL_LOG_DATA_ALL", v(3)),
     ("CDB", v(3)),
     ("CON_ID", N),
@@ -54,6 +56,7 @@ const ARCHIVED: &[(&str, Kind)] = &[
     ("BLOCK_SIZE", N),
     ("ARCHIVED", v(3)),
     ("APPLIED", v(9)),
+    ("STANDBY_DEST", v(3)),
     ("DELETED", v(3)),
     ("STATUS", v(1)),
     ("COMPLETION_TIME", D),
@@ -67,6 +70,7 @@ const THREAD: &[(&str, Kind)] = &[
     ("CURRENT_GROUP#", N),
     ("SEQUENCE#", N),
     ("CHECKPOINT_CHANGE#", N),
+    ("ENABLE_CHANGE#", N),
 ];
 const VERSION: &[(&str, Kind)] = &[("BANNER", v(80)), ("BANNER_FULL", v(160)), ("CON_ID", N)];
 const SERVICES: &[(&str, Kind)] = &[("INST_ID", N), ("NAME", v(64)), ("NETWORK_NAME", v(512))];
@@ -104,6 +108,7 @@ fn database(st: &mut State) -> Vec<Datum> {
     let checkpoint = st.scn;
     let scn = st.read_scn();
     let name = st.database.clone();
+    let logged = |columns: &str| Datum::yes(st.supplemental.columns.contains(columns));
     vec![
         Datum::int(1),
         Datum::int(st.dbid),
@@ -118,11 +123,13 @@ fn database(st: &mut State) -> Vec<Datum> {
         Datum::int(scn),
         Datum::text("YES"),
         Datum::text("NO"),
-        Datum::text("DISABLED"),
+        Datum::text(st.surroundings.failover.as_str()),
         Datum::Null,
-        Datum::yes(st.supplemental_logging),
-        Datum::text("NO"),
-        Datum::text("NO"),
+        Datum::text(st.supplemental.minimal()),
+        logged("PRIMARY KEY"),
+        logged("UNIQUE"),
+        logged("FOREIGN KEY"),
+        logged("ALL"),
         Datum::text("NO"),
         Datum::int(0),
         Datum::text("Linux x86 64-bit"),
@@ -194,7 +201,8 @@ fn archived(st: &State) -> Vec<Vec<Datum>> {
                 Datum::text("YES"),
                 Datum::text("NO"),
                 Datum::text("NO"),
-                Datum::text("A"),
+                Datum::yes(log.deleted),
+                Datum::text(if log.deleted { "D" } else { "A" }),
                 seconds(log.next_time),
             ]
         })
@@ -218,6 +226,7 @@ fn threads(st: &State) -> Vec<Vec<Datum>> {
                 Datum::int(super::super::redolog::RedoLogs::group(thread, log.sequence)),
                 Datum::int(log.sequence),
                 Datum::int(scn),
+                Datum::int(1),
             ]
         })
         .collect()

@@ -128,6 +128,15 @@ const DB_LINKS: &[(&str, Kind)] = &[
     ("HOST", v(2000)),
     ("CREATED", D),
 ];
+const LINK_SOURCES: &[(&str, Kind)] = &[
+    ("SOURCE_ID", N),
+    ("DB_NAME", v(256)),
+    ("HOST_NAME", v(256)),
+    ("IP_ADDRESS", v(128)),
+    ("USERNAME", v(128)),
+    ("LAST_LOGON_TIME", T),
+    ("LOGON_COUNT", N),
+];
 const QUEUES: &[(&str, Kind)] = &[
     ("OWNER", v(128)),
     ("NAME", v(128)),
@@ -162,14 +171,13 @@ const OBJECTS: &[(&str, Kind)] = &[
     ("STATUS", v(7)),
 ];
 
-/// Roles, as opposed to system privileges.
-const ROLES: [&str; 6] = [
-    "DBA",
-    "CONNECT",
-    "RESOURCE",
-    "SELECT_CATALOG_ROLE",
-    "EXECUTE_CATALOG_ROLE",
-    "LOGMINING",
+const ROLES: &[(&str, Kind)] = &[
+    ("ROLE", v(128)),
+    ("ROLE_ID", N),
+    ("PASSWORD_REQUIRED", v(8)),
+    ("AUTHENTICATION_TYPE", v(11)),
+    ("COMMON", v(3)),
+    ("ORACLE_MAINTAINED", v(1)),
 ];
 
 /// Which owners a reader sees.
@@ -230,12 +238,17 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         "SEQUENCES" => (SEQUENCES, sequences(&seen)),
         "LOG_GROUPS" => (LOG_GROUPS, log_groups(&seen)),
         "OBJECTS" => (OBJECTS, objects(&seen)),
+        "ROLES" if seen.all && !dba => (ROLES, roles(st)),
         "ROLE_PRIVS" => (ROLE_PRIVS, grants(&seen, true)),
         "SYS_PRIVS" => (SYS_PRIVS, grants(&seen, false)),
         "TAB_PRIVS" => (TAB_PRIVS, object_grants(&seen)),
-        // There are no distributed transactions, links or queues: nothing in them.
-        "2PC_PENDING" => (PENDING, Vec::new()),
-        "DB_LINKS" => (DB_LINKS, Vec::new()),
+        "2PC_PENDING" => (PENDING, st.surroundings.pending()),
+        "DB_LINKS" => (DB_LINKS, st.surroundings.links()),
+        "DB_LINK_SOURCES" => (
+            LINK_SOURCES,
+            st.surroundings.sources(super::super::clock::now()),
+        ),
+        // There are no queues: nothing in it.
         "QUEUES" => (QUEUES, Vec::new()),
         _ => return None,
     };
@@ -522,13 +535,36 @@ fn objects(seen: &Seen<'_>) -> Vec<Vec<Datum>> {
     tables.chain(sequences).chain(triggers).collect()
 }
 
+fn roles(st: &State) -> Vec<Vec<Datum>> {
+    let row = |((name, role), id): ((&String, &super::super::state::Role), i64)| {
+        vec![
+            Datum::text(name.as_str()),
+            Datum::int(id),
+            Datum::text("NO"),
+            Datum::text("NONE"),
+            Datum::text("NO"),
+            Datum::text(if role.maintained { "Y" } else { "N" }),
+        ]
+    };
+    st.roles.iter().zip(1..).map(row).collect()
+}
+
 fn grants(seen: &Seen<'_>, roles: bool) -> Vec<Vec<Datum>> {
     let mut rows = Vec::new();
-    for (name, user) in seen.st.users.iter().filter(|(name, _)| seen.owner(name)) {
-        for grant in user
-            .grants
+    let users = seen
+        .st
+        .users
+        .iter()
+        .map(|(name, user)| (name, &user.grants));
+    let of_roles = seen
+        .st
+        .roles
+        .iter()
+        .map(|(name, role)| (name, &role.grants));
+    for (name, granted) in users.chain(of_roles).filter(|(name, _)| seen.owner(name)) {
+        for grant in granted
             .iter()
-            .filter(|grant| ROLES.contains(&grant.as_str()) == roles)
+            .filter(|grant| seen.st.roles.contains_key(*grant) == roles)
         {
             let mut row = vec![
                 Datum::text(name.as_str()),
@@ -546,8 +582,18 @@ fn grants(seen: &Seen<'_>, roles: bool) -> Vec<Vec<Datum>> {
 
 fn object_grants(seen: &Seen<'_>) -> Vec<Vec<Datum>> {
     let mut rows = Vec::new();
-    for (name, user) in seen.st.users.iter().filter(|(name, _)| seen.owner(name)) {
-        for ((owner, object), privileges) in &user.objects {
+    let users = seen
+        .st
+        .users
+        .iter()
+        .map(|(name, user)| (name, &user.objects));
+    let of_roles = seen
+        .st
+        .roles
+        .iter()
+        .map(|(name, role)| (name, &role.objects));
+    for (name, objects) in users.chain(of_roles).filter(|(name, _)| seen.owner(name)) {
+        for ((owner, object), privileges) in objects {
             for privilege in privileges {
                 rows.push(vec![
                     Datum::text(name.as_str()),
@@ -570,7 +616,7 @@ fn session_privileges(st: &State, key: SessionKey, name: &str) -> Vec<Vec<Datum>
     let own = user
         .grants
         .iter()
-        .filter(|grant| ROLES.contains(&grant.as_str()) == roles);
+        .filter(|grant| st.roles.contains_key(*grant) == roles);
     let mut rows: Vec<Vec<Datum>> = own.map(|grant| vec![Datum::text(grant.as_str())]).collect();
     if !roles && st.is_dba(key) {
         for privilege in [

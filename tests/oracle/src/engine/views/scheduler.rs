@@ -1,4 +1,5 @@
-//! Jobs in the dictionary. DBMS_JOB does not exist here: its views are empty.
+//! Jobs in the dictionary. Those of DBMS_JOB are in their own views and, as
+//! since release 19c, in the scheduler's.
 
 use super::super::clock;
 use super::super::datum::Datum;
@@ -43,6 +44,7 @@ const OLD_JOBS: &[(&str, Kind)] = &[
     ("NEXT_DATE", D),
     ("BROKEN", v(1)),
     ("INTERVAL", v(200)),
+    ("FAILURES", N),
     ("WHAT", v(4000)),
     ("INSTANCE", N),
 ];
@@ -63,19 +65,63 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         .iter()
         .find_map(|prefix| name.strip_prefix(prefix))?;
     let (cols, rows) = match rest {
-        "SCHEDULER_JOBS" => (JOBS, all(st, &visible)),
+        "SCHEDULER_JOBS" => (JOBS, all(st, key, &visible)),
         "SCHEDULER_RUNNING_JOBS" => (RUNNING, running(st, &visible)),
-        "JOBS" => (OLD_JOBS, Vec::new()),
-        "JOBS_RUNNING" => (OLD_RUNNING, Vec::new()),
+        "JOBS" => (OLD_JOBS, old(st, key, &visible)),
+        "JOBS_RUNNING" => (OLD_RUNNING, old_running(st, &visible)),
         _ => return None,
     };
     Some(View { cols, rows })
 }
 
-fn all(st: &State, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<Datum>> {
+fn seconds(ms: i64) -> Datum {
+    match jobs::at(ms) {
+        Datum::Timestamp(at) => Datum::Date(at.with().subsec_nanosecond(0).build().unwrap_or(at)),
+        other => other,
+    }
+}
+
+fn old(st: &State, key: SessionKey, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<Datum>> {
+    let mut rows = Vec::new();
+    for ((owner, _), job) in st.jobs.iter().filter(|((owner, _), _)| visible(owner)) {
+        let Some(old) = job.old.as_ref().filter(|_| st.has_job(Some(key), job)) else {
+            continue;
+        };
+        rows.push(vec![
+            Datum::int(old.number),
+            Datum::text(owner.as_str()),
+            Datum::text(owner.as_str()),
+            seconds(job.next_run_ms),
+            Datum::text(if old.broken { "Y" } else { "N" }),
+            Datum::text(old.interval.as_deref().unwrap_or("null")),
+            Datum::int(old.failures),
+            Datum::text(old.what.as_str()),
+            Datum::int(0),
+        ]);
+    }
+    rows
+}
+
+fn old_running(st: &State, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<Datum>> {
+    let all = st.jobs.iter().filter(|((owner, _), _)| visible(owner));
+    let running = all.filter_map(|(_, job)| {
+        let (old, key) = (job.old.as_ref()?, job.running?);
+        Some(vec![
+            Datum::int(key.sid),
+            Datum::int(old.number),
+            Datum::int(old.failures),
+            Datum::Null,
+            seconds(job.started_ms),
+            Datum::int(key.inst),
+        ])
+    });
+    running.collect()
+}
+
+fn all(st: &State, key: SessionKey, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<Datum>> {
     st.jobs
         .iter()
-        .filter(|((owner, _), _)| visible(owner))
+        .filter(|((owner, _), job)| visible(owner) && st.has_job(Some(key), job))
         .map(|((owner, name), job)| {
             vec![
                 Datum::text(owner.as_str()),

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod reverse_task;
+#[path = "../site/mod.rs"]
 mod site;
 use site::{PASSWORD, Site};
 
@@ -188,6 +190,13 @@ impl Range {
             .find(|task| task["identifier"] == identifier)
     }
 
+    /// How often an operation was called.
+    fn calls(&self, operation: &str) -> usize {
+        let log = self.control("GET", "/control/calls", &Value::Null);
+        let calls = log["calls"].as_array().unwrap().iter();
+        calls.filter(|call| call["operation"] == operation).count()
+    }
+
     fn starts(&self) -> Vec<Value> {
         let log = self.control("GET", "/control/calls", &Value::Null);
         let calls = log["calls"].as_array().unwrap().iter();
@@ -250,14 +259,19 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
     );
     text += "[timing]\ncreating_ms = 50\nstarting_ms = 50\nstopping_ms = 50\ndeleting_ms = 50\n\
              testing_ms = 50\nmetrics_ms = 200\n";
-    for kind in ["source", "target"] {
+    // The last has a slot of the customer's own.
+    for (kind, name, slot) in [
+        ("source", "source", ""),
+        ("target", "target", ""),
+        ("source", "slot", "slot_name = \"way_back\"\n"),
+    ] {
         text += &format!(
-            "[[endpoint]]\nengine = \"oracle\"\nidentifier = \"oracle-{kind}\"\ntype = {kind:?}\n\
+            "[[endpoint]]\nengine = \"oracle\"\nidentifier = \"oracle-{name}\"\ntype = {kind:?}\n\
              host = \"127.0.0.1\"\nport = {oracle_port}\nservice = \"ORCL\"\nuser = \"DMS_USER\"\n\
              password = \"secret\"\n\
-             [[endpoint]]\nengine = \"postgres\"\nidentifier = \"postgres-{kind}\"\n\
+             [[endpoint]]\nengine = \"postgres\"\nidentifier = \"postgres-{name}\"\n\
              type = {kind:?}\nhost = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n\
-             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n",
+             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n{slot}",
             site.cluster.port,
             site.name,
             site.name,
@@ -282,6 +296,9 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
 async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
     let range = Range::start("forward").await;
     let (site, task) = (&range.site, range.forward(30));
+    let (_, outputs) = site.perform("dms.task.ready", &task).await;
+    let checkpoint = outputs["checkpoint"].as_str().unwrap();
+    assert!(checkpoint.starts_with("checkpoint:V1#"), "{checkpoint}");
     site.perform("dms.task.drain", &task).await;
     let (capture, outputs) = site.perform("dms.task.stop", &task).await;
     assert_eq!(outputs["stop_reason"], "Stop Reason NORMAL");

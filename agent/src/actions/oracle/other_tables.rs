@@ -1,0 +1,245 @@
+//! The tables that a plan doesn't name and that both sides have.
+
+use super::names::Qualified;
+use super::rows;
+use crate::action::{ActionError, Context};
+use crate::host::oracle::Session;
+use lockstep_plan::catalogue::{ComparedTable, OracleRows};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Tables with rows of their own (Oracle Database Reference, ALL_TABLES).
+const TABLES: &str = "SELECT TABLE_NAME FROM DBA_TABLES WHERE OWNER = :1 AND TEMPORARY = 'N' \
+     AND NESTED = 'NO' AND SECONDARY = 'N' AND DROPPED = 'NO' ORDER BY TABLE_NAME";
+
+/// At most so many names stand in one sentence.
+const NAMES_SHOWN: usize = 20;
+
+/// Between two live lines while the tables that nobody named are counted.
+const TELL: Duration = Duration::from_secs(5);
+
+/// The tables that aren't named and that both sides have.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// In Oracle, and as PostgreSQL spells it.
+    pairs: Vec<(Qualified, String)>,
+    /// A sentence for each kind of table that isn't counted.
+    remarks: Vec<String>,
+}
+
+impl Others {
+    /// Finds PostgreSQL's tables among `there`, Oracle's tables by owner.
+    fn of(
+        params: &OracleRows,
+        counted: &[String],
+        mut there: BTreeMap<&str, BTreeSet<String>>,
+    ) -> Self {
+        let named = |compared: &ComparedTable| Qualified::read(&compared.oracle).ok();
+        for table in params.tables.iter().filter_map(named) {
+            take(&mut there, &table);
+        }
+        let mut others = Self::default();
+        let (mut missing, mut several) = (Vec::new(), Vec::new());
+        for postgres in counted {
+            let mut found = partners(params, postgres, &there);
+            match (found.pop(), found.is_empty()) {
+                (Some(oracle), true) => others.pairs.push((oracle, postgres.clone())),
+                (Some(_), false) => several.push(postgres.clone()),
+                (None, _) => missing.push(postgres.clone()),
+            }
+        }
+        for (oracle, _) in &others.pairs {
+            take(&mut there, oracle);
+        }
+        // What Oracle keeps for itself: logs, queues, overflow segments.
+        let rest = there.iter().flat_map(|(owner, tables)| {
+            let own = tables.iter().filter(|name| !internal(name));
+            own.map(move |name| format!("{owner}.{name}"))
+        });
+        for (why, which) in [
+            ("Oracle has no table of that name", missing),
+            ("several owners in Oracle have one", several),
+            (
+                "PostgreSQL has no table of that name, or the plan leaves it out",
+                rest.collect(),
+            ),
+        ] {
+            if !which.is_empty() {
+                let which = shown(&which);
+                others.remarks.push(format!("not counted, {why}: {which}"));
+            }
+        }
+        others
+    }
+
+    /// Looks for them.
+    pub async fn find(session: &Session, params: &OracleRows) -> Result<Self, ActionError> {
+        if params.counted.is_null() {
+            return Ok(Self::default());
+        }
+        let counted = counted(params)?;
+        let mut there = BTreeMap::new();
+        for mapped in &params.schemas {
+            let owner = mapped.oracle.as_str();
+            let tables: Vec<String> = session.rows(TABLES, &[owner.into()]).await?;
+            there.insert(owner, tables.into_iter().collect());
+        }
+        Ok(Self::of(params, &counted, there))
+    }
+
+    /// Counts them into `tables`.
+    pub async fn count(
+        &self,
+        cx: &Context,
+        session: &Session,
+        scn: i64,
+        tables: &mut Map<String, Value>,
+    ) -> Result<(), ActionError> {
+        for remark in &self.remarks {
+            cx.note(remark.clone());
+        }
+        let mut told = Instant::now();
+        for (done, (oracle, postgres)) in self.pairs.iter().enumerate() {
+            if told.elapsed() >= TELL {
+                cx.note(format!(
+                    "{done} of {} further tables counted",
+                    self.pairs.len()
+                ));
+                told = Instant::now();
+            }
+            let rows = rows::count(session, oracle, scn).await?;
+            tables.insert(
+                format!("{}.{}", oracle.owner, oracle.name),
+                json!({"rows": rows, "postgres": postgres}),
+            );
+        }
+        if !self.pairs.is_empty() {
+            cx.note(format!("{} further tables counted", self.pairs.len()));
+        }
+        Ok(())
+    }
+}
+
+/// Names for a sentence; a long list is cut, and says so.
+fn shown(names: &[String]) -> String {
+    match names.get(NAMES_SHOWN..) {
+        Some(rest) if !rest.is_empty() => {
+            let shown = names.get(..NAMES_SHOWN).unwrap_or_default().join(", ");
+            format!("{shown} and {} more", rest.len())
+        }
+        _ => names.join(", "),
+    }
+}
+
+fn take(there: &mut BTreeMap<&str, BTreeSet<String>>, table: &Qualified) {
+    if let Some(tables) = there.get_mut(table.owner.as_str()) {
+        tables.remove(&table.name);
+    }
+}
+
+/// The tables that `postgres.ready` has named.
+pub fn counted(params: &OracleRows) -> Result<Vec<String>, ActionError> {
+    if params.counted.is_null() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_value(params.counted.clone()).map_err(|e| {
+        ActionError::new("LS2274", "counted is no list of tables")
+            .left("nothing was compared")
+            .next("give the output tables of postgres.ready")
+            .source(e)
+    })
+}
+
+/// The tables that may be PostgreSQL's `schema.table` in Oracle.
+fn partners(
+    params: &OracleRows,
+    postgres: &str,
+    there: &BTreeMap<&str, BTreeSet<String>>,
+) -> Vec<Qualified> {
+    let Some((schema, table)) = postgres.split_once('.') else {
+        return Vec::new();
+    };
+    let upper = table.to_uppercase();
+    let mapped = params.schemas.iter().filter(|one| one.postgres == schema);
+    mapped
+        .filter_map(|one| {
+            let tables = there.get(one.oracle.as_str())?;
+            let name = tables.get(&upper).or_else(|| tables.get(table))?;
+            Some(Qualified {
+                owner: one.oracle.clone(),
+                name: name.clone(),
+            })
+        })
+        .collect()
+}
+
+fn internal(name: &str) -> bool {
+    name.contains('$') || name.starts_with("SYS_IOT_OVER_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params_of(value: Value) -> OracleRows {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_table_that_both_sides_have_is_counted_under_either_spelling() {
+        let params = params_of(json!({
+            "resource": "orcl", "scn": "1", "counted": [],
+            "schemas": [{"oracle": "SHOP", "postgres": "shop"}, {"oracle": "HR", "postgres": "shop"}],
+            "tables": [{"oracle": "SHOP.ODD", "postgres": "shop.strange"}],
+        }));
+        let set = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|&name| name.to_owned()).collect()
+        };
+        let there = BTreeMap::from([
+            (
+                "SHOP",
+                set(&["LINES", "Mixed", "ODD", "BOTH", "OLD", "MLOG$_LINES"]),
+            ),
+            ("HR", set(&["BOTH"])),
+        ]);
+        let counted: Vec<String> = ["lines", "Mixed", "odd", "both", "fresh"]
+            .map(|name| format!("shop.{name}"))
+            .into();
+        let others = Others::of(&params, &counted, there);
+        let pairs: Vec<(String, &str)> = others
+            .pairs
+            .iter()
+            .map(|(oracle, postgres)| (oracle.sql(), postgres.as_str()))
+            .collect();
+        assert_eq!(
+            pairs,
+            [
+                ("\"SHOP\".\"LINES\"".to_owned(), "shop.lines"),
+                ("\"SHOP\".\"Mixed\"".to_owned(), "shop.Mixed"),
+            ]
+        );
+        assert_eq!(
+            others.remarks,
+            [
+                "not counted, Oracle has no table of that name: shop.odd, shop.fresh",
+                "not counted, several owners in Oracle have one: shop.both",
+                "not counted, PostgreSQL has no table of that name, or the plan leaves it out: \
+                 HR.BOTH, SHOP.BOTH, SHOP.OLD",
+            ]
+        );
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..25).map(|n| format!("t{n}")).collect();
+        assert!(shown(&names).ends_with("t19 and 5 more"));
+        assert!(shown(&names[..20]).ends_with("t18, t19"));
+    }
+
+    #[test]
+    fn what_is_no_list_of_tables_is_refused() {
+        let params = params_of(json!({"resource": "orcl", "scn": "1", "tables": [], "counted": 5}));
+        assert_eq!(counted(&params).unwrap_err().code(), "LS2274");
+    }
+}

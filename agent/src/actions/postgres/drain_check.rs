@@ -1,0 +1,73 @@
+//! `postgres.drain.check`: after the task has stopped, nothing is pending,
+//! suspended or excepted.
+//!
+//! The markers were proved while the task still ran. It went on until it was
+//! told to stop, and what failed in between stands in its control tables and
+//! nowhere else. Nothing moves any more, so one look is enough.
+
+use super::control;
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::postgres::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::PostgresDrain;
+use serde_json::Value;
+
+/// The action.
+pub struct Check;
+
+#[async_trait]
+impl Action for Check {
+    type Params = PostgresDrain;
+
+    fn needs(&self, params: &PostgresDrain) -> Vec<Need> {
+        vec![Need::Postgres(params.resource.clone())]
+    }
+
+    async fn probe(&self, cx: &Context, params: &PostgresDrain) -> Result<Probe, ActionError> {
+        control::exceptions_before(&params.apply_exceptions)?;
+        Session::open(cx, &params.resource).await?;
+        // Only a look after the release counts.
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &PostgresDrain,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::of([format!(
+            "look at DMS's control tables in {}",
+            params.control_schema
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &PostgresDrain,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let schema = &params.control_schema;
+        let before = control::exceptions_before(&params.apply_exceptions)?;
+        let session = Session::open(cx, &params.resource).await?;
+        control::unharmed(&session, schema, before).await?;
+        let pending = control::pending(&session, schema).await?;
+        if pending > 0 {
+            return Err(ActionError::new(
+                "LS2326",
+                format!("the task has stopped with {pending} changes pending"),
+            )
+            .left("nothing was changed; PostgreSQL may lack these changes")
+            .next(format!(
+                "see {schema}.{} and the task's log, then roll back",
+                control::STATUS
+            )));
+        }
+        cx.note(format!(
+            "no new exception, no suspended table and nothing pending in {schema}"
+        ));
+        Ok(Outputs::new())
+    }
+}

@@ -1,0 +1,202 @@
+//! pg_cron and pgAgent: their jobs, and how each is switched.
+//!
+//! pg_cron keeps the jobs of all databases in one, `cron.database_name`, and
+//! `cron.schedule_in_database` lets them run in any (pg_cron, README). Where
+//! that is another one than the resource's, the agent looks there too.
+
+use super::listed;
+use crate::action::{ActionError, Context};
+use crate::host::postgres::{Session, quoted};
+use std::collections::BTreeMap;
+
+/// Whether each job is active.
+pub type Jobs = BTreeMap<String, bool>;
+
+/// Before the id of a job of pg_cron.
+const CRON: &str = "pg_cron/";
+
+/// The two schedulers, as far as they are installed.
+pub struct Schedulers {
+    own: Session,
+    /// The resource's database.
+    database: String,
+    /// A session where pg_cron lives, if that is another database.
+    elsewhere: Option<Session>,
+    cron: bool,
+    /// `cron.alter_job` is there; a job's owner may call it, while the table
+    /// itself belongs to the extension.
+    alter_job: bool,
+    agent: bool,
+}
+
+impl Schedulers {
+    /// Looks which of them run jobs in the resource's database.
+    ///
+    /// # Errors
+    /// LS2334 where pg_cron hides jobs, LS2336 where its database is closed
+    /// to the agent.
+    pub async fn find(cx: &Context, resource: &str) -> Result<Self, ActionError> {
+        let own = Session::open(cx, resource).await?;
+        let sql = "SELECT current_database()::text, current_setting('cron.database_name', true), \
+                   to_regclass('pgagent.pga_job') IS NOT NULL";
+        let row = own.row(sql, &[]).await?;
+        let (database, home): (String, Option<String>) = (row.get(0), row.get(1));
+        let elsewhere = match home {
+            Some(home) if !home.is_empty() && home != database => {
+                Some(open_home(cx, resource, &home).await?)
+            }
+            _ => None,
+        };
+        let mut found = Self {
+            own,
+            database,
+            elsewhere,
+            cron: false,
+            alter_job: false,
+            agent: row.get(2),
+        };
+        let sql = "SELECT to_regclass('cron.job') IS NOT NULL, \
+                   EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                     WHERE n.nspname = 'cron' AND p.proname = 'alter_job')";
+        let row = found.home().row(sql, &[]).await?;
+        (found.cron, found.alter_job) = (row.get(0), row.get(1));
+        if found.cron {
+            found.sees_all().await?;
+        }
+        Ok(found)
+    }
+
+    /// The session where pg_cron's jobs are.
+    fn home(&self) -> &Session {
+        self.elsewhere.as_ref().unwrap_or(&self.own)
+    }
+
+    /// pg_cron shows a role only its own jobs unless it bypasses row
+    /// security.
+    async fn sees_all(&self) -> Result<(), ActionError> {
+        let sql = "SELECT row_security_active('cron.job'), current_user::text";
+        let row = self.home().row(sql, &[]).await?;
+        let (blind, me): (bool, String) = (row.get(0), row.get(1));
+        if !blind {
+            return Ok(());
+        }
+        Err(ActionError::new(
+            "LS2334",
+            format!(
+                "pg_cron in {} shows {me} only its own jobs",
+                self.home().server()
+            ),
+        )
+        .left("nothing was changed")
+        .next(format!(
+            "let {me} bypass row security (ALTER ROLE {me} BYPASSRLS, or rds_superuser on Amazon \
+             RDS), then retry"
+        )))
+    }
+
+    /// The jobs that run in the resource's database. pgAgent's are all that
+    /// it keeps there.
+    ///
+    /// # Errors
+    /// What PostgreSQL says.
+    pub async fn jobs(&self) -> Result<Jobs, ActionError> {
+        let mut jobs = Jobs::new();
+        if self.cron {
+            let sql = "SELECT $1::text || jobid, active FROM cron.job WHERE database = $2";
+            let rows = self.home().rows(sql, &[&CRON, &self.database]).await?;
+            jobs.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+        }
+        if self.agent {
+            let sql = "SELECT 'pgagent/' || jobid, jobenabled FROM pgagent.pga_job";
+            let rows = self.own.rows(sql, &[]).await?;
+            jobs.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+        }
+        Ok(jobs)
+    }
+
+    /// The statement that switches a job.
+    pub fn set(&self, job: &str, active: bool) -> String {
+        match job.split_once('/') {
+            Some(("pg_cron", id)) if self.alter_job => {
+                format!("SELECT cron.alter_job({id}, active := {active})")
+            }
+            Some(("pg_cron", id)) => {
+                format!("UPDATE cron.job SET active = {active} WHERE jobid = {id}")
+            }
+            Some((_, id)) => {
+                format!("UPDATE pgagent.pga_job SET jobenabled = {active} WHERE jobid = {id}")
+            }
+            // Keys are made in `jobs`, each with a slash.
+            None => String::from("SELECT 1"),
+        }
+    }
+
+    /// Switches jobs and looks whether it took: all or none in one database.
+    /// Where there are two, a failure in the second leaves the first switched,
+    /// and a retry does the rest.
+    ///
+    /// # Errors
+    /// LS2335 where a job has not taken the change.
+    pub async fn switch(&self, jobs: &[&String], active: bool) -> Result<(), ActionError> {
+        let statements = |jobs: &[&String]| -> Vec<String> {
+            jobs.iter().map(|job| self.set(job, active)).collect()
+        };
+        match &self.elsewhere {
+            None => self.own.transaction(&statements(jobs)).await?,
+            Some(home) => {
+                let (cron, agent): (Vec<&String>, Vec<&String>) =
+                    jobs.iter().copied().partition(|job| job.starts_with(CRON));
+                home.transaction(&statements(&cron)).await?;
+                self.own.transaction(&statements(&agent)).await?;
+            }
+        }
+        let now = self.jobs().await?;
+        let unchanged: Vec<&String> = jobs
+            .iter()
+            .copied()
+            .filter(|job| now.get(*job).is_some_and(|is| *is != active))
+            .collect();
+        if unchanged.is_empty() {
+            return Ok(());
+        }
+        Err(ActionError::new(
+            "LS2335",
+            format!("these jobs did not take the change: {}", listed(&unchanged)),
+        )
+        .left("the others did")
+        .next("see what the agent's role may do with them, then retry"))
+    }
+
+    /// What can't be known from here.
+    pub fn remark(&self) -> Option<String> {
+        (!self.cron && !self.agent).then(|| {
+            format!(
+                "neither pg_cron nor pgAgent runs jobs in {}; a pgAgent that lives in another \
+                 database is not seen",
+                self.own.server()
+            )
+        })
+    }
+}
+
+/// Jobs that nobody has looked at would run: where the agent can't look, it
+/// refuses.
+async fn open_home(cx: &Context, resource: &str, home: &str) -> Result<Session, ActionError> {
+    let refused = |e: ActionError| {
+        if e.code() != "LS2301" {
+            return e;
+        }
+        ActionError::new(
+            "LS2336",
+            format!("pg_cron lives in the database {home}, where the agent can't log in"),
+        )
+        .left("nothing was changed; jobs that are kept there may run in this database")
+        .next(format!(
+            "GRANT CONNECT ON DATABASE {} to the agent's role and let pg_hba.conf admit it, then \
+             retry",
+            quoted(home)
+        ))
+        .source(e)
+    };
+    Session::open_in(cx, resource, home).await.map_err(refused)
+}

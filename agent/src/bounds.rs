@@ -1,0 +1,264 @@
+//! What an agent says is kept within what a message holds.
+//!
+//! A vote or a report that the coordinator refuses for its size would end the
+//! session and be sent again by the next one, for ever. So a capture that is
+//! too large is a refusal before anything is done, outputs that are too large
+//! are a failure, and sentences are cut.
+
+use crate::action::Outputs;
+use lockstep_barrier::message::{Outcome, Probe};
+use lockstep_proto::convert::brief;
+use lockstep_proto::limits::{MAX_CAPTURES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
+use lockstep_proto::v1::PreflightFinding;
+
+/// What is left of a sentence when a refusal has no room for more: its code
+/// and what happened.
+const SHORT: usize = 200;
+
+fn json_size(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+/// The room of one vote.
+pub struct Vote {
+    captures: usize,
+    sentences: usize,
+}
+
+impl Vote {
+    /// All of it.
+    pub fn new() -> Self {
+        Self {
+            captures: MAX_CAPTURES,
+            sentences: MAX_REFUSAL,
+        }
+    }
+
+    /// Takes what one task's probe came to into the vote, or refuses it.
+    pub fn take(&mut self, action: &str, probed: Result<Probe, String>) -> Result<Probe, String> {
+        let fitting = probed.and_then(|probe| {
+            let bytes = probe.capture.as_ref().map_or(0, json_size);
+            if bytes <= self.captures {
+                self.captures -= bytes;
+                return Ok(probe);
+            }
+            Err(format!(
+                "LS2012: the state that {action} would change takes {bytes} bytes to write down, \
+                 and {} of {MAX_CAPTURES} are left in this phase; nothing was done; let it \
+                 change less at once, or put it into a phase of its own",
+                self.captures
+            ))
+        });
+        fitting.map_err(|reason| {
+            let mut reason = brief(reason);
+            if reason.len() > self.sentences {
+                reason.truncate(reason.floor_char_boundary(SHORT));
+            }
+            self.sentences = self.sentences.saturating_sub(reason.len());
+            reason
+        })
+    }
+}
+
+/// A task's end, as it can be reported.
+pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome, Outputs) {
+    let bytes = json_size(&outputs);
+    if bytes > MAX_OUTPUTS {
+        let error = format!(
+            "LS2013: {action} has done its work, but what it gives to later steps has {bytes} \
+             bytes, more than {MAX_OUTPUTS}; what it did stands; name fewer tables in this step \
+             of the plan, then roll back and start anew"
+        );
+        return (Outcome::Failed { error }, Outputs::new());
+    }
+    let outcome = match outcome {
+        Outcome::Failed { error } => Outcome::Failed {
+            error: brief(error),
+        },
+        Outcome::Drifted { detail } => Outcome::Drifted {
+            detail: brief(detail),
+        },
+        other => other,
+    };
+    (outcome, outputs)
+}
+
+/// The room of one preflight report.
+pub struct Report(usize);
+
+impl Report {
+    /// All of it.
+    pub fn new() -> Self {
+        Self(MAX_REPORT)
+    }
+
+    /// Takes a finding into the report; lines beyond the room are left out,
+    /// obstacles last, and how many is said.
+    pub fn take(&mut self, mut finding: PreflightFinding) -> PreflightFinding {
+        for lines in [
+            &mut finding.obstacles,
+            &mut finding.remarks,
+            &mut finding.would_do,
+        ] {
+            let mut kept = Vec::new();
+            let all = lines.len();
+            for line in std::mem::take(lines).into_iter().map(brief) {
+                if line.len() > self.0 {
+                    break;
+                }
+                self.0 -= line.len();
+                kept.push(line);
+            }
+            if kept.len() < all {
+                kept.push(format!(
+                    "and {} more that the report has no room for",
+                    all - kept.len()
+                ));
+            }
+            *lines = kept;
+        }
+        finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term, Track};
+    use lockstep_barrier::message::{Finding, Reply, TaskReport, Verdict};
+    use lockstep_proto::convert::MAX_SENTENCE;
+    use lockstep_proto::limits::MAX_MESSAGE;
+    use lockstep_proto::v1::{PreflightReport, SessionRequest, session_request::Message};
+    use prost::Message as _;
+    use serde_json::Value;
+    use std::collections::BTreeMap;
+
+    const PHASE: PhaseRef = PhaseRef {
+        track: Track::Forward,
+        index: 0,
+    };
+
+    /// A text that has exactly so many bytes as JSON.
+    fn of_size(bytes: usize) -> Value {
+        Value::String("x".repeat(bytes - 2))
+    }
+
+    fn probe(bytes: usize) -> Result<Probe, String> {
+        Ok(Probe {
+            finding: Finding::Todo,
+            capture: Some(of_size(bytes)),
+        })
+    }
+
+    fn encoded(message: Message) -> usize {
+        SessionRequest {
+            traceparent: "t".repeat(64),
+            message: Some(message),
+            journal_position: u64::MAX,
+            journal_hash: "f".repeat(64),
+        }
+        .encoded_len()
+    }
+
+    fn vote(verdict: Verdict) -> usize {
+        let vote = Reply::Vote {
+            run: RunId::from("0190c0de-0000-7000-8000-000000000001"),
+            phase: PHASE,
+            attempt: 1,
+            term: Term {
+                number: 1,
+                incarnation: 1,
+            },
+            verdict,
+        };
+        encoded(vote.into())
+    }
+
+    #[test]
+    fn a_vote_holds_captures_up_to_the_limit_and_refuses_beyond() {
+        let mut room = Vote::new();
+        let mut probes = BTreeMap::new();
+        for (step, bytes) in [("a", 1_000), ("b", MAX_CAPTURES - 1_000)] {
+            let taken = room.take("oracle.triggers.disable", probe(bytes)).unwrap();
+            probes.insert(StepId::from(step), taken);
+        }
+        let size = vote(Verdict::Ready { probes });
+        assert!(size > MAX_CAPTURES && size <= MAX_MESSAGE, "{size}");
+
+        let refused = room.take("cron.disable", probe(3)).unwrap_err();
+        assert!(refused.starts_with("LS2012"), "{refused}");
+        let refused = Vote::new().take("cron.disable", probe(MAX_CAPTURES + 1));
+        assert!(refused.unwrap_err().contains("nothing was done"));
+    }
+
+    #[test]
+    fn a_refusal_of_many_tasks_fits_into_a_message() {
+        let mut room = Vote::new();
+        let reasons: Vec<String> = (0..lockstep_plan::check::MAX_STEPS)
+            .map(|_| room.take("a.b", Err("é".repeat(MAX_SENTENCE))).unwrap_err())
+            .collect();
+        assert!(reasons.iter().all(|reason| !reason.is_empty()));
+        let size = vote(Verdict::Refuse { reasons });
+        assert!(size <= MAX_MESSAGE, "{size}");
+    }
+
+    #[test]
+    fn a_report_with_everything_at_its_limit_fits_into_a_message() {
+        let full = Outputs::from([("tables".to_owned(), of_size(MAX_OUTPUTS - 11))]);
+        assert_eq!(json_size(&full), MAX_OUTPUTS);
+        let (done, outputs) = outcome("oracle.rows.digest", (Outcome::Done, full));
+        assert_eq!(done, Outcome::Done);
+        let detail = brief("x".repeat(MAX_MESSAGE));
+        let report = TaskReport {
+            run: RunId::from("0190c0de-0000-7000-8000-000000000001"),
+            phase: PHASE,
+            attempt: 1,
+            step: StepId::from("rows"),
+            outcome: Outcome::Drifted { detail },
+            outputs,
+            capture: Some(of_size(MAX_CAPTURES)),
+            took: 1,
+        };
+        let size = encoded(Reply::Outcome(report).into());
+        assert!(size > 2 << 20 && size <= MAX_MESSAGE, "{size}");
+
+        let more = Outputs::from([("tables".to_owned(), of_size(MAX_OUTPUTS - 10))]);
+        let (failed, none) = outcome("oracle.rows.digest", (Outcome::Done, more));
+        assert!(matches!(failed, Outcome::Failed { error } if error.starts_with("LS2013")));
+        assert!(none.is_empty());
+        let long = Outcome::Failed {
+            error: "x".repeat(MAX_MESSAGE),
+        };
+        let (Outcome::Failed { error }, _) = outcome("a.b", (long, Outputs::new())) else {
+            panic!("it was a failure");
+        };
+        assert!(error.len() < MAX_SENTENCE + 8);
+    }
+
+    #[test]
+    fn a_preflight_report_says_what_it_leaves_out() {
+        let mut room = Report::new();
+        let findings: Vec<PreflightFinding> = (0..lockstep_plan::check::MAX_STEPS)
+            .map(|_| {
+                room.take(PreflightFinding {
+                    step_id: "s".repeat(64),
+                    would_do: vec!["x".repeat(1_000); 100],
+                    obstacles: vec!["LS2001".to_owned()],
+                    ..Default::default()
+                })
+            })
+            .collect();
+        assert_eq!(findings[0].would_do.len(), 100);
+        let last = &findings[findings.len() - 1];
+        assert_eq!(
+            last.would_do,
+            ["and 100 more that the report has no room for"]
+        );
+        let report = PreflightReport {
+            request_id: "1".to_owned(),
+            findings,
+        };
+        let size = encoded(Message::PreflightReport(report));
+        assert!(size <= MAX_MESSAGE, "{size}");
+    }
+}

@@ -1,0 +1,52 @@
+//! How the tools that control listeners are run.
+//!
+//! A listener belongs to the home it runs from, and its `listener.ora` to that
+//! home or to `TNS_ADMIN`. Run from another home, `lsnrctl start` knows
+//! nothing of it and may start a default listener in its place (Oracle
+//! Database Net Services Reference, "Listener Control Utility"); `srvctl` has
+//! to be that of the Grid home for what belongs to it (Oracle Real Application
+//! Clusters Administration and Deployment Guide, "SRVCTL Usage Information").
+
+use super::command::Program;
+use crate::config::OracleConfig;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A tool and its environment.
+pub struct Tool<'a> {
+    path: PathBuf,
+    environment: Vec<(&'static str, Cow<'a, str>)>,
+}
+
+impl<'a> Tool<'a> {
+    /// The tool of that name, from the listeners' home.
+    pub fn of(oracle: &'a OracleConfig, name: &str) -> Self {
+        let home = oracle.listener_home();
+        let mut environment = vec![("ORACLE_HOME", home.to_string_lossy())];
+        if let Some(directory) = &oracle.tns_admin {
+            environment.push(("TNS_ADMIN", directory.to_string_lossy()));
+        }
+        Self {
+            path: home.join("bin").join(name),
+            environment,
+        }
+    }
+
+    /// With one more variable.
+    pub fn with(mut self, name: &'static str, value: &'a str) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// One run of it.
+    pub fn program<'b>(&'b self, arguments: Vec<&'b str>, limit: Duration) -> Program<'b> {
+        let environment = self.environment.iter();
+        Program {
+            path: Path::new(&self.path),
+            arguments,
+            environment: environment.map(|(name, value)| (*name, &**value)).collect(),
+            limit,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which task may be the way back, and whose it is.
+
+use super::*;
+
+/// A run before this one.
+const EARLIER: &str = "0190c0de-0000-7000-8000-000000000000";
+
+const CREATE: &str = "dms.reverse.create";
+
+async fn refused(range: &Range, create: &Value, code: &str, says: &str) {
+    let error = range.site.try_probe(CREATE, create).await.unwrap_err();
+    assert_eq!(error.code(), code, "{}", error.story());
+    assert!(error.story().contains(says), "{}", error.story());
+    let obstacles = range.site.obstacles(CREATE, create).await;
+    assert!(obstacles[0].contains(code), "{obstacles:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_with_a_slot_of_its_own_is_refused_before_anything_is_created() {
+    let range = Range::start("own_slot").await;
+    let mut create = range.reverse();
+    create["source_endpoint"] = range.endpoint("postgres-slot");
+    refused(&range, &create, "LS2426", "way_back").await;
+    let error = range.site.try_execute(CREATE, &create).await.unwrap_err();
+    assert_eq!(error.code(), "LS2426");
+    assert_eq!(range.calls("CreateReplicationTask"), 0);
+}
+
+#[tokio::test]
+async fn a_task_of_an_earlier_run_is_used_if_it_is_the_same_and_left_alone() {
+    let range = Range::start("earlier").await;
+    let (site, mut create) = (&range.site, range.reverse());
+    create["settings"] = json!({"Logging": {"EnableLogging": true}});
+    site.execute_as(EARLIER, CREATE, &create).await;
+
+    let mut written = create.clone();
+    let mappings = serde_json::to_string_pretty(&create["table_mappings"]).unwrap();
+    written["table_mappings"] = json!(mappings);
+    let (capture, _) = site.perform(CREATE, &written).await;
+    assert_eq!(range.calls("CreateReplicationTask"), 1);
+    let undone = site.undo(CREATE, &create, &capture.unwrap()).await;
+    assert_eq!(undone, Undone::Nothing);
+    assert!(range.task("reverse").is_some());
+
+    let mut mapped = create.clone();
+    mapped["table_mappings"]["rules"][0]["object-locator"]["schema-name"] = json!("crm");
+    let place = "/rules/0/object-locator/schema-name";
+    refused(&range, &mapped, "LS2421", place).await;
+    let mut set = create.clone();
+    set["settings"] = json!({"Logging": {"EnableLogging": false}});
+    refused(&range, &set, "LS2421", "/Logging/EnableLogging").await;
+    let mut elsewhere = create.clone();
+    elsewhere["target_endpoint"] = range.endpoint("oracle-slot");
+    refused(&range, &elsewhere, "LS2421", "its target endpoint is").await;
+}
+
+#[tokio::test]
+async fn a_task_that_has_run_before_is_no_way_back() {
+    let range = Range::start("has_run").await;
+    let (site, create) = (&range.site, range.reverse());
+    site.perform("dms.task.stop", &range.forward(30)).await;
+    let outputs = site.execute_as(EARLIER, CREATE, &create).await;
+    let start = json!({"resource": "dms", "postgres": "shop", "task": outputs["task"],
+        "timeout_secs": 30});
+    let (started, _) = site.perform("dms.reverse.start", &start).await;
+    refused(&range, &create, "LS2421", "running already").await;
+    site.undo_once("dms.reverse.start", &start, started).await;
+    refused(&range, &create, "LS2421", "it has run before").await;
+}
+
+#[tokio::test]
+async fn only_what_this_run_created_is_deleted() {
+    let range = Range::start("whose").await;
+    let (site, create) = (&range.site, range.reverse());
+    let capture = site.probe(CREATE, &create).await.capture.unwrap();
+    // Somebody else is faster, between the probe and the work.
+    site.execute_as(EARLIER, CREATE, &create).await;
+    site.try_execute(CREATE, &create).await.unwrap();
+    let undone = site.undo(CREATE, &create, &capture).await;
+    let Undone::Drifted(why) = undone else {
+        panic!("{undone:?}")
+    };
+    assert!(why.contains("not created by this run"), "{why}");
+    assert!(range.task("reverse").is_some());
+}
+
+#[tokio::test]
+async fn tables_before_their_load_stop_only_a_task_that_loads() {
+    let range = Range::start("before_load").await;
+    let (site, forward) = (&range.site, range.forward(30));
+    range.fault(json!({"kind": "not_loaded", "task": "forward"}));
+    let error = site
+        .try_probe("dms.task.ready", &forward)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2415", "{}", error.story());
+    assert!(error.story().contains("not loaded yet: SHOP.ORDERS"));
+
+    range.control("DELETE", "/control/faults", &Value::Null);
+    site.perform("dms.task.stop", &forward).await;
+    let (_, outputs) = site.perform(CREATE, &range.reverse()).await;
+    let start = json!({"resource": "dms", "postgres": "shop", "task": outputs["task"],
+        "timeout_secs": 30});
+    site.perform("dms.reverse.start", &start).await;
+    range.fault(json!({"kind": "not_loaded", "task": "reverse"}));
+    let changes_only = json!({"resource": "dms", "task": outputs["task"]});
+    site.probe("dms.task.ready", &changes_only).await;
+}

@@ -1,0 +1,314 @@
+//! In one word: how a run stands, and how each of its phases does.
+
+use super::View;
+use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, Wait};
+use lockstep_barrier::ids::{PhaseRef, Track};
+use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::record::{Ending, RollbackCause};
+use lockstep_proto::v1;
+
+pub(super) fn is_final(outcome: v1::RunOutcome) -> bool {
+    !matches!(outcome, v1::RunOutcome::Running | v1::RunOutcome::Waiting)
+}
+
+pub(super) fn of_run(run: &View<'_>) -> v1::RunOutcome {
+    let state = run.state();
+    match state.ended {
+        Some(Ending::Completed) => v1::RunOutcome::Completed,
+        Some(Ending::RolledBack) if failed_untouched(state) => v1::RunOutcome::Failed,
+        Some(Ending::RolledBack) => v1::RunOutcome::RolledBack,
+        Some(Ending::Aborted) => v1::RunOutcome::Aborted,
+        None if run.waits_on().iter().any(needs_operator) => v1::RunOutcome::Waiting,
+        None => v1::RunOutcome::Running,
+    }
+}
+
+fn needs_operator(wait: &Wait) -> bool {
+    match wait {
+        Wait::Approval { .. }
+        | Wait::HoldGate { .. }
+        | Wait::Paused { .. }
+        | Wait::Held { .. }
+        | Wait::Decision { .. }
+        | Wait::GiveUp { .. }
+        | Wait::TakeOver { .. } => true,
+        Wait::Outcome { lost, .. } => *lost,
+        Wait::Vote { .. } | Wait::Disarm { .. } | Wait::Attestation { .. } | Wait::Close { .. } => {
+            false
+        }
+    }
+}
+
+/// Exit codes of the operator's command for this outcome.
+pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> i32 {
+    match outcome {
+        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => 0,
+        v1::RunOutcome::RolledBack => 5,
+        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => 1,
+        v1::RunOutcome::Waiting => {
+            let only_gates = run
+                .waits_on()
+                .iter()
+                .filter(|wait| needs_operator(wait))
+                .all(|wait| {
+                    matches!(
+                        wait,
+                        Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
+                    )
+                });
+            if only_gates { 6 } else { 1 }
+        }
+    }
+}
+
+/// A phase failed before anything was changed: there was nothing to roll back.
+fn failed_untouched(state: &State) -> bool {
+    state.rollback.as_ref().is_some_and(|rollback| {
+        !rollback.needed && matches!(rollback.cause, RollbackCause::Policy { .. })
+    })
+}
+
+/// How a phase stands. Once the run is rolled back: one that failed is still
+/// `failed`, one whose changes were taken back is `undone`, one that had
+/// changed nothing is still `done`.
+pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::PhaseOutcome {
+    let state = run.state();
+    let turned_back = at.track == Track::Forward && state.ended == Some(Ending::RolledBack);
+    match &phase.status {
+        PhaseStatus::Pending => v1::PhaseOutcome::Pending,
+        PhaseStatus::Preparing if state.ended.is_some() => v1::PhaseOutcome::Skipped,
+        PhaseStatus::Preparing => {
+            let gated = run.waits_on().iter().any(|wait| {
+                matches!(wait, Wait::Approval { phase } | Wait::HoldGate { phase } if *phase == at)
+            });
+            if gated {
+                v1::PhaseOutcome::Gated
+            } else {
+                v1::PhaseOutcome::Preparing
+            }
+        }
+        // The rollback was decided while it was at work.
+        PhaseStatus::Released if turned_back => v1::PhaseOutcome::Undone,
+        PhaseStatus::Released => v1::PhaseOutcome::Executing,
+        PhaseStatus::Failed { .. } => v1::PhaseOutcome::Failed,
+        PhaseStatus::Completed if turned_back && taken_back(state, at) => v1::PhaseOutcome::Undone,
+        PhaseStatus::Completed => v1::PhaseOutcome::Done,
+        PhaseStatus::Skipped { .. } => v1::PhaseOutcome::Skipped,
+    }
+}
+
+/// Whether a phase had changed something, and all that the rollback plan takes
+/// back of it was taken back.
+fn taken_back(state: &State, at: PhaseRef) -> bool {
+    let undos = state.begin.layout.rollback.iter().flat_map(|p| &p.steps);
+    let mut any = false;
+    for undo in undos {
+        let Mode::Undo { of } = &undo.mode else {
+            continue;
+        };
+        for agent in &undo.agents {
+            let task = state.tasks.get(&(of.clone(), agent.clone()));
+            let Some(task) = task.filter(|task| task.phase == at) else {
+                continue;
+            };
+            if task.may_have_changed() {
+                return false;
+            }
+            any |= task.outcome().is_some_and(Outcome::may_have_changed);
+        }
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_barrier::coordinator::Entry;
+    use lockstep_barrier::ids::{JournalId, StepId, Term};
+    use lockstep_barrier::layout::{Gate, Layout, OnFailure, PhaseSpec, StepSpec};
+    use lockstep_barrier::message::TaskReport;
+    use lockstep_barrier::record::{Because, Begin, Failure, Record};
+    use std::collections::{BTreeMap, BTreeSet};
+    use v1::PhaseOutcome::{Done, Failed, Pending, Undone};
+
+    const AGENT: &str = "a";
+
+    fn step(id: &str, mode: Mode) -> StepSpec {
+        StepSpec {
+            id: id.into(),
+            agents: vec![AGENT.into()],
+            action: "service.stop".into(),
+            undoable: mode == Mode::Execute && id != "proof",
+            proof: id == "proof",
+            mode,
+            params: serde_json::Value::Null,
+            inputs: Vec::new(),
+            timeout: 1_000,
+            watch_until: None,
+        }
+    }
+
+    fn spec(step: StepSpec) -> PhaseSpec {
+        PhaseSpec {
+            name: step.id.to_string(),
+            gate: Gate::None,
+            start_by: 1_000,
+            finish_by: 1_000,
+            on_failure: OnFailure::Rollback,
+            point_of_no_return: false,
+            steps: vec![step],
+        }
+    }
+
+    fn at(track: Track, index: u32) -> PhaseRef {
+        PhaseRef { track, index }
+    }
+
+    /// Four phases: a proof, two changes, one more; and the way back from all
+    /// changes.
+    fn began() -> Record {
+        let forward = ["proof", "one", "two", "three"];
+        let undo = |of: &str| {
+            let id = format!("undo-{of}");
+            spec(step(&id, Mode::Undo { of: of.into() }))
+        };
+        let begin = Begin {
+            run: "run".into(),
+            layout: Layout {
+                digest: "digest".into(),
+                forward: forward.map(|id| spec(step(id, Mode::Execute))).into(),
+                rollback: ["three", "two", "one"].map(undo).into(),
+                detachable: BTreeSet::new(),
+                outage: None,
+            },
+            members: BTreeMap::from([(AGENT.into(), JournalId::from("journal"))]),
+            by: "operator".into(),
+            trace: String::new(),
+            rest: serde_json::Value::Null,
+        };
+        Record::Began {
+            begin: Box::new(begin),
+            term: Term::default(),
+        }
+    }
+
+    /// A phase whose one task ends like that.
+    fn carried_out(phase: PhaseRef, id: &str, outcome: Outcome) -> Vec<Record> {
+        let failed = !outcome.is_good();
+        let mut records = vec![
+            Record::Preparing {
+                phase,
+                attempt: 1,
+                because: Because::Due,
+                tasks: BTreeMap::from([(AGENT.into(), vec![StepId::from(id)])]),
+                outage: None,
+            },
+            Record::Released {
+                phase,
+                attempt: 1,
+                captures: BTreeMap::new(),
+                consumed: Vec::new(),
+                outage: None,
+            },
+            Record::TaskEnded {
+                agent: AGENT.into(),
+                place: None,
+                report: TaskReport {
+                    run: "run".into(),
+                    phase,
+                    attempt: 1,
+                    step: id.into(),
+                    outcome,
+                    outputs: BTreeMap::new(),
+                    capture: None,
+                    took: 5,
+                },
+            },
+        ];
+        records.push(if failed {
+            Record::Failed {
+                phase,
+                attempt: 1,
+                failure: Failure::Tasks {
+                    tasks: vec![(id.into(), AGENT.into())],
+                },
+                leads_to: OnFailure::Rollback,
+            }
+        } else {
+            Record::Completed { phase }
+        });
+        records
+    }
+
+    fn rollback(phase: PhaseRef, undone: &[(u32, &str)]) -> Vec<Record> {
+        let mut records = vec![
+            Record::RollbackDecided {
+                cause: RollbackCause::Policy { phase },
+            },
+            Record::RollbackBegan {},
+        ];
+        for (index, of) in undone {
+            let id = format!("undo-{of}");
+            records.extend(carried_out(at(Track::Rollback, *index), &id, Outcome::Done));
+        }
+        records.push(Record::Ended {
+            ending: Ending::RolledBack,
+        });
+        records
+    }
+
+    fn folded(records: Vec<Record>) -> State {
+        let entries = std::iter::once(began()).chain(records).zip(1..);
+        State::fold(entries.map(|(record, seq)| Entry { seq, record })).unwrap()
+    }
+
+    fn outcomes(state: &State) -> Vec<v1::PhaseOutcome> {
+        let view = View::closed(state);
+        let phases = state.forward.iter().zip(0..);
+        phases
+            .map(|(phase, index)| of_phase(&view, at(Track::Forward, index), phase))
+            .collect()
+    }
+
+    fn failure() -> Outcome {
+        Outcome::Failed { error: "no".into() }
+    }
+
+    #[test]
+    fn after_a_rollback_each_phase_says_what_became_of_it() {
+        let forward = |index| at(Track::Forward, index);
+        let mut records = carried_out(forward(0), "proof", Outcome::Done);
+        records.extend(carried_out(forward(1), "one", Outcome::Done));
+        records.extend(carried_out(forward(2), "two", failure()));
+        let before = folded(records.clone());
+        records.extend(rollback(forward(2), &[(1, "two"), (2, "one")]));
+        let state = folded(records);
+        assert_eq!(outcomes(&before), [Done, Done, Failed, Pending]);
+        assert_eq!(outcomes(&state), [Done, Undone, Failed, Pending]);
+        assert_eq!(of_run(&View::closed(&state)), v1::RunOutcome::RolledBack);
+    }
+
+    #[test]
+    fn what_was_so_before_is_not_undone() {
+        let forward = |index| at(Track::Forward, index);
+        let mut records = carried_out(forward(0), "proof", Outcome::Done);
+        records.extend(carried_out(forward(1), "one", Outcome::Already));
+        records.extend(carried_out(forward(2), "two", Outcome::Done));
+        records.extend(carried_out(forward(3), "three", failure()));
+        // The undo of the second was passed over: its change is still there.
+        records.extend(rollback(forward(3), &[(0, "three"), (2, "one")]));
+        assert_eq!(outcomes(&folded(records)), [Done, Done, Done, Failed]);
+    }
+
+    #[test]
+    fn a_run_that_failed_before_it_changed_anything_has_failed() {
+        let first = at(Track::Forward, 0);
+        let mut records = carried_out(first, "proof", failure());
+        records.extend(rollback(first, &[]));
+        let state = folded(records);
+        let view = View::closed(&state);
+        assert_eq!(of_run(&view), v1::RunOutcome::Failed);
+        assert_eq!(exit_code(&view, of_run(&view)), 1);
+        assert_eq!(outcomes(&state)[0], Failed);
+    }
+}

@@ -1,0 +1,35 @@
+//! How much one message may hold, the same for both sides.
+//!
+//! Senders keep to these before anything is done: a message that its receiver
+//! refuses would end the session, be sent again by the next one, and end that
+//! too.
+
+use crate::convert::MAX_SENTENCE;
+
+/// Largest message between a coordinator and an agent, and largest request of
+/// an operator: as long as an entry of a journal may be, which keeps what
+/// messages say.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// Largest answer to an operator: the status of a run with ten thousand tasks
+/// and their outputs, or a page of its journal.
+pub const MAX_ANSWER: usize = 32 << 20;
+
+/// Bytes of JSON of all captures in one vote: the states of ten thousand
+/// triggers take half of it. A report holds one task's capture and outputs
+/// next to each other.
+pub const MAX_CAPTURES: usize = 1 << 20;
+
+/// Bytes of JSON of one task's outputs: digests or sequences of ten thousand
+/// tables.
+pub const MAX_OUTPUTS: usize = 1 << 20;
+
+/// Bytes of the reasons of one refusal, all tasks together.
+pub const MAX_REFUSAL: usize = 64 * MAX_SENTENCE;
+
+/// Bytes of what a preflight report says, all tasks together. The rest of a
+/// message is for what it says of each task at least.
+pub const MAX_REPORT: usize = 2 << 20;
+
+const _: () = assert!(MAX_CAPTURES + MAX_OUTPUTS + MAX_SENTENCE < MAX_MESSAGE);
+const _: () = assert!(MAX_REFUSAL < MAX_MESSAGE && MAX_REPORT < MAX_MESSAGE);

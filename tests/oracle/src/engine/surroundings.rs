@@ -1,0 +1,118 @@
+//! What lies around the database and shows in its views: a standby with its
+//! observer, other databases that links lead to or come from, coordinators of
+//! distributed transactions. The range says what is there; the engine itself
+//! does nothing with it.
+
+use serde::Deserialize;
+
+use super::datum::Datum;
+
+/// All of it; nothing by default.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Surroundings {
+    /// V$DATABASE.FS_FAILOVER_STATUS.
+    pub failover: String,
+    /// DBA_2PC_PENDING.
+    pub in_doubt: Vec<InDoubt>,
+    /// DBA_DB_LINKS.
+    pub links: Vec<Link>,
+    /// DBA_DB_LINK_SOURCES.
+    pub link_sources: Vec<LinkSource>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            failover: "DISABLED".to_owned(),
+            in_doubt: Vec::new(),
+            links: Vec::new(),
+            link_sources: Vec::new(),
+        }
+    }
+}
+
+/// A distributed transaction whose coordinator hasn't told its end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InDoubt {
+    /// LOCAL_TRAN_ID.
+    pub id: String,
+    /// STATE: collecting, prepared, committed, forced commit, forced rollback.
+    pub state: String,
+}
+
+/// A database link to elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// OWNER.
+    pub owner: String,
+    /// DB_LINK.
+    pub name: String,
+    /// USERNAME, for a link of a fixed user.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// HOST: a connect string.
+    pub host: String,
+}
+
+/// A database that has opened links to this one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSource {
+    /// DB_NAME.
+    pub database: String,
+    /// HOST_NAME.
+    pub host: String,
+    /// USERNAME as which they log in here.
+    pub username: String,
+}
+
+impl Surroundings {
+    /// Rows of DBA_2PC_PENDING.
+    pub fn pending(&self) -> Vec<Vec<Datum>> {
+        let row = |one: &InDoubt| {
+            vec![
+                Datum::text(one.id.as_str()),
+                Datum::text(format!("REMOTE.{}", one.id)),
+                Datum::text(one.state.as_str()),
+                Datum::text("no"),
+                Datum::Null,
+                Datum::Null,
+                Datum::Null,
+            ]
+        };
+        self.in_doubt.iter().map(row).collect()
+    }
+
+    /// Rows of DBA_DB_LINKS.
+    pub fn links(&self) -> Vec<Vec<Datum>> {
+        let row = |link: &Link| {
+            vec![
+                Datum::text(link.owner.as_str()),
+                Datum::text(link.name.as_str()),
+                Datum::opt(link.username.as_deref()),
+                Datum::text(link.host.as_str()),
+                Datum::Null,
+            ]
+        };
+        self.links.iter().map(row).collect()
+    }
+
+    /// Rows of DBA_DB_LINK_SOURCES.
+    pub fn sources(&self, now: jiff::civil::DateTime) -> Vec<Vec<Datum>> {
+        let row = |(at, source): (usize, &LinkSource)| {
+            vec![
+                Datum::int(at as i64 + 1),
+                Datum::text(source.database.as_str()),
+                Datum::text(source.host.as_str()),
+                Datum::Null,
+                Datum::text(source.username.as_str()),
+                Datum::Timestamp(now),
+                Datum::int(1),
+            ]
+        };
+        self.link_sources.iter().enumerate().map(row).collect()
+    }
+}
