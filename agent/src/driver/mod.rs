@@ -3,9 +3,9 @@
 //! It alone calls the participant, and carries out the participant's effects
 //! in their order: what must be durable is on disk before anything is sent or
 //! done that could rely on it. Probes and attestations only look and rely on
-//! nothing, so they don't wait for the disk; and records behind which nothing is sent or done
-//! yet are written with the next ones. Should the process die before, it is
-//! as if their inputs had never come. Work runs beside the loop
+//! nothing, so they don't wait for the disk; and records behind which nothing
+//! is sent or done yet are written with the next ones. Should the process die
+//! before, it is as if their inputs had never come. Work runs beside the loop
 //! ([`crate::work`]) and comes back as inputs.
 
 mod tasks;

@@ -26,7 +26,7 @@ pub enum Fault {
     FinalChanges,
     /// PostgreSQL holds a row that Oracle doesn't.
     VerifyRows,
-    /// The forward task fails when it is told to stop.
+    /// The forward task stops, and has not been able to apply a change.
     StopDms,
     /// DMS refuses to start the reverse task.
     ReverseTask,
@@ -75,7 +75,7 @@ impl Fault {
             Self::CloseOracle => "Oracle answers ORA-02097 to AQ_TM_PROCESSES",
             Self::FinalChanges => "the DMS task applies nothing",
             Self::VerifyRows => "PostgreSQL holds a row too many in shop.ticks",
-            Self::StopDms => "the DMS task fails when it is told to stop",
+            Self::StopDms => "the DMS task stops with a change it could not apply",
             Self::ReverseTask => "DMS denies StartReplicationTask",
             Self::PreparePostgres => "the sequence of shop.order_lines ends at 5",
             Self::Monitoring => "CloudWatch denies the second alarm",
@@ -101,8 +101,9 @@ impl Fault {
                 range.postgres.query(sql, "shop").map(drop)
             }
             Self::StopDms => dms(json!({
-                "kind": "stop_fails", "task": "forward",
-                "message": "Last Error: the sorter could not write its state",
+                "kind": "stop_leaves_exception", "task": "forward",
+                "schema": "shop", "table": "orders",
+                "message": "invalid byte sequence for encoding",
             })),
             Self::ReverseTask => deny("StartReplicationTask"),
             Self::PreparePostgres => {
@@ -125,6 +126,10 @@ impl Fault {
             Self::VerifyRows => range
                 .postgres
                 .query("DELETE FROM shop.ticks WHERE id = -1", "shop")
+                .map(drop),
+            Self::StopDms => range
+                .postgres
+                .query("DELETE FROM public.awsdms_apply_exceptions", "shop")
                 .map(drop),
             Self::PreparePostgres => {
                 let sql = "ALTER SEQUENCE shop.order_lines_id_seq NO MAXVALUE";

@@ -89,7 +89,10 @@ pub async fn run(job: Job, source: OracleEndpoint, target: PostgresEndpoint) -> 
             return ending;
         }
         match run.session().await {
-            Ok(ending) => return ending,
+            Ok(ending) => {
+                run.leave_exception().await;
+                return ending;
+            }
             Err(error) if error.is_fatal() => return Ending::Fatal(error.to_string()),
             Err(error) if run.job.stopping() => {
                 tracing::info!(task = %run.job.task.identifier, %error, "stopped");
@@ -109,6 +112,25 @@ impl Run {
             .progress
             .update(|s| s.counters.last_error = Some(error.to_string()));
         self.job.pause(wait).await;
+    }
+
+    /// What the range wants to be found after the stop.
+    async fn leave_exception(&self) {
+        let left = self
+            .job
+            .faults
+            .stop_leaves_exception(&self.job.task.identifier);
+        let Some((table, message)) = left else {
+            return;
+        };
+        let Ok(client) = connect::postgres(&self.target).await else {
+            return;
+        };
+        let applier = Applier::new(client, Arc::clone(&self.job.task));
+        let logged = applier.control().exception(&table, "", &message);
+        if let Err(error) = applier.client().batch_execute(&logged).await {
+            tracing::warn!(task = %self.job.task.identifier, %error, "exception not logged");
+        }
     }
 
     async fn session(&mut self) -> Result<Ending, SessionError> {

@@ -98,6 +98,18 @@ pub enum FaultSpec {
         /// The task's identifier.
         task: String,
     },
+    /// A task that is told to stop can't apply its last change, logs that, and
+    /// stops as it should.
+    StopLeavesException {
+        /// The task's identifier.
+        task: String,
+        /// Target schema.
+        schema: String,
+        /// Target table.
+        table: String,
+        /// The error that the exceptions table shows.
+        message: String,
+    },
     /// A task stays in `stopping`.
     StopHangs {
         /// The task's identifier.
@@ -330,6 +342,21 @@ impl FaultBoard {
     pub fn stop_fails(&self, identifier: &str) -> Option<String> {
         self.armed().iter().find_map(|fault| match fault {
             FaultSpec::StopFails { task, message } if task == identifier => Some(message.clone()),
+            _ => None,
+        })
+    }
+
+    /// The exception that the task leaves when it is told to stop, if any: the
+    /// target table and the error.
+    #[must_use]
+    pub fn stop_leaves_exception(&self, identifier: &str) -> Option<(TableName, String)> {
+        self.armed().iter().find_map(|fault| match fault {
+            FaultSpec::StopLeavesException {
+                task,
+                schema,
+                table,
+                message,
+            } if task == identifier => Some((TableName::new(schema, table), message.clone())),
             _ => None,
         })
     }
