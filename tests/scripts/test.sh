@@ -17,6 +17,9 @@ say "--- Rust tests"
 rm -f target/nextest/ci/junit.xml
 cargo-nextest nextest run --workspace --profile ci --no-tests pass || status=1
 cp target/nextest/ci/junit.xml "$results/rust.xml" 2>/dev/null || true
+# What nextest leaves out of its report.
+cargo-nextest nextest list --workspace --run-ignored only --message-format json \
+    >"$results/ignored.json" 2>"$results/ignored.log" || { cat "$results/ignored.log"; status=1; }
 
 say "--- Python tests"
 pytest -q --junitxml "$results/python.xml" --ignore tests/python tests || status=1
@@ -28,5 +31,5 @@ done
 say "--- checks"
 if "$root/tests/scripts/check.sh"; then check=passed; else check=failed; status=1; fi
 
-python3 tests/scripts/tally.py "$check" "$results"/*.xml || status=1
+python3 tests/scripts/tally.py "$check" "$results"/*.xml "$results"/ignored.json || status=1
 exit $status

@@ -16,6 +16,7 @@ want /usr/bin/busctl systemd
 want /usr/lib/postgresql/15/bin/postgres postgresql-15
 want /usr/bin/setpriv util-linux
 want /usr/bin/openssl openssl
+want /usr/bin/ss iproute2
 command -v python3 >/dev/null || packages+=(python3)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 command -v npm >/dev/null || packages+=(npm)
@@ -23,13 +24,16 @@ command -v npm >/dev/null || packages+=(npm)
 if [ ${#packages[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
     install="apt-get install -y --no-install-recommends ${packages[*]}"
-    [ "$(id -u)" = 0 ] || die "missing Debian packages; run as root: apt-get update && $install"
-    say "installing Debian packages: ${packages[*]}"
-    apt-get update -qq
     # Debian's PostgreSQL would start a cluster of its own on installation.
-    mkdir -p /etc/postgresql-common
-    [ -e /etc/postgresql-common/createcluster.conf ] ||
-        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+    conf=/etc/postgresql-common/createcluster.conf
+    no_cluster="mkdir -p ${conf%/*}
+[ -e $conf ] || echo 'create_main_cluster = false' >$conf"
+    [ "$(id -u)" = 0 ] || die "missing Debian packages; run as root:
+$no_cluster
+apt-get update && $install"
+    say "installing Debian packages: ${packages[*]}"
+    eval "$no_cluster"
+    apt-get update -qq
     DEBIAN_FRONTEND=noninteractive $install >/dev/null
 fi
 

@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2000)]
     orders: u64,
     /// Another plan than the rehearsal's own.
-    #[arg(long)]
+    #[arg(long, value_parser = readable)]
     plan: Option<PathBuf>,
     /// Make something in the range fail in this phase, to see the rollback.
     #[arg(long, value_name = "PHASE")]
@@ -45,6 +45,13 @@ struct Arguments {
     /// No run: only the range, the applications and the replication.
     #[arg(long)]
     range_only: bool,
+}
+
+/// A plan that can't be read is refused before the range is started for it.
+fn readable(path: &str) -> Result<PathBuf, String> {
+    std::fs::read_to_string(path)
+        .map(|_| PathBuf::from(path))
+        .map_err(|error| format!("can't be read: {error}"))
 }
 
 fn main() -> ExitCode {
@@ -88,5 +95,21 @@ fn print_chain(error: &Error) {
     while let Some(inner) = cause {
         eprintln!("  because: {inner}");
         cause = inner.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_cannot_be_read_is_refused_by_name() {
+        let parse = |plan: &str| Arguments::try_parse_from(["rehearse", "--plan", plan]);
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/plans/rehearsal.yaml");
+        assert_eq!(parse(own).unwrap().plan, Some(PathBuf::from(own)));
+        let refused = parse("missing.yaml").unwrap_err().to_string();
+        assert!(refused.contains("missing.yaml"), "{refused}");
+        assert!(refused.contains("can't be read"), "{refused}");
+        assert!(parse(env!("CARGO_MANIFEST_DIR")).is_err(), "a directory");
     }
 }

@@ -65,6 +65,14 @@ pub enum Error {
         /// Why.
         detail: String,
     },
+    /// The range has no host of that name.
+    #[error("the range has no host {name}; it has {}", known.join(", "))]
+    NoSuchHost {
+        /// The name that was given.
+        name: String,
+        /// The hosts there are.
+        known: Vec<String>,
+    },
     /// The operator pressed Ctrl-C, or the process was asked to end.
     #[error("interrupted")]
     Interrupted,

@@ -37,17 +37,6 @@ pub use process::{Listed, Process, run, tail};
 /// Held while a range is up; released by the kernel when its holder ends.
 const LOCK: &str = "/run/lockstep-range.lock";
 
-/// What is simulated, and what the range copies into the Oracle homes.
-const DOUBLES: [&str; 5] = [
-    "oracle-simulator",
-    "dms-double",
-    "lsnrctl",
-    "srvctl",
-    "libclntsh.so",
-];
-/// The product.
-const PRODUCT: [&str; 3] = ["lockstep", "lockstep-coordinator", "lockstep-agent"];
-
 /// How large a range is, and what belongs to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -104,13 +93,13 @@ impl Range {
     /// nothing running.
     pub fn start(options: Options) -> Result<Self, Error> {
         let layout = Layout::of_this_checkout();
-        let lock = lock()?;
+        let missing = || prerequisites::missing(&layout, options);
+        let lock = lock().map_err(|error| prerequisites::with_all(error, missing))?;
         Group::top().end()?;
-        let mut binaries = DOUBLES.to_vec();
-        if options.product {
-            binaries.extend(PRODUCT);
+        let missing = missing();
+        if !missing.is_empty() {
+            return Err(Error::Missing(missing));
         }
-        prerequisites::check(&layout, &binaries)?;
         if layout.root.exists() {
             std::fs::remove_dir_all(&layout.root).map_err(Error::file("remove", &layout.root))?;
         }
@@ -281,6 +270,12 @@ impl Drop for Running {
             eprintln!("the range could not be ended: {error}");
         }
     }
+}
+
+/// The names of the hosts of a range with that many application hosts.
+#[must_use]
+pub fn host_names(apps: u8) -> Vec<String> {
+    sketches(apps).into_iter().map(|host| host.name).collect()
 }
 
 /// The hosts: two for Oracle, one for PostgreSQL, the applications'.

@@ -7,10 +7,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::cgroup;
 use super::error::{Error, Missing};
+use super::host::Sketch;
 use super::layout::{Layout, ports};
-use super::postgres;
+use super::{Options, applications, cgroup, postgres};
 
 /// Files the range opens at most per process, by far: sockets of sessions.
 const FILES: u64 = 1024;
@@ -30,22 +30,45 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("/usr/bin/openssl", "openssl"),
 ];
 
-/// Checks the machine.
-///
-/// # Errors
-/// [`Error::Missing`] with everything that is missing.
-pub fn check(layout: &Layout, binaries: &[&str]) -> Result<(), Error> {
+/// What is simulated, and what the range copies into the Oracle homes.
+const DOUBLES: [&str; 5] = [
+    "oracle-simulator",
+    "dms-double",
+    "lsnrctl",
+    "srvctl",
+    "libclntsh.so",
+];
+/// The product.
+const PRODUCT: [&str; 3] = ["lockstep", "lockstep-coordinator", "lockstep-agent"];
+
+/// Everything that the machine lacks for a range with these options.
+#[must_use]
+pub fn missing(layout: &Layout, options: Options) -> Vec<Missing> {
     let mut missing = Vec::new();
     rights(&mut missing);
     packages(layout, &mut missing);
-    built(layout, binaries, &mut missing);
-    free_ports(&mut missing);
-    resources(layout, &mut missing);
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Missing(missing))
+    built(layout, &DOUBLES, &mut missing);
+    if options.product {
+        built(layout, &PRODUCT, &mut missing);
     }
+    free_ports(&mut missing);
+    health_port(&super::sketches(options.apps), &mut missing);
+    resources(layout, &mut missing);
+    missing
+}
+
+/// Whoever may not even open the range's lock lacks more than that: all of it
+/// is named with it. Any other error stays what it is.
+pub fn with_all(error: Error, missing: impl FnOnce() -> Vec<Missing>) -> Error {
+    let Error::File { what, path, source } = error else {
+        return error;
+    };
+    let mut all = vec![Missing {
+        what: format!("the right to {what} {} ({source})", path.display()),
+        remedy: "run as root".into(),
+    }];
+    all.extend(missing());
+    Error::Missing(all)
 }
 
 fn lacks(missing: &mut Vec<Missing>, what: impl Into<String>, remedy: impl Into<String>) {
@@ -143,10 +166,34 @@ fn free_ports(missing: &mut Vec<Missing>) {
             lacks(
                 missing,
                 format!("port {port} on 127.0.0.1 for {purpose} ({error})"),
-                format!("end what listens there (ss -ltnp 'sport = :{port}')"),
+                listener_remedy(port),
             );
         }
     }
+}
+
+/// Each host serves its health page at its own address. Where one is taken the
+/// others most often are too, by the same program: the first one is told.
+fn health_port(hosts: &[Sketch], missing: &mut Vec<Missing>) {
+    let port = ports::HEALTH;
+    let taken = hosts
+        .iter()
+        .filter(|host| applications::writer_of(&host.name).is_some())
+        .find_map(|host| Some((host, TcpListener::bind((host.address, port)).err()?)));
+    if let Some((host, error)) = taken {
+        lacks(
+            missing,
+            format!(
+                "port {port} on {} for the health page of {} ({error})",
+                host.address, host.name
+            ),
+            listener_remedy(port),
+        );
+    }
+}
+
+fn listener_remedy(port: u16) -> String {
+    format!("end what listens there (ss -ltnp 'sport = :{port}')")
 }
 
 fn resources(layout: &Layout, missing: &mut Vec<Missing>) {
@@ -203,4 +250,56 @@ fn free_megabytes(path: &Path) -> Option<u64> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lack(what: &str) -> Vec<Missing> {
+        vec![Missing {
+            what: what.into(),
+            remedy: "get it".into(),
+        }]
+    }
+
+    #[test]
+    fn who_may_not_open_the_lock_hears_of_everything_that_is_missing() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::file("open", "/run/range.lock")(denied);
+        let text = with_all(error, || lack("control groups")).to_string();
+        assert!(
+            text.contains("/run/range.lock (permission denied): run as root"),
+            "{text}"
+        );
+        assert!(text.contains("control groups: get it"), "{text}");
+    }
+
+    #[test]
+    fn another_rehearsal_is_the_only_thing_in_the_way() {
+        let error = with_all(Error::Missing(lack("the machine")), || lack("a port"));
+        assert!(!error.to_string().contains("a port"), "{error}");
+    }
+
+    #[test]
+    fn a_taken_health_port_is_told_once() {
+        // Not an address of the range, which may be up beside this test.
+        let address = Ipv4Addr::new(127, 0, 12, 1);
+        let host = |name: &str| Sketch {
+            name: name.into(),
+            address,
+        };
+        let hosts = [host("pg-1"), host("app-1"), host("app-2")];
+        let mut missing = Vec::new();
+        health_port(&hosts, &mut missing);
+        assert_eq!(missing, Vec::new());
+        let _taken = TcpListener::bind((address, ports::HEALTH)).unwrap();
+        health_port(&hosts, &mut missing);
+        let [one] = missing.as_slice() else {
+            panic!("{missing:?}");
+        };
+        assert!(one.what.contains("health page of app-1"), "{}", one.what);
+        health_port(&hosts[..1], &mut missing);
+        assert_eq!(missing.len(), 1, "pg-1 has no page");
+    }
 }

@@ -52,6 +52,21 @@ pub struct Struck {
 }
 
 impl Kill {
+    /// Whether the victim is among these hosts; the coordinator always is.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHost`] otherwise.
+    pub fn check(&self, hosts: Vec<String>) -> Result<(), Error> {
+        if self.role == "coordinator" || hosts.contains(&self.name) {
+            Ok(())
+        } else {
+            Err(Error::NoSuchHost {
+                name: self.name.clone(),
+                known: hosts,
+            })
+        }
+    }
+
     /// Waits for the moment, kills, and starts again.
     ///
     /// # Errors
@@ -179,6 +194,19 @@ mod tests {
         assert_eq!(other.said, None);
         assert!("finalize".parse::<Kill>().is_err());
         assert!(":finalize".parse::<Kill>().is_err());
+    }
+
+    #[test]
+    fn a_victim_that_is_no_host_is_refused_with_the_hosts_there_are() {
+        let hosts = || crate::range::host_names(3);
+        assert!(kill().check(hosts()).is_ok());
+        let coordinator: Kill = "coordinator:finalize".parse().unwrap();
+        assert!(coordinator.check(hosts()).is_ok());
+        let other: Kill = "app-9:finalize".parse().unwrap();
+        assert_eq!(
+            other.check(hosts()).unwrap_err().to_string(),
+            "the range has no host app-9; it has ora-1, ora-2, pg-1, app-1, app-2, app-3"
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use report::{Observed, Report, Shortcoming};
 pub use state::State;
 pub use workload::Verdict;
 
-use crate::range::{self, Error, Options, Range, wait};
+use crate::range::{self, Error, Options, Range, host_names, wait};
 
 /// How long the applications may take to write the orders asked for, at the
 /// slowest rate that a busy machine gives.
@@ -58,9 +58,13 @@ pub struct Settings {
 /// Carries out a rehearsal and writes its report.
 ///
 /// # Errors
-/// When the range can't be started or looked at. A run that fails, or a
-/// verdict that is bad, is no error: the report says so.
+/// When the range can't be started or looked at, or the product refuses the
+/// plan. A run that fails, or a verdict that is bad, is no error: the report
+/// says so.
 pub fn rehearse(settings: &Settings) -> Result<Report, Error> {
+    if let Some(kill) = &settings.kill {
+        kill.check(host_names(settings.range.apps))?;
+    }
     say("starting the range");
     let began = Instant::now();
     let mut range = Range::start(settings.range)?;
@@ -181,6 +185,9 @@ fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
         }
     };
     let mut exit_code = product::exit_code(&mut command)?;
+    if exit_code != Some(0) {
+        product.wait_for_a_run(exit_code)?;
+    }
     let status = product.wait_for_end()?;
     // A coordinator that was away for long loses its watcher, not the run.
     let killed = struck.as_ref().is_some_and(|s| s.role == "coordinator");

@@ -20,6 +20,12 @@ const AGENTS_LIMIT: Duration = Duration::from_secs(60);
 /// every phase has its own deadline, all of them together stay below this.
 pub(super) const RUN_LIMIT: Duration = Duration::from_secs(900);
 
+/// The command's exit code when its input was refused: nothing was started.
+const REFUSED: u8 = 2;
+
+/// How long a coordinator that was killed takes to answer again, at most.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// The command's exit code when it could reach no coordinator.
 pub(super) const UNREACHABLE: u8 = 3;
 
@@ -247,6 +253,22 @@ impl Product {
         })
     }
 
+    /// Waits until there is a run at all, after its command has ended with
+    /// another code than 0. A range begins without one: a run that isn't there
+    /// was refused, and never comes.
+    ///
+    /// # Errors
+    /// [`Error::Command`] when there is none.
+    pub fn wait_for_a_run(&self, exit_code: Option<u8>) -> Result<(), Error> {
+        let found = wait::until("the run", time_for_a_run(exit_code), || {
+            Ok(self.newest_run().ok())
+        });
+        match found {
+            Err(Error::NotReady { .. }) => Err(no_run(exit_code)),
+            other => other.map(drop),
+        }
+    }
+
     /// How the newest run stands.
     ///
     /// # Errors
@@ -257,6 +279,23 @@ impl Product {
             from: "lockstep run show".into(),
             detail: error.to_string(),
         })
+    }
+}
+
+/// A command that was refused had its answer from the coordinator, so one look
+/// is enough; any other may have lost it.
+fn time_for_a_run(exit_code: Option<u8>) -> Duration {
+    match exit_code {
+        Some(REFUSED) => Duration::ZERO,
+        _ => START_LIMIT,
+    }
+}
+
+fn no_run(exit_code: Option<u8>) -> Error {
+    Error::Command {
+        purpose: "lockstep run start".into(),
+        status: exit_code.map_or_else(|| "a signal".into(), |code| format!("exit code {code}")),
+        output: "there is no run; what the command said is above".into(),
     }
 }
 
@@ -291,4 +330,22 @@ pub(super) fn fence_scn(run: &RunStatus) -> Option<u64> {
         let scn = task.outputs.get("scn")?;
         scn.as_u64().or_else(|| scn.as_str()?.parse().ok())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_plan_is_not_waited_for() {
+        assert_eq!(time_for_a_run(Some(REFUSED)), Duration::ZERO);
+        for code in [Some(1), Some(UNREACHABLE), None] {
+            assert_eq!(time_for_a_run(code), START_LIMIT);
+        }
+        assert_eq!(
+            no_run(Some(REFUSED)).to_string(),
+            "lockstep run start failed (exit code 2): there is no run; what the command said is \
+             above"
+        );
+    }
 }
