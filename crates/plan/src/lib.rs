@@ -28,5 +28,5 @@ pub use duration::{Duration, NoDuration};
 pub use expand::cutover::STANDARD_PHASES;
 pub use load::{Checked, Overrides, check, load};
 pub use model::{FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step};
-pub use reference::{AgentFacts, Reference, ReferenceError, resolve};
+pub use reference::{AgentFacts, Reference, ReferenceError, resolve, resolve_known};
 pub use schema::schema;
