@@ -13,6 +13,7 @@ mod document;
 mod duration;
 mod expand;
 mod load;
+pub mod mappings;
 pub mod model;
 mod reference;
 pub mod render;

@@ -1,10 +1,10 @@
 //! What a Cutover file says that cannot be meant, with pointers into the
 //! file.
 
-use super::mappings::selects;
 use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
 use crate::diagnose::{self, Fault, suggest};
 use crate::document::join;
+use crate::mappings::selects;
 use crate::source::cutover::{Application, Cutover};
 use crate::source::{Host, Hosts};
 use std::collections::BTreeSet;
