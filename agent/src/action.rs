@@ -43,6 +43,18 @@ pub trait Action: Send + Sync + 'static {
         params: &Self::Params,
     ) -> Result<Description, ActionError>;
 
+    /// As [`Action::describe`], while values are missing that only the run
+    /// gives: in their place stands the reference, as the plan has it. Looks
+    /// at what can be known without them, so that it isn't found out in the
+    /// middle of the outage.
+    async fn foresee(
+        &self,
+        _cx: &Context,
+        _params: &Self::Params,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::default())
+    }
+
     /// Does it. Starting from a partial effect must be fine: a retry does.
     async fn execute(
         &self,
@@ -115,6 +127,11 @@ pub struct Description {
 }
 
 impl Description {
+    /// Notes what stands in the way, if anything does.
+    pub fn obstacle<T>(&mut self, looked: Result<T, ActionError>) -> Option<T> {
+        looked.map_err(|e| self.obstacles.push(e.story())).ok()
+    }
+
     /// A description of these lines, with nothing in the way.
     pub fn of<S: Into<String>>(lines: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -176,6 +193,8 @@ pub trait AnyAction: Send + Sync {
     async fn probe(&self, cx: &Context, params: &Value) -> Result<Probe, ActionError>;
     /// See [`Action::describe`].
     async fn describe(&self, cx: &Context, params: &Value) -> Result<Description, ActionError>;
+    /// See [`Action::foresee`].
+    async fn foresee(&self, cx: &Context, params: &Value) -> Result<Description, ActionError>;
     /// See [`Action::execute`].
     async fn execute(
         &self,
@@ -227,6 +246,10 @@ impl<A: Action> AnyAction for A {
 
     async fn describe(&self, cx: &Context, params: &Value) -> Result<Description, ActionError> {
         Action::describe(self, cx, &decode(params)?).await
+    }
+
+    async fn foresee(&self, cx: &Context, params: &Value) -> Result<Description, ActionError> {
+        Action::foresee(self, cx, &decode(params)?).await
     }
 
     async fn execute(

@@ -26,6 +26,22 @@ pub enum Need {
     Aws(String),
 }
 
+impl Need {
+    /// Its name is a value that only the run gives: a reference to an output
+    /// stands in it.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Path(path) => path.to_string_lossy().contains("${"),
+            Self::Unit(name)
+            | Self::Command(name)
+            | Self::Process(name)
+            | Self::Oracle(name)
+            | Self::Postgres(name)
+            | Self::Aws(name) => name.contains("${"),
+        }
+    }
+}
+
 /// Why something is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("LS2001: the policy of this agent doesn't allow {what}; {remedy}")]

@@ -3,9 +3,10 @@
 //! Everything here runs beside the driver and tells it what came of it
 //! through one bounded channel. Nothing here decides.
 
-use crate::action::{ActionError, Context, Outputs, Progress, Tag, Undone};
+use crate::action::{ActionError, Context, Description, Outputs, Progress, Tag, Undone};
 use crate::actions;
 use crate::host::Host;
+use crate::policy::Need;
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, Mode, Outcome, Probe, TaskOrder};
 use lockstep_plan::{AgentFacts, Reference, ReferenceError};
@@ -78,6 +79,14 @@ impl Worker {
         }
     }
 
+    fn facts(&self) -> AgentFacts<'_> {
+        let config = &self.host.config;
+        AgentFacts {
+            name: &config.name,
+            labels: &config.labels,
+        }
+    }
+
     fn resolved(&self, task: &TaskOrder, inputs: &Inputs) -> Result<Value, ReferenceError> {
         let outputs: BTreeMap<Reference, Value> = inputs
             .iter()
@@ -91,12 +100,7 @@ impl Worker {
                 })
             })
             .collect();
-        let config = &self.host.config;
-        let facts = AgentFacts {
-            name: &config.name,
-            labels: &config.labels,
-        };
-        lockstep_plan::resolve(&task.params, &outputs, facts)
+        lockstep_plan::resolve(&task.params, &outputs, self.facts())
     }
 
     fn prepare(
@@ -119,8 +123,29 @@ impl Worker {
         })
     }
 
-    /// Probes one task. Before the release, a task that consumes outputs can
-    /// only be checked as far as its name: the rest follows when it starts.
+    /// As [`Self::prepare`] without any outputs: references to them stand
+    /// where their values will. `None` where one stands in the name of what
+    /// the task needs, or where no text can: then what it may do is checked
+    /// as far as it is known.
+    fn prepare_known(&self, task: &TaskOrder, cx: &Context) -> Result<Option<Prepared>, NotReady> {
+        let action = actions::find(&task.action)
+            .ok_or_else(|| NotReady::UnknownAction(task.action.clone()))?;
+        let params = lockstep_plan::resolve_known(&task.params, self.facts())
+            .map_err(NotReady::Unresolved)?;
+        let needs = action.needs(&params).ok();
+        let (open, known): (Vec<Need>, Vec<Need>) =
+            needs.iter().flatten().cloned().partition(Need::is_open);
+        self.host.policy.check(&task.action, &known)?;
+        let whole = needs.is_some() && open.is_empty();
+        Ok(whole.then(|| Prepared {
+            action: task.action.clone(),
+            params,
+            cx: cx.clone(),
+        }))
+    }
+
+    /// Probes one task. Before the release, of a task that consumes outputs
+    /// only what it needs can be checked: the rest follows when it starts.
     ///
     /// # Errors
     /// A sentence that says why it can't be done.
@@ -148,10 +173,7 @@ impl Worker {
         let prepared = match self.prepare(task, inputs, cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
-                self.host
-                    .policy
-                    .check(&task.action, &[])
-                    .map_err(|e| e.to_string())?;
+                self.prepare_known(task, cx).map_err(|e| error_chain(&e))?;
                 return Ok(Probe {
                     finding: Finding::Todo,
                     capture: None,
@@ -268,32 +290,18 @@ impl Worker {
         let prepared = match self.prepare(task, &Inputs::new(), cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(reference))) => {
-                if let Err(denied) = self.host.policy.check(&task.action, &[]) {
-                    seen.obstacles.push(denied.to_string());
-                }
-                seen.would_do
-                    .push(format!("{} with {reference} from the run", task.action));
-                return seen;
+                return self.foresee(task, &reference, cx).await;
             }
             Err(not_ready) => {
                 seen.obstacles.push(error_chain(&not_ready));
                 return seen;
             }
         };
-        match look(cx, PROBE_LIMIT, prepared.describe()).await {
-            Some(Ok(description)) => {
-                seen.would_do = description.would_do;
-                seen.obstacles = description.obstacles;
-                seen.remarks = description.remarks;
-            }
-            Some(Err(e)) => seen.obstacles.push(e.story()),
-            None => {
-                // The probe would ask the same and hang as well.
-                seen.obstacles.push(hung(&task.action));
-                return seen;
-            }
-        }
-        if !prepared.foreseeable() {
+        let described = look(cx, PROBE_LIMIT, prepared.describe()).await;
+        // Where it hung, the probe would ask the same and hang as well.
+        let hangs = described.is_none();
+        seen.take(&task.action, described);
+        if hangs || !prepared.foreseeable() {
             return seen;
         }
         match look(cx, PROBE_LIMIT, prepared.probe()).await {
@@ -305,6 +313,24 @@ impl Worker {
                     seen.obstacles.push(story);
                 }
             }
+        }
+        seen
+    }
+
+    /// Looks at a task that consumes outputs, as far as it is known before
+    /// the run.
+    async fn foresee(&self, task: &TaskOrder, reference: &Reference, cx: &Context) -> Preflight {
+        let mut seen = Preflight {
+            would_do: vec![format!("{} with {reference} from the run", task.action)],
+            ..Preflight::default()
+        };
+        match self.prepare_known(task, cx) {
+            Ok(Some(prepared)) => {
+                let foreseen = look(cx, PROBE_LIMIT, prepared.foresee()).await;
+                seen.take(&task.action, foreseen);
+            }
+            Ok(None) => {}
+            Err(not_ready) => seen.obstacles.push(error_chain(&not_ready)),
         }
         seen
     }
@@ -323,6 +349,21 @@ pub struct Preflight {
     pub finding: Option<Finding>,
 }
 
+impl Preflight {
+    /// Adds what a look has found; `None` is one that didn't come to an end.
+    fn take(&mut self, action: &str, described: Option<Result<Description, ActionError>>) {
+        match described {
+            Some(Ok(description)) => {
+                self.would_do.extend(description.would_do);
+                self.obstacles.extend(description.obstacles);
+                self.remarks.extend(description.remarks);
+            }
+            Some(Err(e)) => self.obstacles.push(e.story()),
+            None => self.obstacles.push(hung(action)),
+        }
+    }
+}
+
 impl Prepared {
     fn action(&self) -> Result<&'static dyn crate::action::AnyAction, ActionError> {
         actions::find(&self.action)
@@ -337,8 +378,12 @@ impl Prepared {
         self.action()?.probe(&self.cx, &self.params).await
     }
 
-    async fn describe(&self) -> Result<crate::action::Description, ActionError> {
+    async fn describe(&self) -> Result<Description, ActionError> {
         self.action()?.describe(&self.cx, &self.params).await
+    }
+
+    async fn foresee(&self) -> Result<Description, ActionError> {
+        self.action()?.foresee(&self.cx, &self.params).await
     }
 
     async fn execute(
@@ -425,16 +470,14 @@ fn overdue(task: &TaskOrder, limit: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    #[tokio::test]
-    async fn a_look_that_hangs_comes_to_an_end_and_is_told_to_stop() {
-        let host = Host::new(
-            toml::from_str(
-                "name='a'\ncoordinator='c'\nstate_dir='/none'\n\
-                 [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n",
-            )
-            .unwrap(),
+    fn worker(more: &str) -> (Worker, Context) {
+        let config = format!(
+            "name='a'\ncoordinator='c'\nstate_dir='/none'\n\
+             [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n{more}"
         );
+        let host = Host::new(toml::from_str(&config).unwrap());
         let tag = Tag {
             run: "run".to_owned(),
             step: "step".to_owned(),
@@ -443,6 +486,58 @@ mod tests {
         };
         let worker = Worker::new(Arc::new(host));
         let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
+        (worker, cx)
+    }
+
+    fn task(action: &str, params: Value) -> TaskOrder {
+        TaskOrder {
+            step: StepId("step".to_owned()),
+            action: action.to_owned(),
+            mode: Mode::Execute,
+            params,
+            timeout: 1000,
+            watch: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_task_needs_is_checked_before_its_values_are_there() {
+        let (worker, cx) = worker("[policy]\nactions=['postgres.*', 'service.*']\nunits=['a.*']\n");
+        let rows = |resource: &str| {
+            let params = json!({"resource": resource, "tables": [], "expected": "${rows.tables}"});
+            task("postgres.rows.verify", params)
+        };
+        let seen = worker.preflight(&rows("shop"), &cx).await;
+        assert_eq!(seen.obstacles.len(), 1, "{:?}", seen.obstacles);
+        assert!(seen.obstacles[0].contains("define [postgres.shop]"));
+        assert_eq!(
+            seen.would_do,
+            ["postgres.rows.verify with ${rows.tables} from the run"]
+        );
+        let voted = worker.probe(&rows("shop"), &Inputs::new(), true, &cx).await;
+        assert_eq!(voted, Err(seen.obstacles[0].clone()));
+        // What it will need isn't known; what is known beside it is checked.
+        let seen = worker.preflight(&rows("${some.resource}"), &cx).await;
+        assert_eq!(seen.obstacles, Vec::<String>::new());
+        for (unit, denied) in [("a.service", 0), ("b.service", 1)] {
+            let params = json!({"units": ["${some.unit}", unit]});
+            let seen = worker.preflight(&task("service.stop", params), &cx).await;
+            assert_eq!(seen.obstacles.len(), denied, "{:?}", seen.obstacles);
+        }
+        // A text where a number is due says nothing of the plan.
+        let params = json!({"units": ["a.service"], "timeout_secs": "${some.number}"});
+        let seen = worker.preflight(&task("service.stop", params), &cx).await;
+        assert_eq!(seen.obstacles, Vec::<String>::new());
+        let seen = worker
+            .preflight(&task("oracle.canary.await", json!("${some.params}")), &cx)
+            .await;
+        assert!(seen.obstacles[0].contains("the action oracle.canary.await"));
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_comes_to_an_end_and_is_told_to_stop() {
+        let (worker, cx) = worker("");
+        drop(worker);
         let hangs = std::future::pending::<()>();
         let limit = Duration::from_millis(20);
         assert_eq!(look(&cx, limit, async { 1 }).await, Some(1));

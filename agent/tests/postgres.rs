@@ -600,6 +600,82 @@ async fn rows_are_compared_across_types_and_differences_named() {
     }
 }
 
+#[tokio::test]
+async fn what_is_missing_is_seen_before_the_run_gives_its_values() {
+    let site = Site::new("foreseen", PROOFS, "").await;
+    let rows = verify(json!("${oracle-rows.tables}"));
+    let mut marker = marker(1);
+    for (field, output) in [
+        ("nonce", "nonce"),
+        ("scn", "scn"),
+        ("apply_exceptions", "n"),
+    ] {
+        marker[field] = json!(format!("${{finalize.{output}}}"));
+    }
+    let drain = json!({"resource": "shop", "control_schema": "dms", "apply_exceptions": "${r.n}"});
+    let sequences = json!({"resource": "shop", "oracle": "${finalize.sequences}", "sequences": [
+        {"column": "shop.orders.id", "oracle": "SHOP.ORDERS_SEQ"},
+        {"column": "shop.lines.id"}]});
+    site.sql
+        .run("ALTER TABLE shop.orders ALTER id ADD GENERATED ALWAYS AS IDENTITY")
+        .await;
+    site.sql
+        .run("CREATE SEQUENCE shop.theirs; ALTER TABLE shop.lines ALTER id SET DEFAULT nextval('shop.theirs')")
+        .await;
+    let foreseen = async |name: &str, params: &Value| site.foreseen(name, params).await.join("; ");
+    for (name, params) in [
+        ("postgres.rows.verify", &rows),
+        ("postgres.marker.await", &marker),
+        ("postgres.drain.check", &drain),
+    ] {
+        assert_eq!(foreseen(name, params).await, "", "{name}");
+    }
+    // The superuser's own, which the agent's role may not set.
+    let align = "postgres.sequences.align";
+    let barred = foreseen(align, &sequences).await;
+    assert!(
+        barred.starts_with("LS2337: the agent's role may not set shop.theirs"),
+        "{barred}"
+    );
+    site.sql
+        .run("ALTER TABLE lockstep.marker DROP nonce; ALTER TABLE shop.lines RENAME TO line")
+        .await;
+    let missing = foreseen("postgres.rows.verify", &rows).await;
+    assert!(
+        missing.starts_with("LS2322: no such tables: shop.lines;"),
+        "{missing}"
+    );
+    let missing = foreseen("postgres.marker.await", &marker).await;
+    assert!(missing.contains("nonce"), "{missing}");
+    let idle = foreseen(
+        align,
+        &json!({"resource": "shop", "sequences": [
+        {"column": "shop.orders.customer"}], "oracle": "${finalize.sequences}"}),
+    )
+    .await;
+    assert!(
+        idle.starts_with("LS2333: no sequence feeds shop.orders.customer"),
+        "{idle}"
+    );
+}
+
+#[tokio::test]
+async fn compared_tables_that_can_not_be_read_are_told_before_the_run() {
+    let site = Site::new("unreadable", PROOFS, "").await;
+    site.sql
+        .run(
+            "REVOKE pg_read_all_data, unreadable_owner FROM unreadable_agent; \
+              GRANT USAGE ON SCHEMA shop TO unreadable_agent; \
+              GRANT SELECT ON shop.orders TO unreadable_agent",
+        )
+        .await;
+    let rows = verify(json!("${oracle-rows.tables}"));
+    let obstacles = site.foreseen("postgres.rows.verify", &rows).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    let told = "LS2322: the agent's role may not read shop.lines;";
+    assert!(obstacles[0].starts_with(told), "{obstacles:?}");
+}
+
 const TRIGGERS: &str = "
     CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY);
     CREATE TABLE shop.\"Lines\" (id int, order_id int REFERENCES shop.orders);

@@ -14,6 +14,7 @@ use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,
     Tag,
 };
+use serde_json::Value;
 use std::time::Duration;
 
 /// Records on one page of a Describe call: DMS takes 20 to 100 for tasks, up
@@ -142,6 +143,20 @@ pub struct Endpoint {
     pub slot: Option<String>,
     /// `PostgreSQLSettings.AfterConnectScript`.
     pub after_connect: Option<String>,
+    /// `ExtraConnectionAttributes`: the same settings in their older form,
+    /// `afterConnectScript=…;slotName=…`.
+    pub extra: Option<String>,
+}
+
+impl Endpoint {
+    /// Its sessions set `session_replication_role`, in whichever form the
+    /// endpoint says so.
+    pub fn sets_replication_role(&self) -> bool {
+        [&self.after_connect, &self.extra]
+            .into_iter()
+            .flatten()
+            .any(|text| text.to_lowercase().contains("session_replication_role"))
+    }
 }
 
 /// A connection from the instance to an endpoint.
@@ -151,6 +166,12 @@ pub struct Connection {
     pub status: String,
     /// Why it failed; empty where it didn't.
     pub last_failure: String,
+}
+
+fn no_task(arn: &str) -> ActionError {
+    ActionError::new("LS2405", format!("there is no replication task {arn}"))
+        .left("nothing was done")
+        .next("correct the ARN in the plan, and the region in agent.toml")
 }
 
 /// The service, as one task of ours speaks to it.
@@ -195,11 +216,7 @@ impl Dms {
     /// # Errors
     /// LS2405 where there is none.
     pub async fn task(&self, arn: &str) -> Result<Task, ActionError> {
-        self.find(arn).await?.ok_or_else(|| {
-            ActionError::new("LS2405", format!("there is no replication task {arn}"))
-                .left("nothing was done")
-                .next("correct the ARN in the plan, and the region in agent.toml")
-        })
+        self.find(arn).await?.ok_or_else(|| no_task(arn))
     }
 
     /// A task by its identifier; `None` where there is none.
@@ -212,6 +229,18 @@ impl Dms {
             .await?
             .as_ref()
             .map(Task::of))
+    }
+
+    /// `TableMappings` of a task; null where they are no JSON, and null
+    /// selects nothing.
+    ///
+    /// # Errors
+    /// LS2405 where there is no such task; else as [`aws::call`].
+    pub async fn mappings(&self, arn: &str) -> Result<Value, ActionError> {
+        let found = self.describe("replication-task-arn", arn, true).await?;
+        let task = found.ok_or_else(|| no_task(arn))?;
+        let text = task.table_mappings().unwrap_or_default();
+        Ok(serde_json::from_str(text).unwrap_or_default())
     }
 
     /// As [`Self::find_named`], with the task's documents.
@@ -453,6 +482,7 @@ impl Dms {
             identifier: found.endpoint_identifier().unwrap_or_default().to_owned(),
             slot: text(settings.and_then(|settings| settings.slot_name())),
             after_connect: text(settings.and_then(|settings| settings.after_connect_script())),
+            extra: text(found.extra_connection_attributes()),
         })
     }
 

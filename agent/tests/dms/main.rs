@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod forward_task;
 mod reverse_task;
 #[path = "../site/mod.rs"]
 mod site;
@@ -39,6 +40,10 @@ const POSTGRES: &str = "CREATE SCHEMA shop; CREATE SCHEMA lockstep;
     CREATE TABLE shop.orders (id numeric(18) PRIMARY KEY, customer varchar(60));
     CREATE TABLE lockstep.canary (run_id varchar(36), task_id varchar(200), nonce varchar(64),
         written_at timestamp(0), PRIMARY KEY (run_id, task_id, nonce))";
+
+/// The target's sessions are those of a replica, said in the older form.
+const REPLICA: &str = "extra_connection_attributes = \
+    \"executeTimeout=90;afterConnectScript=SET session_replication_role='replica'\"\n";
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -265,13 +270,14 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
         ("target", "target", ""),
         ("source", "slot", "slot_name = \"way_back\"\n"),
     ] {
+        let extra = if name == "target" { REPLICA } else { "" };
         text += &format!(
             "[[endpoint]]\nengine = \"oracle\"\nidentifier = \"oracle-{name}\"\ntype = {kind:?}\n\
              host = \"127.0.0.1\"\nport = {oracle_port}\nservice = \"ORCL\"\nuser = \"DMS_USER\"\n\
              password = \"secret\"\n\
              [[endpoint]]\nengine = \"postgres\"\nidentifier = \"postgres-{name}\"\n\
              type = {kind:?}\nhost = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n\
-             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n{slot}",
+             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n{slot}{extra}",
             site.cluster.port,
             site.name,
             site.name,

@@ -1,6 +1,6 @@
 //! What is looked at: readiness, rows, the canary.
 
-use crate::range::{Range, shop};
+use crate::range::{Range, action, shop};
 use lockstep_agent::action::Undone;
 use lockstep_agent::canonical::RowDigest;
 use lockstep_barrier::message::Finding;
@@ -173,6 +173,39 @@ async fn tables_that_are_not_there_are_told() {
         .await
         .unwrap_err();
     assert_eq!(error.code(), "LS2273");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_compared_is_seen_before_the_run_gives_its_scn() {
+    let range = Range::start("").await;
+    let rows = json!({"resource": "orcl", "scn": "${finalize.scn}", "counted": "${ready.tables}",
+        "tables": [
+            {"oracle": "SHOP.NONE", "postgres": "shop.none"},
+            {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": true},
+            {"oracle": "SHOP.FEW", "postgres": "shop.few", "digest": true}]});
+    let canary = |table: &str| json!({"resource": "orcl", "canary_table": table, "nonce": "${canary-write.nonce}"});
+    let foreseen = async |name: &str, params: &Value| {
+        let cx = range.context();
+        action(name).foresee(&cx, params).await.unwrap()
+    };
+    let told = foreseen("oracle.rows.digest", &rows).await;
+    assert_eq!(
+        told.would_do[1],
+        "digest SHOP.ORDERS AS OF SCN ${finalize.scn}"
+    );
+    assert_eq!(told.obstacles.len(), 2, "{:?}", told.obstacles);
+    for (obstacle, table) in told.obstacles.iter().zip(["SHOP.NONE", "SHOP.FEW"]) {
+        let begin = format!("LS2270: Oracle has no table {table};");
+        assert!(obstacle.starts_with(&begin), "{obstacle}");
+    }
+    let there = foreseen("oracle.canary.await", &canary("LOCKSTEP.LOCKSTEP_CANARY")).await;
+    assert_eq!(there.obstacles, Vec::<String>::new());
+    let none = foreseen("oracle.canary.await", &canary("LOCKSTEP.NONE")).await;
+    assert!(
+        none.obstacles[0].contains("ORA-00942"),
+        "{:?}",
+        none.obstacles
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

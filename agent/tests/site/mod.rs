@@ -333,6 +333,12 @@ impl Site {
         described.map_or_else(|e| vec![e.story()], |description| description.obstacles)
     }
 
+    /// What stands in the way of a task that lacks values of the run.
+    pub async fn foreseen(&self, name: &str, params: &Value) -> Vec<String> {
+        let foreseen = Self::action(name).foresee(&self.context(), params).await;
+        foreseen.map_or_else(|e| vec![e.story()], |description| description.obstacles)
+    }
+
     /// What a preflight tells without its being an obstacle.
     pub async fn remarks(&self, name: &str, params: &Value) -> Vec<String> {
         let described = Self::action(name).describe(&self.context(), params).await;

@@ -157,7 +157,7 @@ pub static ACTIONS: &[Action] = &[
         .undoable()
         .gives(&["nonce"]),
     action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy")
-        .gives(&["checkpoint"]),
+        .gives(&["checkpoint", "last_failure"]),
     action::<c::DmsTask>(
         "dms.task.drain",
         "wait until nothing is pending in the DMS task",

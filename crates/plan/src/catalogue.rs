@@ -607,7 +607,8 @@ pub struct PostgresCanary {
 
 /// `dms.task.ready`, `dms.task.drain`, `dms.task.stop`, `dms.task.resume`.
 ///
-/// Outputs of ready: `checkpoint`; of stop: `stop_reason`, `checkpoint`.
+/// Outputs of ready: `checkpoint`, `last_failure` (text, empty where there is
+/// none); of stop: `stop_reason`, `checkpoint`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsTask {
@@ -620,6 +621,19 @@ pub struct DmsTask {
     /// in a circle.
     #[serde(default)]
     pub reverse: Option<String>,
+    /// `dms.task.ready`: `OWNER.TABLE` of the marker table, which the task
+    /// must map, or no marker ever arrives.
+    #[serde(default)]
+    pub marker_table: Option<String>,
+    /// `dms.task.ready`: `OWNER.TABLE` of the canary table, which the task
+    /// must not map: resumed, it would carry the canary back once more.
+    #[serde(default)]
+    pub canary_table: Option<String>,
+    /// `dms.task.stop`: `last_failure` that `dms.task.ready` gave. DMS may
+    /// keep the message of a failure that is long over; only another one
+    /// counts.
+    #[serde(default)]
+    pub known_failure: Option<String>,
     /// How long to wait for the state. `dms.task.resume` waits for DMS to
     /// take the order, not for `running`: Oracle must not stay closed for it.
     #[serde(default = "defaults::dms_secs")]

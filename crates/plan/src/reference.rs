@@ -228,6 +228,35 @@ fn as_text(value: Value, written: &str) -> Result<String, ReferenceError> {
     }
 }
 
+/// As [`resolve`] before anything has run: outputs stay as they are written,
+/// so that what is known already can be looked at.
+///
+/// # Errors
+/// As there, but for outputs.
+pub fn resolve_known(params: &Value, agent: AgentFacts<'_>) -> Result<Value, ReferenceError> {
+    let lookup = |target: &Target| match target {
+        Target::Output(_) => Ok(None),
+        known => of_agent(known, agent).map(Some),
+    };
+    map_texts(params, &|text| replace(text, &lookup))
+}
+
+fn of_agent(target: &Target, agent: AgentFacts<'_>) -> Result<Value, ReferenceError> {
+    match target {
+        Target::Variable(name) => Err(ReferenceError::UnknownVariable(name.clone())),
+        Target::Output(reference) => Err(ReferenceError::MissingOutput(reference.clone())),
+        Target::AgentName => Ok(Value::String(agent.name.to_owned())),
+        Target::AgentLabel(key) => agent
+            .labels
+            .get(key)
+            .map(|label| Value::String(label.clone()))
+            .ok_or_else(|| ReferenceError::MissingLabel {
+                agent: agent.name.to_owned(),
+                label: key.clone(),
+            }),
+    }
+}
+
 /// Parameters for one agent with every `${…}` replaced: see
 /// [`crate::Step::resolve`].
 ///
@@ -238,21 +267,12 @@ pub fn resolve(
     outputs: &BTreeMap<Reference, Value>,
     agent: AgentFacts<'_>,
 ) -> Result<Value, ReferenceError> {
-    let lookup = |target: &Target| match target {
-        Target::Variable(name) => Err(ReferenceError::UnknownVariable(name.clone())),
-        Target::AgentName => Ok(Some(Value::String(agent.name.to_owned()))),
-        Target::AgentLabel(key) => agent
-            .labels
-            .get(key)
-            .map(|label| Some(Value::String(label.clone())))
-            .ok_or_else(|| ReferenceError::MissingLabel {
-                agent: agent.name.to_owned(),
-                label: key.clone(),
-            }),
-        Target::Output(reference) => outputs
-            .get(reference)
-            .map(|value| Some(value.clone()))
-            .ok_or_else(|| ReferenceError::MissingOutput(reference.clone())),
+    let lookup = |target: &Target| {
+        let given = match target {
+            Target::Output(reference) => outputs.get(reference).cloned(),
+            _ => None,
+        };
+        given.map_or_else(|| of_agent(target, agent), Ok).map(Some)
     };
     map_texts(params, &|text| replace(text, &lookup))
 }
@@ -342,6 +362,25 @@ mod tests {
     fn a_doubled_dollar_is_plain_text() {
         assert_eq!(resolved(&json!("a $${b} c")), Ok(json!("a ${b} c")));
         assert_eq!(resolved(&json!("costs $5")), Ok(json!("costs $5")));
+    }
+
+    #[test]
+    fn what_only_the_run_gives_stays_as_it_is_written() {
+        let labels = agent_labels();
+        let agent = AgentFacts {
+            name: "app-1",
+            labels: &labels,
+        };
+        let params = json!({"at": "${agent.labels.site}", "scn": "${finalize.scn}"});
+        assert_eq!(
+            resolve_known(&params, agent),
+            Ok(json!({"at": "north", "scn": "${finalize.scn}"}))
+        );
+        let params = json!(["${finalize.scn}", "${agent.labels.rack}"]);
+        assert!(matches!(
+            resolve_known(&params, agent),
+            Err(ReferenceError::MissingLabel { .. })
+        ));
     }
 
     #[test]

@@ -183,6 +183,24 @@ pub struct PostgresEndpoint {
     /// `PostgreSQLSettings.AfterConnectScript`, run in every session; the place
     /// for `SET session_replication_role = 'replica'`.
     pub after_connect_script: Option<String>,
+    /// `ExtraConnectionAttributes`, of which `afterConnectScript=…` is heeded.
+    pub extra_connection_attributes: Option<String>,
+}
+
+impl PostgresEndpoint {
+    /// What every session begins with.
+    #[must_use]
+    pub fn script(&self) -> &str {
+        let extra = self.extra_connection_attributes.as_deref();
+        let attributes = extra.unwrap_or_default().split(';');
+        let named = attributes
+            .filter_map(|attribute| attribute.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("afterConnectScript"));
+        self.after_connect_script
+            .as_deref()
+            .or(named.map(|(_, script)| script))
+            .unwrap_or_default()
+    }
 }
 
 impl EndpointConfig {

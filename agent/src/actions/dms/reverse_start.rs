@@ -103,6 +103,22 @@ impl Action for Start {
         )]))
     }
 
+    /// The task is still to be made; what sees its slot must be there.
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &DmsReverseStart,
+    ) -> Result<Description, ActionError> {
+        let mut foreseen = Description::of([format!(
+            "StartReplicationTask {}, wait until its slot is active",
+            params.task
+        )]);
+        foreseen.obstacle(Dms::of(cx, &params.resource).await);
+        let session = Session::open(cx, &params.postgres).await?;
+        foreseen.obstacle(slots::all(&session).await);
+        Ok(foreseen)
+    }
+
     async fn execute(
         &self,
         cx: &Context,

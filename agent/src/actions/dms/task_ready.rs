@@ -1,7 +1,9 @@
-//! `dms.task.ready`: the forward task runs, and every table of it is well.
+//! `dms.task.ready`: the forward task runs, every table of it is well, and it
+//! maps the marker table but not the canary's.
 //!
 //! Outputs `checkpoint`: the `RecoveryCheckpoint`, from which a rollback would
-//! resume it; null where DMS names none.
+//! resume it; null where DMS names none. And `last_failure`: what DMS keeps of
+//! an earlier failure, so that only another one counts when the task is stopped.
 
 use super::health::Health;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -10,19 +12,64 @@ use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsTask;
+use lockstep_plan::mappings::selects;
 use serde_json::{Value, json};
 
 /// The action.
 pub struct Ready;
 
-async fn look(cx: &Context, params: &DmsTask) -> Result<(Task, Health), ActionError> {
-    let dms = Dms::of(cx, &params.resource).await?;
-    let task = dms.task(&params.task).await?;
-    let mut health = Health::of(&dms, &task).await?;
+/// What was seen of the task.
+struct Seen {
+    task: Task,
+    health: Health,
+    /// Whether it maps what it should.
+    mapped: Result<(), ActionError>,
+}
+
+impl Seen {
+    async fn of(cx: &Context, params: &DmsTask) -> Result<Self, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = dms.task(&params.task).await?;
+        let mut health = Health::of(&dms, &task).await?;
+        state(&task, &mut health);
+        if dms.endpoint(&task.target).await?.sets_replication_role() {
+            health.remarks.push(
+                "its sessions set session_replication_role: triggers of mode origin don't fire \
+                 for what it applies"
+                    .to_owned(),
+            );
+        }
+        let mapped = if params.marker_table.is_some() || params.canary_table.is_some() {
+            mapped(&task, &dms.mappings(&task.arn).await?, params)
+        } else {
+            Ok(())
+        };
+        Ok(Self {
+            task,
+            health,
+            mapped,
+        })
+    }
+
+    /// What stands in the way as an error.
+    fn passed(self) -> Result<(Task, Health), ActionError> {
+        let health = self.health.passed(&self.task)?;
+        self.mapped?;
+        Ok((self.task, health))
+    }
+}
+
+fn state(task: &Task, health: &mut Health) {
     if task.status != "running" {
         health.obstacles.push(format!(
             "it is {}, not running ({}{})",
             task.status, task.stop_reason, task.last_failure
+        ));
+    } else if !task.last_failure.is_empty() {
+        health.remarks.push(format!(
+            "it runs, and DMS still keeps the message of an earlier failure ({}); only another \
+             one will count when it is stopped",
+            task.last_failure
         ));
     }
     if task.migration_type == "full-load" {
@@ -30,18 +77,43 @@ async fn look(cx: &Context, params: &DmsTask) -> Result<(Task, Health), ActionEr
             .obstacles
             .push("it loads only and captures no changes".to_owned());
     }
-    let target = dms.endpoint(&task.target).await?;
-    let replica = target
-        .after_connect
-        .is_some_and(|script| script.contains("session_replication_role"));
-    if replica {
-        health.remarks.push(
-            "its sessions set session_replication_role: triggers of mode origin don't fire for \
-             what it applies"
-                .to_owned(),
+}
+
+/// The marker goes forward and the canary only back: mapped by both tasks, a
+/// table's rows would go round in circles.
+fn mapped(task: &Task, mappings: &Value, params: &DmsTask) -> Result<(), ActionError> {
+    let error = |what: String, remedy: String| {
+        Err(ActionError::new("LS2427", what)
+            .left("nothing was changed")
+            .next(remedy))
+    };
+    let name = &task.identifier;
+    if let Some(marker) = &params.marker_table
+        && !selects(mappings, marker)
+    {
+        return error(
+            format!(
+                "no selection rule of the task {name} takes the marker table {marker}, so no \
+                 marker would ever arrive"
+            ),
+            format!(
+                "stop the task, add a rule that includes {marker} to its table mappings, resume \
+                 it, then retry"
+            ),
         );
     }
-    Ok((task, health))
+    if let Some(canary) = &params.canary_table
+        && selects(mappings, canary)
+    {
+        return error(
+            format!(
+                "the task {name} maps the canary table {canary}, which is the reverse task's: \
+                 resumed, it would carry the canary back to PostgreSQL"
+            ),
+            format!("stop the task, exclude {canary} in its table mappings, resume it, then retry"),
+        );
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -53,22 +125,23 @@ impl Action for Ready {
     }
 
     async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
-        let (task, health) = look(cx, params).await?;
-        health.passed(&task)?;
+        Seen::of(cx, params).await?.passed()?;
         // To be done, or its output would be missing.
         Ok(found(Finding::Todo))
     }
 
     async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
-        let (task, health) = look(cx, params).await?;
-        Ok(Description {
+        let seen = Seen::of(cx, params).await?;
+        let mut description = Description {
             would_do: vec![format!(
                 "look at the task {} and its tables",
-                task.identifier
+                seen.task.identifier
             )],
-            obstacles: health.obstacles,
-            remarks: health.remarks,
-        })
+            obstacles: seen.health.obstacles,
+            remarks: seen.health.remarks,
+        };
+        description.obstacle(seen.mapped);
+        Ok(description)
     }
 
     async fn execute(
@@ -77,14 +150,13 @@ impl Action for Ready {
         params: &DmsTask,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let (task, health) = look(cx, params).await?;
-        let health = health.passed(&task)?;
+        let (task, health) = Seen::of(cx, params).await?.passed()?;
         for remark in health.remarks {
             cx.note(remark);
         }
-        Ok(Outputs::from([(
-            "checkpoint".to_owned(),
-            json!(task.checkpoint),
-        )]))
+        Ok(Outputs::from([
+            ("checkpoint".to_owned(), json!(task.checkpoint)),
+            ("last_failure".to_owned(), json!(task.last_failure)),
+        ]))
     }
 }

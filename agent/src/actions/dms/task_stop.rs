@@ -30,10 +30,14 @@ fn outputs(task: &Task) -> Outputs {
     ])
 }
 
-/// Stopped, for the reason that was asked for, without an error.
-fn well_stopped(task: &Task) -> Result<(), ActionError> {
+/// Stopped, for the reason that was asked for, without an error. A message
+/// that was there when the run began says nothing of this stop: a task that
+/// fails once more the same way is not `stopped`.
+fn well_stopped(task: &Task, params: &DmsTask) -> Result<(), ActionError> {
     let by_request = task.stop_reason.eq_ignore_ascii_case(STOPPED_BY_REQUEST);
-    if task.status == "stopped" && by_request && task.last_failure.is_empty() {
+    let known = params.known_failure.as_deref();
+    let unharmed = task.last_failure.is_empty() || known == Some(task.last_failure.as_str());
+    if task.status == "stopped" && by_request && unharmed {
         return Ok(());
     }
     Err(ActionError::new(
@@ -59,7 +63,7 @@ impl Action for Stop {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         let finding = if task.is_at_rest() {
-            well_stopped(&task)?;
+            well_stopped(&task, params)?;
             Finding::Already
         } else {
             Finding::Todo
@@ -77,6 +81,11 @@ impl Action for Stop {
         )]))
     }
 
+    /// The message of an earlier failure alone comes from the run.
+    async fn foresee(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+        self.describe(cx, params).await
+    }
+
     async fn execute(
         &self,
         cx: &Context,
@@ -86,7 +95,7 @@ impl Action for Stop {
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let task = stop_and_wait(cx, &dms, &params.task, limit).await?;
-        well_stopped(&task)?;
+        well_stopped(&task, params)?;
         // Once more: an error in the very last transaction shows only now.
         Health::of(&dms, &task).await?.passed(&task)?;
         cx.note(format!("the task {}: stopped", task.identifier));

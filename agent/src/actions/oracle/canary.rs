@@ -50,6 +50,18 @@ impl Action for Await {
         )]))
     }
 
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &OracleCanary,
+    ) -> Result<Description, ActionError> {
+        let mut foreseen = self.describe(cx, params).await?;
+        let session = Session::open(cx, &params.resource).await?;
+        // No row has that nonce yet; that they can be asked for is what counts.
+        foreseen.obstacle(arrived(&session, params).await);
+        Ok(foreseen)
+    }
+
     async fn execute(
         &self,
         cx: &Context,

@@ -59,17 +59,22 @@ fn kind(data_type: &str) -> Option<Kind> {
     })
 }
 
-async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, ActionError> {
+/// Names and types of a table's columns.
+async fn types(session: &Session, table: &Qualified) -> Result<Vec<(String, String)>, ActionError> {
     let binds = [table.owner.as_str().into(), table.name.as_str().into()];
     let all: Vec<(String, String)> = session.rows(COLUMNS, &binds).await?;
-    let place = format!("{}.{}", table.owner, table.name);
-    if all.is_empty() {
-        return Err(
-            ActionError::new("LS2270", format!("Oracle has no table {place}"))
-                .left("nothing was compared")
-                .next("correct it in the plan, spelled as DBA_TABLES does"),
-        );
+    if !all.is_empty() {
+        return Ok(all);
     }
+    let what = format!("Oracle has no table {}.{}", table.owner, table.name);
+    Err(ActionError::new("LS2270", what)
+        .left("nothing was compared")
+        .next("correct it in the plan, spelled as DBA_TABLES does"))
+}
+
+async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, ActionError> {
+    let all = types(session, table).await?;
+    let place = format!("{}.{}", table.owner, table.name);
     let source = |(name, data_type): (String, String)| match kind(&data_type) {
         Some(kind) => Ok(Source {
             column: Column {
@@ -180,6 +185,16 @@ async fn digest(
     })
 }
 
+/// Whether a table is there and can be compared as the plan wants it.
+async fn comparable(session: &Session, compared: &ComparedTable) -> Result<(), ActionError> {
+    let table = Qualified::read(&compared.oracle)?;
+    if compared.digest {
+        columns(session, &table).await.map(drop)
+    } else {
+        types(session, &table).await.map(drop)
+    }
+}
+
 type Canonical = Result<Vec<Option<String>>, (usize, NotCanonical)>;
 
 fn canonical(row: &Row, kinds: &[Kind]) -> oracle::Result<Canonical> {
@@ -220,8 +235,8 @@ impl Action for Digest {
 
     async fn probe(&self, cx: &Context, params: &OracleRows) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        for compared in params.tables.iter().filter(|compared| compared.digest) {
-            columns(&session, &Qualified::read(&compared.oracle)?).await?;
+        for compared in &params.tables {
+            comparable(&session, compared).await?;
         }
         other_tables::counted(params)?;
         Ok(found(Finding::Todo))
@@ -247,6 +262,15 @@ impl Action for Digest {
             )
         }));
         Ok(Description::of(would_do))
+    }
+
+    async fn foresee(&self, cx: &Context, params: &OracleRows) -> Result<Description, ActionError> {
+        let mut foreseen = self.describe(cx, params).await?;
+        let session = Session::open(cx, &params.resource).await?;
+        for compared in &params.tables {
+            foreseen.obstacle(comparable(&session, compared).await);
+        }
+        Ok(foreseen)
     }
 
     async fn execute(

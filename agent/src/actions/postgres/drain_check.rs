@@ -43,6 +43,17 @@ impl Action for Check {
         )]))
     }
 
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &PostgresDrain,
+    ) -> Result<Description, ActionError> {
+        let mut foreseen = self.describe(cx, params).await?;
+        let session = Session::open(cx, &params.resource).await?;
+        foreseen.obstacle(control::pending(&session, &params.control_schema).await);
+        Ok(foreseen)
+    }
+
     async fn execute(
         &self,
         cx: &Context,

@@ -130,6 +130,23 @@ impl Action for Await {
         )]))
     }
 
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &PostgresMarker,
+    ) -> Result<Description, ActionError> {
+        let mut foreseen = self.describe(cx, params).await?;
+        let table = Table::parse(&params.marker_table)?;
+        let session = Session::open(cx, &params.resource).await?;
+        let sql = format!(
+            "SELECT task_id::text, scn::numeric, nonce::text FROM {} LIMIT 0",
+            table.sql()
+        );
+        foreseen.obstacle(session.rows(&sql, &[]).await);
+        foreseen.obstacle(control::pending(&session, &params.control_schema).await);
+        Ok(foreseen)
+    }
+
     async fn execute(
         &self,
         cx: &Context,

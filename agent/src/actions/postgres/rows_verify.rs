@@ -244,6 +244,32 @@ impl Compared {
     }
 }
 
+/// The compared tables are there and can be read.
+async fn readable(session: &Session, tables: &[ComparedTable]) -> Result<(), ActionError> {
+    let (mut missing, mut barred) = (Vec::new(), Vec::new());
+    for compared in tables {
+        let table = Table::parse(&compared.postgres)?;
+        let sql = "SELECT to_regclass($1::text) IS NOT NULL, \
+                   has_table_privilege(to_regclass($1::text), 'SELECT')";
+        let row = session.row(sql, &[&table.sql()]).await?;
+        if !row.get::<_, bool>(0) {
+            missing.push(compared.postgres.clone());
+        } else if row.get::<_, Option<bool>>(1) != Some(true) {
+            barred.push(compared.postgres.clone());
+        }
+    }
+    let error = |what: String| ActionError::new("LS2322", what).left("nothing was changed");
+    if !missing.is_empty() {
+        return Err(error(format!("no such tables: {}", listed(&missing)))
+            .next("correct compare.tables in the plan"));
+    }
+    if !barred.is_empty() {
+        let what = format!("the agent's role may not read {}", listed(&barred));
+        return Err(error(what).next("GRANT pg_read_all_data to it, or SELECT on each"));
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Action for Verify {
     type Params = PostgresRows;
@@ -255,25 +281,7 @@ impl Action for Verify {
     async fn probe(&self, cx: &Context, params: &PostgresRows) -> Result<Probe, ActionError> {
         expected(params)?;
         let session = Session::open(cx, &params.resource).await?;
-        let mut missing = Vec::new();
-        for compared in &params.tables {
-            let table = Table::parse(&compared.postgres)?;
-            let there: bool = session
-                .row("SELECT to_regclass($1) IS NOT NULL", &[&table.sql()])
-                .await?
-                .get(0);
-            if !there {
-                missing.push(compared.postgres.clone());
-            }
-        }
-        if !missing.is_empty() {
-            return Err(ActionError::new(
-                "LS2322",
-                format!("no such tables: {}", listed(&missing)),
-            )
-            .left("nothing was changed")
-            .next("correct compare.tables in the plan"));
-        }
+        readable(&session, &params.tables).await?;
         // A comparison is never "already": rows may have changed since.
         Ok(found(Finding::Todo))
     }
@@ -298,6 +306,17 @@ impl Action for Verify {
             ));
         }
         Ok(Description::of(would_do))
+    }
+
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &PostgresRows,
+    ) -> Result<Description, ActionError> {
+        let mut foreseen = self.describe(cx, params).await?;
+        let session = Session::open(cx, &params.resource).await?;
+        foreseen.obstacle(readable(&session, &params.tables).await);
+        Ok(foreseen)
     }
 
     async fn execute(

@@ -232,6 +232,20 @@ async fn extreme(
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
+/// The sequence that feeds a column, if the agent's role may set it.
+async fn settable(session: &Session, place: &str) -> Result<String, ActionError> {
+    let sequence = find(session, place).await?;
+    let sql = "SELECT has_sequence_privilege($1::text::regclass, 'SELECT') \
+               AND has_sequence_privilege($1::text::regclass, 'UPDATE')";
+    if session.row(sql, &[&sequence]).await?.get(0) {
+        return Ok(sequence);
+    }
+    let what = format!("the agent's role may not set {sequence} of {place}");
+    Err(ActionError::new("LS2337", what)
+        .left("no sequence was moved by this step")
+        .next("GRANT it the role that owns the sequence, or SELECT, UPDATE on it"))
+}
+
 fn remark(left_alone: &[String]) -> Option<String> {
     (!left_alone.is_empty()).then(|| {
         format!(
@@ -277,6 +291,29 @@ impl Action for Align {
         let mut description = Description::of(all.iter().filter_map(Aligned::statement));
         description.remarks.extend(remark(&left_alone));
         Ok(description)
+    }
+
+    /// How far each goes is known only in the end, and the greatest value of
+    /// a large column takes its time: whether each can be set is looked at.
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &PostgresSequences,
+    ) -> Result<Description, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let mut foreseen = Description::default();
+        for wanted in &params.sequences {
+            let Some(sequence) = foreseen.obstacle(settable(&session, &wanted.column).await) else {
+                continue;
+            };
+            let oracle = wanted.oracle.as_ref();
+            let oracle = oracle.map_or_else(String::new, |name| format!(" and {name}"));
+            foreseen.would_do.push(format!(
+                "setval('{sequence}', …, true), past {}{oracle}",
+                wanted.column
+            ));
+        }
+        Ok(foreseen)
     }
 
     async fn execute(

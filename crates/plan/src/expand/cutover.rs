@@ -7,7 +7,6 @@
 
 mod applications;
 mod forward;
-mod mappings;
 mod params;
 mod rollback;
 mod source;

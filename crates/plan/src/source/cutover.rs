@@ -79,7 +79,8 @@ pub struct Oracle {
     /// Owners of the tables, triggers and sequences, as Oracle spells them.
     #[schemars(length(min = 1))]
     pub schemas: Vec<String>,
-    /// Accounts that applications log in with; locked during the cutover.
+    /// Accounts that applications log in with; locked during the cutover. No
+    /// user of DMS is among them.
     #[schemars(length(min = 1))]
     pub accounts: Vec<String>,
     /// `OWNER.TABLE` of the marker table.
@@ -250,7 +251,8 @@ pub struct Dms {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reverse {
-    /// Identifier of the task to create: letters, digits, hyphens.
+    /// Identifier of the task to create: a letter, then letters, digits and
+    /// single hyphens.
     pub identifier: String,
     /// ARN of its source endpoint (PostgreSQL).
     pub source_endpoint: String,

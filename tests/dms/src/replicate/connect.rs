@@ -145,7 +145,7 @@ pub async fn postgres(endpoint: &PostgresEndpoint) -> Result<tokio_postgres::Cli
     tokio::spawn(connection);
     let setup = format!(
         "SET standard_conforming_strings = on; SET datestyle = 'ISO, YMD'; {}",
-        endpoint.after_connect_script.as_deref().unwrap_or_default()
+        endpoint.script()
     );
     client.batch_execute(&setup).await.map_err(refused)?;
     Ok(client)

@@ -93,6 +93,13 @@ pub enum FaultSpec {
         /// Its LastFailureMessage.
         message: String,
     },
+    /// A task shows the message of a failure that is over, whatever it does.
+    FailureRemembered {
+        /// The task's identifier.
+        task: String,
+        /// Its LastFailureMessage.
+        message: String,
+    },
     /// Every table of a task shows as `Before load`.
     NotLoaded {
         /// The task's identifier.
@@ -327,6 +334,17 @@ impl FaultBoard {
         self.armed()
             .iter()
             .any(|f| matches!(f, FaultSpec::NotLoaded { task } if task == identifier))
+    }
+
+    /// The message that the task shows of a failure that is over.
+    #[must_use]
+    pub fn failure_remembered(&self, identifier: &str) -> Option<String> {
+        self.armed().iter().find_map(|fault| match fault {
+            FaultSpec::FailureRemembered { task, message } if task == identifier => {
+                Some(message.clone())
+            }
+            _ => None,
+        })
     }
 
     /// Whether the task is to stay in `stopping`.

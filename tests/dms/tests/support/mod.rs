@@ -171,6 +171,7 @@ impl Cluster {
             ca_file: self.directory.path().join("ca.crt"),
             slot_name: None,
             after_connect_script: None,
+            extra_connection_attributes: None,
         }
     }
 }

@@ -80,15 +80,15 @@ fn preflight(draft: &mut Draft<'_>) {
             .collect(),
     };
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
+    let task = c::DmsTask {
+        marker_table: Some(source.oracle.marker_table.clone()),
+        canary_table: canary(source, &source.oracle.canary_table),
+        ..forward_task(source)
+    };
     let mut steps = vec![
         step("oracle-ready", LEAD, "oracle.ready", &oracle),
         step("postgres-ready", POSTGRES, "postgres.ready", &postgres),
-        step(
-            "forward-ready",
-            AWS,
-            "dms.task.ready",
-            &forward_task(source),
-        ),
+        step("forward-ready", AWS, "dms.task.ready", &task),
         step(
             "forward-connections",
             AWS,
@@ -363,7 +363,11 @@ fn verify_rows(draft: &mut Draft<'_>) {
 /// failed at in between is looked at once more.
 fn stop_dms(draft: &mut Draft<'_>) {
     let source = draft.source;
-    let stop = step("forward-stop", AWS, "dms.task.stop", &forward_task(source));
+    let task = c::DmsTask {
+        known_failure: Some("${forward-ready.last_failure}".to_owned()),
+        ..forward_task(source)
+    };
+    let stop = step("forward-stop", AWS, "dms.task.stop", &task);
     draft.add("stop-dms", "", &["7"], vec![stop]);
     let drain = c::PostgresDrain {
         resource: source.postgres.resource.clone(),

@@ -105,6 +105,9 @@ pub(super) fn forward_task(source: &Cutover) -> c::DmsTask {
         resource: source.dms.resource.clone(),
         task: source.dms.task.clone(),
         reverse: None,
+        marker_table: None,
+        canary_table: None,
+        known_failure: None,
         timeout_secs: dms_secs(source),
     }
 }

@@ -1,10 +1,10 @@
 //! What a Cutover file says that cannot be meant, with pointers into the
 //! file.
 
-use super::mappings::selects;
 use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
 use crate::diagnose::{self, Fault, suggest};
 use crate::document::join;
+use crate::mappings::selects;
 use crate::source::cutover::{Application, Cutover};
 use crate::source::{Host, Hosts};
 use std::collections::BTreeSet;
@@ -15,6 +15,10 @@ pub(super) fn check(source: &Cutover) -> Vec<Fault> {
     reverse_mappings(source, &mut faults);
     table_names(source, &mut faults);
     separate_tables(source, &mut faults);
+    twice(source, &mut faults);
+    sequence_owners(source, &mut faults);
+    dms_accounts(source, &mut faults);
+    reverse_identifier(source, &mut faults);
     phase_names(source, &mut faults);
     let oracle = &source.oracle;
     one_of(&oracle.hosts, &oracle.lead, "/oracle/lead", &mut faults);
@@ -177,6 +181,112 @@ fn separate_tables(source: &Cutover, faults: &mut Vec<Fault>) {
                  canary's alone, or they echo",
             ));
         }
+    }
+}
+
+/// Each table and each sequence is named once: of two entries that differ only
+/// one could be meant.
+fn twice(source: &Cutover, faults: &mut Vec<Fault>) {
+    let tables = || source.compare.tables.iter().enumerate();
+    let oracle = tables().map(|(index, table)| (pointer_to(index, "oracle"), &table.oracle));
+    each_once(oracle, "table", faults);
+    let except = source.compare.except.iter().enumerate();
+    let postgres = tables()
+        .map(|(index, table)| (pointer_to(index, "postgres"), &table.postgres))
+        .chain(except.map(|(index, table)| (format!("/compare/except/{index}"), table)));
+    each_once(postgres, "table", faults);
+    // One sequence of Oracle's may have fed several columns.
+    let sequences = source.postgres.sequences.iter().enumerate();
+    let columns = sequences.map(|(index, sequence)| {
+        let pointer = format!("/postgres/sequences/{index}/column");
+        (pointer, &sequence.column)
+    });
+    each_once(columns, "sequence", faults);
+}
+
+fn pointer_to(table: usize, side: &str) -> String {
+    format!("/compare/tables/{table}/{side}")
+}
+
+fn each_once<'a>(
+    names: impl Iterator<Item = (String, &'a String)>,
+    what: &str,
+    faults: &mut Vec<Fault>,
+) {
+    let mut seen = BTreeSet::new();
+    for (pointer, name) in names {
+        if !seen.insert(name) {
+            faults.push(Fault::new(
+                diagnose::DUPLICATE_NAME,
+                pointer,
+                format!("the {what} {name} is named already"),
+                "name it once; a table that is compared can't be left out as well",
+            ));
+        }
+    }
+}
+
+/// `oracle.finalize` reads the sequences of these schemas and no others.
+fn sequence_owners(source: &Cutover, faults: &mut Vec<Fault>) {
+    let schemas = &source.oracle.schemas;
+    for (index, sequence) in source.postgres.sequences.iter().enumerate() {
+        let Some((owner, _)) = sequence
+            .oracle
+            .as_ref()
+            .and_then(|name| name.split_once('.'))
+        else {
+            continue;
+        };
+        // That there are none at all is told elsewhere.
+        if !schemas.is_empty() && !schemas.iter().any(|schema| schema == owner) {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                format!("/postgres/sequences/{index}/oracle"),
+                format!("{owner:?} is not among oracle.schemas, so this sequence is not read"),
+                "name its owner there, or correct the sequence's name",
+            ));
+        }
+    }
+}
+
+/// A locked account can't log in again, and the way back needs a new session.
+fn dms_accounts(source: &Cutover, faults: &mut Vec<Fault>) {
+    let oracle = &source.oracle;
+    for (index, account) in oracle.accounts.iter().enumerate() {
+        let of_dms = |user: &String| user.eq_ignore_ascii_case(account);
+        if oracle.dms_users.iter().any(of_dms) {
+            faults.push(Fault::new(
+                diagnose::WRONG_VALUE,
+                format!("/oracle/accounts/{index}"),
+                format!("{account} is a user of DMS (oracle.dms_users): locking it locks DMS out"),
+                "give DMS a user of its own, or take this one out of the accounts",
+            ));
+        }
+    }
+}
+
+/// Source: AWS DMS API reference, CreateReplicationTask,
+/// `ReplicationTaskIdentifier`.
+fn reverse_identifier(source: &Cutover, faults: &mut Vec<Fault>) {
+    let Some(reverse) = &source.dms.reverse else {
+        return;
+    };
+    let identifier = &reverse.identifier;
+    let usable = (1..=255).contains(&identifier.len())
+        && identifier.starts_with(|c: char| c.is_ascii_alphabetic())
+        && identifier
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-')
+        && !identifier.contains("--")
+        && !identifier.ends_with('-');
+    if !usable {
+        faults.push(Fault::new(
+            diagnose::UNUSABLE_NAME,
+            "/dms/reverse/identifier",
+            format!("{identifier:?} can't be the identifier of a replication task"),
+            "it begins with a letter and goes on with letters, digits and hyphens, 1 to 255 \
+             characters, no two hyphens in a row and none at the end",
+        ));
     }
 }
 

@@ -137,6 +137,7 @@ fn endpoint_shape(arn: &str, endpoint: &Arc<EndpointConfig>) -> Value {
             "Port": e.port,
             "DatabaseName": e.dbname,
             "SslMode": "verify-full",
+            "ExtraConnectionAttributes": e.extra_connection_attributes,
             "PostgreSQLSettings": {"Username": e.user, "ServerName": e.host, "Port": e.port,
                 "DatabaseName": e.dbname, "SlotName": e.slot_name, "PluginName": "test-decoding",
                 "AfterConnectScript": e.after_connect_script},

@@ -281,6 +281,11 @@ fn answer(app: &App, task: &Task) -> Value {
 fn shape(app: &App, task: &Task, with_settings: bool) -> Value {
     let definition = &task.definition;
     let snapshot = task.progress.snapshot();
+    let remembered = || {
+        app.registry
+            .faults
+            .failure_remembered(&definition.identifier)
+    };
     json!({
         "ReplicationTaskIdentifier": definition.identifier,
         "SourceEndpointArn": definition.source_arn,
@@ -290,7 +295,7 @@ fn shape(app: &App, task: &Task, with_settings: bool) -> Value {
         "TableMappings": with_settings.then_some(&definition.mappings_text),
         "ReplicationTaskSettings": with_settings.then_some(&definition.settings.text),
         "Status": task.status.as_str(),
-        "LastFailureMessage": task.last_failure,
+        "LastFailureMessage": task.last_failure.clone().or_else(remembered),
         "StopReason": task.stop_reason,
         "ReplicationTaskCreationDate": seconds(task.created_ms),
         "ReplicationTaskStartDate": task.started_ms.map(seconds),

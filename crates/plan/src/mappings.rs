@@ -1,4 +1,4 @@
-//! Which tables a DMS table mapping selects, as far as a plan can tell.
+//! Which tables a DMS table mapping selects, as far as its rules tell.
 //!
 //! Source: AWS DMS user guide, "Selection rules and actions" and "Wildcards in
 //! table mapping". Only names are looked at; filters and transformations
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Whether the mapping takes this table: some rule includes it and none
 /// excludes it. `name` is `schema.table` as the source spells it.
-pub(super) fn selects(mappings: &Value, name: &str) -> bool {
+pub fn selects(mappings: &Value, name: &str) -> bool {
     let Some((schema, table)) = name.split_once('.') else {
         return false;
     };

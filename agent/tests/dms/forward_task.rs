@@ -1,0 +1,79 @@
+//! What the forward task must be like before anything is changed.
+
+use super::*;
+
+const READY: &str = "dms.task.ready";
+
+#[tokio::test]
+async fn the_marker_table_is_mapped_and_the_canary_table_is_not() {
+    let range = Range::start("mapped").await;
+    let site = &range.site;
+    let ready = |marker: &str, canary: &str| {
+        let mut params = range.forward(30);
+        params["marker_table"] = json!(marker);
+        params["canary_table"] = json!(canary);
+        params
+    };
+    site.perform(READY, &ready("SHOP.MARKER", "LOCKSTEP.CANARY"))
+        .await;
+    for (params, says) in [
+        (
+            ready("LOCKSTEP.MARKER", "LOCKSTEP.CANARY"),
+            "takes the marker table LOCKSTEP.MARKER",
+        ),
+        // As the source spells it.
+        (
+            ready("shop.marker", "LOCKSTEP.CANARY"),
+            "takes the marker table shop.marker",
+        ),
+        (
+            ready("SHOP.MARKER", "SHOP.CANARY"),
+            "maps the canary table SHOP.CANARY",
+        ),
+    ] {
+        let obstacles = site.obstacles(READY, &params).await;
+        assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+        assert!(obstacles[0].starts_with("LS2427"), "{obstacles:?}");
+        assert!(obstacles[0].contains(says), "{obstacles:?}");
+        let error = site.try_probe(READY, &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2427", "{}", error.story());
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_a_replica_are_found_in_extra_attributes_too() {
+    let range = Range::start("extra").await;
+    let remarks = range.site.remarks(READY, &range.forward(30)).await;
+    assert!(
+        remarks[0].starts_with("its sessions set session_replication_role"),
+        "{remarks:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_a_failure_that_was_not_known_before_spoils_the_stop() {
+    let range = Range::start("remembered").await;
+    let (site, mut task) = (&range.site, range.forward(30));
+    range.fault(json!({"kind": "failure_remembered", "task": "forward", "message": "disk full"}));
+    let remarks = site.remarks(READY, &task).await;
+    assert!(
+        remarks.join(" ").contains("an earlier failure (disk full)"),
+        "{remarks:?}"
+    );
+    let (_, outputs) = site.perform(READY, &task).await;
+    assert_eq!(outputs["last_failure"], "disk full");
+
+    // What the run adds is all that a preflight has to wait for.
+    let mut later = task.clone();
+    later["known_failure"] = json!("${forward-ready.last_failure}");
+    let foreseen = site.foreseen("dms.task.stop", &later).await;
+    assert_eq!(foreseen, Vec::<String>::new());
+
+    task["known_failure"] = outputs["last_failure"].clone();
+    site.perform_once("dms.task.stop", &task).await;
+    for known in [json!(null), json!(""), json!("network gone")] {
+        task["known_failure"] = known;
+        let error = site.try_execute("dms.task.stop", &task).await.unwrap_err();
+        assert_eq!(error.code(), "LS2417", "{}", error.story());
+    }
+}
