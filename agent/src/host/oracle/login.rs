@@ -39,6 +39,14 @@ impl Login {
     pub(super) fn of(connection: Arc<Connection>) -> Self {
         Self(Some(connection))
     }
+
+    /// Rolls back what a statement may have left open; whether that was done.
+    /// Blocks.
+    pub(super) fn rolls_back(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|login| login.rollback().is_ok())
+    }
 }
 
 impl Drop for Login {
@@ -68,6 +76,8 @@ pub(super) async fn hand_over(
     });
     tokio::select! {
         named = named => named.ok().flatten(),
+        // The client library may not notice the time-out of a silent server.
+        () = tokio::time::sleep(2 * ALIVE_LIMIT) => None,
         () = cancel.cancelled() => None,
     }
 }

@@ -314,8 +314,7 @@ impl Drop for Session {
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (warm, resource) = (self.warm.clone(), self.resource.clone());
             runtime.spawn_blocking(move || {
-                let rolled_back = login.0.as_ref().is_some_and(|c| c.rollback().is_ok());
-                if rolled_back {
+                if login.rolls_back() {
                     warm.keep(&resource, login);
                 }
             });
