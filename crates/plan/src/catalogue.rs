@@ -401,6 +401,9 @@ pub struct OracleKeepClosed {
 /// `postgres.ready`: what the cutover needs of PostgreSQL, looked at without
 /// a change: wal_level, free slots, primary keys, marker and canary tables,
 /// DMS control tables.
+    /// Accounts that must be locked; who has been unlocked since is locked.
+    #[serde(default)]
+    pub accounts: Vec<String>,
 ///
 /// Outputs: `apply_exceptions` (number of rows in awsdms_apply_exceptions),
 /// `slots` (names of the replication slots), `tables` (the schemas' tables,

@@ -511,3 +511,4 @@ fn keep_closed(draft: &mut Draft<'_>) {
     let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
     draft.add("keep-closed", "", &[], vec![step]);
 }
+        accounts: oracle.accounts.clone(),
