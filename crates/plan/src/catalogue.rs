@@ -268,6 +268,7 @@ pub struct OracleSessions {
 #[serde(deny_unknown_fields)]
 pub struct OracleFence {
     /// Resource of the agent's configuration.
+/// `oracle.fence.verify`: the same judgement once, over the window.
     pub resource: String,
     /// Sessions that may be there.
     #[serde(default)]

@@ -8,6 +8,7 @@ pub mod canary;
 pub mod closed;
 mod fence;
 pub mod fence_watch;
+pub mod fence_verify;
 pub mod finalize;
 pub mod jobs;
 mod kept;
