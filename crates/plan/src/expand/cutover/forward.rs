@@ -65,6 +65,7 @@ fn preflight(draft: &mut Draft<'_>) {
             .map_or(c::defaults::transaction_secs(), Duration::secs),
         durable: source.oracle.jobs.disable,
         accounts: source.oracle.accounts.clone(),
+        restrict_logins: source.oracle.restrict_logins,
     };
     let postgres = c::PostgresReady {
         resource: source.postgres.resource.clone(),
@@ -502,7 +503,6 @@ fn open_postgres(draft: &mut Draft<'_>) {
     }
 }
 
-fn keep_closed(draft: &mut Draft<'_>) {
 /// Shut ports don't show who is in Oracle all the same. The watch has ended
 /// when the applications started, so this proof can't be voided by it.
 fn unused(draft: &Draft<'_>) -> Option<Step> {
@@ -511,13 +511,14 @@ fn unused(draft: &Draft<'_>) -> Option<Step> {
         .then(|| step("oracle-unused", LEAD, "oracle.fence.verify", &rules).proving())
 }
 
+fn keep_closed(draft: &mut Draft<'_>) {
     let oracle = &draft.source.oracle;
     let keep = c::OracleKeepClosed {
         resource: oracle.resource.clone(),
         keep: oracle.dms_listener.iter().cloned().collect(),
         jobs: oracle.jobs.disable,
+        accounts: oracle.accounts.clone(),
     };
     let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
     draft.add("keep-closed", "", &[], vec![step]);
 }
-        accounts: oracle.accounts.clone(),
