@@ -237,7 +237,7 @@ async fn a_listener_whose_nodes_are_checked_gets_no_remark() {
     let range = Range::start("").await;
     let mut params = ready();
     params["resource"] = json!("grid");
-    params["dms_listener"] = json!("LISTENER_DMS");
+    params["dms_listener"] = json!("LISTENER");
     let unseen = async || {
         let told = described(&range, "oracle.ready", &params).await;
         let mut lines = told.remarks.into_iter();
