@@ -85,9 +85,12 @@ pub(super) async fn lock_all(
     session: &Session,
     statuses: &Statuses,
 ) -> Result<(), ActionError> {
+    let open = statuses.iter().filter(|(_, status)| !is_locked(status));
+    let statements: Vec<String> = open
+        .map(|(account, _)| lock(account))
+        .collect::<Result<_, _>>()?;
     kept::keep(cx, resource, KIND, statuses)?;
-    for (account, _) in statuses.iter().filter(|(_, status)| !is_locked(status)) {
-        let statement = lock(account)?;
+    for statement in statements {
         session.execute(&statement, &[]).await?;
         cx.note(statement);
     }
