@@ -48,7 +48,10 @@ fn unlock(account: &str) -> Result<String, ActionError> {
 }
 
 /// Locking SYS closes nothing and shuts out whoever has to help.
-fn refuse_sys(account: &str) -> Result<(), ActionError> {
+///
+/// # Errors
+/// Where it is that account.
+pub(super) fn refuse_sys(account: &str) -> Result<(), ActionError> {
     if !account.eq_ignore_ascii_case("SYS") {
         return Ok(());
     }

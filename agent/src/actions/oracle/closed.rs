@@ -36,6 +36,9 @@ struct Before {
 
 /// Status of those that exist: who doesn't can't log in.
 async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
+    names
+        .iter()
+        .try_for_each(|name| accounts::refuse_sys(name))?;
     let mut statuses = fence::accounts(session).await?;
     statuses.retain(|account, _| names.contains(account));
     Ok(statuses)
