@@ -42,6 +42,7 @@ const ACTIONS: &[(&str, &dyn AnyAction)] = &[
     ("oracle.accounts.restore", &oracle::accounts::Restore),
     ("oracle.canary.await", &oracle::canary::Await),
     ("oracle.closed.keep", &oracle::closed::Keep),
+    ("oracle.fence.verify", &oracle::fence_verify::FenceVerify),
     ("oracle.fence.watch", &oracle::fence_watch::FenceWatch),
     ("oracle.finalize", &oracle::finalize::Finalize),
     ("oracle.jobs.disable", &oracle::jobs::Disable),

@@ -13,6 +13,7 @@ mod listener_tool;
 pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;
+pub mod sqlnet;
 pub mod srvctl;
 pub mod systemd;
 pub mod warm;

@@ -1,6 +1,7 @@
 //! The fence: verified, watched, and finalized behind.
 
 use crate::range::{PATIENCE, Range, action, shop};
+use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -299,5 +300,83 @@ async fn where_jobs_stay_on_a_running_one_voids_the_proof() {
         error.story().contains("the job SYS.NIGHTLY is running"),
         "{}",
         error.story()
+    );
+}
+
+/// Jobs of DBMS_JOB: one broken, one for tomorrow.
+const NUMBERED: &str = "BEGIN DBMS_JOB.ISUBMIT(7, 'NULL;', SYSDATE, 'SYSDATE + 1'); \
+     DBMS_JOB.BROKEN(7, TRUE); DBMS_JOB.ISUBMIT(8, 'NULL;', SYSDATE + 1); COMMIT; END;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_jobs_stay_on_one_that_is_due_voids_the_proof_whatever_its_kind() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let sys = range.sys().await;
+    sys.execute(NUMBERED, &[]).await.unwrap();
+    let mut params = finalize();
+    params["fence"]["jobs_off"] = json!(false);
+    range.execute("oracle.finalize", &params).await.unwrap();
+    // With the queue off it stays due and doesn't run.
+    let soon = "BEGIN DBMS_JOB.ISUBMIT(9, 'NULL;', SYSDATE + 1 / 86400); COMMIT; END;";
+    sys.execute(soon, &[]).await.unwrap();
+    let error = range.execute("oracle.finalize", &params).await.unwrap_err();
+    let story = error.story();
+    assert_eq!(error.code(), "LS2250", "{story}");
+    assert!(
+        story.contains("the job number 9 of DBMS_JOB is due"),
+        "{story}"
+    );
+    assert!(
+        !story.contains("number 7") && !story.contains("number 8"),
+        "{story}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_in_oracle_after_the_switch_is_named_and_not_killed() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let name = "oracle.fence.verify";
+    assert_eq!(range.finding(name, &rules()).await, Finding::Todo);
+    range.execute(name, &rules()).await.unwrap();
+    // DMS may be there, and nobody else on any instance.
+    let _dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();
+    range.execute(name, &rules()).await.unwrap();
+    let client = shop(&range.second_listener()).unwrap();
+    let error = range.execute(name, &rules()).await.unwrap_err();
+    let story = error.story();
+    assert_eq!(error.code(), "LS2252", "{story}");
+    assert!(story.contains("@2 of SHOP from "), "{story}");
+    assert!(client.ping().is_ok(), "it only looks");
+    client
+        .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
+        .unwrap();
+    let story = range.execute(name, &rules()).await.unwrap_err().story();
+    assert!(
+        story.contains("a transaction is open in the session"),
+        "{story}"
+    );
+    client.close().unwrap();
+    range.execute(name, &rules()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_within_the_window_after_the_switch_is_seen() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let mut rules = rules();
+    rules["window_secs"] = json!(3);
+    let verify = range.execute("oracle.fence.verify", &rules);
+    let visit = async {
+        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        tokio::task::spawn_blocking(|| shop("").unwrap().close().unwrap())
+            .await
+            .unwrap();
+    };
+    let (verified, ()) = tokio::join!(verify, visit);
+    let story = verified.unwrap_err().story();
+    assert!(
+        story.starts_with("LS2252: ") && story.contains("SHOP"),
+        "{story}"
     );
 }

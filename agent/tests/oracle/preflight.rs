@@ -206,3 +206,105 @@ async fn a_checkpoint_that_tells_no_scn_is_a_remark_and_no_refusal() {
     let told = described(&range, "oracle.logs.ready", &before).await;
     assert!(told.remarks[0].contains("is none of this database"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_for_dms_is_registered_statically_where_that_matters() {
+    let range = Range::start("").await;
+    let dynamic = "LISTENER offers no service registered statically";
+    let mut params = ready();
+    params["dms_listener"] = json!("LISTENER");
+    let told = described(&range, "oracle.ready", &params).await;
+    assert_eq!(told.obstacles, Vec::<String>::new());
+    assert!(told.remarks.iter().any(|line| line.starts_with(dynamic)));
+
+    params["canary_table"] = json!("LOCKSTEP.LOCKSTEP_CANARY");
+    let told = described(&range, "oracle.ready", &params).await;
+    assert!(
+        told.obstacles[0].starts_with(dynamic),
+        "{:?}",
+        told.obstacles
+    );
+    params["dms_listener"] = json!("LISTENER_DMS");
+    let told = described(&range, "oracle.ready", &params).await;
+    assert_eq!(told.obstacles, Vec::<String>::new());
+    // Neither listener's sqlnet.ora restricts anybody.
+    let unseen = "nothing shows that LISTENER_DMS lets in DMS alone";
+    assert!(told.remarks.iter().any(|line| line.starts_with(unseen)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_whose_nodes_are_checked_gets_no_remark() {
+    let range = Range::start("").await;
+    let mut params = ready();
+    params["resource"] = json!("grid");
+    params["dms_listener"] = json!("LISTENER");
+    let unseen = async || {
+        let told = described(&range, "oracle.ready", &params).await;
+        let mut lines = told.remarks.into_iter();
+        lines.any(|line| line.starts_with("nothing shows that"))
+    };
+    assert!(unseen().await);
+    let text = "TCP.VALIDNODE_CHECKING = YES\nTCP.INVITED_NODES = (10.20.0.17)\n";
+    std::fs::write(range.directory().join("net/sqlnet.ora"), text).unwrap();
+    assert!(!unseen().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_logins_are_restricted_dms_needs_the_privilege_and_a_static_service() {
+    let range = Range::start("CREATE ROLE REPLICATION;\n").await;
+    let mut params = ready();
+    params["restrict_logins"] = json!(true);
+    params["dms_listener"] = json!("LISTENER");
+    let told = described(&range, "oracle.ready", &params).await;
+    let [listener, privilege] = told.obstacles.as_slice() else {
+        panic!("{:?}", told.obstacles);
+    };
+    assert!(listener.contains("ORA-12526"), "{listener}");
+    assert!(privilege.contains("DMS_USER lacks the privilege RESTRICTED SESSION"));
+
+    params["dms_listener"] = json!("LISTENER_DMS");
+    let sys = range.sys().await;
+    for (grant, obstacles) in [
+        ("GRANT RESTRICTED SESSION TO REPLICATION", 1),
+        ("GRANT REPLICATION TO DMS_USER", 0),
+        ("REVOKE REPLICATION FROM DMS_USER", 1),
+        ("GRANT RESTRICTED SESSION TO DMS_USER", 0),
+    ] {
+        sys.execute(grant, &[]).await.unwrap();
+        let told = described(&range, "oracle.ready", &params).await;
+        assert_eq!(
+            told.obstacles.len(),
+            obstacles,
+            "{grant}: {:?}",
+            told.obstacles
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_machine_named_every_machine_of_a_spared_user_is_told() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let _dms = oracle::Connection::connect("dms_user", "dms", range.listener()).unwrap();
+    let from = |told: &Description| {
+        let lines = told.remarks.iter();
+        lines
+            .filter(|line| line.starts_with("DMS_USER is logged in from "))
+            .count()
+    };
+    let mut params = ready();
+    let told = described(&range, "oracle.ready", &params).await;
+    assert_eq!(from(&told), 1, "{:?}", told.remarks);
+    let machine: String = range
+        .sys()
+        .await
+        .row(
+            "SELECT MACHINE FROM GV$SESSION WHERE USERNAME = 'DMS_USER'",
+            &[],
+        )
+        .await
+        .unwrap();
+    params["spare"]["machines"] = json!([machine]);
+    let told = described(&range, "oracle.ready", &params).await;
+    assert_eq!(from(&told), 0, "{:?}", told.remarks);
+}

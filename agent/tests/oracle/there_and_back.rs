@@ -34,7 +34,11 @@ fn changes() -> Vec<(&'static str, Value)> {
         ),
         (
             "oracle.closed.keep",
-            json!({"resource": "clustered", "jobs": true}),
+            json!({"resource": "clustered", "jobs": true, "accounts": ["BATCH", "GONE"]}),
+        ),
+        (
+            "oracle.closed.keep",
+            json!({"resource": "orcl", "accounts": ["SHOP", "BATCH"]}),
         ),
     ]
 }
@@ -114,6 +118,36 @@ async fn an_undo_that_fails_half_way_goes_on_with_the_rest_and_can_be_repeated()
     );
     range.undo(name, &params, &capture).await.unwrap();
     assert_eq!(range.world(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_unlocked_since_is_locked_again_and_restored_as_it_was() {
+    let range = Range::start("").await;
+    let before = range.world();
+    let accounts = json!({"resource": "orcl", "accounts": ["SHOP", "BATCH"]});
+    let lock = range.context_at("lock", None);
+    let locking = action("oracle.accounts.lock").execute(&lock, &accounts, None);
+    locking.await.unwrap();
+    let locked = range.world();
+    let keep = "oracle.closed.keep";
+    assert_eq!(range.finding(keep, &accounts).await, Finding::Already);
+    let sys = range.sys().await;
+    sys.execute("ALTER USER SHOP ACCOUNT UNLOCK", &[])
+        .await
+        .unwrap();
+    assert_eq!(range.finding(keep, &accounts).await, Finding::Todo);
+    range.execute(keep, &accounts).await.unwrap();
+    assert_eq!(range.world(), locked);
+    // The way back of days later knows the state from before the cutover.
+    range
+        .execute("oracle.accounts.restore", &accounts)
+        .await
+        .unwrap();
+    assert_eq!(range.world(), before);
+    let error = range
+        .execute(keep, &json!({"resource": "orcl", "accounts": ["SYS"]}))
+        .await;
+    assert_eq!(error.unwrap_err().code(), "LS2221");
 }
 
 #[tokio::test(flavor = "multi_thread")]

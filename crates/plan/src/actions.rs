@@ -117,6 +117,7 @@ pub static ACTIONS: &[Action] = &[
     )
     .gives(&["killed"]),
     action::<c::OracleFence>("oracle.fence.watch", "watch that no one can write").watch(),
+    action::<c::OracleFence>("oracle.fence.verify", "prove that Oracle is not used"),
     action::<c::OracleFinalize>("oracle.finalize", "checkpoint, SCN, marker, log switch").gives(&[
         "scn",
         "nonce",
@@ -222,7 +223,7 @@ pub fn stated_limit_secs(action: &str, params: &Value) -> Option<u64> {
         "oracle.sessions.drain" | "oracle.sessions.kill" => {
             number("timeout_secs", d::sessions_secs())
         }
-        "oracle.fence.watch" => {
+        "oracle.fence.watch" | "oracle.fence.verify" => {
             number("window_secs", d::stable_secs()).saturating_add(PLAIN_LIMIT_SECS)
         }
         "oracle.finalize" => params

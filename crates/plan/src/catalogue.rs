@@ -155,6 +155,10 @@ pub struct OracleReady {
     /// The accounts that the plan locks; clients of others are pointed out.
     #[serde(default)]
     pub accounts: Vec<String>,
+    /// The plan restricts logins: DMS then needs the privilege RESTRICTED
+    /// SESSION and a statically registered service.
+    #[serde(default)]
+    pub restrict_logins: bool,
 }
 
 /// `oracle.logs.ready`: redo since the forward task's checkpoint is there.
@@ -264,6 +268,7 @@ pub struct OracleSessions {
 
 /// `oracle.fence.watch`: a watch; arrives as `standing` once the fence has
 /// held for the window, and tells every breach from then on.
+/// `oracle.fence.verify`: the same judgement once, over the window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleFence {
@@ -396,6 +401,9 @@ pub struct OracleKeepClosed {
     /// JOB_QUEUE_PROCESSES=0 also in the server parameter file.
     #[serde(default)]
     pub jobs: bool,
+    /// Accounts that must be locked; who has been unlocked since is locked.
+    #[serde(default)]
+    pub accounts: Vec<String>,
 }
 
 /// `postgres.ready`: what the cutover needs of PostgreSQL, looked at without

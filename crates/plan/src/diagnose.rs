@@ -45,6 +45,11 @@ pub const CODES: &[(&str, &str)] = &[
     (REVERSE_INCOMPLETE, "Reverse task without its canary"),
     (OUTAGE_BUDGET, "Outage budget that cannot hold"),
     (REVERSE_MAPPING, "Reverse task that maps the wrong tables"),
+    (
+        CLOSED_UNSEEN,
+        "Nobody looks whether Oracle's ports are shut",
+    ),
+    (DMS_ANYWHERE, "Every machine counts as that of DMS"),
     (TOO_LARGE, "Plan too large"),
 ];
 
@@ -78,6 +83,8 @@ pub(crate) const NO_DMS_LISTENER: &str = "LS1040";
 pub(crate) const REVERSE_INCOMPLETE: &str = "LS1041";
 pub(crate) const OUTAGE_BUDGET: &str = "LS1042";
 pub(crate) const REVERSE_MAPPING: &str = "LS1043";
+pub(crate) const CLOSED_UNSEEN: &str = "LS1044";
+pub(crate) const DMS_ANYWHERE: &str = "LS1045";
 
 /// Columns of a rendered report: what a terminal of the usual width shows.
 const REPORT_WIDTH: usize = 100;

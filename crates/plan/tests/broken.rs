@@ -338,6 +338,18 @@ fn sense() -> Vec<Case> {
         ),
         case(
             "cutover",
+            "  closed_addresses: [\"ora-1.example.net:1521\", \"ora-2.example.net:1521\"]\n",
+            "  closed_addresses: []\n",
+            &[("LS1044", "closed_addresses")],
+        ),
+        case(
+            "cutover",
+            "dms_machines: [10.20.0.17, 10.20.1.17]",
+            "dms_machines: []",
+            &[("LS1045", "dms_machines")],
+        ),
+        case(
+            "cutover",
             "rollback_reserve: 8m",
             "rollback_reserve: 40m",
             &[("LS1042", "40m")],

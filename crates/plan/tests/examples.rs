@@ -220,6 +220,22 @@ fn roles_open_alone_and_jobs_come_back_after_them() {
 }
 
 #[test]
+fn that_nobody_uses_oracle_is_proved_when_the_applications_have_started() {
+    let plan = cutover();
+    let started = phase_of(&plan, "shop-orders-services-start");
+    let unused = phase_of(&plan, "oracle-unused");
+    assert!(started < unused && unused < phase_of(&plan, "oracle-keep-closed"));
+    let step = plan.step("oracle-unused").unwrap();
+    assert!(step.proof && !step.undoable);
+    assert_eq!(
+        (step.party.as_str(), step.action.as_str()),
+        ("oracle-lead", "oracle.fence.verify")
+    );
+    assert_eq!(step.params, plan.step("fence").unwrap().params);
+    assert_eq!(plan.phases[unused].on_failure, OnFailure::Hold);
+}
+
+#[test]
 fn exceptions_are_looked_at_once_more_when_the_task_has_stopped() {
     let plan = cutover();
     assert_eq!(

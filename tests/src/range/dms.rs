@@ -19,6 +19,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Control requests are answered from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// What V$SESSION.MACHINE shows of the double: a name of its own, so that the
+/// plan can tell DMS from others that use its password.
+const MACHINE: &str = "dms-1";
+const AS_MACHINE: &str = r#"hostname "$1" && shift && exec "$@""#;
+
 /// Identifier of the forward task.
 pub const FORWARD: &str = "forward";
 
@@ -50,6 +55,13 @@ impl Dms {
             "dms",
             "dms",
             [
+                "unshare".into(),
+                "--uts".into(),
+                "/bin/sh".into(),
+                "-c".into(),
+                AS_MACHINE.into(),
+                "machine".into(),
+                MACHINE.into(),
                 layout.binary("dms-double").display().to_string(),
                 "--config".into(),
                 config.display().to_string(),

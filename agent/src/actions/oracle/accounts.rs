@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 const KIND: &str = "accounts";
 
 /// Statuses by account, as DBA_USERS tells them.
-type Statuses = BTreeMap<String, String>;
+pub(super) type Statuses = BTreeMap<String, String>;
 
 /// `oracle.accounts.lock`
 pub struct Lock;
@@ -28,7 +28,12 @@ pub struct Lock;
 /// `oracle.accounts.restore`
 pub struct Restore;
 
-fn lock(account: &str) -> Result<String, ActionError> {
+/// The statement that locks an account.
+///
+/// # Errors
+/// Where it must not be locked, or can't be a name.
+pub(super) fn lock(account: &str) -> Result<String, ActionError> {
+    refuse_sys(account)?;
     Ok(format!(
         "ALTER USER {} ACCOUNT LOCK",
         names::quoted(account)?
@@ -42,18 +47,26 @@ fn unlock(account: &str) -> Result<String, ActionError> {
     ))
 }
 
+/// Locking SYS closes nothing and shuts out whoever has to help.
+///
+/// # Errors
+/// Where it is that account.
+pub(super) fn refuse_sys(account: &str) -> Result<(), ActionError> {
+    if !account.eq_ignore_ascii_case("SYS") {
+        return Ok(());
+    }
+    Err(
+        ActionError::new("LS2221", "the account SYS is not to be locked")
+            .left("nothing was done")
+            .next("take it out of the plan's accounts"),
+    )
+}
+
 async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses, ActionError> {
     let mut all = accounts(session).await?;
     let mut statuses = Statuses::new();
     for account in &params.accounts {
-        // Locking SYS closes nothing and shuts out whoever has to help.
-        if account.eq_ignore_ascii_case("SYS") {
-            return Err(
-                ActionError::new("LS2221", "the account SYS is not to be locked")
-                    .left("nothing was done")
-                    .next("take it out of the plan's accounts"),
-            );
-        }
+        refuse_sys(account)?;
         let status = all.remove(account).ok_or_else(|| {
             ActionError::new("LS2220", format!("Oracle has no account {account}"))
                 .left("nothing was done")
@@ -62,6 +75,44 @@ async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses
         statuses.insert(account.clone(), status);
     }
     Ok(statuses)
+}
+
+/// Keeps the statuses for `oracle.accounts.restore` and locks what is not
+/// locked for good.
+///
+/// # Errors
+/// Where a state can't be kept, or a lock is refused; those before it stand.
+pub(super) async fn lock_all(
+    cx: &Context,
+    resource: &str,
+    session: &Session,
+    statuses: &Statuses,
+) -> Result<(), ActionError> {
+    let open = statuses.iter().filter(|(_, status)| !is_locked(status));
+    let statements: Vec<String> = open
+        .map(|(account, _)| lock(account))
+        .collect::<Result<_, _>>()?;
+    kept::keep(cx, resource, KIND, statuses)?;
+    for statement in statements {
+        session.execute(&statement, &[]).await?;
+        cx.note(statement);
+    }
+    Ok(())
+}
+
+/// Unlocks what was not locked for good before; what was kept has served then.
+///
+/// # Errors
+/// Where an account can't be unlocked; the others are.
+pub(super) async fn undo(
+    cx: &Context,
+    resource: &str,
+    session: &Session,
+    before: &Statuses,
+) -> Result<Undone, ActionError> {
+    let undone = put_back(cx, session, before).await?;
+    kept::done::<Statuses>(cx, resource, KIND, &undone)?;
+    Ok(undone)
 }
 
 /// Unlocks what was not locked for good before, one after the other, past
@@ -139,14 +190,7 @@ impl Action for Lock {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let statuses = statuses(&session, params).await?;
-        kept::keep(cx, &params.resource, KIND, &statuses)?;
-        for (account, status) in &statuses {
-            if !is_locked(status) {
-                let statement = lock(account)?;
-                session.execute(&statement, &[]).await?;
-                cx.note(statement);
-            }
-        }
+        lock_all(cx, &params.resource, &session, &statuses).await?;
         Ok(Outputs::new())
     }
 
@@ -158,9 +202,7 @@ impl Action for Lock {
     ) -> Result<Undone, ActionError> {
         let before: Statuses = recalled(capture)?;
         let session = Session::open(cx, &params.resource).await?;
-        let undone = put_back(cx, &session, &before).await?;
-        kept::done::<Statuses>(cx, &params.resource, KIND, &undone)?;
-        Ok(undone)
+        undo(cx, &params.resource, &session, &before).await
     }
 }
 

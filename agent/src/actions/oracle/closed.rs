@@ -2,9 +2,11 @@
 //!
 //! Before the point of no return a bounce of the instance had to undo the
 //! freeze; after it a bounce must not: jobs would run and listeners would let
-//! applications in. Accounts are locked in the dictionary and stay so.
+//! applications in. Accounts are locked in the dictionary and stay so, unless
+//! somebody has unlocked one meanwhile: each is looked at, and locked again.
 
-use super::fence::JOBS;
+use super::accounts::{self, Statuses};
+use super::fence::{self, JOBS, is_locked};
 use super::listeners::{Listeners, States};
 use super::needs;
 use super::parameters::Values;
@@ -27,6 +29,19 @@ pub struct Keep;
 struct Before {
     jobs: Option<Values>,
     listeners: States,
+    /// None in what an older agent has captured.
+    #[serde(default)]
+    accounts: Statuses,
+}
+
+/// Status of those that exist: who doesn't can't log in.
+async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
+    names
+        .iter()
+        .try_for_each(|name| accounts::refuse_sys(name))?;
+    let mut statuses = fence::accounts(session).await?;
+    statuses.retain(|account, _| names.contains(account));
+    Ok(statuses)
 }
 
 async fn look(
@@ -34,16 +49,22 @@ async fn look(
     params: &OracleKeepClosed,
     listeners: &Listeners,
 ) -> Result<Before, ActionError> {
-    let jobs = if params.jobs {
+    let (mut jobs, mut accounts) = (None, Statuses::new());
+    if params.jobs || !params.accounts.is_empty() {
         let session = Session::open(cx, &params.resource).await?;
-        Some(JOBS.values(&session).await?)
-    } else {
-        None
-    };
+        if params.jobs {
+            jobs = Some(JOBS.values(&session).await?);
+        }
+        accounts = statuses(&session, &params.accounts).await?;
+    }
     let listeners = listeners
         .states(cx, &listeners.except(&params.keep))
         .await?;
-    Ok(Before { jobs, listeners })
+    Ok(Before {
+        jobs,
+        listeners,
+        accounts,
+    })
 }
 
 impl Before {
@@ -55,8 +76,18 @@ impl Before {
             .map(|(name, _)| name)
     }
 
+    /// Accounts that somebody has unlocked, or nobody has locked.
+    fn unlocked(&self) -> impl Iterator<Item = &String> {
+        self.accounts
+            .iter()
+            .filter(|(_, status)| !is_locked(status))
+            .map(|(account, _)| account)
+    }
+
     fn is_durable(&self) -> bool {
-        self.enabled().next().is_none() && self.jobs.as_ref().is_none_or(Values::is_off_in_file)
+        self.enabled().next().is_none()
+            && self.unlocked().next().is_none()
+            && self.jobs.as_ref().is_none_or(Values::is_off_in_file)
     }
 }
 
@@ -90,6 +121,9 @@ impl Action for Keep {
         if let Some(values) = &before.jobs {
             description.would_do.extend(JOBS.off_in_file(values));
         }
+        for account in before.unlocked() {
+            description.would_do.push(accounts::lock(account)?);
+        }
         for name in before.enabled() {
             description
                 .would_do
@@ -120,6 +154,10 @@ impl Action for Keep {
                 cx.note(statement);
             }
         }
+        if before.unlocked().next().is_some() {
+            let session = Session::open(cx, &params.resource).await?;
+            accounts::lock_all(cx, &params.resource, &session, &before.accounts).await?;
+        }
         for name in before.enabled() {
             listeners.set_enabled(cx, name, false).await?;
             cx.note(format!("{name}: disabled"));
@@ -142,21 +180,35 @@ impl Action for Keep {
                 changed = true;
             }
         }
-        let jobs = match &before.jobs {
-            Some(values) => {
-                let session = Session::open(cx, &params.resource).await?;
-                // The values in memory are another action's.
-                let file_only = Values {
-                    memory: Vec::new(),
-                    file: values.file.clone(),
-                };
-                JOBS.put_back(cx, &session, &file_only, true).await?
-            }
-            None => Undone::Nothing,
-        };
-        Ok(match (jobs, changed) {
-            (Undone::Nothing, true) => Undone::Restored,
-            (jobs, _) => jobs,
-        })
+        let mut undone = vec![if changed {
+            Undone::Restored
+        } else {
+            Undone::Nothing
+        }];
+        if before.unlocked().next().is_some() {
+            let session = Session::open(cx, &params.resource).await?;
+            undone.push(accounts::undo(cx, &params.resource, &session, &before.accounts).await?);
+        }
+        if let Some(values) = &before.jobs {
+            let session = Session::open(cx, &params.resource).await?;
+            // The values in memory are another action's.
+            let file_only = Values {
+                memory: Vec::new(),
+                file: values.file.clone(),
+            };
+            undone.push(JOBS.put_back(cx, &session, &file_only, true).await?);
+        }
+        Ok(undone.into_iter().fold(Undone::Nothing, both))
+    }
+}
+
+/// What two undos have come to together: a drift is somebody's to decide.
+fn both(one: Undone, other: Undone) -> Undone {
+    match (one, other) {
+        (Undone::Drifted(one), Undone::Drifted(other)) => {
+            Undone::Drifted(format!("{one}; {other}"))
+        }
+        (Undone::Nothing, other) | (Undone::Restored, other @ Undone::Drifted(_)) => other,
+        (one, _) => one,
     }
 }

@@ -129,7 +129,7 @@ impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Scheduled(owner, name) => write!(f, "{owner}.{name}"),
-            Self::Numbered(job) => write!(f, "job {job} of DBMS_JOB"),
+            Self::Numbered(job) => write!(f, "number {job} of DBMS_JOB"),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! tasks, so a deletion would be replicated too; and a row's nonce serves once
 //! only, so an old one can't be taken for a later one.
 
-use super::fence::{self, Logins};
+use super::fence::{self, Job, Logins};
 use super::listeners::Listeners;
 use super::names::Qualified;
 use super::needs;
@@ -30,9 +30,13 @@ const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
 const ARCHIVE: &str = "ALTER SYSTEM ARCHIVE LOG CURRENT";
 /// Distributed transactions in doubt can still commit.
 const IN_DOUBT: &str = "SELECT COUNT(*) FROM DBA_2PC_PENDING";
-/// Jobs that begin within so many seconds.
+/// Jobs of the scheduler that begin within so many seconds.
 const DUE: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_JOBS \
      WHERE ENABLED = 'TRUE' AND NEXT_RUN_DATE <= SYSTIMESTAMP + NUMTODSINTERVAL(:1, 'SECOND')";
+/// Jobs of DBMS_JOB that do: one that is broken never runs (Oracle Database
+/// Reference, ALL_JOBS).
+const OLD_DUE: &str = "SELECT JOB FROM DBA_JOBS \
+     WHERE BROKEN = 'N' AND NEXT_DATE <= SYSDATE + :1 / 86400";
 const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND TABLE_NAME = :2";
 const SEQUENCES: &str = "SELECT SEQUENCE_NAME, TO_CHAR(LAST_NUMBER), TO_CHAR(INCREMENT_BY), \
      CYCLE_FLAG FROM DBA_SEQUENCES WHERE SEQUENCE_OWNER = :1 ORDER BY SEQUENCE_NAME";
@@ -147,10 +151,8 @@ async fn closed(
         breaches.push(format!("{in_doubt} distributed transactions are in doubt"));
     }
     if !params.fence.jobs_off {
-        let window = Bind::Integer(params.fence.window_secs.try_into().unwrap_or(i64::MAX));
-        let due: Vec<(String, String)> = session.rows(DUE, &[window]).await?;
-        let due = due.iter();
-        breaches.extend(due.map(|(owner, name)| format!("the job {owner}.{name} is due")));
+        let due = due(session, params.fence.window_secs).await?;
+        breaches.extend(due.iter().map(|job| format!("the job {job} is due")));
         let running = fence::running_jobs(session).await?;
         breaches.extend(
             running
@@ -163,6 +165,19 @@ async fn closed(
     } else {
         Err(fence::broken(&breaches))
     }
+}
+
+/// Jobs that may begin while the marker is on its way.
+async fn due(session: &Session, window_secs: u64) -> Result<Vec<Job>, ActionError> {
+    let window = [Bind::Integer(window_secs.try_into().unwrap_or(i64::MAX))];
+    let scheduled: Vec<(String, String)> = session.rows(DUE, &window).await?;
+    let numbered: Vec<i64> = session.rows(OLD_DUE, &window).await?;
+    let scheduled = scheduled
+        .into_iter()
+        .map(|(owner, name)| Job::Scheduled(owner, name));
+    Ok(scheduled
+        .chain(numbered.into_iter().map(Job::Numbered))
+        .collect())
 }
 
 async fn mark(

@@ -6,7 +6,9 @@
 pub mod accounts;
 pub mod canary;
 pub mod closed;
+mod dms_door;
 mod fence;
+pub mod fence_verify;
 pub mod fence_watch;
 pub mod finalize;
 pub mod jobs;

@@ -4,20 +4,20 @@
 //! Outputs `clients`: who is connected, by machine, program, user and service,
 //! DMS and administrative sessions left out.
 
+use super::dms_door::Door;
 use super::fence::{self, InDoubt};
-use super::listeners::Listeners;
 use super::names::Qualified;
 use super::needs;
 use super::neighbours::{self, Clients};
 use super::spare::{self, Role, Seen};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
-use crate::host::lsnrctl;
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleReady;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The database as a whole (Oracle Database Reference, V$DATABASE).
 const DATABASE: &str = "SELECT LOG_MODE, OPEN_MODE, DATABASE_ROLE, FS_FAILOVER_STATUS, \
@@ -82,7 +82,9 @@ impl Report {
         if let Some(table) = &params.canary_table {
             report.table(&session, "canary", table, CANARY).await?;
         }
-        report.listener(cx, params).await?;
+        let door = Door::look(cx, &session, params).await?;
+        report.obstacles.extend(door.obstacles);
+        report.remarks.extend(door.remarks);
         report.transactions(&session, params).await?;
         report.remarks.extend(neighbours::links(&session).await?);
         report.sessions(&session, params).await?;
@@ -206,41 +208,6 @@ impl Report {
         Ok(())
     }
 
-    async fn listener(&mut self, cx: &Context, params: &OracleReady) -> Result<(), ActionError> {
-        let Some(name) = &params.dms_listener else {
-            self.remarks.push(
-                "no listener stays up for DMS: a session of DMS that drops can't come back"
-                    .to_owned(),
-            );
-            return Ok(());
-        };
-        let listeners = Listeners::of(cx, &params.resource).await?;
-        if !listeners.except(&[]).contains(name) {
-            self.obstacles.push(format!(
-                "the listener {name} reserved for DMS is not one of this agent's; name it in \
-                 oracle.{}.listeners in agent.toml",
-                params.resource
-            ));
-            return Ok(());
-        }
-        if !listeners.state(cx, name).await?.up {
-            self.obstacles.push(format!(
-                "the listener {name} reserved for DMS is down; start it"
-            ));
-        } else if listeners.clustered() {
-            self.remarks.push(format!(
-                "srvctl doesn't tell whether {name} offers its service by static registration; \
-                 it must where logins are restricted"
-            ));
-        } else if !lsnrctl::has_static_service(cx, listeners.config(), name).await? {
-            self.remarks.push(format!(
-                "{name} offers no service registered statically; with logins restricted DMS \
-                 would be refused there (ORA-12526)"
-            ));
-        }
-        Ok(())
-    }
-
     async fn transactions(
         &mut self,
         session: &Session,
@@ -273,11 +240,13 @@ impl Report {
         session: &Session,
         params: &OracleReady,
     ) -> Result<(), ActionError> {
-        let mut spared = 0_u64;
+        let mut spared: BTreeMap<(String, String), u64> = BTreeMap::new();
         for seen in spare::all(session).await? {
             match seen.role(&params.spare) {
                 Role::Spared => {
-                    spared += 1;
+                    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+                    let from = (text(&seen.username), text(&seen.machine));
+                    *spared.entry(from).or_default() += 1;
                     self.remarks.push(format!("a session of DMS: {seen}"));
                 }
                 Role::Counts => {
@@ -294,7 +263,10 @@ impl Report {
                 Role::Own | Role::Aside => {}
             }
         }
-        if spared == 0 && !params.spare.users.is_empty() {
+        if params.spare.machines.is_empty() {
+            self.remarks.extend(spared.iter().map(from_anywhere));
+        }
+        if spared.is_empty() && !params.spare.users.is_empty() {
             self.remarks.push(format!(
                 "no session of DMS ({}) is there now",
                 params.spare.users.join(", ")
@@ -316,6 +288,14 @@ impl Report {
         .left("nothing was changed")
         .next("clear away what is named, then check again"))
     }
+}
+
+/// With no machine named, whoever has DMS's password is taken for DMS.
+fn from_anywhere(((user, machine), count): (&(String, String), &u64)) -> String {
+    format!(
+        "{user} is logged in from {machine} ({count} sessions) and spared, for the plan names no \
+         machine of DMS; name it in oracle.dms_machines if it is one, and find out who it is if not"
+    )
 }
 
 fn binds(name: &Qualified) -> [Bind; 2] {

@@ -13,9 +13,11 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleSessions;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +31,12 @@ const NOT_A_USER: i32 = 29;
 const NO_SESSION: i32 = 30;
 /// `ORA-00031: session marked for kill`: it goes when its call ends.
 const MARKED: i32 = 31;
+
+/// Kills under way beside each other, each on a session of its own: that of a
+/// busy session takes up to a minute until ORA-00031, and a few of those must
+/// not use up the limit in which all others could be killed. Far below the
+/// logins that may be under way at a time.
+const KILLERS: usize = 8;
 
 /// `oracle.sessions.drain`
 pub struct Drain;
@@ -62,6 +70,63 @@ async fn kill(cx: &Context, session: &Session, seen: &Seen) -> Result<bool, Acti
     Ok(true)
 }
 
+/// The sessions that kill; opened when there is somebody to kill.
+struct Killers<'a> {
+    cx: &'a Context,
+    resource: &'a str,
+    sessions: Vec<Session>,
+    killed: AtomicU64,
+}
+
+impl<'a> Killers<'a> {
+    fn new(cx: &'a Context, resource: &'a str) -> Self {
+        Self {
+            cx,
+            resource,
+            sessions: Vec::new(),
+            killed: AtomicU64::new(0),
+        }
+    }
+
+    /// Kills them all, some at a time, until time is up: what is still under
+    /// way then is broken off, and the next look tells who is left.
+    async fn kill(&mut self, victims: &[&Seen], until: Instant) -> Result<(), ActionError> {
+        while self.sessions.len() < victims.len().min(KILLERS) {
+            self.sessions
+                .push(Session::open(self.cx, self.resource).await?);
+        }
+        let (cx, count) = (self.cx, &self.killed);
+        let kill = |session, seen| async move {
+            let killed = kill(cx, session, seen).await?;
+            count.fetch_add(u64::from(killed), Ordering::Relaxed);
+            Ok(())
+        };
+        share_out(&self.sessions, victims, until, kill).await
+    }
+}
+
+/// Each worker takes the next job when it is done with one, until time is up:
+/// who is held up by a job holds up no other. A failure ends its worker, and
+/// is told when the others have come to their end.
+async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
+    workers: &'a [W],
+    jobs: &[J],
+    until: Instant,
+    work: impl Fn(&'a W, J) -> F,
+) -> Result<(), ActionError> {
+    let next = AtomicUsize::new(0);
+    let all = workers.iter().map(|worker| async {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(worker, *job).await?;
+        }
+        Ok(())
+    });
+    match tokio::time::timeout_at(until, join_all(all)).await {
+        Ok(ended) => ended.into_iter().collect(),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Who and what is left.
 struct Left {
     sessions: Vec<Seen>,
@@ -89,8 +154,8 @@ impl Left {
     }
 }
 
-/// Looks until nothing has been left for the whole window; `each` is called
-/// with what is left. Gives what is left when time is up.
+/// Looks until nothing has been left for the whole window, killing what is
+/// left where that is wanted. Gives how many were killed.
 async fn until_stable(
     cx: &Context,
     session: &Session,
@@ -99,14 +164,15 @@ async fn until_stable(
 ) -> Result<u64, ActionError> {
     let stable = Duration::from_secs(params.stable_secs);
     let until = Instant::now() + Duration::from_secs(params.timeout_secs);
-    let (mut quiet_since, mut killed, mut told) = (None, 0, usize::MAX);
+    let (mut quiet_since, mut told) = (None, usize::MAX);
+    let mut killers = Killers::new(cx, &params.resource);
     loop {
         let left = Left::look(session, params).await?;
         if left.is_nothing() {
             let since = *quiet_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= stable {
                 cx.note(format!("nobody is left, for {} s", params.stable_secs));
-                return Ok(killed);
+                return Ok(killers.killed.into_inner());
             }
         } else {
             quiet_since = None;
@@ -115,9 +181,8 @@ async fn until_stable(
             return Err(remain(params, &left, killing));
         }
         if killing {
-            for seen in left.sessions.iter().filter(|seen| !seen.is_killed()) {
-                killed += u64::from(kill(cx, session, seen).await?);
-            }
+            let victims = left.sessions.iter().filter(|seen| !seen.is_killed());
+            killers.kill(&victims.collect::<Vec<_>>(), until).await?;
         } else if left.sessions.len() != told {
             told = left.sessions.len();
             cx.note(format!("{told} sessions are left"));
@@ -244,5 +309,70 @@ impl Action for Kill {
         let session = Session::open(cx, &params.resource).await?;
         let killed = until_stable(cx, &session, params, true).await?;
         Ok(Outputs::from([("killed".to_owned(), json!(killed))]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// How long each job takes: a few busy ones before many idle ones.
+    fn jobs() -> Vec<Duration> {
+        let secs = [60, 60, 60, 60].into_iter().chain([0; 40]);
+        secs.map(Duration::from_secs).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_sessions_hold_up_no_other() {
+        let began = Instant::now();
+        let done = Mutex::new(Vec::new());
+        let work = |_: &(), job: Duration| {
+            let done = &done;
+            async move {
+                tokio::time::sleep(job).await;
+                done.lock().unwrap().push(began.elapsed());
+                Ok(())
+            }
+        };
+        let until = began + Duration::from_secs(120);
+        share_out(&[(); KILLERS], &jobs(), until, work)
+            .await
+            .unwrap();
+        let done = done.lock().unwrap();
+        assert_eq!(done.len(), jobs().len());
+        assert!(done[39] < Duration::from_secs(1), "{:?}", done[39]);
+        assert!(began.elapsed() < Duration::from_secs(61), "side by side");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_ends_what_is_under_way() {
+        let began = Instant::now();
+        let until = began + Duration::from_secs(10);
+        let work = |_: &(), job| async move {
+            tokio::time::sleep(job).await;
+            Ok(())
+        };
+        share_out(&[()], &jobs(), until, work).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_and_the_others_go_on() {
+        let done = AtomicUsize::new(0);
+        let work = |_: &(), fails| {
+            done.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if fails {
+                    return Err(ActionError::new("LS2203", "refused"));
+                }
+                Ok(())
+            }
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        let jobs = [true, false, false, false];
+        let ended = share_out(&[(); 2], &jobs, until, work).await;
+        assert_eq!(ended.unwrap_err().code(), "LS2203");
+        assert_eq!(done.into_inner(), jobs.len());
     }
 }

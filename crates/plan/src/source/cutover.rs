@@ -95,11 +95,14 @@ pub struct Oracle {
     /// Users of the DMS endpoints; their sessions are never killed.
     #[schemars(length(min = 1))]
     pub dms_users: Vec<String>,
-    /// Machines or addresses that DMS comes from; any if left out.
+    /// Machines or addresses that DMS comes from, as V$SESSION.MACHINE shows
+    /// them. If left out any will do, and an intruder with DMS's password
+    /// passes for DMS: the plan gets a warning.
     #[serde(default)]
     pub dms_machines: Vec<String>,
     /// `HOST:PORT` of every listener that must be shut when applications
-    /// start again; looked at from the application hosts.
+    /// start again; looked at from the application hosts. Without any the plan
+    /// gets a warning.
     #[serde(default)]
     pub closed_addresses: Vec<String>,
     /// Jobs (step 4).

@@ -45,7 +45,8 @@ pub(super) fn phases(draft: &mut Draft<'_>) {
     draft.add("start-applications", "", &["10", "10.1"], switched);
     let started = applications::start(draft);
     draft.add("start-applications", "everywhere", &["10", "10.1"], started);
-    let verified = applications::verify(draft);
+    let mut verified = applications::verify(draft);
+    verified.extend(unused(draft));
     draft.add("start-applications", "verified", &["10.1"], verified);
     keep_closed(draft);
 }
@@ -64,6 +65,7 @@ fn preflight(draft: &mut Draft<'_>) {
             .map_or(c::defaults::transaction_secs(), Duration::secs),
         durable: source.oracle.jobs.disable,
         accounts: source.oracle.accounts.clone(),
+        restrict_logins: source.oracle.restrict_logins,
     };
     let postgres = c::PostgresReady {
         resource: source.postgres.resource.clone(),
@@ -505,12 +507,21 @@ fn open_postgres(draft: &mut Draft<'_>) {
     }
 }
 
+/// Shut ports don't show who is in Oracle all the same. The watch has ended
+/// when the applications started, so this proof can't be voided by it.
+fn unused(draft: &Draft<'_>) -> Option<Step> {
+    let rules = fence(draft.source);
+    applications::any_after_open(draft)
+        .then(|| step("oracle-unused", LEAD, "oracle.fence.verify", &rules).proving())
+}
+
 fn keep_closed(draft: &mut Draft<'_>) {
     let oracle = &draft.source.oracle;
     let keep = c::OracleKeepClosed {
         resource: oracle.resource.clone(),
         keep: oracle.dms_listener.iter().cloned().collect(),
         jobs: oracle.jobs.disable,
+        accounts: oracle.accounts.clone(),
     };
     let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
     draft.add("keep-closed", "", &[], vec![step]);

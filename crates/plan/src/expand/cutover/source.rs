@@ -21,6 +21,7 @@ pub(super) fn check(source: &Cutover) -> Vec<Fault> {
     reverse_identifier(source, &mut faults);
     phase_names(source, &mut faults);
     let oracle = &source.oracle;
+    left_open(source, &mut faults);
     one_of(&oracle.hosts, &oracle.lead, "/oracle/lead", &mut faults);
     let mut names = BTreeSet::from([ORACLE, LEAD, POSTGRES, AWS].map(str::to_owned));
     for (index, application) in source.applications.iter().enumerate() {
@@ -33,6 +34,36 @@ pub(super) fn check(source: &Cutover) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// What may be left out, and then proves less than a reader would think.
+fn left_open(source: &Cutover, faults: &mut Vec<Fault>) {
+    let oracle = &source.oracle;
+    if oracle.closed_addresses.is_empty() {
+        faults.push(
+            Fault::new(
+                diagnose::CLOSED_UNSEEN,
+                "/oracle/closed_addresses",
+                "closed_addresses is empty: no application host looks whether Oracle's ports are \
+                 shut for it",
+                "name HOST:PORT of every listener that must be shut in oracle.closed_addresses",
+            )
+            .into_warning(),
+        );
+    }
+    if oracle.dms_machines.is_empty() {
+        faults.push(
+            Fault::new(
+                diagnose::DMS_ANYWHERE,
+                "/oracle/dms_machines",
+                "dms_machines is empty: whoever logs in with DMS's password, from anywhere, is \
+                 taken for DMS, neither killed nor told",
+                "name the replication instance's addresses or host names in oracle.dms_machines, \
+                 as V$SESSION.MACHINE shows them (an address stands for ip-10-0-0-7 as well)",
+            )
+            .into_warning(),
+        );
+    }
 }
 
 fn reverse(source: &Cutover, faults: &mut Vec<Fault>) {

@@ -1,0 +1,80 @@
+//! `oracle.fence.verify`: nobody uses Oracle any more, seen from inside.
+//!
+//! A port that is shut keeps nobody out who is in already, and shows nobody
+//! who came by another way. So after the applications have started on
+//! PostgreSQL the fence is looked at once more over its window: no session
+//! that counts on any instance, no transaction, every door shut. It only
+//! looks: whoever is there is named by machine and program, and left alone.
+
+use super::fence;
+use super::listeners::Listeners;
+use super::needs;
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::oracle::Session;
+use crate::policy::Need;
+use async_trait::async_trait;
+use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::catalogue::OracleFence;
+use serde_json::Value;
+
+/// The action.
+pub struct FenceVerify;
+
+/// The watch's error says to roll back, which is over by now.
+fn still_used(error: ActionError) -> ActionError {
+    if error.code() != "LS2250" {
+        return error;
+    }
+    ActionError::new("LS2252", "Oracle is not as closed as it has to be")
+        .left("nobody was killed and nothing was changed; what is written to Oracle is in no proof")
+        .next(
+            "find the named client by its machine and program, stop it or switch it to \
+             PostgreSQL, shut the door it came through, then retry",
+        )
+        .source(error)
+}
+
+#[async_trait]
+impl Action for FenceVerify {
+    type Params = OracleFence;
+
+    fn needs(&self, params: &OracleFence) -> Vec<Need> {
+        needs(&params.resource)
+    }
+
+    async fn probe(&self, cx: &Context, params: &OracleFence) -> Result<Probe, ActionError> {
+        // One look proves nothing about a window, so it is never so already.
+        Session::open(cx, &params.resource).await?;
+        Ok(found(Finding::Todo))
+    }
+
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &OracleFence,
+    ) -> Result<Description, ActionError> {
+        Ok(Description::of([format!(
+            "verify for {} s that no session that counts and no transaction is in Oracle, and \
+             that its doors are shut",
+            params.window_secs
+        )]))
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        params: &OracleFence,
+        _capture: Option<&Value>,
+    ) -> Result<Outputs, ActionError> {
+        let session = Session::open(cx, &params.resource).await?;
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        fence::hold(cx, &session, &listeners, params)
+            .await
+            .map_err(still_used)?;
+        cx.note(format!(
+            "nobody has been in Oracle for {} s",
+            params.window_secs
+        ));
+        Ok(Outputs::new())
+    }
+}
