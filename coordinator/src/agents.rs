@@ -227,9 +227,10 @@ impl Agents {
             );
             return Some((why, false));
         }
-        self.went_back(hello)
-            .map(|why| (why, true))
-            .or_else(|| self.runs_twice(hello).map(|why| (why, false)))
+        // Another machine's journal says nothing of the known one's.
+        self.runs_twice(hello)
+            .map(|why| (why, false))
+            .or_else(|| self.went_back(hello).map(|why| (why, true)))
             .or_else(|| self.still_waits(hello).map(|why| (why, false)))
     }
 
@@ -303,6 +304,20 @@ impl Agents {
         let waited = self.quarantine.remove(name).ok_or_else(|| {
             format!("LS4203: {name} is not in quarantine; see `lockstep agents list`")
         })?;
+        if let Some(known) = self.rightful(name, &waited) {
+            return Ok(Accepted {
+                known: KnownAgent {
+                    accepted_by: Some(by.to_owned()),
+                    reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+                    ..known
+                },
+                ended: false,
+                waited: Quarantined {
+                    gone_back: false,
+                    ..waited
+                },
+            });
+        }
         let known = KnownAgent {
             agent: name.to_owned(),
             journal: waited.journal.clone(),
@@ -320,6 +335,16 @@ impl Agents {
             ended: ended.is_some(),
             waited,
         })
+    }
+
+    /// Who is known, where its session stands and it was another machine with
+    /// a copy of its journal that has knocked: the one that stands is right.
+    fn rightful(&self, name: &str, waited: &Quarantined) -> Option<KnownAgent> {
+        let known = self.known.get(name)?;
+        let hello = &self.sessions.get(&AgentName(name.to_owned()))?.hello;
+        let stands = hello.journal_id == known.journal && hello.machine_id == known.machine;
+        let copied = waited.journal == known.journal && waited.machine != known.machine;
+        (stands && copied).then(|| known.clone())
     }
 
     /// Whether this session is the agent's current one.
@@ -568,6 +593,19 @@ mod tests {
         admit(&mut agents, from("m1", "b2", 3)).unwrap();
         let refused = admit(&mut agents, from("m1", "b1", 4)).unwrap_err();
         assert!(refused.contains("LS4209"), "{refused}");
+    }
+
+    #[test]
+    fn a_clone_that_has_knocked_does_not_take_the_place_of_the_one_that_stands() {
+        let mut agents = Agents::default();
+        admit(&mut agents, from("m1", "b1", 3)).unwrap();
+        let original = agents.admitted;
+        admit(&mut agents, from("m2", "b9", 3)).unwrap_err();
+        let accepted = agents.accept("app-1", "ana", "the clone is gone").unwrap();
+        assert_eq!(accepted.known.machine, "m1");
+        assert!(!accepted.ended && !accepted.waited.gone_back);
+        assert!(agents.is_current(&AgentName::from("app-1"), original));
+        admit(&mut agents, from("m1", "b1", 4)).unwrap();
     }
 
     #[test]

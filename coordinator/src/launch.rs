@@ -3,6 +3,7 @@
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
 use lockstep_barrier::layout::{Gate, Layout, OnFailure, Outage, PhaseSpec, StepSpec};
 use lockstep_barrier::message::{Mode, TaskOrder};
+use lockstep_plan::actions::Action;
 use lockstep_plan::{Plan, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -232,6 +233,7 @@ fn spec(step: &Step, cast: &Cast, number: &impl Fn(&str) -> u32) -> StepSpec {
         proof: step.proof,
         undoable: step.undoable,
         watch_until: step.watch_until.as_deref().map(number),
+        looks: Action::find(&step.action).is_some_and(|action| action.looks),
     }
 }
 

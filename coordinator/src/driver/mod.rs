@@ -305,7 +305,9 @@ impl Driver {
                 drop(reply.send(Ok(runs.collect())));
             }
             Input::Started { request, reply } => {
-                drop(reply.send(Ok(driver.started.get(&request).cloned())));
+                // Requests without an id are not the same one.
+                let begun = driver.started.get(&request).filter(|_| !request.is_empty());
+                drop(reply.send(Ok(begun.cloned())));
             }
             Input::Get { run, reply } => drop(reply.send(driver.status(&run))),
             Input::Watch { run, after, reply } => drop(reply.send(driver.watch(&run, after))),
@@ -397,6 +399,7 @@ impl Driver {
             },
         );
         if !sent {
+            self.preflights.gone(to);
             for run in self.runs_of(to) {
                 self.happen(&run, Event::Disconnected(to.clone()));
             }

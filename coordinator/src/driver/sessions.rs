@@ -7,6 +7,7 @@ use crate::runs::{Happening, Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
+use lockstep_barrier::message::Order;
 use lockstep_barrier::message::Standing;
 use lockstep_proto::{convert, v1};
 
@@ -24,6 +25,7 @@ impl Driver {
         if let Err(refusal) = self.check_term(&hello)? {
             return Ok(Err(refusal));
         }
+        let given_up = self.close_unknown(&hello);
         let agent = AgentName(hello.agent.clone());
         let refused = |message| Refusal::new(RefusalKind::Precondition, message);
         let admission = match self
@@ -62,6 +64,19 @@ impl Driver {
             self.take_over_run(&run, &admission.standing, foreign);
             self.happen(&run, Event::Connected(admission.standing.clone()));
         }
+        if let Some(order) = given_up {
+            let message = Some(order.into());
+            let traceparent = String::new();
+            self.agents.send(
+                &agent,
+                v1::SessionResponse {
+                    traceparent,
+                    message,
+                },
+            );
+        }
+        // What its earlier session was asked, nobody answers any more.
+        self.preflights.gone(&agent);
         let welcome = v1::Welcome {
             coordinator: self.name.clone(),
             term: Some(self.term.into()),
@@ -77,6 +92,29 @@ impl Driver {
     fn is_foreign(&self, hello: &v1::Hello) -> bool {
         let met: Term = hello.term.unwrap_or_default().into();
         met != Term::default() && !self.terms.contains(&met)
+    }
+
+    /// The agent is in a run that this journal doesn't hold: it is of before
+    /// the run, and what was decided in it is lost.
+    fn lacks_run_of(&self, hello: &v1::Hello) -> bool {
+        !hello.run_id.is_empty() && !self.runs.contains_key(&RunId(hello.run_id.clone()))
+    }
+
+    /// Taking over, nobody can go on with such a run: its agent lets it go.
+    fn close_unknown(&self, hello: &v1::Hello) -> Option<Order> {
+        if !self.lacks_run_of(hello) {
+            return None;
+        }
+        tracing::warn!(
+            agent = hello.agent,
+            run = hello.run_id,
+            "closing a run of which this coordinator's journal holds nothing"
+        );
+        Some(Order::Close {
+            run: RunId(hello.run_id.clone()),
+            term: self.term,
+            decision: hello.decision.saturating_add(1),
+        })
     }
 
     /// Tells a run that what another coordinator has decided in it is lost: it
@@ -105,6 +143,15 @@ impl Driver {
                 "LS4204: {} has obeyed term {} of another coordinator, and this one leads term {}; \
                  find the other one and stop it, then start this one with --take-over",
                 hello.agent, met.number, self.term.number
+            );
+            tracing::error!("{why}");
+            self.fenced = Some(why);
+        } else if self.lacks_run_of(hello) && !self.take_over && self.fenced.is_none() {
+            let why = format!(
+                "LS4204: {} is in run {}, of which this coordinator's journal holds nothing: it \
+                 was restored from a backup, or another one leads; find that one and stop it, \
+                 then start this one with --take-over, which ends the run",
+                hello.agent, hello.run_id
             );
             tracing::error!("{why}");
             self.fenced = Some(why);

@@ -9,7 +9,7 @@
 //! Other kinds of plans are not looked at first: a step of theirs may well
 //! make what a later one needs.
 
-use crate::handle::Handle;
+use crate::handle::{Handle, Refusal, RefusalKind};
 use crate::preflights::ANSWERS;
 use lockstep_plan::Plan;
 use lockstep_plan::model::Kind;
@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Obstacles that a refusal names. It travels in a header of bounded size, and
 /// the preflight shows all of them.
 const NAMED: usize = 10;
+
+/// Bytes of each of them: all that are named fit into the refusal.
+const OBSTACLE_LIMIT: usize = 350;
 
 /// Refuses a plan with an obstacle; nothing has been changed anywhere.
 ///
@@ -53,7 +56,7 @@ pub async fn look_first(handle: &Handle, document: &v1::PlanDocument) -> Result<
     if obstacles.is_empty() {
         return Ok(());
     }
-    Err(Status::failed_precondition(refusal(&obstacles)))
+    Err(Refusal::new(RefusalKind::Precondition, refusal(&obstacles)).into())
 }
 
 fn obstacles_of(part: v1::PreflightResponse) -> Vec<String> {
@@ -68,7 +71,11 @@ fn obstacles_of(part: v1::PreflightResponse) -> Vec<String> {
 }
 
 fn refusal(obstacles: &[String]) -> String {
-    let named = obstacles.iter().take(NAMED).cloned();
+    let named = obstacles.iter().take(NAMED).map(|obstacle| {
+        let end = obstacle.floor_char_boundary(OBSTACLE_LIMIT);
+        let cut = if end < obstacle.len() { "…" } else { "" };
+        format!("{}{cut}", &obstacle[..end])
+    });
     let named: Vec<String> = named.collect();
     let more = match obstacles.len().saturating_sub(NAMED) {
         0 => String::new(),

@@ -14,6 +14,9 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Server;
 
+/// Bytes of a refusal's message. Clients take headers of 16 KiB (hyper), and
+/// in one each byte that is not ASCII takes three.
+const MESSAGE_LIMIT: usize = 4_000;
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 64;
 /// A ping that often, so that a dead link is noticed in seconds.
@@ -49,11 +52,36 @@ pub async fn serve(
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
+        let message = within_a_header(refusal.message);
         match refusal.kind {
-            RefusalKind::Invalid => Self::invalid_argument(refusal.message),
-            RefusalKind::NotFound => Self::not_found(refusal.message),
-            RefusalKind::Precondition => Self::failed_precondition(refusal.message),
-            RefusalKind::Unavailable => Self::unavailable(refusal.message),
+            RefusalKind::Invalid => Self::invalid_argument(message),
+            RefusalKind::NotFound => Self::not_found(message),
+            RefusalKind::Precondition => Self::failed_precondition(message),
+            RefusalKind::Unavailable => Self::unavailable(message),
         }
+    }
+}
+
+/// A message as long as it can be told: it travels in a header.
+fn within_a_header(mut message: String) -> String {
+    if message.len() > MESSAGE_LIMIT {
+        message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_cut_where_no_header_could_hold_it() {
+        let long = Refusal::new(RefusalKind::Invalid, "ä".repeat(MESSAGE_LIMIT));
+        let told = Status::from(long);
+        assert!(told.message().len() <= MESSAGE_LIMIT + '…'.len_utf8());
+        assert!(told.message().ends_with("ä…"));
+        let short = Refusal::new(RefusalKind::Invalid, "LS4305: there is no run yet");
+        assert_eq!(Status::from(short).message(), "LS4305: there is no run yet");
     }
 }

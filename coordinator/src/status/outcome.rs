@@ -145,6 +145,7 @@ mod tests {
             inputs: Vec::new(),
             timeout: 1_000,
             watch_until: None,
+            looks: false,
         }
     }
 

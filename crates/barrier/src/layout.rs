@@ -107,6 +107,10 @@ pub struct StepSpec {
     pub undoable: bool,
     /// It is a watch; disarmed before this forward phase is released.
     pub watch_until: Option<u32>,
+    /// It looks and changes nothing: in the phase of the point of no return
+    /// it opens no door. A layout of before this was told has no such step.
+    #[serde(default)]
+    pub looks: bool,
 }
 
 impl Layout {

@@ -22,6 +22,8 @@ pub struct Action {
     pub undoable: bool,
     /// It is a watch: its task arrives as standing.
     pub watch: bool,
+    /// It looks whether something is so and changes nothing.
+    pub looks: bool,
     schema: fn(&mut SchemaGenerator) -> Schema,
     decode: fn(&Value) -> Result<(), serde_json::Error>,
 }
@@ -56,6 +58,7 @@ const fn action<P: JsonSchema + DeserializeOwned>(
         outputs: &[],
         undoable: false,
         watch: false,
+        looks: false,
         schema: |generator| generator.subschema_for::<P>(),
         decode: |params| serde_json::from_value::<P>(params.clone()).map(drop),
     }
@@ -69,6 +72,11 @@ impl Action {
 
     const fn watch(mut self) -> Self {
         self.watch = true;
+        self
+    }
+
+    const fn looks(mut self) -> Self {
+        self.looks = true;
         self
     }
 
@@ -135,7 +143,7 @@ pub static ACTIONS: &[Action] = &[
         "tables",
     ]),
     action::<c::PostgresRoles>("postgres.roles.close", "close application roles").undoable(),
-    action::<c::PostgresRoles>("postgres.roles.verify", "prove that roles are closed"),
+    action::<c::PostgresRoles>("postgres.roles.verify", "prove that roles are closed").looks(),
     action::<c::PostgresRoles>("postgres.roles.open", "open application roles").undoable(),
     action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive"),
     action::<c::PostgresDrain>(

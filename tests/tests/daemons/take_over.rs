@@ -106,6 +106,39 @@ fn with_a_journal_from_a_backup_a_run_can_only_be_given_up() {
     assert_eq!(fleet.count("app-2", "second", Moment::Ends), 0);
 }
 
+/// A run that began after the backup isn't in it: there is nothing to give up
+/// by name, and its agents would be locked to it for ever.
+#[test]
+fn taking_over_closes_a_run_of_which_the_backup_has_never_heard() {
+    let mut fleet = Fleet::of(&BOTH);
+    let plan = fleet.plan("longer", LONGER);
+    let (state, backup) = (fleet.path("coordinator"), fleet.path("backup"));
+    copy(&state, &backup);
+    fleet.host("app-2").hold("second");
+    fleet.run(&plan);
+    fleet.wait_for("app-2", "second", Moment::Begins);
+
+    fleet.kill_coordinator();
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&backup, &state).unwrap();
+    fleet.start_coordinator();
+    until("the coordinator to notice", || {
+        fleet.log("coordinator").contains("LS4204").then_some(())
+    });
+    fleet.kill_coordinator();
+    fleet.start_coordinator_with(&["--take-over"]);
+    fleet.wait_connected(&BOTH);
+    until("the lost run to be closed", || {
+        let closing = "closing a run of which this coordinator's journal holds nothing";
+        (fleet.log("coordinator").matches(closing).count() >= BOTH.len()).then_some(())
+    });
+    fleet.host("app-2").let_go("second");
+    let told = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(told.code, 0, "{told}");
+    // What the lost run had begun was cancelled.
+    assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
+}
+
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

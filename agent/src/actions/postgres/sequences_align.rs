@@ -148,8 +148,6 @@ async fn look(
     session: &Session,
     params: &PostgresSequences,
 ) -> Result<(Vec<Aligned>, Vec<String>), ActionError> {
-    // The greatest value of a column without an index takes as long as it takes.
-    session.without_limit().await?;
     let oracle: BTreeMap<String, Value> = match &params.oracle {
         Value::Object(map) => map.clone().into_iter().collect(),
         _ => BTreeMap::new(),
@@ -323,6 +321,9 @@ impl Action for Align {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
+        // The greatest value of a column without an index takes as long as it
+        // takes; a look for a vote doesn't wait for it.
+        session.without_limit().await?;
         let (all, left_alone) = look(&session, params).await?;
         if let Some(remark) = remark(&left_alone) {
             cx.note(remark);

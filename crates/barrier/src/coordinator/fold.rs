@@ -348,6 +348,7 @@ pub(super) mod tests {
             proof: false,
             undoable: true,
             watch_until: None,
+            looks: false,
         };
         let phase = PhaseSpec {
             name: "stop".to_owned(),

@@ -371,13 +371,16 @@ impl State {
     }
 
     /// The point of no return was released, and every participant of it has
-    /// said that it never started: the way back is open again (R14).
+    /// said that it never started: the way back is open again (R14). What only
+    /// looks opens nothing.
     pub fn no_return_is_tombstoned(&self) -> bool {
+        let opens = |step| self.step(step).is_some_and(|(_, spec)| !spec.looks);
         self.tasks
             .iter()
-            .filter(|(_, task)| {
+            .filter(|((step, _), task)| {
                 task.phase.track == Track::Forward
                     && self.spec(task.phase).is_some_and(|s| s.point_of_no_return)
+                    && opens(step)
             })
             .all(|(_, task)| {
                 // A door that was found open never needed to be opened.
