@@ -76,7 +76,8 @@ impl Preflights {
             .asked
             .into_iter()
             .map(|(phase, step_id, action)| {
-                let found = findings.get(&step_id).cloned().unwrap_or_default();
+                let found = findings.get(&step_id).cloned();
+                let found = found.unwrap_or_else(|| unseen(agent, &step_id));
                 v1::PreflightTask {
                     phase,
                     action,
@@ -125,7 +126,42 @@ impl Preflights {
     }
 }
 
+/// A step that the agent's report leaves out was not looked at.
+fn unseen(agent: &AgentName, step: &str) -> v1::PreflightFinding {
+    v1::PreflightFinding {
+        obstacles: vec![format!(
+            "LS4301: {agent} has not told what it found for {step}; see its log"
+        )],
+        ..Default::default()
+    }
+}
+
 fn answer(answers: &Answers, response: v1::PreflightResponse) {
     // An operator who has gone away doesn't need the answer.
     let _ = answers.try_send(Ok(response));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_a_report_leaves_out_is_an_obstacle() {
+        let (answers, mut parts) = mpsc::channel(1);
+        let agent = AgentName::from("app-1");
+        let of = |text: &str| text.to_owned();
+        let asked = vec![(of("one"), of("first"), of("command.run"))];
+        let mut preflights = Preflights::default();
+        preflights
+            .pending
+            .insert((of("1"), agent.clone()), Pending { asked, answers });
+        let report = v1::PreflightReport {
+            request_id: of("1"),
+            findings: vec![],
+        };
+        preflights.report(&agent, report);
+        let part = parts.try_recv().unwrap().unwrap();
+        let told = &part.tasks[0].obstacles[0];
+        assert!(told.contains("app-1") && told.contains("first"), "{told}");
+    }
 }

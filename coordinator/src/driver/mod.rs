@@ -284,6 +284,9 @@ impl Driver {
                 reason,
                 reply,
             } => {
+                // What the session that it may end has said is not the accepted
+                // journal's.
+                self.flush()?;
                 let answer = self.accept(&agent, &by, &reason)?;
                 self.afterwards(|_| drop(reply.send(answer)));
             }

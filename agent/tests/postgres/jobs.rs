@@ -1,0 +1,95 @@
+//! Jobs of pg_cron and pgAgent.
+
+use crate::site::Site;
+use lockstep_barrier::message::Finding;
+use serde_json::json;
+
+const JOBS: &str = "
+    CREATE SCHEMA cron; CREATE SCHEMA pgagent;
+    CREATE TABLE cron.job (jobid bigint PRIMARY KEY, active boolean,
+        database text DEFAULT current_database());
+    CREATE FUNCTION cron.alter_job(job_id bigint, schedule text DEFAULT NULL, active boolean DEFAULT NULL)
+        RETURNS void LANGUAGE sql AS 'UPDATE cron.job SET active = $3 WHERE jobid = $1';
+    INSERT INTO cron.job VALUES (1, true), (2, false);
+    INSERT INTO cron.job VALUES (3, true, 'another');
+    CREATE TABLE pgagent.pga_job (jobid serial PRIMARY KEY, jobenabled boolean);
+    INSERT INTO pgagent.pga_job (jobenabled) VALUES (true), (false)";
+
+const ACTIVE: &str = "SELECT (SELECT string_agg(active::text, ' ' ORDER BY jobid) FROM cron.job) \
+                      || ' ' || (SELECT string_agg(jobenabled::text, ' ' ORDER BY jobid) FROM pgagent.pga_job)";
+
+#[tokio::test]
+async fn jobs_go_off_and_only_those_that_were_on_come_back() {
+    // The two schedulers' tables, made by hand: neither is installed here.
+    let site = Site::new("jobs", JOBS, "").await;
+    let params = json!({"resource": "shop"});
+    let before = site.sql.text(ACTIVE).await;
+    let capture = site.perform_once("postgres.jobs.disable", &params).await;
+    // The third one runs elsewhere.
+    assert_eq!(site.sql.text(ACTIVE).await, "false false true false false");
+    site.undo_once("postgres.jobs.disable", &params, capture)
+        .await;
+    assert_eq!(site.sql.text(ACTIVE).await, before);
+
+    site.perform_once("postgres.jobs.disable", &params).await;
+    site.perform_once("postgres.jobs.restore", &params).await;
+    assert_eq!(site.sql.text(ACTIVE).await, before);
+}
+
+#[tokio::test]
+async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
+    let home = Site::new("cronhome", JOBS, "").await;
+    let site = Site::new("cronaway", "", "").await;
+    let params = json!({"resource": "shop"});
+    site.sql
+        .run("ALTER DATABASE cronaway SET cron.database_name = 'cronhome'")
+        .await;
+    home.sql
+        .run(
+            "UPDATE cron.job SET database = 'cronaway' WHERE jobid < 3; \
+             REVOKE CONNECT ON DATABASE cronhome FROM PUBLIC",
+        )
+        .await;
+    let refused = site
+        .try_probe("postgres.jobs.disable", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), "LS2336", "{}", refused.story());
+
+    home.sql
+        .run("GRANT CONNECT ON DATABASE cronhome TO cronaway_agent")
+        .await;
+    home.sql
+        .run(
+            "GRANT USAGE ON SCHEMA cron TO cronaway_agent; \
+             GRANT UPDATE ON cron.job TO cronaway_agent; \
+             ALTER TABLE cron.job ENABLE ROW LEVEL SECURITY",
+        )
+        .await;
+    let blind = site
+        .try_probe("postgres.jobs.disable", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(blind.code(), "LS2334", "{}", blind.story());
+
+    site.sql.run("ALTER ROLE cronaway_agent BYPASSRLS").await;
+    let before = home.sql.text(ACTIVE).await;
+    let capture = site.perform_once("postgres.jobs.disable", &params).await;
+    // Its own pgAgent is no matter of the other database.
+    assert_eq!(home.sql.text(ACTIVE).await, "false false true true false");
+    site.undo_once("postgres.jobs.disable", &params, capture)
+        .await;
+    assert_eq!(home.sql.text(ACTIVE).await, before);
+    site.perform_once("postgres.jobs.disable", &params).await;
+    site.perform_once("postgres.jobs.restore", &params).await;
+    assert_eq!(home.sql.text(ACTIVE).await, before);
+}
+
+#[tokio::test]
+async fn without_schedulers_there_is_nothing_to_do() {
+    let site = Site::new("nojobs", "", "").await;
+    for name in ["postgres.jobs.disable", "postgres.jobs.restore"] {
+        let probe = site.probe(name, &json!({"resource": "shop"})).await;
+        assert_eq!(probe.finding, Finding::Already, "{name}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Application roles: closed, looked at, opened.
+
+use crate::site::Site;
+use lockstep_agent::action::Undone;
+use lockstep_barrier::message::Finding;
+use serde_json::json;
+
+#[tokio::test]
+async fn roles_close_and_open_with_their_sessions() {
+    let site = Site::new("roles", "", "").await;
+    let params = json!({"resource": "shop", "roles": ["roles_app"]});
+    let idle = site.cluster.login("roles_app", "roles").await.unwrap();
+    idle.run("BEGIN; SELECT 1").await;
+
+    let capture = site.perform_once("postgres.roles.close", &params).await;
+    assert!(
+        idle.0.batch_execute("COMMIT").await.is_err(),
+        "the session lives on"
+    );
+    assert!(site.cluster.login("roles_app", "roles").await.is_err());
+
+    let open = site.perform_once("postgres.roles.open", &params).await;
+    let session = site.cluster.login("roles_app", "roles").await.unwrap();
+    site.undo_once("postgres.roles.open", &params, open).await;
+    assert!(
+        session.0.batch_execute("SELECT 1").await.is_err(),
+        "the session lives on"
+    );
+    site.undo_once("postgres.roles.close", &params, capture)
+        .await;
+    assert!(site.cluster.login("roles_app", "roles").await.is_ok());
+}
+
+#[tokio::test]
+async fn roles_that_somebody_has_opened_meanwhile_are_found() {
+    let site = Site::new("rolesmean", "CREATE TABLE public.t (a int)", "").await;
+    let params = json!({"resource": "shop", "roles": ["rolesmean_app"]});
+    let refused = async |says: &str| {
+        let verify = "postgres.roles.verify";
+        let error = site.try_probe(verify, &params).await.unwrap_err();
+        assert_eq!(error.code(), "LS2319", "{}", error.story());
+        assert!(error.story().contains(says), "{}", error.story());
+        assert!(site.try_execute(verify, &params).await.is_err());
+    };
+    refused("the role rolesmean_app may log in").await;
+    // What a preflight says before the run has closed them.
+    let obstacles = site.obstacles("postgres.roles.verify", &params).await;
+    assert_eq!(obstacles, Vec::<String>::new());
+
+    site.perform_once("postgres.roles.close", &params).await;
+    let probe = site.probe("postgres.roles.verify", &params).await;
+    assert_eq!(probe.finding, Finding::Already);
+
+    site.sql
+        .run("GRANT INSERT ON public.t TO rolesmean_app; ALTER ROLE rolesmean_app LOGIN")
+        .await;
+    refused("the role rolesmean_app may log in").await;
+    let app = site.cluster.login("rolesmean_app", "rolesmean").await;
+    site.sql.run("ALTER ROLE rolesmean_app NOLOGIN").await;
+    refused("session").await;
+    let app = app.unwrap();
+    app.run("BEGIN; INSERT INTO public.t VALUES (1); PREPARE TRANSACTION 'limbo'")
+        .await;
+    drop(app);
+    refused("limbo").await;
+    site.sql.run("ROLLBACK PREPARED 'limbo'").await;
+    site.try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap();
+    site.try_execute("postgres.roles.verify", &params)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn roles_are_closed_all_or_none() {
+    let site = Site::new("rolesall", "", "").await;
+    site.sql
+        .run("CREATE ROLE rolesall_super LOGIN SUPERUSER")
+        .await;
+    let params = json!({"resource": "shop", "roles": ["rolesall_app", "rolesall_super"]});
+    let error = site
+        .try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2303", "{}", error.story());
+    assert!(site.cluster.login("rolesall_app", "rolesall").await.is_ok());
+    // Which the probe would have said.
+    let error = site
+        .try_probe("postgres.roles.close", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2312", "{}", error.story());
+    assert!(
+        error.story().contains("rolesall_super"),
+        "{}",
+        error.story()
+    );
+
+    let unknown = json!({"resource": "shop", "roles": ["rolesall_app", "nobody"]});
+    let error = site
+        .try_probe("postgres.roles.close", &unknown)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2311");
+    let own = json!({"resource": "shop", "roles": ["rolesall_agent"]});
+    let error = site
+        .try_probe("postgres.roles.close", &own)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2312");
+}
+
+#[tokio::test]
+async fn what_the_agents_role_lacks_to_close_roles_is_told() {
+    let site = Site::new("powers", "", "").await;
+    let params = json!({"resource": "shop", "roles": ["powers_app"]});
+    let told = async || site.obstacles("postgres.roles.close", &params).await;
+    assert_eq!(told().await, Vec::<String>::new());
+    // A member, but not with its privileges: it couldn't end a session.
+    site.sql.run("ALTER ROLE powers_agent NOINHERIT").await;
+    let obstacles = told().await.join("\n");
+    assert!(obstacles.contains("doesn't inherit"), "{obstacles}");
+    // The privileges of the role itself are as good.
+    site.sql
+        .run(
+            "ALTER ROLE powers_agent INHERIT; REVOKE pg_signal_backend FROM powers_agent; \
+             GRANT powers_app TO powers_agent",
+        )
+        .await;
+    assert_eq!(told().await, Vec::<String>::new());
+    site.sql.run("ALTER ROLE powers_app REPLICATION").await;
+    let obstacles = told().await.join("\n");
+    assert!(obstacles.contains("NOREPLICATION"), "{obstacles}");
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_keeps_roles_from_being_closed() {
+    let site = Site::new("prepared", "CREATE TABLE public.t (a int)", "").await;
+    site.sql
+        .run("GRANT INSERT ON public.t TO prepared_app")
+        .await;
+    let app = site
+        .cluster
+        .login("prepared_app", "prepared")
+        .await
+        .unwrap();
+    app.run("BEGIN; INSERT INTO public.t VALUES (1); PREPARE TRANSACTION 'limbo'")
+        .await;
+    let params = json!({"resource": "shop", "roles": ["prepared_app"]});
+    let error = site
+        .try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2314", "{}", error.story());
+    assert!(error.story().contains("limbo"));
+    site.sql.run("ROLLBACK PREPARED 'limbo'").await;
+    site.try_execute("postgres.roles.close", &params)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_somebody_else_has_opened_is_left_alone() {
+    let site = Site::new("rolesdrift", "", "").await;
+    let params = json!({"resource": "shop", "roles": ["rolesdrift_app"]});
+    site.sql.run("ALTER ROLE rolesdrift_app NOLOGIN").await;
+    let probe = site.probe("postgres.roles.close", &params).await;
+    assert_eq!(probe.finding, Finding::Already);
+    site.sql.run("ALTER ROLE rolesdrift_app LOGIN").await;
+    let undone = site
+        .undo("postgres.roles.close", &params, &probe.capture.unwrap())
+        .await;
+    assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
+}

@@ -1,0 +1,226 @@
+//! Rows compared with what Oracle counted.
+
+use crate::PROOFS;
+use crate::markers::marker;
+use crate::site::Site;
+use serde_json::{Value, json};
+
+/// What the other side says of `shop.orders` below.
+fn expected(rows: u64, amount: &str) -> Value {
+    use lockstep_agent::canonical::{Kind, RowDigest};
+    let columns = [
+        ("id", Kind::Number),
+        ("customer", Kind::Text),
+        ("amount", Kind::Number),
+        ("code", Kind::Char),
+        ("paid", Kind::Number),
+        ("placed_at", Kind::Timestamp),
+        ("seen", Kind::Instant),
+        ("tag", Kind::Bytes),
+    ];
+    let as_oracle_has_them = [
+        [
+            "1",
+            "Müller",
+            amount,
+            "AB  ",
+            "1",
+            "2026-02-03 04:05:06",
+            "2026-02-03 05:05:06 +01:00",
+            "0AFF",
+        ],
+        [
+            "2",
+            "",
+            "0",
+            "    ",
+            "0",
+            "2026-02-03",
+            "2026-02-03 04:05:06.5 +00:00",
+            "",
+        ],
+    ];
+    let mut digest = RowDigest::new();
+    for row in as_oracle_has_them {
+        let row: Vec<Option<String>> = columns
+            .iter()
+            .zip(row)
+            .map(|((_, kind), text)| {
+                if text.is_empty() {
+                    None
+                } else {
+                    kind.canonical(text).unwrap()
+                }
+            })
+            .collect();
+        digest.add(&row);
+    }
+    let columns: Vec<Value> = columns
+        .iter()
+        .map(|(name, kind)| json!({"name": name, "kind": kind}))
+        .collect();
+    json!({
+        "SHOP.ORDERS": {"rows": rows, "digest": digest.finish(), "columns": columns},
+        "SHOP.LINES": {"rows": 1, "digest": null},
+    })
+}
+
+fn verify(expected: Value) -> Value {
+    json!({"resource": "shop", "schemas": ["shop"], "expected": expected, "tables": [
+        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": true},
+        {"oracle": "SHOP.LINES", "postgres": "shop.lines"},
+    ]})
+}
+
+#[tokio::test]
+async fn rows_are_compared_across_types_and_differences_named() {
+    let site = Site::new("rows", PROOFS, "").await;
+    site.sql
+        .run(
+            "INSERT INTO shop.orders VALUES \
+             (1, 'Müller', 12.50, 'AB', true, '2026-02-03 04:05:06', '2026-02-03 04:05:06Z', '\\x0aff'), \
+             (2, '', 0.00, '', false, '2026-02-03', '2026-02-03 04:05:06.5Z', NULL); \
+             INSERT INTO shop.lines VALUES (1, 1)",
+        )
+        .await;
+    let (_, outputs) = site
+        .perform("postgres.rows.verify", &verify(expected(2, "12.5")))
+        .await;
+    assert_eq!(
+        outputs["tables"],
+        json!({"shop.orders": {"rows": 2}, "shop.lines": {"rows": 1}})
+    );
+
+    for (wrong, named) in [
+        (expected(2, "12.51"), "not the same ones"),
+        (expected(3, "12.5"), "has 2 rows, SHOP.ORDERS had 3"),
+    ] {
+        let error = site
+            .try_execute("postgres.rows.verify", &verify(wrong))
+            .await
+            .unwrap_err();
+        assert!(error.story().contains(named), "{}", error.story());
+    }
+    // A table that the plan forgot.
+    let mut forgotten = expected(2, "12.5");
+    forgotten["SHOP.MARKS"] = json!({"rows": 0, "postgres": "lockstep.marker"});
+    let (_, outputs) = site
+        .perform("postgres.rows.verify", &verify(forgotten.clone()))
+        .await;
+    assert_eq!(outputs["tables"]["lockstep.marker"], json!({"rows": 0}));
+    forgotten["SHOP.MARKS"]["rows"] = json!(7);
+    let error = site
+        .try_execute("postgres.rows.verify", &verify(forgotten))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .story()
+            .contains("lockstep.marker has 0 rows, SHOP.MARKS had 7"),
+        "{}",
+        error.story()
+    );
+    let silent = site
+        .try_probe("postgres.rows.verify", &verify(json!({})))
+        .await
+        .unwrap_err();
+    assert_eq!(silent.code(), "LS2320");
+
+    site.sql
+        .run(
+            "SET session_replication_role = replica; INSERT INTO shop.lines VALUES (2, 99); \
+             ALTER TABLE shop.lines ADD CONSTRAINT small CHECK (id < 10) NOT VALID; \
+             UPDATE pg_index SET indisvalid = false \
+             WHERE indexrelid = 'shop.lines_pkey'::regclass",
+        )
+        .await;
+    let right = verify(expected(2, "12.5"));
+    let error = site
+        .try_execute("postgres.rows.verify", &right)
+        .await
+        .unwrap_err();
+    for named in [
+        "1 rows of shop.lines point nowhere",
+        "small",
+        "lines_pkey",
+        "has 2 rows",
+    ] {
+        assert!(error.story().contains(named), "{named}: {}", error.story());
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_seen_before_the_run_gives_its_values() {
+    let site = Site::new("foreseen", PROOFS, "").await;
+    let rows = verify(json!("${oracle-rows.tables}"));
+    let mut marker = marker(1);
+    for (field, output) in [
+        ("nonce", "nonce"),
+        ("scn", "scn"),
+        ("apply_exceptions", "n"),
+    ] {
+        marker[field] = json!(format!("${{finalize.{output}}}"));
+    }
+    let drain = json!({"resource": "shop", "control_schema": "dms", "apply_exceptions": "${r.n}"});
+    let sequences = json!({"resource": "shop", "oracle": "${finalize.sequences}", "sequences": [
+        {"column": "shop.orders.id", "oracle": "SHOP.ORDERS_SEQ"},
+        {"column": "shop.lines.id"}]});
+    site.sql
+        .run("ALTER TABLE shop.orders ALTER id ADD GENERATED ALWAYS AS IDENTITY")
+        .await;
+    site.sql
+        .run("CREATE SEQUENCE shop.theirs; ALTER TABLE shop.lines ALTER id SET DEFAULT nextval('shop.theirs')")
+        .await;
+    let foreseen = async |name: &str, params: &Value| site.foreseen(name, params).await.join("; ");
+    for (name, params) in [
+        ("postgres.rows.verify", &rows),
+        ("postgres.marker.await", &marker),
+        ("postgres.drain.check", &drain),
+    ] {
+        assert_eq!(foreseen(name, params).await, "", "{name}");
+    }
+    // The superuser's own, which the agent's role may not set.
+    let align = "postgres.sequences.align";
+    let barred = foreseen(align, &sequences).await;
+    assert!(
+        barred.starts_with("LS2337: the agent's role may not set shop.theirs"),
+        "{barred}"
+    );
+    site.sql
+        .run("ALTER TABLE lockstep.marker DROP nonce; ALTER TABLE shop.lines RENAME TO line")
+        .await;
+    let missing = foreseen("postgres.rows.verify", &rows).await;
+    assert!(
+        missing.starts_with("LS2322: no such tables: shop.lines;"),
+        "{missing}"
+    );
+    let missing = foreseen("postgres.marker.await", &marker).await;
+    assert!(missing.contains("nonce"), "{missing}");
+    let idle = foreseen(
+        align,
+        &json!({"resource": "shop", "sequences": [
+        {"column": "shop.orders.customer"}], "oracle": "${finalize.sequences}"}),
+    )
+    .await;
+    assert!(
+        idle.starts_with("LS2333: no sequence feeds shop.orders.customer"),
+        "{idle}"
+    );
+}
+
+#[tokio::test]
+async fn compared_tables_that_can_not_be_read_are_told_before_the_run() {
+    let site = Site::new("unreadable", PROOFS, "").await;
+    site.sql
+        .run(
+            "REVOKE pg_read_all_data, unreadable_owner FROM unreadable_agent; \
+              GRANT USAGE ON SCHEMA shop TO unreadable_agent; \
+              GRANT SELECT ON shop.orders TO unreadable_agent",
+        )
+        .await;
+    let rows = verify(json!("${oracle-rows.tables}"));
+    let obstacles = site.foreseen("postgres.rows.verify", &rows).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    let told = "LS2322: the agent's role may not read shop.lines;";
+    assert!(obstacles[0].starts_with(told), "{obstacles:?}");
+}

@@ -1,0 +1,135 @@
+//! Triggers to their baseline and back.
+
+use crate::markers::eventually;
+use crate::site::{RUN, Site};
+use lockstep_agent::action::Undone;
+use lockstep_agent::actions;
+use lockstep_barrier::message::Finding;
+use serde_json::{Value, json};
+
+const TRIGGERS: &str = "
+    CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY);
+    CREATE TABLE shop.\"Lines\" (id int, order_id int REFERENCES shop.orders);
+    CREATE FUNCTION shop.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER audit BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.f();
+    CREATE TRIGGER note BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.f();
+    CREATE TRIGGER always BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.f();
+    CREATE TRIGGER \"Odd one\" BEFORE INSERT ON shop.\"Lines\" FOR EACH ROW EXECUTE FUNCTION shop.f();
+    ALTER TABLE shop.orders DISABLE TRIGGER USER;
+    ALTER TABLE shop.\"Lines\" DISABLE TRIGGER USER";
+
+const MODES: &str = "SELECT string_agg(tgname || '=' || tgenabled::text, ' ' ORDER BY tgname COLLATE \"C\") \
+                     FROM pg_trigger WHERE NOT tgisinternal";
+
+fn triggers() -> Value {
+    json!({"resource": "shop", "schemas": ["shop"], "baseline": {
+        "shop.orders.note": "disabled", "shop.orders.always": "always",
+        "shop.Lines.Odd one": "replica"}})
+}
+
+#[tokio::test]
+async fn triggers_go_to_their_baseline_and_back() {
+    let site = Site::new("triggers", TRIGGERS, "").await;
+    let before = site.sql.text(MODES).await;
+    let capture = site
+        .perform_once("postgres.triggers.enable", &triggers())
+        .await;
+    assert_eq!(
+        site.sql.text(MODES).await,
+        "Odd one=R always=A audit=O note=D"
+    );
+    site.undo_once("postgres.triggers.enable", &triggers(), capture)
+        .await;
+    assert_eq!(site.sql.text(MODES).await, before);
+
+    // Nothing is kept after an undo, so there is nothing to restore.
+    let probe = site.probe("postgres.triggers.restore", &triggers()).await;
+    assert_eq!(probe.finding, Finding::Already);
+    site.perform_once("postgres.triggers.enable", &triggers())
+        .await;
+    site.perform_once("postgres.triggers.restore", &triggers())
+        .await;
+    assert_eq!(site.sql.text(MODES).await, before);
+}
+
+#[tokio::test]
+async fn triggers_are_switched_all_or_none_while_somebody_holds_a_table() {
+    let site = Site::new("triggerlock", TRIGGERS, "").await;
+    let before = site.sql.text(MODES).await;
+    let holder = site.cluster.login("postgres", "triggerlock").await.unwrap();
+    holder
+        .run("BEGIN; LOCK TABLE shop.orders IN ROW EXCLUSIVE MODE")
+        .await;
+    let error = site
+        .try_execute("postgres.triggers.enable", &triggers())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "LS2304", "{}", error.story());
+    assert_eq!(site.sql.text(MODES).await, before);
+    holder.run("COMMIT").await;
+    site.perform_once("postgres.triggers.enable", &triggers())
+        .await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_somebody_else_has_switched_is_left_alone() {
+    let site = Site::new("triggerdrift", TRIGGERS, "").await;
+    let capture = site
+        .perform_once("postgres.triggers.enable", &triggers())
+        .await
+        .unwrap();
+    site.sql
+        .run("ALTER TABLE shop.orders ENABLE REPLICA TRIGGER audit")
+        .await;
+    let now = site.sql.text(MODES).await;
+    let undone = site
+        .undo("postgres.triggers.enable", &triggers(), &capture)
+        .await;
+    assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
+    assert_eq!(site.sql.text(MODES).await, now);
+}
+
+#[tokio::test]
+async fn what_can_not_be_switched_is_refused_before_anything_is() {
+    let site = Site::new("triggerall", TRIGGERS, "").await;
+    let mut params = triggers();
+    params["set"] = json!("all");
+    params["baseline"]["shop.orders.gone"] = json!("always");
+    site.sql
+        .run("ALTER DATABASE triggerall SET session_replication_role = replica")
+        .await;
+    let error = site
+        .try_probe("postgres.triggers.enable", &params)
+        .await
+        .unwrap_err();
+    for named in [
+        "LS2325",
+        "superuser",
+        "shop.orders.gone",
+        "session_replication_role",
+    ] {
+        assert!(error.story().contains(named), "{named}: {}", error.story());
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_task_leaves_no_statement_behind() {
+    let site = Site::new("cancelled", TRIGGERS, "").await;
+    let holder = site.cluster.login("postgres", "cancelled").await.unwrap();
+    holder
+        .run("BEGIN; LOCK TABLE shop.orders IN ACCESS EXCLUSIVE MODE")
+        .await;
+    let context = site.context();
+    let (cancel, params) = (context.cancel.clone(), triggers());
+    let action = actions::find("postgres.triggers.enable").unwrap();
+    let waiting = tokio::spawn(async move { action.execute(&context, &params, None).await });
+    let ours = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lockstep {RUN}/step/1' \
+         AND wait_event_type = 'Lock'"
+    );
+    eventually(&site, &ours).await;
+    cancel.cancel();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "LS2305", "{}", error.story());
+    assert_eq!(site.sql.text(&ours).await, "0");
+}
