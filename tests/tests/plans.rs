@@ -12,11 +12,18 @@ use std::path::Path;
 use lockstep_plan::{Overrides, Plan};
 use lockstep_tests::rehearsal::{Fault, SEED_STEPS};
 
-fn rehearsal() -> Plan {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/rehearsal.yaml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    lockstep_plan::load("rehearsal.yaml", &text, &Overrides::default())
+/// The text of a file, by its path from the tests' own directory.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn load(path: &str) -> Plan {
+    lockstep_plan::load(path, &text(path), &Overrides::default())
         .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn rehearsal() -> Plan {
+    load("plans/rehearsal.yaml")
 }
 
 #[test]
@@ -49,10 +56,26 @@ fn every_fault_strikes_a_phase_of_the_plan() {
 
 #[test]
 fn more_application_hosts_need_no_other_plan() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/rehearsal.yaml");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text("plans/rehearsal.yaml");
     let vars = [("apps".to_owned(), "7".to_owned())].into();
     let plan = lockstep_plan::load("rehearsal.yaml", &text, &Overrides { vars })
         .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(plan.parties["orders"].expected, 7);
+}
+
+#[test]
+fn the_documents_show_the_example_as_it_is() {
+    let plan = load("../deploy/plans/cutover.yaml");
+    let (forward, back) = (plan.phases.len(), plan.rollback.len());
+    let checked = format!(
+        "shop (Cutover) can be run: {forward} phases forward, {back} back\ndigest {}\n",
+        plan.digest()
+    );
+    for document in ["../README.md", "../docs/operating.md"] {
+        let text: String = text(document)
+            .lines()
+            .map(|line| format!("{}\n", line.trim_start()))
+            .collect();
+        assert!(text.contains(&checked), "{document} lacks\n{checked}");
+    }
 }
