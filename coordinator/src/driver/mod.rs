@@ -444,3 +444,6 @@ async fn until(deadline: Option<Millis>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

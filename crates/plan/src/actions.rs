@@ -95,15 +95,18 @@ pub static ACTIONS: &[Action] = &[
     action::<c::Cron>("cron.restore", "put crontab files back"),
     action::<c::Process>("process.stop", "end processes that no unit owns"),
     action::<c::ConfigSwitch>("config.switch", "swap a configuration file or link").undoable(),
-    action::<c::CheckHttp>("check.http", "ask a health endpoint"),
-    action::<c::CheckTcp>("check.tcp", "look whether a port answers"),
+    action::<c::CheckHttp>("check.http", "ask a health endpoint").looks(),
+    action::<c::CheckTcp>("check.tcp", "look whether a port answers").looks(),
     action::<c::Command>("check.command", "run a named check command"),
     action::<c::Command>("command.run", "run a named command"),
-    action::<c::OracleReady>("oracle.ready", "look whether Oracle is ready").gives(&["clients"]),
+    action::<c::OracleReady>("oracle.ready", "look whether Oracle is ready")
+        .gives(&["clients"])
+        .looks(),
     action::<c::OracleLogs>(
         "oracle.logs.ready",
         "look whether redo since the checkpoint is there",
-    ),
+    )
+    .looks(),
     action::<c::OracleListener>("oracle.listener.stop", "stop listeners").undoable(),
     action::<c::OracleListener>("oracle.listener.start", "start listeners").undoable(),
     action::<c::OracleAccounts>("oracle.accounts.lock", "lock application accounts").undoable(),
@@ -125,7 +128,7 @@ pub static ACTIONS: &[Action] = &[
     )
     .gives(&["killed"]),
     action::<c::OracleFence>("oracle.fence.watch", "watch that no one can write").watch(),
-    action::<c::OracleFence>("oracle.fence.verify", "prove that Oracle is not used"),
+    action::<c::OracleFence>("oracle.fence.verify", "prove that Oracle is not used").looks(),
     action::<c::OracleFinalize>("oracle.finalize", "checkpoint, SCN, marker, log switch").gives(&[
         "scn",
         "nonce",
@@ -134,24 +137,25 @@ pub static ACTIONS: &[Action] = &[
     action::<c::OracleTriggers>("oracle.triggers.disable", "disable triggers").undoable(),
     action::<c::OracleTriggers>("oracle.triggers.restore", "enable what was enabled"),
     action::<c::OracleRows>("oracle.rows.digest", "count and digest rows at an SCN")
-        .gives(&["tables"]),
+        .gives(&["tables"])
+        .looks(),
     action::<c::OracleCanary>("oracle.canary.await", "wait for the canary to come back").undoable(),
     action::<c::OracleKeepClosed>("oracle.closed.keep", "make the freeze durable").undoable(),
-    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready").gives(&[
-        "apply_exceptions",
-        "slots",
-        "tables",
-    ]),
+    action::<c::PostgresReady>("postgres.ready", "look whether PostgreSQL is ready")
+        .gives(&["apply_exceptions", "slots", "tables"])
+        .looks(),
     action::<c::PostgresRoles>("postgres.roles.close", "close application roles").undoable(),
     action::<c::PostgresRoles>("postgres.roles.verify", "prove that roles are closed").looks(),
     action::<c::PostgresRoles>("postgres.roles.open", "open application roles").undoable(),
-    action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive"),
+    action::<c::PostgresMarker>("postgres.marker.await", "wait for the marker to arrive").looks(),
     action::<c::PostgresDrain>(
         "postgres.drain.check",
         "look once more whether changes were lost",
-    ),
+    )
+    .looks(),
     action::<c::PostgresRows>("postgres.rows.verify", "compare rows, keys and indexes")
-        .gives(&["tables"]),
+        .gives(&["tables"])
+        .looks(),
     action::<c::PostgresTriggers>("postgres.triggers.enable", "triggers to their baseline")
         .undoable(),
     action::<c::PostgresTriggers>("postgres.triggers.restore", "triggers as before"),
@@ -166,11 +170,13 @@ pub static ACTIONS: &[Action] = &[
         .undoable()
         .gives(&["nonce"]),
     action::<c::DmsTask>("dms.task.ready", "look whether the DMS task is healthy")
-        .gives(&["checkpoint", "last_failure"]),
+        .gives(&["checkpoint", "last_failure"])
+        .looks(),
     action::<c::DmsTask>(
         "dms.task.drain",
         "wait until nothing is pending in the DMS task",
-    ),
+    )
+    .looks(),
     action::<c::DmsTask>("dms.task.stop", "stop the DMS task")
         .gives(&["stop_reason", "checkpoint"]),
     action::<c::DmsTask>("dms.task.resume", "resume the DMS task"),
@@ -279,6 +285,18 @@ mod tests {
             stop.decode(&json!({"resource": "orcl", "units": []}))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_looks_has_nothing_to_undo() {
+        let looking = |action: &&Action| action.looks;
+        let undone = ACTIONS
+            .iter()
+            .filter(looking)
+            .find(|a| a.undoable || a.watch);
+        assert!(undone.is_none(), "{undone:?}");
+        assert!(Action::find("postgres.roles.verify").unwrap().looks);
+        assert!(!Action::find("postgres.roles.open").unwrap().looks);
     }
 
     #[test]
