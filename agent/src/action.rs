@@ -25,7 +25,6 @@ pub type Outputs = BTreeMap<String, Value>;
 /// One kind of local work. `Params` is its type in the catalogue of the plan.
 #[async_trait]
 pub trait Action: Send + Sync + 'static {
-    /// Its parameters.
     type Params: DeserializeOwned + Send + Sync;
 
     /// What it needs permission for.

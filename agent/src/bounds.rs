@@ -26,7 +26,6 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// All of it.
     pub fn new() -> Self {
         Self {
             captures: MAX_CAPTURES,
@@ -87,7 +86,6 @@ pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome
 pub struct Report(usize);
 
 impl Report {
-    /// All of it.
     pub fn new() -> Self {
         Self(MAX_REPORT)
     }

@@ -27,10 +27,8 @@ use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// A compared column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
-    /// Lower-case name.
     pub name: String,
     /// As what it is compared.
     pub kind: Kind,
@@ -40,9 +38,7 @@ pub struct Column {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Exact numbers.
     Number,
-    /// Binary floats.
     Float,
     /// Binary floats of 32 bits. Not as [`Kind::Float`]: 0.1 of 32 bits is
     /// another 64-bit float than the one that its text reads back to.
@@ -55,7 +51,6 @@ pub enum Kind {
     Timestamp,
     /// A point in time.
     Instant,
-    /// Binary data.
     Bytes,
 }
 
@@ -65,7 +60,6 @@ pub enum Kind {
 pub struct NotCanonical {
     /// As what it was to be compared.
     pub kind: Kind,
-    /// Its beginning.
     pub value: String,
 }
 

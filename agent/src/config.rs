@@ -20,12 +20,10 @@ pub struct Config {
     pub coordinator: String,
     /// Directory of the journal.
     pub state_dir: PathBuf,
-    /// Certificates.
     pub tls: TlsSection,
     /// Labels by which parties choose agents.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Logs and traces.
     #[serde(default)]
     pub telemetry: TelemetrySection,
     /// What this agent will ever do; nothing by default.
@@ -58,10 +56,8 @@ pub struct PolicyConfig {
     /// Directories in which files may be switched.
     #[serde(default)]
     pub paths: Vec<PathBuf>,
-    /// Commands by name.
     #[serde(default)]
     pub commands: BTreeMap<String, CommandPolicy>,
-    /// Processes by name.
     #[serde(default)]
     pub processes: BTreeMap<String, ProcessPolicy>,
 }
@@ -201,18 +197,14 @@ fn unusable(path: &Path, holds: Option<&str>) -> Option<String> {
         .then(|| format!("{shown} has no {file}; name the directory with it"))
 }
 
-/// A PostgreSQL database.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
     /// Host name or address; the server's certificate must carry it.
     pub host: String,
-    /// Port.
     #[serde(default = "default_postgres_port")]
     pub port: u16,
-    /// Database.
     pub dbname: String,
-    /// Role.
     pub user: String,
     /// File that holds the password and nothing else.
     pub password_file: PathBuf,
@@ -228,7 +220,6 @@ fn default_postgres_port() -> u16 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {
-    /// Region.
     pub region: String,
     /// Endpoint to use instead of AWS's own, for DMS and CloudWatch alike.
     #[serde(default)]
@@ -248,23 +239,17 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("LS3001: {path} can't be read")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// It is not what it should be.
     #[error("LS3002: {path} is not a configuration of an agent")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
         source: Box<toml::de::Error>,
     },
-    /// It contradicts itself.
     #[error("LS3003: {path}: {problem}")]
     Contradiction {
-        /// The file.
         path: PathBuf,
         /// What, and the remedy.
         problem: String,
@@ -272,7 +257,6 @@ pub enum ConfigError {
     /// It names a directory that this host doesn't have as named.
     #[error("LS3005: {path}: {problem}")]
     Directory {
-        /// The file.
         path: PathBuf,
         /// Which, and the remedy.
         problem: String,

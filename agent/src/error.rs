@@ -39,7 +39,6 @@ impl ActionError {
         self
     }
 
-    /// What lies beneath.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -17,22 +17,15 @@ pub enum Input {
     /// The coordinator has heard of this entry of this agent's journal:
     /// whether it is there.
     Remembered {
-        /// Its position.
         position: u64,
         /// Its hash, in hex.
         hash: String,
-        /// The answer.
         answer: oneshot::Sender<bool>,
     },
-    /// A session stands.
     Connected(Outbox),
-    /// It is gone.
     Disconnected,
-    /// The coordinator orders.
     Order {
-        /// What.
         order: Order,
-        /// In which trace.
         traceparent: String,
     },
     /// The coordinator wants to know how things stand.

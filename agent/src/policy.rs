@@ -10,7 +10,6 @@ use std::path::{Component, Path, PathBuf};
 /// Something an action needs permission for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// A systemd unit.
     Unit(String),
     /// A file or link that it changes.
     Path(PathBuf),
@@ -18,11 +17,8 @@ pub enum Need {
     Command(String),
     /// A process by its name in the policy.
     Process(String),
-    /// An Oracle resource.
     Oracle(String),
-    /// A PostgreSQL resource.
     Postgres(String),
-    /// An AWS resource.
     Aws(String),
 }
 

@@ -23,23 +23,15 @@ pub enum StoreError {
     Journal(#[source] lockstep_journal::Error),
     /// A record is not one of ours.
     #[error("LS3102: entry {seq} of the agent's journal can't be read")]
-    Record {
-        /// Which.
-        seq: u64,
-        /// Why.
-        source: serde_json::Error,
-    },
+    Record { seq: u64, source: serde_json::Error },
     /// The directory can't be made.
     #[error("LS3103: the state directory {path} can't be made")]
     Directory {
-        /// Which.
         path: std::path::PathBuf,
-        /// Why.
         source: std::io::Error,
     },
 }
 
-/// The agent's journal.
 pub struct Store {
     journal: Journal,
 }

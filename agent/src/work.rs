@@ -36,7 +36,6 @@ pub type Inputs = BTreeMap<StepId, Outputs>;
 
 /// A task made ready: its action known, its parameters whole.
 pub struct Prepared {
-    /// Its action's name.
     action: String,
     params: Value,
     cx: Context,
@@ -243,7 +242,6 @@ impl Worker {
         }
     }
 
-    /// Watches until cancelled.
     pub async fn watch(
         &self,
         task: &TaskOrder,
@@ -343,7 +341,6 @@ pub struct Preflight {
     pub would_do: Vec<String>,
     /// What stands in the way.
     pub obstacles: Vec<String>,
-    /// Worth knowing.
     pub remarks: Vec<String>,
     /// What the probe found, if it could look.
     pub finding: Option<Finding>,

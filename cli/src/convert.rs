@@ -3,15 +3,14 @@
 //! What a newer coordinator says and this version doesn't know becomes the
 //! nearest thing that it knows; a view is no place to fail.
 
-use jiff::Timestamp;
-use lockstep_proto::v1;
-use serde_json::Value;
-
 use crate::exit::Exit;
 use crate::status::{
     Agent, Event, Happening, Line, Phase, PhaseOutcome, Preflight, PreflightTask, Run, RunOutcome,
     Task,
 };
+use jiff::Timestamp;
+use lockstep_proto::v1;
+use serde_json::Value;
 
 impl From<v1::RunStatus> for Run {
     fn from(run: v1::RunStatus) -> Self {

@@ -1,23 +1,21 @@
 //! Talking to the coordinator, and what its answers mean for the command.
 
-use std::error::Error;
-use std::future::Future;
-use std::time::Duration;
-
-use lockstep_pki::{ConnectError, Credentials, Refusal};
-use lockstep_proto::limits::MAX_ANSWER;
-use lockstep_proto::v1::StartRunRequest;
-use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
-use lockstep_telemetry::TraceContext;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
-
 use crate::config::{Config, Connection};
 use crate::exit::Exit;
 use crate::failure::{
     CONFIGURATION, COORDINATOR, CREDENTIALS, Failure, INSECURE, NOT_FOUND, NOT_PERMITTED, REFUSED,
     TIMED_OUT, UNREACHABLE,
 };
+use lockstep_pki::{ConnectError, Credentials, Refusal};
+use lockstep_proto::limits::MAX_ANSWER;
+use lockstep_proto::v1::StartRunRequest;
+use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
+use lockstep_telemetry::TraceContext;
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
 
 /// How long one request may take. The coordinator answers from memory and its
 /// journal; what takes longer is streamed.

@@ -1,12 +1,10 @@
 //! What the command says when it can't do what was asked: once, with its code,
 //! the whole chain of causes, and what to do next.
 
+use crate::exit::Exit;
+use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Write;
-
-use serde_json::{Value, json};
-
-use crate::exit::Exit;
 
 pub const UNREACHABLE: &str = "LS5001";
 pub const INSECURE: &str = "LS5002";
@@ -109,7 +107,6 @@ impl Failure {
         self.0.exit
     }
 
-    /// For people.
     pub fn text(&self) -> String {
         // Writing into a String has no way to fail.
         let mut text = String::new();
@@ -126,7 +123,6 @@ impl Failure {
         text
     }
 
-    /// For programs.
     pub fn json(&self) -> Value {
         json!({"error": {
             "code": self.0.code,

@@ -2,13 +2,11 @@
 //!
 //! The JSON of these types is an interface; fields are only added.
 
-use std::collections::BTreeMap;
-
+use crate::exit::Exit;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::exit::Exit;
+use std::collections::BTreeMap;
 
 /// How a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -21,17 +19,12 @@ pub struct Run {
     pub kind: String,
     /// Digest of its plan.
     pub digest: String,
-    /// As a whole.
     pub outcome: RunOutcome,
     /// The exit code that belongs to the outcome; none while it goes on.
     pub exit_code: Option<u8>,
-    /// Its trace.
     pub trace_id: String,
-    /// Who started it.
     pub started_by: String,
-    /// When.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Sequence of its last journal entry.
     pub sequence: u64,
@@ -47,7 +40,6 @@ pub struct Run {
     pub debts: Vec<String>,
     /// What is still changed.
     pub still_changed: Vec<String>,
-    /// Forward, then back.
     pub phases: Vec<Phase>,
 }
 
@@ -55,14 +47,12 @@ pub struct Run {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunOutcome {
-    /// It goes on.
     #[default]
     Running,
     /// It waits for an operator.
     Waiting,
     /// Every phase is done.
     Completed,
-    /// Rolled back.
     RolledBack,
     /// Failed with nothing to roll back.
     Failed,
@@ -71,7 +61,6 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
-    /// For people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -92,7 +81,6 @@ impl RunOutcome {
 /// How a phase stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Phase {
-    /// Its unique name.
     pub name: String,
     /// The standard phase it belongs to.
     pub standard: String,
@@ -100,9 +88,7 @@ pub struct Phase {
     pub track: &'static str,
     /// Steps of the procedure that it carries out.
     pub seed_steps: Vec<String>,
-    /// How it stands.
     pub outcome: PhaseOutcome,
-    /// Its current attempt.
     pub attempt: u32,
     /// `none`, `approval` or `hold`.
     pub gate: String,
@@ -116,7 +102,6 @@ pub struct Phase {
     pub released_at: Option<Timestamp>,
     /// When it was complete.
     pub completed_at: Option<Timestamp>,
-    /// Its tasks.
     pub tasks: Vec<Task>,
 }
 
@@ -124,27 +109,20 @@ pub struct Phase {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseOutcome {
-    /// Not reached.
     #[default]
     Pending,
-    /// Votes are collected.
     Preparing,
     /// Waits at its gate.
     Gated,
-    /// Tasks run.
     Executing,
-    /// Complete.
     Done,
-    /// Failed.
     Failed,
     /// Passed over, or without tasks.
     Skipped,
-    /// Rolled back.
     Undone,
 }
 
 impl PhaseOutcome {
-    /// For people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -162,11 +140,8 @@ impl PhaseOutcome {
 /// How one agent's task stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Task {
-    /// Whose.
     pub agent: String,
-    /// The step.
     pub step: String,
-    /// The action.
     pub action: String,
     /// The forward step that it undoes.
     pub undo_of: Option<String>,
@@ -214,18 +189,14 @@ impl Run {
     }
 }
 
-/// A journal entry.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Its sequence.
     pub sequence: u64,
     /// When it was written.
     pub at: Option<Timestamp>,
-    /// Its kind.
     pub kind: String,
     /// One line for people.
     pub summary: String,
-    /// The record itself.
     pub record: Value,
     /// Hash over this entry and the one before.
     pub hash: String,
@@ -234,17 +205,13 @@ pub struct Event {
 /// A line of a task that is at work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
-    /// Whose.
     pub agent: String,
     /// Name of the phase.
     pub phase: String,
-    /// The step.
     pub step: String,
     /// `started`, `note` or `output`.
     pub kind: String,
-    /// The text.
     pub line: String,
-    /// When it came.
     pub at: Option<Timestamp>,
 }
 
@@ -254,17 +221,13 @@ pub struct Line {
 pub enum Happening {
     /// How the run stands now.
     Status {
-        /// The run.
         run: Box<Run>,
     },
-    /// A journal entry.
     Event {
-        /// The entry.
         event: Event,
     },
     /// A line of a task.
     Line {
-        /// The line.
         line: Line,
     },
 }
@@ -272,7 +235,6 @@ pub enum Happening {
 /// How an agent stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Agent {
-    /// Its name.
     pub name: String,
     /// Whether its session is open.
     pub connected: bool,
@@ -280,9 +242,7 @@ pub struct Agent {
     pub quarantine: Option<String>,
     /// What parties choose it by.
     pub labels: BTreeMap<String, String>,
-    /// Its version.
     pub version: String,
-    /// Its journal.
     pub journal_id: String,
     /// Where it connects from.
     pub address: String,
@@ -295,7 +255,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// In a word.
     pub fn state(&self) -> &'static str {
         match (&self.quarantine, self.connected) {
             // Another one that goes by its name was refused.
@@ -314,7 +273,6 @@ pub struct Preflight {
     pub agent: Option<String>,
     /// What stands in the way as a whole.
     pub obstacles: Vec<String>,
-    /// Its tasks.
     pub tasks: Vec<PreflightTask>,
 }
 
@@ -323,9 +281,7 @@ pub struct Preflight {
 pub struct PreflightTask {
     /// Name of the phase.
     pub phase: String,
-    /// The step.
     pub step: String,
-    /// The action.
     pub action: String,
     /// `todo`, `already` or `unclear`; none where the probe couldn't run.
     pub finding: Option<&'static str>,
@@ -333,6 +289,5 @@ pub struct PreflightTask {
     pub would_do: Vec<String>,
     /// What stands in the way.
     pub obstacles: Vec<String>,
-    /// Worth knowing.
     pub remarks: Vec<String>,
 }

@@ -18,7 +18,6 @@ pub const OUTBOX: usize = 256;
 /// Where orders to an agent go.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, Status>>;
 
-/// An open session.
 pub struct Session {
     /// Counts the sessions this process has admitted.
     pub number: u64,

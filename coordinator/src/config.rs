@@ -19,9 +19,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Directory of the journal.
     pub state_dir: PathBuf,
-    /// Certificates.
     pub tls: TlsSection,
-    /// Logs and traces.
     #[serde(default)]
     pub telemetry: TelemetrySection,
 }
@@ -32,17 +30,13 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("LS4001: {path} can't be read")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// It is not what it should be.
     #[error("LS4002: {path} is not a configuration of a coordinator")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
         source: Box<toml::de::Error>,
     },
 }

@@ -16,7 +16,6 @@ const INPUTS: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// Kind.
     pub kind: RefusalKind,
     /// What, why, and the remedy.
     pub message: String,
@@ -29,7 +28,6 @@ pub enum RefusalKind {
     Invalid,
     /// There is no such thing.
     NotFound,
-    /// Not now.
     Precondition,
     /// The process is ending.
     Unavailable,
@@ -44,7 +42,6 @@ impl Refusal {
     }
 }
 
-/// An answer.
 pub type Answer<T> = Result<T, Refusal>;
 
 pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
@@ -54,15 +51,11 @@ pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 pub struct Asked {
     /// The run; empty: the newest.
     pub run: String,
-    /// Makes it idempotent.
     pub request: String,
-    /// The operator.
     pub by: String,
-    /// Why.
     pub reason: Option<String>,
     /// Sequence as the operator saw it.
     pub expected: Option<u64>,
-    /// What.
     pub action: AskedAction,
 }
 
@@ -74,10 +67,8 @@ pub enum AskedAction {
     Approve {
         /// Name of the phase.
         phase: String,
-        /// The digest.
         digest: String,
     },
-    /// Any other verb.
     Other(VerbAction),
 }
 
@@ -158,7 +149,6 @@ pub struct Watched {
     pub happenings: broadcast::Receiver<Happening>,
 }
 
-/// See the module.
 #[derive(Clone)]
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
@@ -340,7 +330,6 @@ impl Handle {
         .await
     }
 
-    /// Ends the driver.
     pub async fn stop(&self) {
         let _ = self.inputs.send(Input::Stop).await;
     }

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// An agent that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its journal.
     pub journal: JournalId,
-    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Action patterns that its policy allows.
     pub allowed_actions: Vec<String>,
@@ -29,7 +27,6 @@ pub type Obstacles = Vec<String>;
 /// A plan with its parties resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cast {
-    /// Agents by party.
     pub parties: BTreeMap<String, Vec<AgentName>>,
     /// Journal of every agent of the plan.
     pub members: BTreeMap<AgentName, JournalId>,

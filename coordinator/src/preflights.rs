@@ -21,7 +21,6 @@ struct Pending {
     answers: Answers,
 }
 
-/// All of them.
 #[derive(Default)]
 pub struct Preflights {
     pending: BTreeMap<(String, AgentName), Pending>,
@@ -62,7 +61,6 @@ impl Preflights {
         orders
     }
 
-    /// An agent's report.
     pub fn report(&mut self, agent: &AgentName, report: v1::PreflightReport) {
         let Some(pending) = self.pending.remove(&(report.request_id, agent.clone())) else {
             return;

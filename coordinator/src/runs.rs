@@ -22,11 +22,9 @@ pub type Happening = v1::watch_run_response::Happening;
 pub enum Machine {
     /// It goes on, or its agents haven't all heard that it is over.
     Live(Box<Run>),
-    /// It is over.
     Closed(Box<State>),
 }
 
-/// A run.
 pub struct RunCell {
     machine: Machine,
     plan: Plan,
@@ -72,7 +70,6 @@ impl RunCell {
         }
     }
 
-    /// Its durable state.
     pub fn state(&self) -> &State {
         match &self.machine {
             Machine::Live(run) => run.state(),
@@ -124,7 +121,6 @@ impl RunCell {
         }
     }
 
-    /// How it stands.
     pub fn status(&self) -> v1::RunStatus {
         status::of(
             &self.view(),

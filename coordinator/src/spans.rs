@@ -42,7 +42,6 @@ impl RunSpans {
         spans
     }
 
-    /// Follows a record.
     pub fn note(&mut self, state: &State, record: &Record) {
         match record {
             Record::Preparing { phase, .. }
@@ -59,7 +58,6 @@ impl RunSpans {
         }
     }
 
-    /// What orders carry.
     pub fn traceparent(&self) -> String {
         traceparent_of(self.phase.as_ref().map_or(&self.run, |(_, span)| span))
     }

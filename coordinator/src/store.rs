@@ -27,19 +27,14 @@ pub enum StoreError {
     /// A record is not one of ours.
     #[error("LS4102: entry {seq} of {stream} in the coordinator's journal can't be read")]
     Record {
-        /// The stream.
         stream: String,
-        /// Which.
         seq: u64,
-        /// Why.
         source: serde_json::Error,
     },
     /// The directory can't be made.
     #[error("LS4103: the state directory {path} can't be made")]
     Directory {
-        /// Which.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
 }
@@ -47,7 +42,6 @@ pub enum StoreError {
 /// An entry of a run with what the journal knows of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    /// The entry.
     pub entry: Entry,
     /// Its position in the whole journal.
     pub position: u64,
@@ -55,9 +49,7 @@ pub struct Stored {
     pub at_ms: u64,
     /// Kind of the record.
     pub kind: String,
-    /// The record, JSON.
     pub body: String,
-    /// Its hash, hex.
     pub hash: String,
 }
 
@@ -66,13 +58,10 @@ pub struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownAgent {
-    /// The agent.
     pub agent: String,
-    /// Its journal.
     pub journal: String,
     /// The operator who accepted it; `None` on first sight.
     pub accepted_by: Option<String>,
-    /// The reason given.
     pub reason: Option<String>,
     /// The machine that its journal is on (/etc/machine-id); empty where that
     /// is not known.
@@ -84,7 +73,6 @@ pub struct KnownAgent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quarantined {
-    /// The agent.
     pub agent: String,
     /// The journal it came with.
     pub journal: String,
@@ -107,7 +95,6 @@ pub struct Remembered {
     pub accepted_at: BTreeMap<String, u64>,
 }
 
-/// The coordinator's journal.
 pub struct Store {
     journal: Journal,
 }

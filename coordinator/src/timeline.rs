@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 /// When a phase reached what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PhaseTimes {
-    /// First prepared.
     pub prepared: u64,
     /// Latest Prepare round began.
     pub round: u64,
     /// Its gate was opened, if it has one.
     pub gate_opened: u64,
-    /// Latest release.
     pub released: u64,
     /// Completed, failed or skipped.
     pub ended: u64,
@@ -24,11 +22,9 @@ pub struct PhaseTimes {
 /// When a run reached what.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timeline {
-    /// Began.
     pub began: u64,
     /// Ended; 0 while it goes on.
     pub ended: u64,
-    /// By phase.
     pub phases: BTreeMap<PhaseRef, PhaseTimes>,
     /// Actions' own time by phase and agent, all of that agent's tasks.
     actions: BTreeMap<(PhaseRef, AgentName), u64>,

@@ -24,7 +24,6 @@ pub enum Invalid {
     /// Text that should be JSON of a certain form.
     #[error("{field} is not what it should be: {problem}")]
     Json {
-        /// The field.
         field: &'static str,
         /// What the parser said.
         problem: String,

@@ -6,11 +6,10 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use lockstep_plan::{Overrides, Plan};
 use lockstep_tests::rehearsal::{Fault, SEED_STEPS};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The text of a file, by its path from the tests' own directory.
 fn text(path: &str) -> String {

@@ -9,10 +9,9 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
-use std::path::PathBuf;
-
 use lockstep_tests::range::Options;
 use lockstep_tests::rehearsal::{Fault, Report, Settings, rehearse};
+use std::path::PathBuf;
 
 /// Enough orders for every kind of row to be there, few enough to be quick.
 const ORDERS: u64 = 500;

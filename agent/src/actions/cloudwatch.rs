@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The action.
 pub struct Put;
 
 /// An alarm as it gets captured: everything that PutMetricAlarm takes for an

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The action.
 pub struct Switch;
 
 /// What stood there, and what this action puts there.

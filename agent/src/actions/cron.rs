@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 
 /// Takes crontabs out of effect.
 pub struct Disable;
-/// Puts them back.
 pub struct Restore;
 
 /// What stood at each file.

@@ -24,7 +24,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// has none after so many looks, a millisecond apart, has wiped them.
 const LOOKS_AT_ARGUMENTS: u32 = 20;
 
-/// The action.
 pub struct Stop;
 
 /// A process, told apart from a later one of the same number by its start.

@@ -72,9 +72,7 @@ struct Said(String);
 /// The services of a resource.
 #[derive(Clone)]
 pub struct Clients {
-    /// DMS.
     pub dms: aws_sdk_databasemigration::Client,
-    /// CloudWatch.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
 }
 

@@ -225,7 +225,6 @@ impl CloudWatch {
     }
 }
 
-/// Dimensions as pairs.
 pub fn pairs(dimensions: &[Dimension]) -> Vec<(String, String)> {
     dimensions
         .iter()
@@ -236,7 +235,6 @@ pub fn pairs(dimensions: &[Dimension]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Pairs as dimensions.
 pub fn dimensions_of(pairs: &[(String, String)]) -> Vec<Dimension> {
     pairs
         .iter()

@@ -17,12 +17,10 @@ use tokio::process::{Child, Command};
 /// not kept.
 const KEPT_OUTPUT: usize = 1 << 20;
 
-/// What to run.
 #[derive(Debug, Clone)]
 pub struct Program<'a> {
     /// The program, by absolute path.
     pub path: &'a Path,
-    /// Its arguments.
     pub arguments: Vec<&'a str>,
     /// Its whole environment, besides `PATH` and `LANG`.
     pub environment: Vec<(&'a str, &'a str)>,
@@ -30,7 +28,6 @@ pub struct Program<'a> {
     pub limit: Duration,
 }
 
-/// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its exit code; `None` where a signal ended it.
@@ -50,7 +47,6 @@ impl Ended {
             .unwrap_or("")
     }
 
-    /// Everything it printed.
     pub fn text(&self) -> String {
         self.lines.join("\n")
     }

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 /// What an action has to work with.
 #[derive(Clone)]
 pub struct Context {
-    /// Policy, resources, wrappers.
     pub host: Arc<Host>,
     /// `RUN/STEP/ATTEMPT`: the name of its work in every tool (R22).
     pub tag: Tag,
@@ -34,11 +33,8 @@ impl Context {
 /// The name of a task's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
-    /// The run.
     pub run: String,
-    /// The step.
     pub step: String,
-    /// The attempt.
     pub attempt: u32,
     /// Where the step is an undo: the step whose change it takes back.
     pub of: Option<String>,
@@ -57,7 +53,6 @@ impl fmt::Display for Tag {
     }
 }
 
-/// A live line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// The task has started.
@@ -88,7 +83,6 @@ impl Progress {
         Self::to(drop)
     }
 
-    /// Sends a line.
     pub fn send(&self, line: Line) {
         (self.send)(line);
     }

@@ -44,7 +44,6 @@ pub enum Start {
     Resume,
 }
 
-/// A replication task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// `ReplicationTaskArn`.
@@ -512,7 +511,6 @@ pub struct Poll {
 }
 
 impl Poll {
-    /// Begins now.
     pub fn begin(cx: &Context, limit: Duration) -> Self {
         Self {
             cx: cx.clone(),

@@ -15,14 +15,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "is")]
 pub enum Standing {
-    /// Nothing.
     Absent,
-    /// A symbolic link.
     Link {
         /// Where it points, as it is written.
         target: PathBuf,
     },
-    /// A file.
     File {
         /// SHA-256 of its content, hex.
         digest: String,

@@ -13,7 +13,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// One kept thing.
 pub struct Kept {
     path: PathBuf,
 }

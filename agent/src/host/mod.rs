@@ -29,9 +29,7 @@ use warm::Warm;
 
 /// Everything local that an action may use.
 pub struct Host {
-    /// The configuration.
     pub config: Config,
-    /// What is allowed.
     pub policy: Policy,
     systemd: OnceCell<Systemd>,
     oracle_logins: Arc<Warm<oracle::Login>>,

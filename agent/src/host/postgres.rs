@@ -112,7 +112,6 @@ impl Login {
     }
 }
 
-/// A session.
 pub struct Session {
     login: Arc<Login>,
     cancelled: CancellationToken,

@@ -33,7 +33,6 @@ pub struct State {
 /// A listener and where it is meant.
 #[derive(Debug, Clone, Copy)]
 pub struct Listener<'a> {
-    /// Name.
     pub name: &'a str,
     /// Node; of no importance for a SCAN listener.
     pub node: &'a str,

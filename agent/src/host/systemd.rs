@@ -89,11 +89,8 @@ impl UnitState {
 /// What to do with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Start it.
     Start,
-    /// Stop it.
     Stop,
-    /// Restart it.
     Restart,
 }
 

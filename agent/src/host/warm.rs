@@ -39,7 +39,6 @@ struct Idle<T> {
 }
 
 impl<T: Send + 'static> Warm<T> {
-    /// Nothing yet.
     pub fn new() -> Arc<Self> {
         Self::for_at_most(IDLE_LIMIT)
     }

@@ -302,7 +302,6 @@ pub fn action(name: &str) -> &'static dyn AnyAction {
     actions::find(name).unwrap()
 }
 
-/// An application's connection.
 pub fn shop(connect_string: &str) -> oracle::Result<oracle::Connection> {
     oracle::Connection::connect("shop", "shop", connect_string)
 }

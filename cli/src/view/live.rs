@@ -1,12 +1,10 @@
 //! What each host is doing right now, in a few rows at the foot of a terminal.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-
 use crate::status::{Line, Phase, PhaseOutcome, Run};
 use crate::view::run::outage;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Most agents shown at once. The rows must fit under the lines of a usual
 /// terminal; the rest is counted.

@@ -1,10 +1,9 @@
 //! A run and lists of runs, as text.
 
-use std::fmt::Write;
-
 use crate::output::{table, table_text};
 use crate::status::{Event, Phase, Run, Task};
 use crate::view::{clock, duration, moment, short};
+use std::fmt::Write;
 
 /// One line for each run.
 pub fn list(runs: &[Run]) -> String {

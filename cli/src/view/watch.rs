@@ -1,12 +1,11 @@
 //! Showing what happens in a run while it happens, in each form of output.
 
-use jiff::Timestamp;
-
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::status::{Happening, Run};
 use crate::view::live::Live;
 use crate::view::{changes, clock};
+use jiff::Timestamp;
 
 /// Where the happenings of one run go.
 pub struct View {

@@ -1,16 +1,15 @@
 //! A coordinator that answers operators by script, behind the real listener.
 
+use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
+use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
+use lockstep_proto::v1::watch_run_response::Happening;
+use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
-use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
-use lockstep_proto::v1::watch_run_response::Happening;
-use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};
 use tempfile::TempDir;
 use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::MetadataValue;

@@ -32,18 +32,11 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// A run's records don't make sense together.
     #[error("LS4104: the journal of run {run} contradicts itself: {problem}")]
-    Fold {
-        /// Which.
-        run: RunId,
-        /// How.
-        problem: String,
-    },
+    Fold { run: RunId, problem: String },
     /// The plan a run began with can't be read.
     #[error("LS4105: the plan of run {run} can't be read")]
     Plan {
-        /// Which.
         run: RunId,
-        /// Why.
         source: serde_json::Error,
     },
 }

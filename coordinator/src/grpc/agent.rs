@@ -15,13 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 /// How long an agent may take to introduce itself.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves agents.
 pub struct Service {
     handle: Handle,
 }
 
 impl Service {
-    /// Over this driver.
     pub fn new(handle: Handle) -> Self {
         Self { handle }
     }

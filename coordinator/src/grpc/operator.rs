@@ -18,13 +18,11 @@ const DEFAULT_LIST: u32 = 50;
 /// Happenings that may wait for a slow operator's link.
 const HAPPENINGS: usize = 1024;
 
-/// Serves operators.
 pub struct Service {
     handle: Handle,
 }
 
 impl Service {
-    /// Over this driver.
     pub fn new(handle: Handle) -> Self {
         Self { handle }
     }

@@ -3,8 +3,6 @@
 mod outcome;
 mod text;
 
-pub use text::summary;
-
 use crate::timeline::Timeline;
 use lockstep_barrier::coordinator::{PhaseState, Run, State, TaskState, TaskStatus, Vote, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, Track};
@@ -14,6 +12,7 @@ use lockstep_barrier::record::Ending;
 use lockstep_plan::Plan;
 use lockstep_proto::{convert, v1};
 use std::collections::BTreeMap;
+pub use text::summary;
 
 /// A run as far as views need it: one that goes on, or the folded journal of
 /// one that is over.

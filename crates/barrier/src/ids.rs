@@ -61,7 +61,6 @@ text_id!(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootTime {
-    /// Which boot.
     pub boot: BootId,
     /// On the boot-time clock of that boot.
     pub at: Millis,
@@ -87,7 +86,6 @@ pub type Decision = u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Track {
-    /// The plan's phases.
     Forward,
     /// The rollback plan's phases.
     Rollback,
@@ -114,16 +112,11 @@ impl fmt::Display for PhaseRef {
 /// What every order carries (R1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The run.
     pub run: RunId,
-    /// The phase.
     pub phase: PhaseRef,
     /// Counts from 1 in each phase; a new Prepare round is a new attempt.
     pub attempt: u32,
-    /// Who orders.
     pub term: Term,
-    /// What was decided.
     pub decision: Decision,
-    /// Of which plan.
     pub digest: Digest,
 }

@@ -20,58 +20,38 @@ pub enum Happening {
     Decided(coordinator::Entry),
     /// An agent's record is durable.
     Recorded {
-        /// Whose.
         agent: AgentName,
-        /// Which.
         entry: participant::Entry,
     },
     /// A driver began to change a host.
     Started {
-        /// Where.
         agent: AgentName,
-        /// In which phase.
         phase: PhaseRef,
-        /// In which attempt.
         attempt: u32,
-        /// For which task.
         step: StepId,
-        /// Execute or undo.
         mode: Mode,
     },
     /// A host is, or is no longer, as a forward step leaves it.
     Host {
-        /// Where.
         agent: AgentName,
-        /// The forward step.
         step: StepId,
         /// Its effect is in place.
         changed: bool,
     },
     /// A watch looked and saw nothing.
-    Clean {
-        /// Where.
-        agent: AgentName,
-        /// The watch.
-        step: StepId,
-    },
+    Clean { agent: AgentName, step: StepId },
     /// The coordinator's journal was replaced by an older one. What it knows
     /// and decides from here on is no longer one story with what was before,
     /// and is not followed.
     CoordinatorRestored,
     /// An agent's disk is gone, its host is not.
-    JournalLost {
-        /// Where.
-        agent: AgentName,
-    },
+    JournalLost { agent: AgentName },
 }
 
-/// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invariant {invariant} is broken: {detail}")]
 pub struct Violation {
-    /// Its name.
     pub invariant: &'static str,
-    /// How.
     pub detail: String,
 }
 

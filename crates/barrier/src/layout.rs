@@ -11,9 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// (R21).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layout {
-    /// Of the plan.
     pub digest: Digest,
-    /// The plan's phases.
     pub forward: Vec<PhaseSpec>,
     /// The rollback plan's phases.
     pub rollback: Vec<PhaseSpec>,
@@ -26,7 +24,6 @@ pub struct Layout {
 /// How long applications may be without a writable database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outage {
-    /// The budget.
     pub budget: Millis,
     /// The clock starts with this forward phase's release.
     pub starts_with: u32,
@@ -40,7 +37,6 @@ pub struct Outage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
-    /// Nothing.
     #[default]
     None,
     /// An operator's approval, bound to the plan's digest.
@@ -65,12 +61,9 @@ pub enum OnFailure {
     Continue,
 }
 
-/// A phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseSpec {
-    /// Unique name.
     pub name: String,
-    /// Its gate.
     pub gate: Gate,
     /// How long a promise lives.
     pub start_by: Millis,
@@ -84,18 +77,14 @@ pub struct PhaseSpec {
     pub steps: Vec<StepSpec>,
 }
 
-/// A step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// Unique id.
     pub id: StepId,
     /// Who carries it out; never empty (R21).
     pub agents: Vec<AgentName>,
     /// Name of the action.
     pub action: String,
-    /// Execute or undo.
     pub mode: Mode,
-    /// Parameters, references unresolved.
     pub params: Value,
     /// Outputs of earlier steps that it consumes: `(step, output)`.
     pub inputs: Vec<(StepId, String)>,

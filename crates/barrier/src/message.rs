@@ -12,10 +12,7 @@ pub enum Mode {
     /// Carry the action out.
     Execute,
     /// Restore what that step captured before it changed anything.
-    Undo {
-        /// The forward step.
-        of: StepId,
-    },
+    Undo { of: StepId },
 }
 
 /// A task as it is ordered. To the barrier, action and parameters are opaque.
@@ -25,7 +22,6 @@ pub struct TaskOrder {
     pub step: StepId,
     /// Name of the action.
     pub action: String,
-    /// Execute or undo.
     pub mode: Mode,
     /// Parameters; references to outputs of earlier steps still unresolved.
     pub params: Value,
@@ -35,12 +31,10 @@ pub struct TaskOrder {
     pub watch: bool,
 }
 
-/// Coordinator to participant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// Check, probe, promise, vote.
     Prepare {
-        /// Whose, when, which.
         header: Header,
         /// Tasks in the order in which they run.
         tasks: Vec<TaskOrder>,
@@ -55,7 +49,6 @@ pub enum Order {
     },
     /// Start. No task starts without it.
     Release {
-        /// Whose, when, which.
         header: Header,
         /// Outputs that the tasks consume, by producing step (R15).
         inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
@@ -66,45 +59,29 @@ pub enum Order {
         captures: BTreeMap<StepId, Value>,
     },
     /// Don't start what hasn't started; say how each task stands.
-    Revoke {
-        /// Whose, when, which.
-        header: Header,
-    },
+    Revoke { header: Header },
     /// Attest that the watch has seen no breach, now (R17).
     Attest {
-        /// Whose, when, which.
         header: Header,
-        /// The watch.
         step: StepId,
         /// Comes back in the answer.
         nonce: u64,
     },
     /// Stop watching (R16).
-    Disarm {
-        /// Whose, when, which.
-        header: Header,
-        /// The watches.
-        steps: Vec<StepId>,
-    },
+    Disarm { header: Header, steps: Vec<StepId> },
     /// An outcome is durable at the coordinator; it need not be kept for
     /// sending any more (R23).
     Ack {
-        /// The run.
         run: RunId,
-        /// The task.
         step: StepId,
         /// The phase it ran in.
         phase: PhaseRef,
-        /// Its attempt.
         attempt: u32,
     },
     /// The run is over; the agent is free for another (R19).
     Close {
-        /// The run.
         run: RunId,
-        /// Who orders.
         term: Term,
-        /// What was decided.
         decision: Decision,
     },
 }
@@ -127,7 +104,6 @@ impl Order {
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// The finding.
     pub finding: Finding,
     /// State before any change, to restore. `None` where the action changes
     /// nothing.
@@ -175,7 +151,6 @@ pub enum Outcome {
     Done,
     /// Was so before; nothing was done.
     Already,
-    /// A watch stands.
     Standing,
     /// It was tried and failed.
     Failed {
@@ -221,15 +196,10 @@ impl Outcome {
 /// A task's end, as reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
-    /// The run.
     pub run: RunId,
-    /// The phase.
     pub phase: PhaseRef,
-    /// The attempt.
     pub attempt: u32,
-    /// The task.
     pub step: StepId,
-    /// How it ended.
     pub outcome: Outcome,
     /// What it gives to later steps.
     pub outputs: BTreeMap<String, Value>,
@@ -239,54 +209,38 @@ pub struct TaskReport {
     pub took: Millis,
 }
 
-/// Participant to coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Answer to Prepare.
     Vote {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
         /// Votes count in their own term (R9).
         term: Term,
-        /// The vote.
         verdict: Verdict,
     },
     /// A task ended. Counts in any term (R9).
     Outcome(TaskReport),
-    /// Answer to Attest.
     Attestation {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// From the question.
         nonce: u64,
         /// `None`: no breach. Otherwise what was seen.
         breach: Option<String>,
     },
     /// A watch saw a breach.
     Breach {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
         /// What was seen: sessions, transactions, when.
         detail: String,
     },
-    /// Answer to Disarm.
     Disarmed {
-        /// The run.
         run: RunId,
         /// The watches that no longer stand.
         steps: Vec<StepId>,
     },
-    /// Answer to Close.
     Closed {
-        /// The run.
         run: RunId,
     },
 }
@@ -309,9 +263,7 @@ impl Reply {
 /// barrier needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Who.
     pub agent: AgentName,
-    /// Its journal.
     pub journal: JournalId,
     /// Highest term it has obeyed.
     pub term: Term,

@@ -29,7 +29,6 @@ impl FormatVersion {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Begin {
-    /// The run.
     pub run: RunId,
     /// Its plan, parties resolved.
     pub layout: Layout,
@@ -37,7 +36,6 @@ pub struct Begin {
     pub members: BTreeMap<AgentName, JournalId>,
     /// The operator who started it.
     pub by: String,
-    /// Trace context, opaque.
     pub trace: String,
     /// What the driver keeps with the run (plan document, names); opaque.
     pub rest: Value,
@@ -47,11 +45,9 @@ pub struct Begin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signed {
-    /// The operator.
     pub by: String,
     /// Request id: the same request is carried out once.
     pub request: String,
-    /// The reason given.
     pub reason: Option<String>,
 }
 
@@ -60,7 +56,6 @@ pub struct Signed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournalPlace {
-    /// Which journal.
     pub journal: JournalId,
     /// Position of its last entry.
     pub position: u64,
@@ -72,11 +67,9 @@ pub struct JournalPlace {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Consumed {
-    /// The producing step.
     pub step: StepId,
     /// The agent that produced it.
     pub agent: AgentName,
-    /// In which attempt.
     pub attempt: u32,
     /// Name of the output.
     pub output: String,
@@ -106,10 +99,7 @@ pub enum Failure {
         reasons: BTreeMap<AgentName, Vec<String>>,
     },
     /// Agents did not vote in time. Unreachable is a failure, always.
-    Silent {
-        /// Who.
-        agents: Vec<AgentName>,
-    },
+    Silent { agents: Vec<AgentName> },
     /// Promises lapsed again and again, or agents stayed busy.
     NoPromise {
         /// How many rounds were tried.
@@ -118,12 +108,10 @@ pub enum Failure {
     /// An output that a step consumes does not exist, is ambiguous, or was
     /// voided by a breach.
     MissingInput {
-        /// The consuming step.
         step: StepId,
         /// Which output, and why it isn't there.
         detail: String,
     },
-    /// Tasks ended badly.
     Tasks {
         /// Step and agent of each.
         tasks: Vec<(StepId, AgentName)>,
@@ -135,11 +123,8 @@ pub enum Failure {
     },
     /// A watch saw a breach.
     Breach {
-        /// The watch.
         step: StepId,
-        /// Its agent.
         agent: AgentName,
-        /// What was seen.
         detail: String,
     },
     /// A watch did not attest (R17), or did not disarm, in time.
@@ -161,7 +146,6 @@ pub enum Failure {
 pub enum RollbackCause {
     /// A phase failed whose policy says so.
     Policy {
-        /// The phase.
         phase: PhaseRef,
     },
     /// The write outage would have exceeded its budget.
@@ -169,9 +153,7 @@ pub enum RollbackCause {
         /// Elapsed, in milliseconds, when it was decided.
         elapsed: Millis,
     },
-    /// The operator.
     Operator {
-        /// Who and why.
         signed: Signed,
     },
 }
@@ -182,9 +164,7 @@ pub enum RollbackCause {
 pub enum SkipCause {
     /// It has no tasks: its forward counterparts changed nothing.
     NothingToDo,
-    /// The operator.
     Operator {
-        /// Who and why.
         signed: Signed,
     },
 }
@@ -196,10 +176,7 @@ pub enum DebtCause {
     /// The agent was out of reach and the rollback went on without it (R18).
     Unreachable,
     /// The operator waived it (R5).
-    Waived {
-        /// Who and why.
-        signed: Signed,
-    },
+    Waived { signed: Signed },
     /// The operator skipped the phase that would have undone it.
     Skipped,
     /// The run was aborted.
@@ -211,7 +188,6 @@ pub enum DebtCause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Debt {
-    /// Who owes it.
     pub agent: AgentName,
     /// The forward step that may still be in effect, or the rollback step
     /// that was not carried out.
@@ -248,14 +224,11 @@ pub enum Resolution {
 pub enum Record {
     /// The run began. Always the first.
     Began {
-        /// With what.
         begin: Box<Begin>,
-        /// Under which term.
         term: Term,
     },
     /// A coordinator took the run up again.
     TermBegan {
-        /// Its term.
         term: Term,
     },
     /// An operator had this coordinator take over from another one that has
@@ -273,11 +246,8 @@ pub enum Record {
     },
     /// A prepare round began.
     Preparing {
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// Why.
         because: Because,
         /// Who is asked for which steps, in order.
         tasks: BTreeMap<AgentName, Vec<StepId>>,
@@ -286,16 +256,11 @@ pub enum Record {
     },
     /// The operator opened the gate.
     GateOpened {
-        /// The phase.
         phase: PhaseRef,
-        /// Who, and why.
         signed: Signed,
     },
-    /// The release.
     Released {
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
         /// Captures that the votes carried (R6).
         captures: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
@@ -304,11 +269,8 @@ pub enum Record {
         /// Write outage so far, where its clock runs (R13).
         outage: Option<Millis>,
     },
-    /// A task ended.
     TaskEnded {
-        /// Whose.
         agent: AgentName,
-        /// How.
         report: TaskReport,
         /// What its journal had come to when it said so. Absent in older
         /// journals, and where an older agent says it.
@@ -317,81 +279,58 @@ pub enum Record {
     },
     /// A released task was not heard of in time. It stays open (R5).
     TaskLost {
-        /// Whose.
         agent: AgentName,
-        /// The task.
         step: StepId,
     },
     /// Nothing that hasn't started in this attempt shall start any more (R2).
     Revoked {
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
     },
-    /// The phase failed.
     Failed {
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// Why.
         failure: Failure,
-        /// What follows.
         leads_to: OnFailure,
     },
     /// The phase is complete; nothing in it is open.
     Completed {
-        /// The phase.
         phase: PhaseRef,
     },
     /// The phase was left out.
     Skipped {
-        /// The phase.
         phase: PhaseRef,
-        /// Why.
         why: SkipCause,
     },
     /// What did not end well is to be tried again (R4).
     RetryDecided {
-        /// The phase.
         phase: PhaseRef,
         /// Who asked; `None` when the protocol retried by itself.
         signed: Option<Signed>,
     },
     /// The operator passed an open task (R5).
     Waived {
-        /// Whose.
         agent: AgentName,
-        /// The task.
         step: StepId,
-        /// Who and why.
         signed: Signed,
     },
     /// The operator said what became of an `unknown` or `drifted` task.
     UnknownResolved {
-        /// Whose.
         agent: AgentName,
-        /// The task.
         step: StepId,
-        /// As what.
         resolution: Resolution,
-        /// Who and why.
         signed: Signed,
     },
     /// The operator asked to go no further.
     Paused {
-        /// Who and why.
         signed: Signed,
     },
     /// The operator ended a pause or a hold.
     Resumed {
-        /// Who and why.
         signed: Signed,
     },
     /// The run is to be rolled back. From here on nothing goes forward.
     RollbackDecided {
-        /// Why.
         cause: RollbackCause,
     },
     /// Nothing forward is open and no watch stands: the rollback's phases
@@ -399,28 +338,21 @@ pub enum Record {
     RollbackBegan {},
     /// The operator gave the run up. It ends as soon as nothing is open.
     AbortDecided {
-        /// Who and why.
         signed: Signed,
     },
     /// A watch saw a breach.
     Breached {
-        /// Whose.
         agent: AgentName,
-        /// The watch.
         step: StepId,
-        /// What was seen.
         detail: String,
     },
     /// Watches no longer stand.
     Disarmed {
-        /// Whose.
         agent: AgentName,
-        /// Which.
         steps: Vec<StepId>,
     },
     /// An outcome contradicts what has been decided since; the run holds.
     Contradicted {
-        /// Whose.
         agent: AgentName,
         /// What it says now.
         report: TaskReport,
@@ -430,25 +362,20 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         place: Option<JournalPlace>,
     },
-    /// Something stays undone.
     Owed {
-        /// What.
         debt: Debt,
     },
     /// An agent came back without the journal it had (R10); its open tasks
     /// are `unknown`.
     JournalLost {
-        /// Who.
         agent: AgentName,
     },
     /// The run ended. What is owed is in the state.
     Ended {
-        /// How.
         ending: Ending,
     },
     /// An agent is free of this run.
     ClosedBy {
-        /// Who.
         agent: AgentName,
     },
 }
@@ -545,22 +472,15 @@ pub enum ParticipantRecord {
     /// An order with a higher term or decision than any before was accepted.
     /// Stands before the first reply to it (R1, R9).
     Obeyed {
-        /// The run.
         run: RunId,
-        /// The term.
         term: Term,
-        /// The decision.
         decision: Decision,
     },
     /// A promise was made. The first one locks the agent to the run (R19).
     Promised {
-        /// The run.
         run: RunId,
-        /// Of which plan.
         digest: Digest,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
         /// The tasks, in order.
         tasks: Vec<TaskOrder>,
@@ -571,44 +491,28 @@ pub enum ParticipantRecord {
     },
     /// A promise was refused.
     Refused {
-        /// The run.
         run: RunId,
-        /// Of which plan.
         digest: Digest,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// Why.
         reasons: Vec<String>,
     },
     /// An attempt is closed for ever.
     Tombstoned {
-        /// The run.
         run: RunId,
-        /// Of which plan.
         digest: Digest,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// Why.
         why: Tombstone,
     },
     /// A rollback has reached this agent; nothing goes forward any more.
     ForwardClosed {
-        /// The run.
         run: RunId,
-        /// Of which plan.
         digest: Digest,
     },
-    /// The release came.
     Released {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
         /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
@@ -621,61 +525,42 @@ pub enum ParticipantRecord {
     },
     /// A task is about to change the host.
     Intent {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// The task.
         step: StepId,
         /// State before the first intent of this task (R6).
         capture: Option<Value>,
     },
-    /// A task ended.
     Ended {
-        /// How.
         report: TaskReport,
     },
     /// The coordinator has the outcome.
     Acked {
-        /// The run.
         run: RunId,
-        /// The task.
         step: StepId,
-        /// Its phase.
         phase: PhaseRef,
-        /// Its attempt.
         attempt: u32,
     },
     /// A watch stands; it is armed again after a restart (R16).
     WatchArmed {
-        /// The run.
         run: RunId,
-        /// Its task.
         task: TaskOrder,
-        /// What it consumes.
         inputs: BTreeMap<StepId, Outputs>,
     },
     /// A watch saw a breach.
     WatchBroke {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// What was seen.
         detail: String,
     },
     /// Watches no longer stand.
     Disarmed {
-        /// The run.
         run: RunId,
-        /// Which.
         steps: Vec<StepId>,
     },
     /// The run is over; the agent is free (R19).
     Closed {
-        /// The run.
         run: RunId,
     },
 }

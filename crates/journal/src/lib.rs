@@ -38,7 +38,6 @@ pub struct Entry {
     pub at_ms: u64,
     /// Kind of the record, for people and queries.
     pub kind: String,
-    /// The record.
     pub body: String,
     /// Hash over this entry and the one before.
     pub hash: [u8; 32],
@@ -54,13 +53,11 @@ impl Entry {
 /// An entry to be appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// The stream.
     pub stream: String,
     /// The number it must get in the stream.
     pub seq: u64,
     /// Kind of the record.
     pub kind: String,
-    /// The record.
     pub body: String,
 }
 
@@ -70,23 +67,16 @@ pub enum Error {
     /// SQLite or the disk said no.
     #[error("the journal {path} can't be {doing}")]
     Store {
-        /// The file.
         path: PathBuf,
-        /// What was tried.
         doing: &'static str,
-        /// SQLite's own error.
         source: rusqlite::Error,
     },
     /// Another process owns it.
     #[error("the journal {path} is in use by another process; stop it first")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Written by a newer program.
     #[error("the journal {path} has format {found}, this program reads up to {known}")]
     Version {
-        /// The file.
         path: PathBuf,
         /// Format of the file.
         found: i64,
@@ -96,17 +86,13 @@ pub enum Error {
     /// It belongs to another kind of daemon.
     #[error("the journal {path} belongs to a {found}, not to a {wanted}")]
     Role {
-        /// The file.
         path: PathBuf,
-        /// Whose it is.
         found: String,
-        /// Who opened it.
         wanted: String,
     },
     /// Somebody else appended first, or the caller's state is stale.
     #[error("stream {stream} of the journal is at {found}, not at {expected}")]
     Conflict {
-        /// The stream.
         stream: String,
         /// Number of its last entry.
         found: u64,
@@ -116,17 +102,13 @@ pub enum Error {
     /// An entry is not what its hash says.
     #[error("the journal {path} was altered: entry {position} does not match its hash")]
     Altered {
-        /// The file.
         path: PathBuf,
         /// The first entry that doesn't fit.
         position: u64,
     },
     /// See [`MAX_BODY`].
     #[error("a record of {bytes} bytes is longer than a journal entry may be ({MAX_BODY})")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
+    TooLong { bytes: usize },
 }
 
 /// An open journal. Dropping it gives it back.

@@ -4,21 +4,19 @@
 //! each party. Keys are ECDSA P-256. Nothing is ever overwritten except the
 //! revocation list, which is replaced as a whole.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
+use crate::certificate;
+use crate::identity::{Identity, Role, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     RevokedCertParams, SanType, SerialNumber,
 };
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
-
-use crate::certificate;
-use crate::identity::{Identity, Role, TrustDomain};
 
 /// How far back validity begins: hosts' clocks differ by less than this.
 const BACKDATING: Duration = Duration::from_secs(5 * 60);
@@ -312,15 +310,12 @@ impl Authority {
 
 /// A new certificate and its key, not yet written anywhere.
 pub struct Issued {
-    /// Whom it names.
     pub identity: Identity,
     /// When it ceases to be valid.
     pub not_after: SystemTime,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
-    /// The certificate.
     pub cert_pem: String,
-    /// Its private key.
     pub key_pem: String,
 }
 
@@ -360,9 +355,7 @@ impl Issued {
 /// Where a party's files were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedFiles {
-    /// The certificate.
     pub cert: PathBuf,
-    /// Its private key.
     pub key: PathBuf,
 }
 
@@ -441,62 +434,33 @@ fn read_text(path: &Path) -> Result<String, AuthorityError> {
 pub enum AuthorityError {
     /// Would have overwritten a file.
     #[error("{} is there already, and nothing is overwritten; move it away or take another directory", path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// A file can't be read.
     #[error("can't read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A file can't be written.
     #[error("can't write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// A file is not what it should be.
     #[error("{} can't be used: {what}", path.display())]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// In which way.
-        what: String,
-    },
+    Broken { path: PathBuf, what: String },
     /// The authority's key can't be used.
     #[error("{} holds no usable private key", path.display())]
     Key {
-        /// The file.
         path: PathBuf,
         /// What the reader says.
         source: rcgen::Error,
     },
     /// Agents and operators dial out; host names in their certificates mean nothing.
     #[error("{identity} is never dialled, so its certificate takes no host names")]
-    NamesOfClient {
-        /// Who.
-        identity: Identity,
-    },
+    NamesOfClient { identity: Identity },
     /// The certificate would outlive the authority.
     #[error(
         "the certificate of {identity} would outlive its authority; ask for a shorter validity"
     )]
-    Outlives {
-        /// Who.
-        identity: Identity,
-    },
-    /// Another authority's certificate.
+    Outlives { identity: Identity },
     #[error("{} wasn't issued by this authority", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
     /// Making or signing a certificate failed.
     #[error("can't make the certificate")]
     Sign(#[source] rcgen::Error),

@@ -1,10 +1,9 @@
 //! PEM files in, DER out; and the few facts about a certificate that others show.
 
-use std::time::{Duration, SystemTime};
-
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use sha2::{Digest, Sha256};
+use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The certificates in a PEM text, in its order.

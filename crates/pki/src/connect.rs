@@ -1,22 +1,20 @@
 //! Reaching a coordinator: from an agent or from the operator's command.
 
+use crate::credentials::Credentials;
+use crate::refusal::Refusal;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use http::Uri;
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
-
-use crate::credentials::Credentials;
-use crate::refusal::Refusal;
 
 /// How long the TCP connection and, separately, the handshake may take. Longer
 /// than the loss of a packet or two, short enough to try the next address.
@@ -130,18 +128,8 @@ pub enum ConnectError {
     },
     /// Nobody there, or no way there.
     #[error("can't reach the coordinator at {address}")]
-    Tcp {
-        /// Host and port.
-        address: String,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Tcp { address: String, source: io::Error },
     /// Somebody is there, but not a coordinator that we trust, or it refused us.
     #[error("no secure connection to the coordinator at {address}")]
-    Tls {
-        /// Host and port.
-        address: String,
-        /// In which way.
-        source: Refusal,
-    },
+    Tls { address: String, source: Refusal },
 }

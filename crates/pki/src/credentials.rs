@@ -5,25 +5,23 @@
 //! (a certificate replaced before its key) are left alone, with a warning, until
 //! they do. A connection that stands is checked against each new state.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
-
+use crate::certificate;
+use crate::identity::{Identity, IdentityError, SpiffeId, TrustDomain};
+use crate::refusal::Refusal;
+use crate::verifier::{CoordinatorVerifier, PartyVerifier};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
-
-use crate::certificate;
-use crate::identity::{Identity, IdentityError, SpiffeId, TrustDomain};
-use crate::refusal::Refusal;
-use crate::verifier::{CoordinatorVerifier, PartyVerifier};
 
 /// How often the files' modification times are looked at. A revocation counts
 /// within this time, and four `stat` calls are nothing beside a heartbeat.
@@ -402,16 +400,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CredentialsError> {
 pub enum CredentialsError {
     /// The file system refused.
     #[error("can't read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// Not a PEM file of this size.
     #[error("{} has {length} bytes; a PEM file here has at most {MAX_FILE}", path.display())]
     TooLarge {
-        /// The file.
         path: PathBuf,
         /// Its size in bytes.
         length: u64,
@@ -419,42 +411,28 @@ pub enum CredentialsError {
     /// The PEM armour or its content is broken.
     #[error("{} is not valid PEM", path.display())]
     Pem {
-        /// The file.
         path: PathBuf,
         /// What the reader says.
         source: pem::Error,
     },
     /// Valid, but without the part that it is there for.
     #[error("{} holds no {what} in PEM", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-        /// What is missing.
-        what: &'static str,
-    },
+    Empty { path: PathBuf, what: &'static str },
     /// The key is open to everybody on the host.
     #[error(
         "every user of this host can use the private key {} (mode {mode:04o}); chmod 0600 it, and issue a new one if others may have read it",
         path.display()
     )]
-    KeyExposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    KeyExposed { path: PathBuf, mode: u32 },
     /// The certificate names no party.
     #[error("{} doesn't name a party", path.display())]
     Identity {
-        /// The file.
         path: PathBuf,
-        /// In which way.
         source: IdentityError,
     },
     /// A CA or a revocation list can't be used.
     #[error("{} can't be used to verify others", path.display())]
     Trust {
-        /// The file.
         path: PathBuf,
         /// What the TLS library says.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -462,9 +440,7 @@ pub enum CredentialsError {
     /// The key belongs to another certificate.
     #[error("the key {} and the certificate {} don't belong together", key.display(), cert.display())]
     KeyMismatch {
-        /// The certificate's file.
         cert: PathBuf,
-        /// The key's file.
         key: PathBuf,
         /// What the TLS library says.
         source: rustls::Error,
@@ -472,11 +448,8 @@ pub enum CredentialsError {
     /// The own certificate would be refused by everybody.
     #[error("the certificate {} is not valid under {}", cert.display(), ca.display())]
     Refused {
-        /// The certificate's file.
         cert: PathBuf,
-        /// The authorities' file.
         ca: PathBuf,
-        /// In which way.
         source: Refusal,
     },
 }

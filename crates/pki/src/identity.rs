@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -22,7 +21,6 @@ const MAX_TRUST_DOMAIN: usize = 255;
 pub enum Role {
     /// Works on one host.
     Agent,
-    /// Sequences the agents.
     Coordinator,
     /// A person, or a program in a person's place.
     Operator,
@@ -164,9 +162,7 @@ impl FromStr for Identity {
 /// A whole SPIFFE id: `spiffe://DOMAIN/ROLE/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SpiffeId {
-    /// The organisation's part.
     pub trust_domain: TrustDomain,
-    /// The party's part.
     pub identity: Identity,
 }
 
@@ -267,10 +263,7 @@ pub enum IdentityError {
     },
     /// A URI of another scheme.
     #[error("{found:?} is not a SPIFFE id (spiffe://DOMAIN/ROLE/NAME)")]
-    NotSpiffe {
-        /// The URI.
-        found: String,
-    },
+    NotSpiffe { found: String },
     /// Not a trust domain's form.
     #[error(
         "{found:?} is not a trust domain: 1 to 255 lowercase letters, digits, dots, dashes and underscores"
@@ -279,26 +272,16 @@ pub enum IdentityError {
         /// What stands in its place.
         found: String,
     },
-    /// Another organisation's identity.
     #[error("the identity belongs to trust domain {found}, not to {expected}")]
     WrongTrustDomain {
-        /// The certificate's.
         found: TrustDomain,
-        /// Ours.
         expected: TrustDomain,
     },
-    /// Not two segments.
     #[error("the identity {found:?} isn't of the form ROLE/NAME")]
-    WrongPath {
-        /// The path.
-        found: String,
-    },
+    WrongPath { found: String },
     /// Neither agent, coordinator nor operator.
     #[error("{found:?} is none of agent, coordinator, operator")]
-    UnknownRole {
-        /// The first segment.
-        found: String,
-    },
+    UnknownRole { found: String },
     /// Not a name's form.
     #[error(
         "{found:?} is not a name: 1 to 128 lowercase letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
@@ -310,7 +293,6 @@ pub enum IdentityError {
     /// A valid party, but not of the kind that belongs at this end.
     #[error("{found} answered where a {expected} was expected")]
     WrongRole {
-        /// Who it is.
         found: Identity,
         /// What it should be.
         expected: Role,

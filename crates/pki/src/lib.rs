@@ -31,11 +31,9 @@ pub use credentials::{CredentialFiles, Credentials, CredentialsError, Loaded};
 pub use identity::{Identity, IdentityError, Role, SpiffeId, TrustDomain, identity_of};
 pub use listener::{Connection, Listener, ListenerOptions, Peer, Refused};
 pub use refusal::Refusal;
-pub use section::{SectionError, TlsSection};
-
-use std::sync::Arc;
-
 use rustls::crypto::CryptoProvider;
+pub use section::{SectionError, TlsSection};
+use std::sync::Arc;
 
 /// The one provider of cryptography in every part of Lockstep.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

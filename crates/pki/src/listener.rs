@@ -5,6 +5,10 @@
 //! the kernel's queue. A connection that stands is verified again at each change
 //! of the credentials and ends when its certificate would no longer be accepted.
 
+use crate::certificate;
+use crate::credentials::{Credentials, Loaded};
+use crate::identity::{Identity, Role, identity_of};
+use crate::refusal::Refusal;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -13,7 +17,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -23,11 +26,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::transport::server::Connected;
-
-use crate::certificate;
-use crate::credentials::{Credentials, Loaded};
-use crate::identity::{Identity, Role, identity_of};
-use crate::refusal::Refusal;
 
 /// Connections that the kernel holds until they are accepted: a whole fleet
 /// that reconnects at once. Linux caps it at `net.core.somaxconn` (4096).
@@ -245,7 +243,6 @@ async fn linger(mut tcp: TcpStream) {
 /// Who is at the other end, as handlers find it in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The proven identity.
     pub identity: Identity,
     /// Where the connection comes from.
     pub address: SocketAddr,

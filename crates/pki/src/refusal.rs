@@ -1,11 +1,9 @@
 //! Why a connection was not made: one closed list for both ends.
 
+use crate::identity::{Identity, IdentityError};
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
 use std::error::Error;
 use std::io;
-
-use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
-
-use crate::identity::{Identity, IdentityError};
 
 /// Why the other end was refused. Each case of a test table has its own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,10 +11,8 @@ pub enum Refusal {
     /// The other end proved no identity.
     #[error("it presented no certificate")]
     NoCertificate,
-    /// Past its end.
     #[error("its certificate has expired; issue a new one, or set the clock right")]
     Expired,
-    /// Before its beginning.
     #[error("its certificate isn't valid yet; compare the clocks of both hosts")]
     NotYetValid,
     /// From a CA that we don't trust.
@@ -28,7 +24,6 @@ pub enum Refusal {
     /// Not made for this end of a connection.
     #[error("its certificate isn't meant for this end of a connection (extended key usage)")]
     WrongUsage,
-    /// Withdrawn.
     #[error("its certificate has been revoked")]
     Revoked,
     /// A revocation list is configured, but none covers this certificate.
@@ -46,16 +41,12 @@ pub enum Refusal {
     /// The chain is valid, but names no party of ours.
     #[error(transparent)]
     Identity(IdentityError),
-    /// Plaintext or noise.
     #[error("it doesn't speak TLS; there is no plaintext mode")]
     NotTls,
-    /// An older protocol.
     #[error("it doesn't speak TLS 1.3")]
     TlsVersion,
-    /// Another protocol inside.
     #[error("it doesn't speak HTTP/2")]
     NotHttp2,
-    /// Too slow.
     #[error("the handshake took longer than {} s", .0.as_secs_f32())]
     HandshakeTimeout(std::time::Duration),
     /// Gone before the end of the handshake.
@@ -64,7 +55,6 @@ pub enum Refusal {
     /// More connections than one identity needs.
     #[error("{identity} already has {limit} connections")]
     TooManyConnections {
-        /// Whose.
         identity: Identity,
         /// How many it may have.
         limit: usize,

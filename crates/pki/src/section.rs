@@ -1,11 +1,9 @@
 //! The `[tls]` section that both daemons have in their configuration.
 
-use std::path::PathBuf;
-
-use serde::Deserialize;
-
 use crate::credentials::{CredentialFiles, Credentials, CredentialsError};
 use crate::identity::Role;
+use serde::Deserialize;
+use std::path::PathBuf;
 
 /// Certificate files of a daemon; read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,7 +13,6 @@ pub struct TlsSection {
     pub ca: PathBuf,
     /// The daemon's certificate, PEM.
     pub cert: PathBuf,
-    /// Its key, PEM.
     pub key: PathBuf,
     /// Revoked certificates, PEM, if there are any.
     #[serde(default)]
@@ -37,9 +34,7 @@ pub enum SectionError {
          `lockstep pki issue {role}/{name}`"
     )]
     Foreign {
-        /// The certificate's file.
         cert: PathBuf,
-        /// Whose it is.
         found: String,
         /// Whose it should be.
         wanted: String,

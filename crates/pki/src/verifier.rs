@@ -4,8 +4,7 @@
 //! server use and against the revocation lists like a client's, and then its
 //! SPIFFE id must name a coordinator of our trust domain.
 
-use std::sync::Arc;
-
+use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -14,9 +13,8 @@ use rustls::{
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use std::sync::Arc;
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
-
-use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
 
 /// Verifies the agents and operators that dial in.
 #[derive(Debug)]

@@ -4,9 +4,6 @@
 
 mod forge;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use forge::{Domain, HOUR, Leaf, Pair, Signer, reckless_client, reckless_client_of, self_signed};
 use lockstep_pki::{Connection, IdentityError, Listener, Refusal, Refused, Role};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose as Usage};
@@ -14,19 +11,18 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// What the other end does.
 enum Attempt {
-    /// A TLS handshake.
     Tls(Box<ClientConfig>),
     /// Bytes, and then waiting for what comes back.
     Bytes(&'static [u8]),
-    /// Nothing, and closing.
     HangUp,
-    /// Nothing at all.
     Silence,
 }
 

@@ -4,18 +4,16 @@
 
 mod forge;
 
-use std::sync::Arc;
-
 use forge::{Domain, HOUR, Leaf, Pair, Signer, reckless_server, self_signed};
 use lockstep_pki::{ConnectError, Connector, IdentityError, Refusal, Role};
 use rcgen::ExtendedKeyUsagePurpose as Usage;
 use rustls::ServerConfig;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-/// Who answers.
 enum Server {
     Tls(Box<ServerConfig>),
     Bytes(&'static [u8]),

@@ -5,16 +5,15 @@
 
 mod forge;
 
+use forge::Domain;
+use lockstep_pki::{
+    Authority, AuthorityError, Connector, Credentials, CredentialsError, Peer, Refusal, connect,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use forge::Domain;
-use lockstep_pki::{
-    Authority, AuthorityError, Connector, Credentials, CredentialsError, Peer, Refusal, connect,
-};
 use tokio::io::AsyncReadExt;
 use tonic::body::Body;
 use tonic::transport::Endpoint;

@@ -98,7 +98,6 @@ pub struct Fault {
     /// JSON pointer of the value that is wrong; of its nearest ancestor if
     /// the value is missing.
     pub pointer: String,
-    /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
@@ -147,7 +146,6 @@ impl fmt::Display for Fault {
 pub struct Problem {
     /// Code of [`CODES`].
     pub code: &'static str,
-    /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
@@ -245,7 +243,6 @@ impl Problems {
         &self.file
     }
 
-    /// The problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.all.iter()
     }

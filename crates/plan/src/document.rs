@@ -182,7 +182,6 @@ impl Node {
     }
 }
 
-/// One level deeper.
 pub(crate) fn join(pointer: &str, segment: &str) -> String {
     format!(
         "{pointer}/{}",

@@ -32,7 +32,6 @@ pub enum ReferenceError {
     /// `${` without `}`, or something inside that is no reference.
     #[error("{text:?} is not a reference: {reason}")]
     Malformed {
-        /// What stands there.
         text: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -62,9 +61,7 @@ pub enum ReferenceError {
 /// What is known of the agent that a task is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentFacts<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
 }
 

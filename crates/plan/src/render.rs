@@ -21,7 +21,6 @@ pub fn forward(plan: &Plan) -> String {
     text
 }
 
-/// The way back.
 pub fn rollback(plan: &Plan) -> String {
     let mut text = String::new();
     let _ = write_rollback(&mut text, plan);

@@ -3,10 +3,9 @@
 //! Source of the form: W3C Trace Context, section 3.2.2. `tracestate` is not
 //! passed on: nothing of ours needs it.
 
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use std::fmt;
 use std::str::FromStr;
-
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 

@@ -1,8 +1,7 @@
 //! Values that are never shown.
 
-use std::fmt;
-
 use serde::Deserialize;
+use std::fmt;
 
 /// A password, a token, a connection string with one. Reads from configuration,
 /// shows as `***`, and can't be serialized; [`Secret::expose`] marks each place

@@ -1,8 +1,7 @@
 //! The `[telemetry]` section that both daemons have in their configuration.
 
-use serde::Deserialize;
-
 use crate::subscriber::TelemetryConfig;
+use serde::Deserialize;
 
 /// Logs and traces of a daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

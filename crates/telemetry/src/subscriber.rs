@@ -1,14 +1,13 @@
 //! Setting up a process's logs and traces.
 
-use std::fmt;
-use std::io;
-use std::time::Duration;
-
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
+use std::fmt;
+use std::io;
+use std::time::Duration;
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
@@ -38,7 +37,6 @@ pub struct TelemetryConfig {
     pub otlp_endpoint: Option<String>,
     /// What is logged, such as `info` or `info,lockstep_agent=debug`.
     pub log: String,
-    /// How lines look.
     pub format: LogFormat,
 }
 
@@ -161,21 +159,16 @@ pub enum InitError {
     /// The log filter can't be read.
     #[error("{filter:?} is not a log filter, such as info or info,lockstep_agent=debug")]
     Filter {
-        /// The filter.
         filter: String,
         /// What the reader says.
         source: ParseError,
     },
     /// The collector's address isn't of the form we speak.
     #[error("{endpoint:?} is not a collector's address of the form http://HOST:PORT")]
-    Endpoint {
-        /// The address.
-        endpoint: String,
-    },
+    Endpoint { endpoint: String },
     /// The exporter refuses its configuration.
     #[error("can't export spans to {endpoint}")]
     Exporter {
-        /// The address.
         endpoint: String,
         /// What the exporter says.
         source: opentelemetry_otlp::ExporterBuildError,

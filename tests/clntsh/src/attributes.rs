@@ -5,18 +5,16 @@
 //! and each has a width of its own, which the client does not pass. An
 //! attribute that isn't listed here answers ORA-24315 and is reported aloud.
 
-use std::ffi::{c_int, c_void};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-
-use oracle_simulator::api::{Column, Kind, OraError};
-
 use crate::error::{Fault, SUCCESS, call};
 use crate::handles::{Object, Server, Service, Session, lock, object};
 use crate::link::{Link, Names};
 use crate::memory;
 use crate::statement::Statement;
 use crate::trace;
+use oracle_simulator::api::{Column, Kind, OraError};
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// An attribute's value in the width the client reads.
 enum Given {
@@ -260,7 +258,6 @@ unsafe fn set(handle: &Object, attribute: u32, value: *mut c_void, size: u32) ->
     Ok(())
 }
 
-/// OCIAttrGet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIAttrGet(
     handle: *const c_void,
@@ -280,7 +277,6 @@ pub unsafe extern "C" fn OCIAttrGet(
     unsafe { call("OCIAttrGet", error_handle, body) }
 }
 
-/// OCIAttrSet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIAttrSet(
     handle: *mut c_void,

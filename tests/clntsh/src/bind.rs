@@ -5,17 +5,15 @@
 //! callbacks (OCIBindDynamic): how many values come back is known only after
 //! the execution. Index-by tables are not supported.
 
-use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex};
-
-use oracle_simulator::api::{OraError, Value};
-
 use crate::convert::{Buffer, Cell, Lengths};
 use crate::define::{self, CONTINUE, Place};
 use crate::error::{Fault, Outcome, SUCCESS, call, unsupported};
 use crate::handles::{self, Object, lock, statement};
 use crate::memory;
 use crate::trace;
+use oracle_simulator::api::{OraError, Value};
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, Mutex};
 
 /// How a variable was named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +24,6 @@ pub enum BindKey {
     Name(String),
 }
 
-/// OCICallbackInBind.
 pub type InCallback = unsafe extern "C" fn(
     context: *mut c_void,
     bind: *mut c_void,
@@ -38,7 +35,6 @@ pub type InCallback = unsafe extern "C" fn(
     indicator: *mut *mut c_void,
 ) -> i32;
 
-/// OCICallbackOutBind.
 pub type OutCallback = unsafe extern "C" fn(
     context: *mut c_void,
     bind: *mut c_void,
@@ -70,7 +66,6 @@ pub struct BindState {
 }
 
 impl BindState {
-    /// The client's buffer.
     pub fn buffer(&self) -> Buffer {
         self.buffer
     }
@@ -290,7 +285,6 @@ bind_function!(OCIBindByPos2, (position: u32), BindKey::Position(position), i64,
 bind_function!(OCIBindByName, (name: *const c_void, name_length: i32), name_key(name, name_length), i32, Short, u16);
 bind_function!(OCIBindByName2, (name: *const c_void, name_length: i32), name_key(name, name_length), i64, Long, u32);
 
-/// OCIBindDynamic.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIBindDynamic(
     bind_handle: *mut c_void,

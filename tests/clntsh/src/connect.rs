@@ -1,27 +1,23 @@
 //! Attaching to a server, beginning and ending sessions, transactions, breaks.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use oracle_simulator::api::OraError;
-use oracle_simulator::wire::{Answer, Logon, Request};
-
 use crate::error::{Outcome, SUCCESS, call, unsupported};
 use crate::handles::{Object, lock, object, server, service, session};
 use crate::link::{self, Connection};
 use crate::memory;
 use crate::target;
 use crate::trace;
+use oracle_simulator::api::OraError;
+use oracle_simulator::wire::{Answer, Logon, Request};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// OCI_CRED_RDBMS: user name and password.
 const BY_PASSWORD: u32 = 1;
 /// OCI_CRED_EXT: the operating system vouches.
 const BY_OPERATING_SYSTEM: u32 = 2;
 
-/// OCI_SYSDBA.
 const SYSDBA: u32 = 0x2;
-/// OCI_STMT_CACHE.
 const STATEMENT_CACHE: u32 = 0x40;
 
 /// OCIServerAttach: connects. ORACLE_HOME and ORACLE_SID are read here, so a
@@ -52,7 +48,6 @@ pub unsafe extern "C" fn OCIServerAttach(
     unsafe { call("OCIServerAttach", error_handle, body) }
 }
 
-/// OCIServerDetach.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIServerDetach(
     server_handle: *mut c_void,
@@ -70,7 +65,6 @@ pub unsafe extern "C" fn OCIServerDetach(
     unsafe { call("OCIServerDetach", error_handle, body) }
 }
 
-/// OCISessionBegin: logs in.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCISessionBegin(
     service_handle: *mut c_void,
@@ -201,7 +195,6 @@ pub unsafe extern "C" fn OCISessionEnd(
     unsafe { call("OCISessionEnd", error_handle, body) }
 }
 
-/// OCIPing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIPing(
     service_handle: *mut c_void,
@@ -212,7 +205,6 @@ pub unsafe extern "C" fn OCIPing(
     unsafe { plain("OCIPing", service_handle, error_handle, Request::Ping) }
 }
 
-/// OCITransCommit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCITransCommit(
     service_handle: *mut c_void,
@@ -230,7 +222,6 @@ pub unsafe extern "C" fn OCITransCommit(
     }
 }
 
-/// OCITransRollback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCITransRollback(
     service_handle: *mut c_void,
@@ -276,7 +267,6 @@ pub unsafe extern "C" fn OCIReset(_handle: *mut c_void, _error_handle: *mut c_vo
     SUCCESS
 }
 
-/// OCIServerRelease.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIServerRelease(
     handle: *mut c_void,

@@ -4,35 +4,25 @@
 //! external type with its indicators, lengths and return codes. A [`Cell`] is
 //! one place of it, or one that a callback has given.
 
-use std::ffi::c_void;
-
-use oracle_simulator::api::{Kind, OraError, Value};
-
 use crate::datetime::{self, OciDate};
 use crate::error::{Fault, unsupported};
 use crate::handles::{lock, timestamp};
 use crate::memory;
 use crate::number::{self, Vnu};
+use oracle_simulator::api::{Kind, OraError, Value};
+use std::ffi::c_void;
 
-/// External type codes.
 pub mod external {
     /// VARCHAR2.
     pub const CHR: u16 = 1;
-    /// Signed integer.
     pub const INT: u16 = 3;
     /// NUMBER with its length in front.
     pub const VNU: u16 = 6;
-    /// Native double.
     pub const BDOUBLE: u16 = 22;
-    /// RAW.
     pub const BIN: u16 = 23;
-    /// Unsigned integer.
     pub const UIN: u16 = 68;
-    /// CHAR.
     pub const AFC: u16 = 96;
-    /// OCIDate.
     pub const ODT: u16 = 156;
-    /// Timestamp descriptor.
     pub const TIMESTAMP: u16 = 187;
     /// Timestamp descriptor with time zone.
     pub const TIMESTAMP_TZ: u16 = 188;
@@ -59,11 +49,9 @@ pub enum Lengths {
 /// An array of values in the client's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Buffer {
-    /// The first value.
     pub value: *mut c_void,
     /// Bytes from one value to the next, and room for each.
     pub size: usize,
-    /// External type.
     pub external: u16,
     /// The first indicator, or null.
     pub indicator: *mut i16,
@@ -76,11 +64,8 @@ pub struct Buffer {
 /// One value in the client's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
-    /// Where it is.
     pub value: *mut u8,
-    /// Room for it.
     pub size: usize,
-    /// External type.
     pub external: u16,
     /// Its indicator, or null.
     pub indicator: *mut i16,

@@ -4,13 +4,11 @@
 //! A timestamp with a time zone keeps its own fields when it becomes a DATE or
 //! a TIMESTAMP, as a cast in Oracle does; the zone is dropped.
 
-use std::ffi::{c_int, c_void};
-
-use oracle_simulator::api::{DateTime, OraError};
-
 use crate::error::{SUCCESS, call};
 use crate::handles::{lock, timestamp};
 use crate::memory;
+use oracle_simulator::api::{DateTime, OraError};
+use std::ffi::{c_int, c_void};
 
 /// A date as OCI lays it out: year, month, day, hour, minute, second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +137,6 @@ fn offset(text: &str) -> Result<(i8, i8), OraError> {
     Ok((part(hours)?, part(minutes)?))
 }
 
-/// OCIDateTimeConstruct.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDateTimeConstruct(
     _environment: *mut c_void,
@@ -175,7 +172,6 @@ pub unsafe extern "C" fn OCIDateTimeConstruct(
     unsafe { call("OCIDateTimeConstruct", error_handle, body) }
 }
 
-/// OCIDateTimeGetDate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDateTimeGetDate(
     _environment: *mut c_void,
@@ -199,7 +195,6 @@ pub unsafe extern "C" fn OCIDateTimeGetDate(
     unsafe { call("OCIDateTimeGetDate", error_handle, body) }
 }
 
-/// OCIDateTimeGetTime.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDateTimeGetTime(
     _environment: *mut c_void,
@@ -225,7 +220,6 @@ pub unsafe extern "C" fn OCIDateTimeGetTime(
     unsafe { call("OCIDateTimeGetTime", error_handle, body) }
 }
 
-/// OCIDateTimeGetTimeZoneOffset.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDateTimeGetTimeZoneOffset(
     _environment: *mut c_void,

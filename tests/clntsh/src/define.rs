@@ -3,29 +3,24 @@
 //! Columns that may be longer than a static buffer are defined with a callback
 //! (OCIDefineDynamic) that gives room piece by piece.
 
-use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex};
-
-use oracle_simulator::api::{OraError, Value};
-
 use crate::convert::{self, Buffer, Cell, Lengths, external};
 use crate::error::{Fault, Outcome, SUCCESS, call};
 use crate::handles::{self, Object, lock, statement};
 use crate::memory;
 use crate::trace;
+use oracle_simulator::api::{OraError, Value};
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, Mutex};
 
 /// OCI_CONTINUE, what a callback answers when it has done its part.
 pub const CONTINUE: i32 = -24200;
 
-/// OCI_ONE_PIECE.
 const ONE_PIECE: u8 = 0;
-/// OCI_NEXT_PIECE.
 const NEXT_PIECE: u8 = 2;
 
 /// The size a client states for a value of any length.
 const UNBOUNDED: usize = i32::MAX as usize;
 
-/// OCICallbackDefine.
 pub type DefineCallback = unsafe extern "C" fn(
     context: *mut c_void,
     define: *mut c_void,
@@ -51,7 +46,6 @@ pub struct Place {
     pub value: *mut c_void,
     /// How much room there is; takes how much was used.
     pub length: *mut u32,
-    /// Its indicator.
     pub indicator: *mut c_void,
     /// Its return code, or null.
     pub return_code: *mut u16,
@@ -235,7 +229,6 @@ macro_rules! define_function {
 define_function!(OCIDefineByPos, i32, Short, u16);
 define_function!(OCIDefineByPos2, i64, Long, u32);
 
-/// OCIDefineDynamic.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDefineDynamic(
     define_handle: *mut c_void,

@@ -1,15 +1,13 @@
 //! What a client can ask of a statement: its bind names and its columns; and
 //! of an error handle: the rows of a batch that failed.
 
-use std::ffi::{c_char, c_int, c_void};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-
-use oracle_simulator::api::OraError;
-
 use crate::error::{Fault, NO_DATA, SUCCESS, call};
 use crate::handles::{Object, allocate, lock, object, statement};
 use crate::memory;
+use oracle_simulator::api::OraError;
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// OCIStmtGetBindInfo: the names of the bind variables from `start` on.
 #[unsafe(no_mangle)]

@@ -3,13 +3,11 @@
 //! One character set is spoken, AL32UTF8, on both sides; asking for another
 //! fails.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-
-use oracle_simulator::api::OraError;
-
 use crate::error::{self, SUCCESS, call};
 use crate::handles::{Object, allocate};
 use crate::memory;
+use oracle_simulator::api::OraError;
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// NLS_CHARSET_ID of AL32UTF8.
 const AL32UTF8: u16 = 873;
@@ -37,7 +35,6 @@ pub unsafe extern "C" fn OCIClientVersion(
     }
 }
 
-/// OCIEnvNlsCreate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIEnvNlsCreate(
     environment: *mut *mut c_void,
@@ -101,7 +98,6 @@ fn thread_key(key: *mut c_void) -> libc::pthread_key_t {
         .unwrap_or(libc::pthread_key_t::MAX)
 }
 
-/// OCIThreadKeyGet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIThreadKeyGet(
     _environment: *mut c_void,
@@ -114,7 +110,6 @@ pub unsafe extern "C" fn OCIThreadKeyGet(
     SUCCESS
 }
 
-/// OCIThreadKeySet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIThreadKeySet(
     _environment: *mut c_void,
@@ -130,7 +125,6 @@ pub unsafe extern "C" fn OCIThreadKeySet(
     }
 }
 
-/// OCIThreadKeyDestroy.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIThreadKeyDestroy(
     _environment: *mut c_void,
@@ -182,7 +176,6 @@ pub unsafe extern "C" fn OCINlsEnvironmentVariableGet(
     SUCCESS
 }
 
-/// OCINlsCharSetNameToId.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCINlsCharSetNameToId(
     _environment: *mut c_void,
@@ -195,7 +188,6 @@ pub unsafe extern "C" fn OCINlsCharSetNameToId(
     }
 }
 
-/// OCINlsCharSetIdToName.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCINlsCharSetIdToName(
     _environment: *mut c_void,

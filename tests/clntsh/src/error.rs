@@ -1,21 +1,15 @@
 //! How a call ends: status codes, the error handle, and the guard around
 //! every exported function.
 
+use crate::handles::{Object, object};
+use crate::trace;
+use oracle_simulator::api::OraError;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use oracle_simulator::api::OraError;
-
-use crate::handles::{Object, object};
-use crate::trace;
-
-/// OCI_SUCCESS.
 pub const SUCCESS: c_int = 0;
-/// OCI_NO_DATA.
 pub const NO_DATA: c_int = 100;
-/// OCI_ERROR.
 pub const ERROR: c_int = -1;
-/// OCI_INVALID_HANDLE.
 pub const INVALID_HANDLE: c_int = -2;
 
 /// Why a call failed.

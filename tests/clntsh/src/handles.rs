@@ -4,26 +4,21 @@
 //! keeps its state behind atomics or a lock, and this crate only ever makes
 //! shared references to it.
 
-use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use oracle_simulator::api::{Column, DateTime, OraError, Tags};
-use oracle_simulator::wire::RowError;
-
 use crate::bind::BindState;
 use crate::error::{self, Fault, SUCCESS};
 use crate::link::{Connection, Names};
 use crate::statement::Statement;
 use crate::trace;
+use oracle_simulator::api::{Column, DateTime, OraError, Tags};
+use oracle_simulator::wire::RowError;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// OCI_HTYPE_ERROR and its kin, as far as the double knows them.
 pub mod kind {
-    /// Environment.
     pub const ERROR: u32 = 2;
-    /// Service context.
     pub const SERVICE: u32 = 3;
-    /// Server.
     pub const SERVER: u32 = 8;
     /// User session, or authentication information.
     pub const SESSION: u32 = 9;
@@ -35,12 +30,9 @@ pub mod kind {
 pub enum Object {
     /// Environment handle with its character sets.
     Environment {
-        /// OCI_ATTR_CHARSET_ID.
         charset: u16,
-        /// OCI_ATTR_NCHARSET_ID.
         ncharset: u16,
     },
-    /// Error handle.
     Error(ErrorRecord),
     /// Service context: a server, a session and their settings.
     Service(Service),
@@ -48,7 +40,6 @@ pub enum Object {
     Server(Server),
     /// Session handle: who logs in, and the end-to-end attributes.
     Session(Session),
-    /// Statement handle.
     Statement(Mutex<Statement>),
     /// Bind handle, owned by its statement.
     Bind(Mutex<BindState>),
@@ -56,7 +47,6 @@ pub enum Object {
     Define(Mutex<crate::define::DefineState>),
     /// Parameter descriptor of a column.
     Column(Arc<Column>),
-    /// Timestamp descriptor.
     Timestamp(Timestamp),
 }
 
@@ -83,7 +73,6 @@ impl ErrorRecord {
         *lock(&self.last) = Some(error);
     }
 
-    /// The last error.
     pub fn get(&self) -> Option<OraError> {
         lock(&self.last).clone()
     }
@@ -99,7 +88,6 @@ impl ErrorRecord {
     }
 }
 
-/// A service context.
 pub struct Service {
     /// The server handle, null until set.
     pub server: AtomicPtr<c_void>,
@@ -112,7 +100,6 @@ pub struct Service {
     pub call_timeout: Arc<AtomicU32>,
 }
 
-/// A server handle.
 #[derive(Default)]
 pub struct Server {
     /// The connection while attached.
@@ -121,7 +108,6 @@ pub struct Server {
     pub names: OnceLock<Names>,
 }
 
-/// A session handle.
 #[derive(Default)]
 pub struct Session {
     /// User name and password, as given.
@@ -132,7 +118,6 @@ pub struct Session {
     pub connection: Mutex<Option<Arc<Connection>>>,
 }
 
-/// A timestamp descriptor.
 pub struct Timestamp {
     /// Its fields and the zone's offset in hours and minutes.
     pub value: Mutex<(DateTime, (i8, i8))>,
@@ -243,7 +228,6 @@ fn new_handle(kind: u32) -> Option<Object> {
     }
 }
 
-/// OCIHandleAlloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIHandleAlloc(
     parent: *mut c_void,
@@ -264,7 +248,6 @@ pub unsafe extern "C" fn OCIHandleAlloc(
     unsafe { error::call("OCIHandleAlloc", parent, body) }
 }
 
-/// OCIHandleFree.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIHandleFree(handle: *mut c_void, _kind: u32) -> c_int {
     let body = || {
@@ -276,7 +259,6 @@ pub unsafe extern "C" fn OCIHandleFree(handle: *mut c_void, _kind: u32) -> c_int
     unsafe { error::call("OCIHandleFree", std::ptr::null_mut(), body) }
 }
 
-/// OCIDescriptorAlloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDescriptorAlloc(
     parent: *mut c_void,
@@ -289,7 +271,6 @@ pub unsafe extern "C" fn OCIDescriptorAlloc(
     unsafe { OCIArrayDescriptorAlloc(parent, descriptor, kind, 1, 0, std::ptr::null_mut()) }
 }
 
-/// OCIDescriptorFree.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIDescriptorFree(descriptor: *mut c_void, _kind: u32) -> c_int {
     let body = || {
@@ -301,7 +282,6 @@ pub unsafe extern "C" fn OCIDescriptorFree(descriptor: *mut c_void, _kind: u32) 
     unsafe { error::call("OCIDescriptorFree", std::ptr::null_mut(), body) }
 }
 
-/// OCIArrayDescriptorAlloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIArrayDescriptorAlloc(
     parent: *mut c_void,
@@ -325,7 +305,6 @@ pub unsafe extern "C" fn OCIArrayDescriptorAlloc(
     unsafe { error::call("OCIArrayDescriptorAlloc", parent, body) }
 }
 
-/// OCIArrayDescriptorFree.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIArrayDescriptorFree(
     descriptors: *mut *mut c_void,

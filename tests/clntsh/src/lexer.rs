@@ -2,39 +2,26 @@
 //! its bind names, and where `RETURNING … INTO` begins. Only words, literals
 //! and comments are told apart; grammar is the server's.
 
-/// OCI_ATTR_STMT_TYPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum StatementType {
     /// Anything the library has no word for.
     Unknown = 0,
-    /// SELECT, WITH.
     Select = 1,
-    /// UPDATE.
     Update = 2,
-    /// DELETE.
     Delete = 3,
-    /// INSERT.
     Insert = 4,
-    /// CREATE.
     Create = 5,
-    /// DROP.
     Drop = 6,
-    /// ALTER.
     Alter = 7,
     /// A block that starts with BEGIN.
     Begin = 8,
     /// A block that starts with DECLARE.
     Declare = 9,
-    /// CALL.
     Call = 10,
-    /// EXPLAIN PLAN.
     Explain = 15,
-    /// MERGE.
     Merge = 16,
-    /// ROLLBACK.
     Rollback = 17,
-    /// COMMIT.
     Commit = 21,
 }
 
@@ -73,7 +60,6 @@ impl StatementType {
 /// What was found in a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// Its type.
     pub kind: StatementType,
     /// Bind names in order of appearance, repeats included, upper case unless
     /// quoted, without colons.
@@ -82,7 +68,6 @@ pub struct Prepared {
     pub returning: Option<usize>,
 }
 
-/// Reads a statement.
 pub fn prepare(sql: &str) -> Prepared {
     let mut lexer = Lexer { rest: sql };
     let mut kind = None;

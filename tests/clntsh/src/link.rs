@@ -1,19 +1,17 @@
 //! From a call of the client to a call of the server: the connection, the
 //! state it is known to be in, and what a failed call means for it.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
+use crate::error::Fault;
+use crate::handles::{self, Service, lock};
+use crate::target::Destination;
 use oracle_simulator::api::{OraError, Reply, Tags, Value};
 use oracle_simulator::wire::{
     Answer, Client, Execute, Outcome, Request, Response, Stream, Target, WireError,
 };
-
-use crate::error::Fault;
-use crate::handles::{self, Service, lock};
-use crate::target::Destination;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Cursors that may wait to be closed with the next call before one is made
 /// for them alone: the server's own limit of open cursors is near then.
@@ -32,18 +30,14 @@ pub struct Connection {
 /// Names that the server has for itself.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Database name.
     pub database: String,
-    /// Instance name.
     pub instance: String,
-    /// Service name.
     pub service: String,
 }
 
 /// A connection with the settings of the service context it is used through.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The connection.
     pub connection: Arc<Connection>,
     call_timeout: Arc<AtomicU32>,
     tags: Option<Arc<Mutex<Tags>>>,
@@ -76,7 +70,6 @@ impl Connection {
         Err(last)
     }
 
-    /// The connection itself.
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -6,12 +6,10 @@
 //! digit, closed by 102 where there is room. Zero is the single byte 0x80
 //! (Oracle Call Interface Programmer's Guide, "NUMBER").
 
-use std::ffi::{c_int, c_void};
-
-use oracle_simulator::api::OraError;
-
 use crate::error::{Outcome, SUCCESS, call};
 use crate::memory;
+use oracle_simulator::api::OraError;
+use std::ffi::{c_int, c_void};
 
 /// Size of a VNU: length, exponent, twenty digits.
 pub const SIZE: usize = 22;
@@ -234,7 +232,6 @@ pub unsafe extern "C" fn OCINumberToInt(
     unsafe { call("OCINumberToInt", error_handle, body) }
 }
 
-/// OCINumberFromInt.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCINumberFromInt(
     error_handle: *mut c_void,
@@ -263,7 +260,6 @@ pub unsafe extern "C" fn OCINumberFromInt(
     unsafe { call("OCINumberFromInt", error_handle, body) }
 }
 
-/// OCINumberToReal, for doubles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCINumberToReal(
     error_handle: *mut c_void,
@@ -286,7 +282,6 @@ pub unsafe extern "C" fn OCINumberToReal(
     unsafe { call("OCINumberToReal", error_handle, body) }
 }
 
-/// OCINumberFromReal, for doubles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCINumberFromReal(
     error_handle: *mut c_void,

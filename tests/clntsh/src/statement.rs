@@ -6,13 +6,6 @@
 //! of a query its columns and first rows. Further rows are fetched from the
 //! server's cursor when they are asked for.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex};
-
-use oracle_simulator::api::{Bind, Column, OraError, Reply, Value};
-use oracle_simulator::wire::{Answer, Execute, Request, RowError};
-
 use crate::bind::{self, BindKey};
 use crate::define;
 use crate::error::{Fault, NO_DATA, Outcome, SUCCESS, call, unsupported};
@@ -21,6 +14,11 @@ use crate::lexer::{self, Prepared, StatementType};
 use crate::link::{self, Link};
 use crate::memory;
 use crate::trace;
+use oracle_simulator::api::{Bind, Column, OraError, Reply, Value};
+use oracle_simulator::wire::{Answer, Execute, Request, RowError};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, Mutex};
 
 /// Rows of a query that come with its execution: one fetch of ODPI-C.
 const FIRST_ROWS: u32 = 100;
@@ -28,23 +26,16 @@ const FIRST_ROWS: u32 = 100;
 /// results, a few hundred kilobytes at most for the range's tables.
 const MORE_ROWS: u32 = 1000;
 
-/// OCI_BATCH_ERRORS.
 const BATCH_ERRORS: u32 = 0x80;
-/// OCI_COMMIT_ON_SUCCESS.
 const COMMIT_ON_SUCCESS: u32 = 0x20;
-/// OCI_DESCRIBE_ONLY.
 const DESCRIBE_ONLY: u32 = 0x10;
-/// OCI_PARSE_ONLY.
 const PARSE_ONLY: u32 = 0x100;
-/// OCI_RETURN_ROW_COUNT_ARRAY.
 const ROW_COUNT_ARRAY: u32 = 0x10_0000;
 
-/// OCI_FETCH_NEXT.
 const FETCH_NEXT: u16 = 2;
 
 /// What a statement handle keeps.
 pub struct Statement {
-    /// Its text.
     pub sql: String,
     /// What the client side knows of it.
     pub prepared: Prepared,
@@ -62,13 +53,9 @@ pub struct Statement {
     link: Option<Link>,
     /// OCI_ATTR_ROWS_FETCHED: rows of the last fetch.
     pub fetched: u32,
-    /// OCI_ATTR_ROW_COUNT.
     pub row_count: u64,
-    /// OCI_ATTR_DML_ROW_COUNT_ARRAY.
     pub row_counts: Vec<u64>,
-    /// OCI_ATTR_NUM_DML_ERRORS.
     pub batch_errors: u32,
-    /// OCI_ATTR_PARSE_ERROR_OFFSET.
     pub error_offset: u16,
 }
 
@@ -358,7 +345,6 @@ pub unsafe extern "C" fn OCIStmtPrepare2(
     unsafe { call("OCIStmtPrepare2", error_handle, body) }
 }
 
-/// OCIStmtRelease.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIStmtRelease(
     statement_handle: *mut c_void,
@@ -371,7 +357,6 @@ pub unsafe extern "C" fn OCIStmtRelease(
     unsafe { handles::OCIHandleFree(statement_handle, 0) }
 }
 
-/// OCIStmtExecute.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn OCIStmtExecute(
     service_handle: *mut c_void,

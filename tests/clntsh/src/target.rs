@@ -4,10 +4,9 @@
 //! (`[tcp:][//]host[:port]/service[:server]`) and a connect descriptor with
 //! TCP addresses. There is no tnsnames.ora here: a bare name is ORA-12154.
 
-use std::path::PathBuf;
-
 use oracle_simulator::api::OraError;
 use oracle_simulator::wire::Target;
+use std::path::PathBuf;
 
 /// The listener's port where none is named.
 const DEFAULT_PORT: u16 = 1521;

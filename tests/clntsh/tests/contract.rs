@@ -10,12 +10,10 @@
 
 mod under_test;
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use oracle::sql_type::{OracleType, Timestamp};
 use oracle::{ConnStatus, Connection, Error};
-
+use std::thread;
+use std::time::{Duration, Instant};
 use under_test::{database, shop, sysdba};
 
 /// How long a test waits for something that is sure to come.

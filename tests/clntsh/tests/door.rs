@@ -5,14 +5,12 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-
 use oracle::sql_type::{OracleType, Timestamp};
 use oracle::{Connection, Connector, Error, Privilege};
 use oracle_simulator::api::{DateTime, Door, Kind, OraError, Reply, Value};
 use oracle_simulator::wire::{Client, Execute, Logon, Request, Stream, Target};
-
+use std::thread;
+use std::time::Duration;
 use support::{Instance, column, instance};
 
 fn sysdba() -> (&'static Instance, Connection) {

@@ -2,13 +2,11 @@
 //!
 //! `dms.example.toml` next to the crate shows all of it.
 
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-/// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -29,7 +27,6 @@ pub struct Config {
     /// Delays and intervals at start; the control interface changes them later.
     #[serde(default)]
     pub timing: Timing,
-    /// The endpoints.
     #[serde(default, rename = "endpoint")]
     pub endpoints: Vec<EndpointConfig>,
     /// The tasks that exist at start.
@@ -37,7 +34,6 @@ pub struct Config {
     pub tasks: Vec<TaskConfig>,
 }
 
-/// The replication instance.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InstanceConfig {
@@ -122,9 +118,7 @@ impl Timing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointKind {
-    /// Read from.
     Source,
-    /// Written to.
     Target,
 }
 
@@ -143,18 +137,14 @@ pub enum EndpointConfig {
 pub struct OracleEndpoint {
     /// `EndpointIdentifier`.
     pub identifier: String,
-    /// Source or target.
     #[serde(rename = "type")]
     pub kind: EndpointKind,
     /// Host of the listener.
     pub host: String,
     /// Port of the listener.
     pub port: u16,
-    /// Service name.
     pub service: String,
-    /// Database user.
     pub user: String,
-    /// Its password.
     pub password: String,
 }
 
@@ -163,18 +153,13 @@ pub struct OracleEndpoint {
 pub struct PostgresEndpoint {
     /// `EndpointIdentifier`.
     pub identifier: String,
-    /// Source or target.
     #[serde(rename = "type")]
     pub kind: EndpointKind,
     /// Host; the server's certificate must name it.
     pub host: String,
-    /// Port.
     pub port: u16,
-    /// Database.
     pub dbname: String,
-    /// Role.
     pub user: String,
-    /// Its password.
     pub password: String,
     /// PEM file with the authority that signed the server's certificate.
     pub ca_file: PathBuf,
@@ -213,7 +198,6 @@ impl EndpointConfig {
         }
     }
 
-    /// Source or target.
     #[must_use]
     pub fn kind(&self) -> EndpointKind {
         match self {
@@ -263,17 +247,13 @@ pub enum ConfigError {
     /// A file can't be read.
     #[error("cannot read {}; nothing was started", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// Not TOML, or not this schema.
     #[error("{} is not a valid configuration; nothing was started", path.display())]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
         source: Box<toml::de::Error>,
     },
     /// A value makes no sense.

@@ -4,12 +4,11 @@
 //! PutMetricData. As with CloudWatch a task that doesn't run gets no data point:
 //! a missing point is not zero. Alarms are evaluated when they are described.
 
+use crate::task::registry::{Registry, Task};
+use crate::task::state::{Status, now_ms};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use crate::task::registry::{Registry, Task};
-use crate::task::state::{Status, now_ms};
 
 /// The namespace of DMS's metrics.
 pub const DMS_NAMESPACE: &str = "AWS/DMS";
@@ -54,15 +53,10 @@ impl MetricId {
 /// How the points of a period become one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistic {
-    /// Mean.
     Average,
-    /// Largest.
     Maximum,
-    /// Smallest.
     Minimum,
-    /// Total.
     Sum,
-    /// How many.
     SampleCount,
 }
 
@@ -100,17 +94,14 @@ pub struct Alarm {
     pub name: String,
     /// The request as it came, for the members that are only kept.
     pub request: serde_json::Map<String, serde_json::Value>,
-    /// The metric.
     pub metric: MetricId,
     /// How points become values.
     pub statistic: Statistic,
     /// Seconds of a period.
     pub period_s: i64,
-    /// Periods looked at.
     pub evaluation_periods: i64,
     /// Of them so many must breach.
     pub datapoints_to_alarm: i64,
-    /// The threshold.
     pub threshold: f64,
     /// `ComparisonOperator`.
     pub comparison: Comparison,
@@ -136,9 +127,7 @@ pub enum Comparison {
 /// `TreatMissingData`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MissingData {
-    /// As a breach.
     Breaching,
-    /// As good.
     NotBreaching,
     /// As nothing; with nothing at all the state is INSUFFICIENT_DATA.
     Missing,
@@ -151,7 +140,6 @@ struct Inner {
     dashboards: BTreeMap<String, String>,
 }
 
-/// Everything CloudWatch holds.
 #[derive(Default)]
 pub struct Metrics(Mutex<Inner>);
 
@@ -260,7 +248,6 @@ impl Metrics {
         Ok(())
     }
 
-    /// A dashboard's body.
     #[must_use]
     pub fn dashboard(&self, name: &str) -> Option<String> {
         self.lock().dashboards.get(name).cloned()

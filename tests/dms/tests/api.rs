@@ -7,9 +7,6 @@
     reason = "a test stops at the first surprise"
 )]
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types as cw;
 use aws_sdk_databasemigration::config::{BehaviorVersion, Credentials, Region};
@@ -24,6 +21,8 @@ use dms_double::task::faults::FaultSpec;
 use dms_double::task::progress::Effect;
 use dms_double::task::registry::Registry;
 use dms_double::task::state::{Definition, Ending};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A guard against waiting for ever; no test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);

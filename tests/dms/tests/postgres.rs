@@ -6,10 +6,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
 use dms_double::config::{EndpointConfig, EndpointKind, OracleEndpoint};
 use dms_double::replicate::Job;
 use dms_double::replicate::apply::Applier;
@@ -22,6 +18,9 @@ use dms_double::task::faults::FaultSpec;
 use dms_double::task::progress::{Progress, TableState};
 use dms_double::task::settings::TaskSettings;
 use dms_double::task::state::{Definition, MigrationType, StartType};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 mod support;

@@ -8,10 +8,6 @@
     reason = "a test stops at the first surprise"
 )]
 
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
 use dms_double::config::{Config, EndpointKind};
 use dms_double::replicate::connect;
 use dms_double::replicate::replicator::Replicator;
@@ -24,6 +20,9 @@ use oracle_simulator::config::{
 };
 use oracle_simulator::engine::Engine;
 use oracle_simulator::listener::{Instance, Manager, Requester};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 mod support;
 use support::{Cluster, PASSWORD};

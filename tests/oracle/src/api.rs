@@ -18,7 +18,6 @@ pub enum Value {
     Number(String),
     /// DATE (`nanos` = 0) and TIMESTAMP.
     DateTime(DateTime),
-    /// RAW.
     Raw(Vec<u8>),
 }
 
@@ -50,7 +49,6 @@ pub enum Kind {
     Char(u32),
     /// NUMBER(precision, scale); plain NUMBER is (0, -127).
     Number(u8, i8),
-    /// DATE.
     Date,
     /// TIMESTAMP with that many fractional digits.
     Timestamp(u8),
@@ -63,7 +61,6 @@ pub enum Kind {
 pub struct Column {
     /// Name as Oracle reports it: upper case unless quoted or aliased so.
     pub name: String,
-    /// Its type.
     pub kind: Kind,
     /// Whether NULL can occur.
     pub nullable: bool,
@@ -87,7 +84,6 @@ pub struct Bind {
 pub enum Reply {
     /// A query: every row at once. Doors cut them into fetches.
     Rows {
-        /// The columns.
         columns: Vec<Column>,
         /// The rows, each as long as `columns`.
         rows: Vec<Vec<Value>>,
@@ -95,7 +91,6 @@ pub enum Reply {
     /// INSERT, UPDATE, DELETE, MERGE: rows touched, and the values of a
     /// `RETURNING … INTO` in the order of its variables.
     Affected {
-        /// Rows touched.
         rows: u64,
         /// `(bind name, value)` for RETURNING INTO.
         returned: Vec<(String, Value)>,
@@ -112,21 +107,14 @@ pub enum Reply {
 /// What kind of statement a text is: OCI asks before it executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatementKind {
-    /// SELECT or WITH.
     Query,
-    /// INSERT.
     Insert,
-    /// UPDATE.
     Update,
-    /// DELETE.
     Delete,
-    /// MERGE.
     Merge,
     /// BEGIN, DECLARE or CALL.
     Block,
-    /// CREATE.
     Create,
-    /// DROP.
     Drop,
     /// ALTER, and every other statement.
     Other,
@@ -176,7 +164,6 @@ pub enum Credentials {
     Password {
         /// User name as given.
         user: String,
-        /// Password as given.
         password: String,
     },
 }
@@ -193,19 +180,13 @@ pub enum Door {
 /// Everything a login says about itself; it fills a row of V$SESSION.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// Who.
     pub credentials: Credentials,
-    /// AS SYSDBA.
     pub sysdba: bool,
     /// Service asked for; empty for bequeath.
     pub service: String,
-    /// Which way.
     pub door: Door,
-    /// V$SESSION.MACHINE.
     pub machine: String,
-    /// V$SESSION.PROGRAM.
     pub program: String,
-    /// V$SESSION.OSUSER.
     pub os_user: String,
     /// V$SESSION.PROCESS, the client's process id.
     pub process: String,
@@ -232,18 +213,14 @@ pub trait Database: Send + Sync + 'static {
 /// One session. Dropping it without `logoff` is a client that vanished: its
 /// transaction rolls back.
 pub trait Session: Send {
-    /// V$SESSION.SID.
     fn sid(&self) -> u32;
-    /// V$SESSION.SERIAL#.
     fn serial(&self) -> u32;
     /// Executes. A killed session answers ORA-00028 once, then ORA-01012.
     fn execute(&mut self, sql: &str, binds: &[Bind]) -> Result<Reply, OraError>;
     /// Describes a query without executing it (OCI describes after
     /// execution, python-oracledb `parse` before).
     fn describe(&mut self, sql: &str) -> Result<Vec<Column>, OraError>;
-    /// COMMIT.
     fn commit(&mut self) -> Result<(), OraError>;
-    /// ROLLBACK.
     fn rollback(&mut self) -> Result<(), OraError>;
     /// A round trip that only asks whether the session lives.
     fn ping(&mut self) -> Result<(), OraError>;
@@ -266,12 +243,8 @@ pub trait Canceller: Send + Sync {
 /// End-to-end attributes of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
-    /// V$SESSION.MODULE.
     pub module: Option<String>,
-    /// V$SESSION.ACTION.
     pub action: Option<String>,
-    /// V$SESSION.CLIENT_IDENTIFIER.
     pub client_identifier: Option<String>,
-    /// V$SESSION.CLIENT_INFO.
     pub client_info: Option<String>,
 }

@@ -4,11 +4,9 @@
 //! script that fills it. The database itself lives in memory and is gone when
 //! the process ends.
 
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-/// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -40,7 +38,6 @@ pub struct Instance {
     /// Whether it was started with a server parameter file.
     #[serde(default = "with_spfile")]
     pub spfile: bool,
-    /// Its listeners.
     #[serde(default, rename = "listener")]
     pub listeners: Vec<Listener>,
 }
@@ -105,25 +102,18 @@ pub enum Error {
     /// The file could not be read.
     #[error("cannot read the simulator's configuration {path}")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The file is not what it should be.
     #[error("the simulator's configuration {path} is wrong")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
         source: toml::de::Error,
     },
     /// There is no instance in it.
     #[error("the simulator's configuration {path} names no [[instance]]")]
-    NoInstance {
-        /// The file.
-        path: PathBuf,
-    },
+    NoInstance { path: PathBuf },
 }
 
 impl Config {

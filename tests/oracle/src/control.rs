@@ -25,6 +25,10 @@
 //! [`listener::Error::kind`], `request` for a line that is no request and
 //! `fault` for a fault that the engine refuses.
 
+use crate::engine::Engine;
+use crate::listener::{self, Manager, Requester};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -32,12 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use crate::engine::Engine;
-use crate::listener::{self, Manager, Requester};
 
 /// Longest request; faults carry a piece of a statement.
 const LINE_MAX: u64 = 1 << 20;
@@ -106,48 +104,25 @@ impl Observed for Engine {
     }
 }
 
-/// A request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// The listeners of this host.
     Listeners,
     /// Opens a listener's port.
-    Start {
-        /// The listener.
-        name: String,
-        /// Who asks.
-        by: Requester,
-    },
+    Start { name: String, by: Requester },
     /// Closes a listener's port.
-    Stop {
-        /// The listener.
-        name: String,
-        /// Who asks.
-        by: Requester,
-    },
+    Stop { name: String, by: Requester },
     /// Lets Clusterware start it.
-    Enable {
-        /// The listener.
-        name: String,
-    },
+    Enable { name: String },
     /// Keeps Clusterware from starting it.
-    Disable {
-        /// The listener.
-        name: String,
-    },
+    Disable { name: String },
     /// The state of the database.
     Observe,
     /// Commits per user after an SCN.
-    CommitsAfter {
-        /// The SCN.
-        scn: u64,
-    },
+    CommitsAfter { scn: u64 },
     /// When a transaction committed.
-    CommitAt {
-        /// Its commit SCN.
-        scn: u64,
-    },
+    CommitAt { scn: u64 },
     /// Takes every fault away.
     ClearFaults,
     /// What lies around the database.
@@ -156,26 +131,18 @@ pub enum Request {
         with: Value,
     },
     /// Removes the file of an archived log.
-    DeleteArchived {
-        /// THREAD#.
-        thread: u32,
-        /// SEQUENCE#.
-        sequence: u64,
-    },
-    /// Plants a fault.
+    DeleteArchived { thread: u32, sequence: u64 },
     Inject {
         /// As the engine describes it.
         fault: Value,
     },
 }
 
-/// A response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Response {
     /// Done; what was asked for.
     Ok(Value),
-    /// Not done.
     Error(Failure),
 }
 
@@ -183,9 +150,7 @@ pub enum Response {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// A stable word.
     pub kind: String,
-    /// A sentence.
     pub message: String,
 }
 
@@ -204,9 +169,7 @@ impl From<listener::Error> for Failure {
 pub struct Control {
     /// The host it belongs to.
     pub host: String,
-    /// All listeners.
     pub listeners: Arc<Manager>,
-    /// The engine.
     pub engine: Arc<dyn Observed>,
 }
 
@@ -363,18 +326,11 @@ fn converse(stream: &UnixStream, control: &Control) -> io::Result<()> {
 pub enum CallError {
     /// Nothing listens at the control socket, or it went away.
     #[error("the simulator does not answer at {path}")]
-    Unreachable {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreachable { path: PathBuf, source: io::Error },
     /// The answer can't be understood.
     #[error("the simulator at {path} gave an answer that is none")]
     Garbled {
-        /// The socket.
         path: PathBuf,
-        /// Why.
         source: serde_json::Error,
     },
     /// The request was refused.

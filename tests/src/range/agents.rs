@@ -4,9 +4,6 @@
 //! These files are what an administrator would write; nothing here tells the
 //! product that it is a rehearsal, but for addresses.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use super::cgroup::Group;
 use super::error::Error;
 use super::host::{Host, write};
@@ -15,6 +12,8 @@ use super::oracle::{self, OracleHost};
 use super::postgres::Postgres;
 use super::process::{Launch, Process};
 use super::secrets::TRUST_DOMAIN;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// A daemon that takes longer to bind its port has failed.
 const START_LIMIT: Duration = Duration::from_secs(20);

@@ -15,14 +15,13 @@
 //! What an application reads is `/srv/shop/etc/database.toml`, a link to
 //! `oracle.toml`; `postgres.toml` lies next to it.
 
-use std::path::{Path, PathBuf};
-
 use super::error::Error;
 use super::host::{Host, Sketch, write};
 use super::layout::{Layout, ports};
 use super::oracle;
 use super::process::Launch;
 use super::secrets::Passwords;
+use std::path::{Path, PathBuf};
 
 /// Orders a second of the two clients on the Oracle hosts.
 const SIDE_RATE: u32 = 5;

@@ -5,11 +5,10 @@
 //! layout a group is a directory in the `systemd` hierarchy and one in the
 //! `unified` hierarchy; on v2 it is one directory.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use super::error::Error;
 use super::wait;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The group that holds all groups of the range.
 const TOP: &str = "lockstep-range";
@@ -32,7 +31,6 @@ pub fn hierarchies() -> Vec<PathBuf> {
         .collect()
 }
 
-/// One group.
 #[derive(Debug, Clone)]
 pub struct Group {
     dirs: Vec<PathBuf>,

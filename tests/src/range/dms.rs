@@ -1,12 +1,6 @@
 //! The DMS and CloudWatch double: its configuration, and the range's look at
 //! what was asked of it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
-
-use serde_json::{Value, json};
-
 use super::cgroup::Group;
 use super::error::Error;
 use super::host::write;
@@ -14,6 +8,10 @@ use super::layout::{Layout, ports};
 use super::postgres::Postgres;
 use super::process::{Launch, Process};
 use super::secrets::Passwords;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Control requests are answered from memory.
@@ -27,7 +25,6 @@ const AS_MACHINE: &str = r#"hostname "$1" && shift && exec "$@""#;
 /// Identifier of the forward task.
 pub const FORWARD: &str = "forward";
 
-/// The running double.
 #[derive(Debug, Clone, Copy)]
 pub struct Dms;
 

@@ -14,19 +14,15 @@ pub enum Error {
     File {
         /// `read`, `write`, `create`…
         what: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A program could not be started at all.
     #[error("cannot start {program} ({purpose})")]
     Start {
-        /// The program.
         program: String,
         /// What it was for.
         purpose: String,
-        /// Why.
         source: std::io::Error,
     },
     /// A command ended with a failure.
@@ -34,7 +30,6 @@ pub enum Error {
     Command {
         /// What it was for.
         purpose: String,
-        /// Exit status.
         status: String,
         /// What it said, shortened.
         output: String,
@@ -52,19 +47,13 @@ pub enum Error {
     /// An answer of one of the range's own parts can't be understood.
     #[error("{from} gave an answer that the range can't use: {detail}")]
     Answer {
-        /// Who answered.
         from: String,
         /// What is wrong with it.
         detail: String,
     },
     /// Certificates could not be made.
     #[error("cannot make the certificate of {name}: {detail}")]
-    Certificate {
-        /// Whose.
-        name: String,
-        /// Why.
-        detail: String,
-    },
+    Certificate { name: String, detail: String },
     /// The range has no host of that name.
     #[error("the range has no host {name}; it has {}", known.join(", "))]
     NoSuchHost {
@@ -81,7 +70,6 @@ pub enum Error {
 /// One thing that is missing, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// What.
     pub what: String,
     /// What to do about it.
     pub remedy: String,

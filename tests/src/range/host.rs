@@ -7,16 +7,15 @@
 //! has a loopback address, known inside it as `this-host`, so that one plan
 //! can name a page that every host serves.
 
+use super::cgroup::Group;
+use super::error::Error;
+use super::layout::Layout;
+use super::process::{self, Launch, Process};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-
-use super::cgroup::Group;
-use super::error::Error;
-use super::layout::Layout;
-use super::process::{self, Launch, Process};
 
 /// systemd is up in a fraction of a second; a busy machine may need more.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -34,7 +33,6 @@ const WANTED: [&str; 2] = ["/usr/lib/systemd/user", "/etc/systemd/user"];
 pub struct Host {
     /// Its name: `ora-1`, `app-2`.
     pub name: String,
-    /// Its loopback address.
     pub address: Ipv4Addr,
     /// The process that holds its namespaces.
     pub namespace: u32,
@@ -44,9 +42,7 @@ pub struct Host {
 /// What a host is made from.
 #[derive(Debug, Clone)]
 pub struct Sketch {
-    /// Its name.
     pub name: String,
-    /// Its loopback address.
     pub address: Ipv4Addr,
 }
 

@@ -16,11 +16,9 @@ pub mod ports {
     pub const ORA2_LISTENER: u16 = 15221;
     /// ora-2's SCAN listener.
     pub const ORA2_SCAN: u16 = 15222;
-    /// PostgreSQL.
     pub const POSTGRES: u16 = 15432;
     /// The DMS and CloudWatch double.
     pub const DMS: u16 = 15480;
-    /// The coordinator.
     pub const COORDINATOR: u16 = 7443;
     /// The sample application's health page, on its own host's address.
     pub const HEALTH: u16 = 18080;

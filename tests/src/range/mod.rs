@@ -23,16 +23,15 @@ mod process;
 mod secrets;
 pub mod wait;
 
-use std::fs::File;
-use std::net::Ipv4Addr;
-use std::path::Path;
-
 use cgroup::Group;
 pub use error::{Error, Missing};
 pub use host::Host;
 use host::Sketch;
 use layout::Layout;
 pub use process::{Listed, Process, run, tail};
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::Path;
 
 /// Held while a range is up; released by the kernel when its holder ends.
 const LOCK: &str = "/run/lockstep-range.lock";
@@ -62,15 +61,11 @@ impl Default for Options {
 /// A range that is up.
 #[derive(Debug)]
 pub struct Range {
-    /// Where everything is.
     pub layout: Layout,
     /// The hosts, Oracle's first.
     pub hosts: Vec<Host>,
-    /// The Oracle simulator.
     pub oracle: oracle::Oracle,
-    /// The PostgreSQL server.
     pub postgres: postgres::Postgres,
-    /// The DMS double.
     pub dms: dms::Dms,
     running: Running,
 }

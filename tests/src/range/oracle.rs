@@ -1,19 +1,17 @@
 //! The range's Oracle: the simulator's process, a home on each Oracle host,
 //! and the control socket by which the range looks at it from outside.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use serde_json::{Value, json};
-
 use super::cgroup::Group;
 use super::error::Error;
 use super::host::write;
 use super::layout::{Layout, ports};
 use super::process::{Launch, Process};
 use super::secrets::Passwords;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -60,7 +58,6 @@ pub const HOSTS: [OracleHost; 2] = [
 /// The listener that stays up for DMS.
 pub const DMS_LISTENER: &str = "LISTENER_DMS";
 
-/// The running simulator.
 #[derive(Debug, Clone)]
 pub struct Oracle {
     control: PathBuf,

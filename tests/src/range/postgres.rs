@@ -4,15 +4,14 @@
 //! The range itself comes in over the Unix socket, which only it and the
 //! server's user can reach; the product never does.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
 use super::cgroup::Group;
 use super::error::Error;
 use super::layout::{Layout, ports};
 use super::process::{self, Launch, Process};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// A first start replays nothing and takes a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -3,14 +3,13 @@
 //! Everything that is missing is named at once, each with its remedy, so that
 //! nobody fixes one thing only to hear of the next.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use super::error::{Error, Missing};
 use super::host::Sketch;
 use super::layout::{Layout, ports};
 use super::{Options, applications, cgroup, postgres};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Files the range opens at most per process, by far: sockets of sessions.
 const FILES: u64 = 1024;
@@ -38,7 +37,6 @@ const DOUBLES: [&str; 5] = [
     "srvctl",
     "libclntsh.so",
 ];
-/// The product.
 const PRODUCT: [&str; 3] = ["lockstep", "lockstep-coordinator", "lockstep-agent"];
 
 /// Everything that the machine lacks for a range with these options.

@@ -5,16 +5,14 @@
 //! environment of its own: an `ORACLE_HOME` or `LOCKSTEP_*` of the caller
 //! must not change a rehearsal.
 
+use super::cgroup::Group;
+use super::error::Error;
+use super::wait;
+use serde::Serialize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-use serde::Serialize;
-
-use super::cgroup::Group;
-use super::error::Error;
-use super::wait;
 
 /// From the polite signal to SIGKILL. PostgreSQL's fast shutdown writes a
 /// checkpoint, the slowest of all ends here.
@@ -128,7 +126,6 @@ pub struct Listed {
     pub role: String,
     /// Its name, such as the host's.
     pub name: String,
-    /// Its process id.
     pub pid: u32,
 }
 

@@ -1,15 +1,13 @@
 //! Passwords and certificates, minted when the range starts and gone with it.
 
+use super::error::Error;
+use super::layout::Layout;
+use lockstep_pki::{Authority, Identity, Role, TrustDomain};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
-
-use lockstep_pki::{Authority, Identity, Role, TrustDomain};
-
-use super::error::Error;
-use super::layout::Layout;
 
 /// The range's trust domain.
 pub const TRUST_DOMAIN: &str = "rehearsal.lockstep";
@@ -22,7 +20,6 @@ const VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Passwords {
     /// Oracle's accounts, in lower case.
     pub oracle: BTreeMap<&'static str, String>,
-    /// PostgreSQL's roles.
     pub postgres: BTreeMap<&'static str, String>,
 }
 

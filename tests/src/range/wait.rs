@@ -1,9 +1,8 @@
 //! Waiting for events, with a bound that only guards against failure.
 
+use super::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-use super::error::Error;
 
 /// How often a condition is looked at: short against everything the range
 /// waits for, long enough to leave the two cores alone.

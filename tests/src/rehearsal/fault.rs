@@ -3,12 +3,10 @@
 //! Each strikes a late task of its phase, so that something has been done
 //! before it fails. The product has no switch for any of them.
 
+use crate::range::{Error, Range};
+use serde_json::json;
 use std::fmt;
 use std::str::FromStr;
-
-use serde_json::json;
-
-use crate::range::{Error, Range};
 
 /// A unit that takes this long to stop has failed by the rehearsal's plan.
 const SLOW_STOP_SECS: u32 = 25;

@@ -4,15 +4,13 @@
 //! step. It is taken from the run's own stream of happenings, since only the
 //! product knows when a task starts; what it leads to is judged without it.
 
+use super::product::{Product, RunStatus};
+use crate::range::{Error, Range, wait};
+use serde::Serialize;
+use serde_json::Value;
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
-
-use serde::Serialize;
-use serde_json::Value;
-
-use super::product::{Product, RunStatus};
-use crate::range::{Error, Range, wait};
 
 /// The slowest way to a late phase takes about a minute.
 const STRIKE_LIMIT: Duration = Duration::from_secs(300);
@@ -40,11 +38,8 @@ pub struct Kill {
 pub struct Struck {
     /// `coordinator` or `agent`.
     pub role: &'static str,
-    /// Who was killed.
     pub name: String,
-    /// The phase.
     pub phase: String,
-    /// The step.
     pub step: String,
     /// Whether the step's outcome had not been told when the victim was dead:
     /// only then it was between intent and outcome.

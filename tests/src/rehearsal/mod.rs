@@ -15,18 +15,16 @@ mod report;
 mod state;
 mod workload;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
+use crate::range::{self, Error, Options, Range, host_names, wait};
 pub use effects::{Effects, Look, Moments, SEED_STEPS};
 pub use fault::Fault;
 pub use kill::{Kill, Struck};
 pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
 pub use report::{Observed, Report, Shortcoming};
 pub use state::State;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 pub use workload::Verdict;
-
-use crate::range::{self, Error, Options, Range, host_names, wait};
 
 /// How long the applications may take to write the orders asked for, at the
 /// slowest rate that a busy machine gives.

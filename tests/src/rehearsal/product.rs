@@ -1,17 +1,15 @@
 //! The product as an operator meets it: the command `lockstep`, and how it
 //! says that a run stands.
 
+use crate::range::layout::Layout;
+use crate::range::{self, Error, Range, agents, wait};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use crate::range::layout::Layout;
-use crate::range::{self, Error, Range, agents, wait};
 
 /// Agents connect within a second; the bound is for a machine at its limits.
 const AGENTS_LIMIT: Duration = Duration::from_secs(60);
@@ -36,19 +34,15 @@ const HAPPENINGS: usize = 1024;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunStatus {
-    /// The run.
     pub id: String,
-    /// The plan's name.
     pub plan: String,
     /// Kind of the plan: `Cutover`, `Restart` or `Plan`.
     pub kind: String,
-    /// The plan's digest.
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`, `running`.
     pub outcome: String,
     /// The command's exit code for it; none while it goes on.
     pub exit_code: Option<u8>,
-    /// Its trace.
     pub trace_id: String,
     /// Why it holds, failed or rolled back.
     pub reason: String,
@@ -56,7 +50,6 @@ pub struct RunStatus {
     pub waits_on: Vec<String>,
     /// What is still changed.
     pub still_changed: Vec<String>,
-    /// Both tracks.
     pub phases: Vec<PhaseStatus>,
 }
 
@@ -64,7 +57,6 @@ pub struct RunStatus {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PhaseStatus {
-    /// Unique name.
     pub name: String,
     /// The standard phase it belongs to.
     pub standard: String,
@@ -82,7 +74,6 @@ pub struct PhaseStatus {
     pub released_at: Option<String>,
     /// When it was complete, or had failed.
     pub completed_at: Option<String>,
-    /// Its tasks.
     pub tasks: Vec<TaskStatus>,
 }
 
@@ -90,19 +81,14 @@ pub struct PhaseStatus {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskStatus {
-    /// The agent.
     pub agent: String,
-    /// The step.
     pub step: String,
-    /// The action.
     pub action: String,
     /// `done`, `already`, `failed`…
     pub outcome: String,
-    /// Error or detail.
     pub detail: String,
     /// How long the action took.
     pub ms: u64,
-    /// Outputs.
     pub outputs: Value,
 }
 

@@ -1,15 +1,13 @@
 //! The report: what `report.json` holds, and the summary people read.
 
-use std::path::Path;
-
-use serde::Serialize;
-use serde_json::{Value, json};
-
 use super::judge::{code, contradictions, misses};
 use super::outage;
 use super::product::{PhaseStatus, RunStatus, TaskStatus};
 use super::{Effects, SEED_STEPS, Settings, State, Struck, Verdict};
 use crate::range::{Error, Listed};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path;
 
 /// Orders committed before the fence in a rehearsal of full size.
 const FULL_ORDERS: u64 = 2_000;
@@ -26,7 +24,6 @@ pub struct Shortcoming(pub String);
 pub struct Report {
     /// The run, if the product took part.
     pub run: Option<Run>,
-    /// The plan's phases.
     pub phases: Vec<Phase>,
     /// Those of the rollback plan, if it was run.
     pub rollback_phases: Vec<Phase>,
@@ -56,31 +53,24 @@ pub struct Report {
     pub shortcomings: Vec<Shortcoming>,
 }
 
-/// The run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
-    /// Its id.
     pub id: String,
-    /// The plan's name.
     pub plan: String,
     /// Kind of the plan.
     pub kind: String,
-    /// The plan's digest.
     pub digest: String,
     /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
     pub outcome: String,
     /// With which the command that watched it to the end has ended.
     pub exit_code: Option<u8>,
-    /// Its trace.
     pub trace_id: String,
     /// Why it did not complete.
     pub reason: String,
 }
 
-/// A phase.
 #[derive(Debug, Clone, Serialize)]
 pub struct Phase {
-    /// Its name.
     pub name: String,
     /// Steps of the procedure.
     pub seed_steps: Vec<String>,
@@ -88,18 +78,13 @@ pub struct Phase {
     pub outcome: String,
     /// What the barrier itself cost.
     pub barrier_ms: u64,
-    /// Its tasks.
     pub tasks: Vec<Task>,
 }
 
-/// A task.
 #[derive(Debug, Clone, Serialize)]
 pub struct Task {
-    /// The agent.
     pub agent: String,
-    /// The action.
     pub action: String,
-    /// How it ended.
     pub outcome: String,
     /// How long it took.
     pub ms: u64,
@@ -176,7 +161,6 @@ pub struct Observed {
     pub after: State,
     /// The independent checker's verdict.
     pub verdict: Verdict,
-    /// Each step.
     pub effects: Effects,
     /// What was done more often than once.
     pub repeated: Vec<String>,

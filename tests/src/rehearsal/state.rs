@@ -3,10 +3,9 @@
 //! Taken before and after a run and compared as JSON: what differs is named
 //! by its path. Nothing here comes from the product.
 
+use crate::range::{Error, Range, applications};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-
-use crate::range::{Error, Range, applications};
 
 /// Triggers of the shop with their modes, user triggers only.
 const TRIGGERS: &str = "SELECT c.relname || '.' || t.tgname AS name, t.tgenabled AS mode \
@@ -24,7 +23,6 @@ const SLOTS: &str = "SELECT slot_name AS name, plugin, active FROM pg_replicatio
 pub struct State {
     /// Listeners, accounts, parameters, triggers, restricted session.
     pub oracle: Value,
-    /// Triggers, roles, slots.
     pub postgres: Value,
     /// Tasks by identifier with their status.
     pub dms: Value,

@@ -1,14 +1,12 @@
 //! The applications' own logs, and the independent checker's verdict.
 
+use crate::range::layout::ports;
+use crate::range::{Error, Range, applications, wait};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use crate::range::layout::ports;
-use crate::range::{Error, Range, applications, wait};
 
 /// Replication is at most seconds behind; what has not arrived after this
 /// will not, and the checker will name it.
@@ -17,14 +15,11 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 /// Orders that clients have been told are committed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Acknowledged {
-    /// By Oracle.
     pub oracle: u64,
-    /// By PostgreSQL.
     pub postgres: u64,
 }
 
 impl Acknowledged {
-    /// By either.
     #[must_use]
     pub fn total(self) -> u64 {
         self.oracle + self.postgres
@@ -41,7 +36,6 @@ pub struct Verdict {
     pub postgres_present: u64,
     /// Orders committed on PostgreSQL by clients.
     pub postgres_committed: u64,
-    /// Promised, and gone.
     pub lost: u64,
     /// Held more than once.
     pub duplicated: u64,

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 /// Runs it until it succeeds.
 pub struct Check;
-/// Runs it once.
 pub struct Run;
 
 fn policy<'a>(cx: &'a Context, params: &Command) -> Result<&'a CommandPolicy, ActionError> {

@@ -18,7 +18,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Body looked at for the wanted text.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// The action.
 pub struct Http;
 
 async fn look(params: &CheckHttp) -> Result<(), String> {

@@ -8,7 +8,6 @@ pub mod tcp;
 use crate::action::{ActionError, Context};
 use std::time::Duration;
 
-/// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Tries until it succeeds; what was wrong at the last try is the error.

@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 /// surely closed either.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// The action.
 pub struct Tcp;
 
 async fn look(params: &CheckTcp) -> Result<(), String> {

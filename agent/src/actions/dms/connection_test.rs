@@ -10,7 +10,6 @@ use lockstep_plan::catalogue::DmsConnection;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The action.
 pub struct Test;
 
 async fn test(

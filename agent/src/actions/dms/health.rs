@@ -15,7 +15,6 @@ const SHOWN: usize = 20;
 pub struct Health {
     /// Why its data can't be trusted, a sentence each.
     pub obstacles: Vec<String>,
-    /// Worth knowing.
     pub remarks: Vec<String>,
     /// Rows that validation has still to compare.
     pub validating: i64,

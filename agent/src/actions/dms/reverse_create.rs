@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The action.
 pub struct Create;
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -15,7 +15,6 @@ use lockstep_plan::catalogue::DmsReverseDelete;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The action.
 pub struct Delete;
 
 /// The task's slot. Of a task that is gone only the name is left to go by.

@@ -23,7 +23,6 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The action.
 pub struct Start;
 
 /// The columns of a canary table. It is known by them: the plan may call it
@@ -34,7 +33,6 @@ const CANARY_COLUMNS: [&str; 4] = ["nonce", "run_id", "task_id", "written_at"];
 struct Capture {
     /// `Status` before.
     status: String,
-    /// Logical slots before.
     slots: Vec<String>,
 }
 

@@ -28,7 +28,6 @@ pub type Slots = BTreeMap<String, Use>;
 /// What is done with a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Nobody has it.
     Idle,
     /// Somebody has it and doesn't read: whoever makes a slot does for a
     /// moment, which `active` alone would take for reading.

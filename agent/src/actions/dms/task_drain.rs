@@ -17,7 +17,6 @@ use lockstep_plan::catalogue::DmsTask;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The action.
 pub struct Drain;
 
 /// Data points in a row that must be 0.

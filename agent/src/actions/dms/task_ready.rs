@@ -15,7 +15,6 @@ use lockstep_plan::catalogue::DmsTask;
 use lockstep_plan::mappings::selects;
 use serde_json::{Value, json};
 
-/// The action.
 pub struct Ready;
 
 /// What was seen of the task.

@@ -15,7 +15,6 @@ use lockstep_plan::catalogue::DmsTask;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The action.
 pub struct Resume;
 
 /// The reverse task, where it is there and not at rest.

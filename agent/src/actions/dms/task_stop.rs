@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The action.
 pub struct Stop;
 
 #[derive(Debug, Serialize, Deserialize)]

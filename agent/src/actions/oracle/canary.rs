@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The action.
 pub struct Await;
 
 async fn arrived(session: &Session, params: &OracleCanary) -> Result<bool, ActionError> {

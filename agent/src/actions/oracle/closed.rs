@@ -21,10 +21,8 @@ use lockstep_plan::catalogue::OracleKeepClosed;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The action.
 pub struct Keep;
 
-/// The state before.
 #[derive(Serialize, Deserialize)]
 struct Before {
     jobs: Option<Values>,

@@ -29,7 +29,6 @@ const IN_DOUBT: &str = "SELECT LOCAL_TRAN_ID, STATE FROM DBA_2PC_PENDING ORDER B
 const SCHEDULED: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS";
 /// Jobs of the older kind that run now.
 const OLD_JOBS: &str = "SELECT JOB FROM DBA_JOBS_RUNNING";
-/// States of accounts.
 const ACCOUNTS: &str = "SELECT USERNAME, ACCOUNT_STATUS FROM DBA_USERS";
 /// The last login of each user (since Oracle 12.1), to be compared only.
 const LOGINS: &str = "SELECT USERNAME, TO_CHAR(LAST_LOGIN, 'YYYY-MM-DD HH24:MI:SS.FF3') \
@@ -89,9 +88,7 @@ pub async fn transactions(session: &Session, spare: &Spare) -> Result<Vec<String
 
 /// A distributed transaction that waits for its coordinator.
 pub struct InDoubt {
-    /// LOCAL_TRAN_ID.
     pub id: String,
-    /// STATE.
     pub state: String,
 }
 
@@ -116,7 +113,6 @@ pub async fn in_doubt(session: &Session) -> Result<Vec<InDoubt>, OracleError> {
     Ok(all.into_iter().map(one).collect())
 }
 
-/// A running job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
     /// Of the scheduler: owner and name.

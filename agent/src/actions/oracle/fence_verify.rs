@@ -17,7 +17,6 @@ use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleFence;
 use serde_json::Value;
 
-/// The action.
 pub struct FenceVerify;
 
 /// The watch's error says to roll back, which is over by now.

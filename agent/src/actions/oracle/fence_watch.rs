@@ -41,7 +41,6 @@ const BLIND_LIMIT: Duration = Duration::from_secs(10);
 /// Breaches told; the run stops at the first, the rest is for the report.
 const TOLD_LIMIT: usize = 1000;
 
-/// The action.
 pub struct FenceWatch;
 
 #[async_trait]

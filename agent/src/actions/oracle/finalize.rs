@@ -41,7 +41,6 @@ const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND
 const SEQUENCES: &str = "SELECT SEQUENCE_NAME, TO_CHAR(LAST_NUMBER), TO_CHAR(INCREMENT_BY), \
      CYCLE_FLAG FROM DBA_SEQUENCES WHERE SEQUENCE_OWNER = :1 ORDER BY SEQUENCE_NAME";
 
-/// The action.
 pub struct Finalize;
 
 fn insert(table: &Qualified) -> String {

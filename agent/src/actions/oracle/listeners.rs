@@ -26,7 +26,6 @@ pub type States = BTreeMap<String, State>;
 /// State of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// It runs.
     pub up: bool,
     /// Clusterware may start it; unknown where there is none.
     pub enabled: Option<bool>,
@@ -82,7 +81,6 @@ impl Listeners {
         self.config.control == ListenerControl::Srvctl
     }
 
-    /// The configuration.
     pub fn config(&self) -> &OracleConfig {
         &self.config
     }

@@ -23,7 +23,6 @@ const OPEN: &str = "ALTER SYSTEM DISABLE RESTRICTED SESSION";
 const LOGINS: &str = "SELECT LOGINS FROM V$INSTANCE";
 const INSTANCES: &str = "SELECT COUNT(*) FROM GV$INSTANCE";
 
-/// The state before.
 #[derive(Debug, Serialize, Deserialize)]
 struct Before {
     restricted: bool,

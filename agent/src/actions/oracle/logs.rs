@@ -35,7 +35,6 @@ const CHECKPOINT: &str = "checkpoint:V1#";
 const POSITION_DIGITS: usize = 64;
 const SCN_DIGITS: usize = 16;
 
-/// The action.
 pub struct Ready;
 
 /// A log of a thread.
@@ -61,7 +60,6 @@ struct Thread {
 enum Seen {
     /// Every log since that SCN is there.
     Whole(u64),
-    /// These are not.
     Gaps(u64, Vec<String>),
     /// Nobody says since when.
     Unknown(String),

@@ -35,7 +35,6 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Counts a session.
     pub fn add(&mut self, seen: &Seen) {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let client = Client {
@@ -71,7 +70,6 @@ impl Clients {
         self.sessions.iter().map(sentence).collect()
     }
 
-    /// For outputs.
     pub fn json(&self) -> Value {
         let one = |(client, count): (&Client, &u64)| {
             json!({

@@ -73,7 +73,6 @@ impl Others {
         others
     }
 
-    /// Looks for them.
     pub async fn find(session: &Session, params: &OracleRows) -> Result<Self, ActionError> {
         if params.counted.is_null() {
             return Ok(Self::default());

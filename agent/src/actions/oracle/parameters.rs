@@ -36,9 +36,7 @@ pub struct Values {
 /// A value in an instance's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InMemory {
-    /// The instance's name.
     pub instance: String,
-    /// The value.
     pub value: String,
     /// Neither the parameter file nor a statement has set it.
     pub unset: bool,
@@ -49,7 +47,6 @@ pub struct InMemory {
 pub struct InFile {
     /// `*` or an instance's name.
     pub sid: String,
-    /// The value.
     pub value: String,
 }
 

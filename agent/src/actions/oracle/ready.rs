@@ -45,10 +45,8 @@ const CANARY: &[&str] = &["NONCE"];
 /// Log groups that carry a marker row over with its key.
 const LOGGED: [&str; 2] = ["ALL COLUMN LOGGING", "PRIMARY KEY LOGGING"];
 
-/// The action.
 pub struct Ready;
 
-/// What was seen.
 #[derive(Default)]
 struct Report {
     obstacles: Vec<String>,

@@ -33,7 +33,6 @@ const SCAN_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// Rows fetched in one round trip.
 const FETCHED: u32 = 1000;
 
-/// The action.
 pub struct Digest;
 
 /// A column as Oracle has it.

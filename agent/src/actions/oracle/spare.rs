@@ -26,23 +26,18 @@ const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM
 /// A session, as GV$SESSION shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Instance.
     pub inst_id: i64,
-    /// SID.
     pub sid: i64,
     /// SERIAL#, which tells it from a later session of the same SID.
     pub serial: i64,
     /// User; none while it logs in, none for background processes.
     pub username: Option<String>,
-    /// The client's machine.
     pub machine: Option<String>,
-    /// The client's program.
     pub program: Option<String>,
     /// What the client calls itself.
     pub module: Option<String>,
     /// ACTIVE, INACTIVE, KILLED and others.
     pub status: Option<String>,
-    /// USER or BACKGROUND.
     pub kind: Option<String>,
     /// The service through which it came.
     pub service: Option<String>,
@@ -88,7 +83,6 @@ pub enum Role {
     Counts,
     /// DMS, as the plan says.
     Spared,
-    /// This product's own.
     Own,
     /// Background, administrative, or not logged in yet.
     Aside,

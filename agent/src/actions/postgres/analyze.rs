@@ -10,7 +10,6 @@ use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresAnalyze;
 use serde_json::Value;
 
-/// The action.
 pub struct Analyze;
 
 /// A table and whether its statistics are missing: never collected (before

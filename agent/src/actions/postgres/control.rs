@@ -13,7 +13,6 @@ use serde_json::Value;
 pub const EXCEPTIONS: &str = "awsdms_apply_exceptions";
 /// Tables that DMS has given up.
 pub const SUSPENDED: &str = "awsdms_suspended_tables";
-/// Rows that differ.
 pub const VALIDATION: &str = "awsdms_validation_failures_v1";
 /// How far a task is.
 pub const STATUS: &str = "awsdms_status";
@@ -52,7 +51,6 @@ impl Control {
         }))
     }
 
-    /// Its rows.
     pub async fn count(&self, session: &Session) -> Result<i64, ActionError> {
         let sql = format!("SELECT count(*) FROM {}", self.table.sql());
         Ok(session.row(&sql, &[]).await?.get(0))

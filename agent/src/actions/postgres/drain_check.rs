@@ -14,7 +14,6 @@ use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresDrain;
 use serde_json::Value;
 
-/// The action.
 pub struct Check;
 
 #[async_trait]

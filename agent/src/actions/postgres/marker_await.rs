@@ -18,7 +18,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The action.
 pub struct Await;
 
 /// Between two looks: short against the outage, long against the query.

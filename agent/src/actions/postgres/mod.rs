@@ -44,7 +44,6 @@ impl Table {
         }
     }
 
-    /// For SQL.
     fn sql(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }

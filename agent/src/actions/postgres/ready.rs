@@ -13,7 +13,6 @@ use lockstep_plan::catalogue::PostgresReady;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The action.
 pub struct Ready;
 
 /// What `oracle.finalize` writes and DMS brings.
@@ -22,7 +21,6 @@ const MARKER_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "scn"];
 /// What `postgres.canary.write` writes.
 const CANARY_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "written_at"];
 
-/// What was seen.
 #[derive(Default)]
 struct Survey {
     obstacles: Vec<String>,

@@ -20,7 +20,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The action.
 pub struct Verify;
 
 /// Between two live lines while the tables that nobody named are counted.

@@ -18,7 +18,6 @@ const CRON: &str = "pg_cron/";
 /// The two schedulers, as far as they are installed.
 pub struct Schedulers {
     own: Session,
-    /// The resource's database.
     database: String,
     /// A session where pg_cron lives, if that is another database.
     elsewhere: Option<Session>,

@@ -34,7 +34,6 @@ async fn invalid(session: &Session, schemas: &[String]) -> Result<Vec<String>, A
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// A foreign key.
 struct ForeignKey {
     name: String,
     child: String,

@@ -17,7 +17,6 @@ use lockstep_plan::catalogue::PostgresSequences;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The action.
 pub struct Align;
 
 /// A sequence as it stands.
@@ -88,7 +87,6 @@ impl Standing {
 struct Known {
     /// Oracle's LAST_NUMBER of each sequence that fed it there.
     oracle: Vec<i128>,
-    /// What it feeds.
     columns: BTreeSet<(Table, String)>,
 }
 

@@ -12,7 +12,6 @@ use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::Service;
 use serde_json::Value;
 
-/// The action.
 pub struct Restart;
 
 #[async_trait]

@@ -17,7 +17,6 @@ const GONE: [i32; 7] = [28, 1012, 1041, 1089, 3113, 3114, 3135];
 const CANCELLED: i32 = 1013;
 /// ODPI-C: the connection is dead; it wraps the codes of [`GONE`].
 const DPI_DEAD: i32 = 1080;
-/// ODPI-C: not connected.
 const DPI_NOT_CONNECTED: i32 = 1010;
 /// ODPI-C: the call timeout has struck.
 const DPI_TIMEOUT: i32 = 1067;
@@ -28,15 +27,12 @@ pub enum OracleError {
     /// The client library can't be used.
     #[error("LS2201: Oracle's client library can't be used from {home}: {line}")]
     Library {
-        /// The home.
         home: PathBuf,
         /// First line of the reason.
         line: String,
     },
-    /// No session.
     #[error("LS2202: no session with the Oracle instance {sid}: {line}")]
     Connect {
-        /// The instance.
         sid: String,
         /// First line of the reason.
         line: String,
@@ -44,7 +40,6 @@ pub enum OracleError {
     /// Oracle doesn't answer a login.
     #[error("LS2208: the login to the Oracle instance {sid} {line}")]
     Hung {
-        /// The instance.
         sid: String,
         /// What became of it.
         line: String,
@@ -56,7 +51,6 @@ pub enum OracleError {
         ora: i32,
         /// Its first line, `ORA-00942: table or view does not exist`.
         line: String,
-        /// The statement.
         statement: String,
     },
     /// The driver refuses a call: a value is not of the expected type.
@@ -64,21 +58,14 @@ pub enum OracleError {
     Driver {
         /// What the driver says.
         line: String,
-        /// The statement.
         statement: String,
     },
     /// The session is gone; whether the statement took effect is open.
     #[error("LS2205: the session died during a statement: {statement}")]
-    Dead {
-        /// The statement.
-        statement: String,
-    },
+    Dead { statement: String },
     /// The call took too long or the task was cancelled.
     #[error("LS2206: a statement was broken off, its time being up: {statement}")]
-    Broken {
-        /// The statement.
-        statement: String,
-    },
+    Broken { statement: String },
 }
 
 impl OracleError {

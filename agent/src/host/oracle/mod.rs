@@ -17,14 +17,13 @@
 mod error;
 mod login;
 
-pub use error::OracleError;
-pub use login::Login;
-
 use crate::config::{Config, OracleConfig};
 use crate::error::ActionError;
 use crate::host::context::Context;
 use crate::host::warm::Warm;
+pub use error::OracleError;
 use error::{first_line, shown};
+pub use login::Login;
 use login::{connect, hand_over};
 use oracle::sql_type::ToSql;
 use oracle::{Connection, RowValue};
@@ -45,9 +44,7 @@ const ACTION_LIMIT: usize = 64;
 /// A value for a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bind {
-    /// Text.
     Text(String),
-    /// A whole number.
     Integer(i64),
 }
 

@@ -19,16 +19,12 @@ pub enum FoldError {
     NotBegun,
     /// A run begins once.
     #[error("record {seq} begins the run a second time")]
-    BegunTwice {
-        /// Where.
-        seq: u64,
-    },
+    BegunTwice { seq: u64 },
     /// A record is missing or out of place.
     #[error("record {found} stands where record {expected} belongs")]
     Gap {
         /// Which should be there.
         expected: u64,
-        /// Which is.
         found: u64,
     },
     /// The first record describes a run that can't begin.

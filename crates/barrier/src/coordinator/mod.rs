@@ -74,7 +74,6 @@ pub const MAX_AUTOMATIC_RETRIES: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Its place.
     pub seq: u64,
     /// What was decided or learnt.
     pub record: Record,
@@ -85,7 +84,6 @@ pub struct Entry {
 pub enum Event {
     /// An agent's session was admitted.
     Connected(Standing),
-    /// It ended.
     Disconnected(AgentName),
     /// An agent stands under another coordinator's term or decision, and an
     /// operator has said that that one is stopped for good (R11). Comes before
@@ -98,7 +96,6 @@ pub enum Event {
     Reply {
         /// Who, by its certificate.
         from: AgentName,
-        /// What.
         reply: Reply,
         /// What its journal had come to; kept with outcomes (R10).
         place: Option<JournalPlace>,
@@ -115,12 +112,7 @@ pub enum Effect {
     Persist(Entry),
     /// Give it to the agent's session; dropped if there is none. What matters
     /// is sent again when the agent connects.
-    Send {
-        /// To whom.
-        to: AgentName,
-        /// What.
-        order: Order,
-    },
+    Send { to: AgentName, order: Order },
 }
 
 /// What an operator asks for.
@@ -135,7 +127,6 @@ pub struct Verb {
     /// Sequence of the run as the operator saw it; refused if the run has
     /// decided anything since (R14, R20).
     pub expected: Option<u64>,
-    /// What.
     pub action: VerbAction,
 }
 
@@ -145,9 +136,7 @@ pub struct Verb {
 pub enum VerbAction {
     /// Open an approval gate.
     Approve {
-        /// Of which phase.
         phase: PhaseRef,
-        /// Of which plan.
         digest: crate::ids::Digest,
     },
     /// End a pause, a hold, or a hold gate.
@@ -158,24 +147,18 @@ pub enum VerbAction {
     Retry,
     /// Leave the failed phase as it is and go on.
     Skip,
-    /// Go back.
     Rollback,
     /// Give the run up as soon as nothing is open.
     Abort,
     /// Pass an open task of an agent that can't be reached (R5).
     Waive {
-        /// Whose.
         agent: AgentName,
-        /// The task.
         step: StepId,
     },
     /// Say what became of an `unknown` or `drifted` task.
     ResolveUnknown {
-        /// Whose.
         agent: AgentName,
-        /// The task.
         step: StepId,
-        /// As what.
         resolution: Resolution,
     },
 }
@@ -183,49 +166,28 @@ pub enum VerbAction {
 /// Why a run can't begin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// Nothing to do.
     #[error("the plan has no forward phase")]
     NoPhases,
     /// A step without agents would be vacuously ready (R21).
     #[error("step {step} has no agents; a party must not be empty")]
-    NoAgents {
-        /// The step.
-        step: StepId,
-    },
+    NoAgents { step: StepId },
     /// Step ids name tasks and must be unique over both tracks.
     #[error("step id {step} occurs twice")]
-    DuplicateStep {
-        /// The step.
-        step: StepId,
-    },
+    DuplicateStep { step: StepId },
     /// An agent of the plan is not a member.
     #[error("agent {agent} has tasks but is not a member of the run (no journal known)")]
-    NotAMember {
-        /// The agent.
-        agent: AgentName,
-    },
+    NotAMember { agent: AgentName },
     /// A rollback step restores a step that doesn't exist in the plan.
     #[error("rollback step {step} undoes {of}, which is no forward step")]
-    UndoesNothing {
-        /// The rollback step.
-        step: StepId,
-        /// What it names.
-        of: StepId,
-    },
+    UndoesNothing { step: StepId, of: StepId },
     /// The outage's phases are not in the plan.
     #[error("the outage budget names phases {starts_with} to {ends_with}, which the plan lacks")]
-    OutagePhases {
-        /// First.
-        starts_with: u32,
-        /// Last.
-        ends_with: u32,
-    },
+    OutagePhases { starts_with: u32, ends_with: u32 },
 }
 
 /// A vote as it came in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vote {
-    /// What was voted.
     pub verdict: Verdict,
     /// When the promise lapses, by the coordinator's clock, counted from
     /// before Prepare was sent (R12).
@@ -266,7 +228,6 @@ struct Live {
     fenced: Option<String>,
 }
 
-/// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     state: State,
@@ -366,12 +327,10 @@ impl Run {
         Ok(effects)
     }
 
-    /// The durable state.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The run's id.
     pub fn id(&self) -> &RunId {
         &self.state.begin.run
     }

@@ -21,20 +21,14 @@ pub enum PhaseStatus {
     Preparing,
     /// The release is durable.
     Released,
-    /// It failed.
     Failed {
-        /// Why.
         failure: Failure,
-        /// What follows.
         leads_to: OnFailure,
     },
     /// Everyone has finished it.
     Completed,
     /// It was left out.
-    Skipped {
-        /// Why.
-        why: SkipCause,
-    },
+    Skipped { why: SkipCause },
 }
 
 impl PhaseStatus {
@@ -58,7 +52,6 @@ impl PhaseStatus {
 /// A phase of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PhaseState {
-    /// How it stands.
     pub status: PhaseStatus,
     /// Last attempt, from 1; 0 before the first.
     pub attempt: u32,
@@ -88,7 +81,6 @@ pub enum TaskStatus {
     Released,
     /// Released and not heard of in time: still open (R5).
     Lost,
-    /// It ended.
     Ended {
         /// How, in the latest attempt.
         report: TaskReport,
@@ -104,9 +96,7 @@ pub enum TaskStatus {
 /// A task of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskState {
-    /// Its phase.
     pub phase: PhaseRef,
-    /// How it stands.
     pub status: TaskStatus,
     /// Attempt of its latest release; 0 before.
     pub attempt: u32,
@@ -169,14 +159,10 @@ pub struct WatchState {
     pub superseded: bool,
 }
 
-/// A breach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Breach {
-    /// Whose watch.
     pub agent: AgentName,
-    /// The watch.
     pub step: StepId,
-    /// What was seen.
     pub detail: String,
     /// After the point of no return it voids nothing; it is listed (R17).
     pub after_no_return: bool,
@@ -225,24 +211,19 @@ pub struct State {
     pub outputs: BTreeMap<StepId, BTreeMap<AgentName, (u32, Outputs)>>,
     /// First captures, by agent and step (R6).
     pub captures: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
-    /// Watches that stand.
     #[serde(skip)]
     pub watches: BTreeMap<TaskKey, WatchState>,
-    /// Every breach seen.
     pub breaches: Vec<Breach>,
     /// A breach that the current phase has not failed for yet: whose watch,
     /// which, what.
     pub breach_pending: Option<(AgentName, StepId, String)>,
-    /// What is owed.
     pub debts: Vec<Debt>,
     /// Paused by an operator.
     pub paused: Option<Signed>,
     /// Held by something that no phase's failure says: contradictions, a
     /// breach after the point of no return. Sentences for the operator.
     pub held: Vec<String>,
-    /// Rollback, if decided.
     pub rollback: Option<Rollback>,
-    /// Abort, if decided.
     pub abort: Option<Signed>,
     /// Another coordinator has led this run, and what it decided is not in
     /// this journal: who has obeyed it, in sentences for the operator. Then
@@ -254,7 +235,6 @@ pub struct State {
     pub requests: BTreeMap<String, u64>,
     /// Largest write outage that a record has named, in milliseconds.
     pub outage: Option<crate::ids::Millis>,
-    /// How it ended.
     pub ended: Option<Ending>,
     /// Who is free of it.
     pub closed_by: BTreeSet<AgentName>,

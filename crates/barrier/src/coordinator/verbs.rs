@@ -25,13 +25,11 @@ pub enum RefusedCode {
     Turning,
     /// It is not this phase's turn, or the phase has no such gate.
     WrongPhase,
-    /// Another plan.
     WrongDigest,
     /// Votes are still missing.
     NotReady,
     /// The phase has not failed, the run is not paused: nothing to do.
     NotNeeded,
-    /// Tasks are open.
     Open,
     /// A task is unclear and must be resolved first.
     Unclear,
@@ -47,7 +45,6 @@ pub enum RefusedCode {
     NoSuchTask,
 }
 
-/// A refused verb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct Refused {

@@ -12,59 +12,43 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "for")]
 pub enum Wait {
-    /// A vote.
     Vote {
-        /// Whose.
         agent: AgentName,
-        /// Its session stands.
         connected: bool,
         /// It is busy with an earlier attempt.
         busy: bool,
     },
-    /// An operator's approval.
     Approval {
-        /// Of which phase.
         phase: PhaseRef,
     },
     /// An operator's `resume`, at a hold gate.
     HoldGate {
-        /// Of which phase.
         phase: PhaseRef,
     },
     /// The end of a pause.
     Paused {
-        /// Who paused it.
         by: String,
     },
     /// An operator's decision on what contradicts the run's course.
     Held {
-        /// What.
         reasons: Vec<String>,
     },
     /// An operator's decision on a failed phase.
     Decision {
-        /// Which.
         phase: PhaseRef,
     },
     /// A watch to be disarmed.
     Disarm {
-        /// Whose.
         agent: AgentName,
-        /// Which.
         step: StepId,
     },
-    /// A watch's attestation.
     Attestation {
-        /// Whose.
         agent: AgentName,
-        /// Which.
         step: StepId,
     },
     /// An outcome.
     Outcome {
-        /// Whose.
         agent: AgentName,
-        /// Of which task.
         step: StepId,
         /// It is overdue (R5): only its agent or an operator's waive ends
         /// the wait.
@@ -83,7 +67,6 @@ pub enum Wait {
     },
     /// Agents to be told that the run is over.
     Close {
-        /// Who.
         agent: AgentName,
     },
 }

@@ -213,7 +213,6 @@ impl Run {
     }
 }
 
-/// Watches by agent.
 pub(super) fn by_agent(watches: &BTreeSet<TaskKey>) -> BTreeMap<AgentName, Vec<StepId>> {
     let mut by: BTreeMap<AgentName, Vec<StepId>> = BTreeMap::new();
     for (step, agent) in watches {

@@ -15,7 +15,6 @@ pub enum ParticipantFoldError {
     Gap {
         /// Which should be there.
         expected: u64,
-        /// Which is.
         found: u64,
     },
 }

@@ -33,7 +33,6 @@ pub use state::{Promise, PromiseStatus, RunLog, State, TaskLog, WatchLog};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Its place.
     pub seq: u64,
     /// What was promised, done or learnt.
     pub record: ParticipantRecord,
@@ -56,13 +55,9 @@ pub enum Purpose {
 pub enum Event {
     /// The coordinator said something.
     Order(Order),
-    /// Probes are in.
     Probed {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
         /// What they were for.
         purpose: Purpose,
@@ -71,15 +66,10 @@ pub enum Event {
     },
     /// An action came to an end.
     Finished {
-        /// The run.
         run: RunId,
-        /// The task.
         step: StepId,
-        /// Its phase.
         phase: PhaseRef,
-        /// Its attempt.
         attempt: u32,
-        /// How.
         outcome: Outcome,
         /// What it gives to later steps.
         outputs: Outputs,
@@ -88,22 +78,16 @@ pub enum Event {
     },
     /// A watch has looked.
     Attested {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// From the question.
         nonce: u64,
         /// What it saw, if anything.
         breach: Option<String>,
     },
     /// A watch saw a breach by itself.
     WatchBroke {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// What.
         detail: String,
     },
     /// The session to the coordinator stands.
@@ -125,15 +109,10 @@ pub enum Effect {
     Send(Reply),
     /// Probe, then [`Event::Probed`] with the same names.
     Probe {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// What for.
         purpose: Purpose,
-        /// Which tasks.
         tasks: Vec<TaskOrder>,
         /// What they consume; empty for a vote, which comes before the
         /// release that settles inputs.
@@ -141,15 +120,10 @@ pub enum Effect {
     },
     /// Carry out, then [`Event::Finished`].
     Execute {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// The task.
         task: TaskOrder,
-        /// What it consumes.
         inputs: BTreeMap<StepId, Outputs>,
         /// The first capture (R6).
         capture: Option<Value>,
@@ -158,15 +132,10 @@ pub enum Effect {
     },
     /// Restore by compare-and-set (R7), then [`Event::Finished`].
     Undo {
-        /// The run.
         run: RunId,
-        /// The phase.
         phase: PhaseRef,
-        /// The attempt.
         attempt: u32,
-        /// The undo task.
         task: TaskOrder,
-        /// What it consumes.
         inputs: BTreeMap<StepId, Outputs>,
         /// The first capture of the forward task.
         capture: Option<Value>,
@@ -176,39 +145,24 @@ pub enum Effect {
     /// Stop a running action as soon as that is safe; `Finished` says how it
     /// ended.
     Cancel {
-        /// The run.
         run: RunId,
-        /// The task.
         step: StepId,
-        /// Its attempt.
         attempt: u32,
     },
     /// Ask a watch to look now, then [`Event::Attested`].
     Attest {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// Comes back.
         nonce: u64,
     },
     /// Stop a watch. It has stopped when the driver goes on to the next
     /// effect.
-    Disarm {
-        /// The run.
-        run: RunId,
-        /// The watch.
-        step: StepId,
-    },
+    Disarm { run: RunId, step: StepId },
     /// Start a watch again that stood before a restart (R16).
     Arm {
-        /// The run.
         run: RunId,
-        /// The watch.
         step: StepId,
-        /// Its task.
         task: TaskOrder,
-        /// What it consumes.
         inputs: BTreeMap<StepId, Outputs>,
         /// Nobody watched for a while: the gap is a breach unless the watched
         /// system itself disproves it.
@@ -216,7 +170,6 @@ pub enum Effect {
     },
 }
 
-/// An agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Participant {
     agent: AgentName,
@@ -238,7 +191,6 @@ struct Probing {
 /// What a released attempt is at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    /// Between tasks.
     Idle,
     /// Probing a task before its start.
     Probing(StepId),
@@ -412,12 +364,10 @@ impl Participant {
             .collect()
     }
 
-    /// The durable state.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Who it is.
     pub fn agent(&self) -> &AgentName {
         &self.agent
     }

@@ -10,14 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How the latest attempt of a phase stands at an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PromiseStatus {
-    /// Promised, not released.
     Live,
     /// Refused; nothing was promised.
     Refused {
-        /// Why.
         reasons: Vec<String>,
     },
-    /// Released.
     Released {
         /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
@@ -26,7 +23,6 @@ pub enum PromiseStatus {
     },
     /// Closed for ever (R3).
     Tombstoned {
-        /// Why.
         why: Tombstone,
     },
 }
@@ -34,9 +30,7 @@ pub enum PromiseStatus {
 /// The latest attempt of a phase.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Promise {
-    /// Which attempt.
     pub attempt: u32,
-    /// How it stands.
     pub status: PromiseStatus,
     /// Its tasks, in order; empty where only a tombstone is known.
     pub tasks: Vec<TaskOrder>,
@@ -53,7 +47,6 @@ pub struct TaskLog {
     pub intent: Option<u32>,
     /// State before the first intent (R6); outer `None` before it.
     pub capture: Option<Option<Value>>,
-    /// Its last end.
     pub report: Option<TaskReport>,
     /// The coordinator has not acknowledged it yet.
     pub unacknowledged: bool,
@@ -85,18 +78,14 @@ impl TaskLog {
 /// A watch that stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchLog {
-    /// Its task.
     pub task: TaskOrder,
-    /// What it consumes.
     pub inputs: BTreeMap<StepId, Outputs>,
-    /// Breaches it saw.
     pub breaches: Vec<String>,
 }
 
 /// What an agent knows of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunLog {
-    /// Of which plan.
     pub digest: Option<Digest>,
     /// Highest decision obeyed (R1).
     pub decision: Decision,
@@ -106,7 +95,6 @@ pub struct RunLog {
     pub released: BTreeMap<PhaseRef, BootTime>,
     /// Its tasks, by phase and step.
     pub tasks: BTreeMap<StepId, TaskLog>,
-    /// Watches that stand.
     pub watches: BTreeMap<StepId, WatchLog>,
     /// A rollback has reached this agent.
     pub forward_closed: bool,
@@ -121,7 +109,6 @@ pub struct State {
     pub term: Term,
     /// Runs that are not closed. At most one holds a promise (R19).
     pub runs: BTreeMap<RunId, RunLog>,
-    /// Runs that are.
     pub closed: BTreeSet<RunId>,
 }
 

@@ -3,6 +3,11 @@
 //! Scripts answer exact statement texts, so that tests of the door decide what
 //! comes back, to the last type and length.
 
+use oracle_simulator::api::{
+    Bind, Canceller, Column, Credentials, Database, Door, Kind, Login, OraError, Reply, Session,
+    StatementKind, Tags, Value,
+};
+use oracle_simulator::bequeath::{self, Bequeath};
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -10,12 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
-
-use oracle_simulator::api::{
-    Bind, Canceller, Column, Credentials, Database, Door, Kind, Login, OraError, Reply, Session,
-    StatementKind, Tags, Value,
-};
-use oracle_simulator::bequeath::{self, Bequeath};
 
 /// How long a test waits for something that is sure to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,7 +80,6 @@ impl Scripted {
         self.logins.lock().unwrap()[sid as usize - 1].clone()
     }
 
-    /// Kills that session.
     pub fn kill(&self, sid: u32) {
         self.killed.lock().unwrap().push(sid);
     }
@@ -290,7 +288,6 @@ pub fn use_library() {
 
 /// The scripted instance of this process, its home, and a listener's port.
 pub struct Instance {
-    /// Its database.
     pub database: Arc<Scripted>,
     /// Where its listener listens.
     pub port: u16,

@@ -1,13 +1,12 @@
 //! The database the contract is checked on: the simulator in this process, or
 //! a real one that the environment names.
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-
 use oracle::{Connection, Connector, InitParams, Privilege};
 use oracle_simulator::bequeath::{self, Bequeath};
 use oracle_simulator::config::{Config, Instance};
 use oracle_simulator::engine::Engine;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Statements that prepare the database. On a real one they may have been
 /// executed before, by another test's process or an earlier run.
@@ -31,11 +30,8 @@ pub enum Database {
         _engine: Engine,
         _home: tempfile::TempDir,
     },
-    /// A real one.
     Real {
-        /// Its connect string.
         dsn: String,
-        /// SYS's password.
         password: String,
     },
 }
@@ -153,7 +149,6 @@ pub fn sysdba() -> Connection {
     log_in(database())
 }
 
-/// An application.
 pub fn shop() -> Connection {
     Connection::connect("lockstep_contract", "secret", database().dsn()).unwrap()
 }

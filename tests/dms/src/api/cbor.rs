@@ -4,12 +4,11 @@
 //! (timestamps as epoch seconds), so that they can be logged and read with serde;
 //! answers are serialised straight to CBOR, with timestamps under tag 1.
 
+use super::errors::Fault;
 use ciborium::Value as Cbor;
 use ciborium::tag::Required;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
-
-use super::errors::Fault;
 use std::io::Read;
 
 /// A body after decompression. CloudWatch itself takes 1 MB.

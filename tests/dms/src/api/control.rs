@@ -10,16 +10,14 @@
 //! | `GET /control/timing`, `PUT` | delays and intervals ([`Timing`]; a partial document keeps the rest) |
 //! | `GET /control/faults`, `POST`, `DELETE` | list, arm one ([`FaultSpec`]), disarm all |
 
-use std::collections::BTreeMap;
-
+use super::App;
+use crate::config::Timing;
+use crate::task::faults::{CallLog, FaultSpec};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-
-use super::App;
-use crate::config::Timing;
-use crate::task::faults::{CallLog, FaultSpec};
+use std::collections::BTreeMap;
 
 type Refusal = (StatusCode, String);
 

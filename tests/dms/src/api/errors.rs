@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", code.name())]
 pub struct Fault {
-    /// Which error.
     pub code: Code,
     /// What the caller reads.
     pub message: String,
@@ -111,7 +110,6 @@ macro_rules! constructors {
 }
 
 constructors! {
-    /// No such resource.
     not_found => ResourceNotFoundFault,
     /// The state does not permit it.
     wrong_state => InvalidResourceStateFault,
@@ -125,6 +123,5 @@ constructors! {
     missing => MissingRequiredParameterException,
     /// The body can't be read.
     serialization => SerializationException,
-    /// No such operation.
     unknown_operation => UnknownOperationException,
 }

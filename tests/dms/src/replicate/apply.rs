@@ -7,12 +7,6 @@
 //! transaction fails, it is rolled back and applied again change by change, so
 //! that what can't be applied is logged as DMS logs it and the rest arrives.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage};
-
 use super::Job;
 use super::change::{Change, Operation, TableName, Transaction};
 use super::checkpoint::ControlTables;
@@ -21,6 +15,10 @@ use super::statement::{Mapped, TargetTable, map_change};
 use crate::task::faults::ChangeFault;
 use crate::task::progress::Effect;
 use crate::task::state::Definition;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// Why a round was not applied to its end.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +48,11 @@ impl Applier {
         }
     }
 
-    /// The connection.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The control tables.
     #[must_use]
     pub fn control(&self) -> &ControlTables {
         &self.control

@@ -1,15 +1,12 @@
 //! Rows and transactions on their way, whichever the direction.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// A table and its schema, as the source spells them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
-    /// Schema or owner.
     pub schema: String,
-    /// Table.
     pub table: String,
 }
 
@@ -51,11 +48,9 @@ pub fn quote_name(name: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Operation {
-    /// A new row.
     Insert,
     /// New values for a row.
     Update,
-    /// A row less.
     Delete,
 }
 
@@ -65,9 +60,7 @@ pub type Row = BTreeMap<String, Option<String>>;
 /// One change of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The source table.
     pub table: TableName,
-    /// What happened.
     pub operation: Operation,
     /// The row before, or what is known of it; empty for an insert.
     pub before: Row,
@@ -75,7 +68,6 @@ pub struct Change {
     pub after: Row,
 }
 
-/// One committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     /// Its commit SCN, or the LSN after its commit.

@@ -8,12 +8,11 @@
 //! Source: AWS DMS user guide, "Control table task settings". The columns of
 //! `awsdms_txn_state` are not documented; those here are the double's own.
 
-use tokio_postgres::{Client, Error};
-
 use super::change::{TableName, quote_name};
 use super::statement::literal;
 use crate::task::progress::Snapshot;
 use crate::task::state::Definition;
+use tokio_postgres::{Client, Error};
 
 /// `SERVER_NAME` in the control tables.
 const SERVER_NAME: &str = "dms-double";

@@ -3,16 +3,14 @@
 //! Oracle's driver blocks and lives on threads of its own; PostgreSQL's is
 //! asynchronous, over TLS that checks the server against the endpoint's CA file.
 
-use std::path::Path;
-use std::time::Duration;
-
+use crate::config::{EndpointConfig, OracleEndpoint, PostgresEndpoint};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use std::path::Path;
+use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
-
-use crate::config::{EndpointConfig, OracleEndpoint, PostgresEndpoint};
 
 /// For connecting: the servers are on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,9 +26,7 @@ pub enum ConnectError {
     Oracle {
         /// `host:port/service`.
         dsn: String,
-        /// The user.
         user: String,
-        /// Why.
         source: Box<oracle::Error>,
     },
     /// PostgreSQL refused, or nobody answered.
@@ -41,9 +37,7 @@ pub enum ConnectError {
     Postgres {
         /// `host:port/database`.
         server: String,
-        /// The role.
         user: String,
-        /// Why.
         source: tokio_postgres::Error,
     },
     /// Nobody answered in time.
@@ -54,12 +48,7 @@ pub enum ConnectError {
     },
     /// The CA file is of no use.
     #[error("cannot use the CA file {file}: {why}")]
-    Authority {
-        /// The file.
-        file: String,
-        /// Why.
-        why: String,
-    },
+    Authority { file: String, why: String },
     /// The connecting thread ended early.
     #[error("the thread that was to connect has ended")]
     Thread,

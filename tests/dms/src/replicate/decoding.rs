@@ -12,14 +12,12 @@ pub enum Decoded {
     Begin(String),
     /// `COMMIT xid`
     Commit,
-    /// A row.
     Change(Change),
     /// A change that says nothing of its row: an UPDATE or DELETE of a table
     /// without a replica identity.
     WithoutKey(TableName),
     /// A TRUNCATE, which DMS passes on only where asked to; it is not passed on.
     Truncate,
-    /// A logical message.
     Other,
 }
 

@@ -5,11 +5,6 @@
 //! a restart of either server) leads to the next one after a wait that grows, as
 //! real DMS does for recoverable errors.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
-
 use super::apply::{Applier, ApplyError};
 use super::connect::{self, ConnectError};
 use super::load::{self, LoadError};
@@ -18,6 +13,9 @@ use super::{Job, timing};
 use crate::config::{OracleEndpoint, PostgresEndpoint};
 use crate::task::progress::TableState;
 use crate::task::state::{Ending, StartType, now_ms};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Rounds read ahead of the one that is applied.
 const ROUNDS_AHEAD: usize = 2;

@@ -6,16 +6,14 @@
 //! the other, by the mapping's `load-order`; foreign keys are the customer's
 //! concern, as with real DMS.
 
-use std::sync::Arc;
-
-use tokio::sync::mpsc;
-
 use super::Job;
 use super::apply::{Applier, ApplyError};
 use super::change::{Row, TableName};
 use super::redo::{self, RedoError, SelectedTable};
 use crate::task::progress::TableState;
 use crate::task::state::now_ms;
+use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Rows in one INSERT.
 const CHUNK: usize = 500;
@@ -26,10 +24,8 @@ const CHUNKS_AHEAD: usize = 4;
 /// Why a load did not end.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Oracle's side.
     #[error(transparent)]
     Source(RedoError),
-    /// PostgreSQL's side.
     #[error(transparent)]
     Target(ApplyError),
     /// The task was asked to stop; nothing is loaded.

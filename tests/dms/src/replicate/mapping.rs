@@ -6,9 +6,8 @@
 //! transformations rename, convert-lowercase and convert-uppercase. Filters,
 //! table settings and other transformations are refused: they would change rows.
 
-use serde::Deserialize;
-
 use crate::replicate::change::TableName;
+use serde::Deserialize;
 
 /// Rules in one document. DMS reads mappings of up to 2 MB; a thousand rules is
 /// far beyond what a rehearsal needs.
@@ -26,12 +25,10 @@ pub enum MappingError {
     /// Something the double doesn't carry out.
     #[error("TableMappings rule {rule}: {what}")]
     Unsupported {
-        /// The rule's id.
         rule: String,
         /// What it asks for.
         what: String,
     },
-    /// Too many rules.
     #[error("TableMappings holds more than {RULE_BOUND} rules")]
     TooMany,
 }

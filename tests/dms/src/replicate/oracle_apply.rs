@@ -5,11 +5,6 @@
 //! `AWSDMS_APPLY_EXCEPTIONS` there. Triggers of the target fire: turning them off
 //! is the customer's concern, as with real DMS. Everything here blocks.
 
-use std::collections::{HashMap, HashSet};
-
-use oracle::Connection;
-use oracle::sql_type::{OracleType, Timestamp, ToSql};
-
 use super::Job;
 use super::change::{Change, Operation, Row, TableName, Transaction, quote_name};
 use super::connect::{oracle_session_lost, oracle_text};
@@ -17,6 +12,9 @@ use super::mapping::TableMapping;
 use super::statement::map_change;
 use crate::task::faults::ChangeFault;
 use crate::task::progress::Effect;
+use oracle::Connection;
+use oracle::sql_type::{OracleType, Timestamp, ToSql};
+use std::collections::{HashMap, HashSet};
 
 /// The longest text in the exceptions table.
 const EXCEPTION_TEXT: usize = 2_000;

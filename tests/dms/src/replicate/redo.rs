@@ -4,14 +4,12 @@
 //! committed data only, each row's values as JSON): the simulated Oracle answers
 //! it, a real one would need a mining session first. Everything here blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use oracle::{Connection, Row as OracleRow};
-use serde::Deserialize;
-
 use super::change::{Change, Operation, Row, TableName, Transaction, quote_name};
 use super::connect::oracle_text;
 use super::mapping::TableMapping;
+use oracle::{Connection, Row as OracleRow};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of redo after which a round ends with its transaction. A few rounds a
 /// second carry thousands of rows; a larger one would only delay its first rows.
@@ -29,23 +27,14 @@ pub enum RedoError {
     Oracle {
         /// What was being done.
         doing: &'static str,
-        /// Why not.
         source: Box<oracle::Error>,
     },
     /// A row of redo that can't be understood.
     #[error("the redo at SCN {scn} can't be read: {why}")]
-    Malformed {
-        /// Its commit SCN.
-        scn: u64,
-        /// Why.
-        why: String,
-    },
+    Malformed { scn: u64, why: String },
     /// A transaction beyond the bound.
     #[error("the transaction committed at SCN {scn} has more than {TRANSACTION_ROWS} rows")]
-    TooLarge {
-        /// Its commit SCN.
-        scn: u64,
-    },
+    TooLarge { scn: u64 },
 }
 
 impl RedoError {

@@ -1,10 +1,9 @@
 //! The engine that moves rows, in the direction that the endpoints give.
 
-use std::sync::Arc;
-
 use super::{BoxFuture, Engine, Job, connect, forward, reverse};
 use crate::config::EndpointConfig;
 use crate::task::state::{Definition, Ending};
+use std::sync::Arc;
 
 /// The engine that moves rows.
 #[derive(Debug, Default)]

@@ -6,12 +6,6 @@
 //! the slot is `active`; the slot moves only over what Oracle has committed. Its
 //! transactions are applied exactly once: the checkpoint is in Oracle.
 
-use std::collections::HashSet;
-use std::sync::mpsc as std_mpsc;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
-
 use super::change::{TableName, Transaction};
 use super::connect::{self, ConnectError, postgres_text};
 use super::decoding::{DecodeError, Decoded, decode};
@@ -21,6 +15,10 @@ use super::{Job, timing};
 use crate::config::{OracleEndpoint, PostgresEndpoint};
 use crate::task::progress::TableState;
 use crate::task::state::{Definition, Ending, StartType, now_ms};
+use std::collections::HashSet;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Transactions read ahead of the one that is applied. When it is full the socket
 /// is not read, and the server holds the rest.

@@ -3,10 +3,9 @@
 //! Values travel as text literals, which PostgreSQL converts to the column's type
 //! as it does for literals that a person writes.
 
-use std::collections::BTreeSet;
-
 use super::change::{Change, Operation, Row, TableName, quote_name};
 use super::mapping::TableMapping;
+use std::collections::BTreeSet;
 
 /// What must be known of a target table.
 #[derive(Debug, Clone, Default)]
@@ -20,13 +19,9 @@ pub struct TargetTable {
 /// A change in the target's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
-    /// The target table.
     pub target: TableName,
-    /// What happened.
     pub operation: Operation,
-    /// The row before.
     pub before: Row,
-    /// The row after.
     pub after: Row,
 }
 

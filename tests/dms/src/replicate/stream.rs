@@ -8,21 +8,19 @@
 //! Source: PostgreSQL 15 documentation, chapters 55.2 (message flow), 55.4
 //! (streaming replication protocol) and 55.7 (message formats).
 
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-
+use super::connect::tls_client;
+use crate::config::PostgresEndpoint;
 use bytes::{Buf, BufMut, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-use super::connect::tls_client;
-use crate::config::PostgresEndpoint;
 
 /// A message of the server. A row with a LOB can be large; anything beyond this is
 /// taken for a broken stream.
@@ -42,17 +40,13 @@ pub enum StreamError {
     Io {
         /// `host:port`.
         server: String,
-        /// Why.
         source: io::Error,
     },
-    /// The server refused.
     #[error("{server} refused: {message} (SQLSTATE {code})")]
     Refused {
         /// `host:port`.
         server: String,
-        /// SQLSTATE.
         code: String,
-        /// The server's message.
         message: String,
     },
     /// An answer that is not expected here.
@@ -60,7 +54,6 @@ pub enum StreamError {
     Unexpected {
         /// `host:port`.
         server: String,
-        /// What came.
         what: String,
     },
 }
@@ -82,7 +75,6 @@ pub enum Message {
     Data {
         /// Where it starts; for a commit, the position after the transaction.
         lsn: u64,
-        /// The plugin's text.
         text: String,
     },
     /// Nothing new, or a request to answer.
@@ -94,7 +86,6 @@ pub enum Message {
     },
 }
 
-/// A running stream.
 pub struct LogicalStream {
     socket: TlsStream<TcpStream>,
     server: String,

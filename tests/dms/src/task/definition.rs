@@ -1,14 +1,13 @@
 //! What a caller says about a task, checked: identifiers, endpoints, mappings,
 //! settings and positions become a [`Definition`], or a fault in the API's words.
 
-use std::collections::BTreeMap;
-
 use crate::api::errors::Fault;
 use crate::replicate::mapping::TableMapping;
 use crate::task::registry::Registry;
 use crate::task::resources::is_identifier;
 use crate::task::settings::TaskSettings;
 use crate::task::state::{Definition, MigrationType, StartType, StopPosition};
+use std::collections::BTreeMap;
 
 /// What CreateReplicationTask asks for, in plain text.
 #[derive(Debug, Clone, Default)]
@@ -37,29 +36,20 @@ pub struct NewTask {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What ModifyReplicationTask changes.
 #[derive(Debug, Clone, Default)]
 pub struct Modification {
-    /// New identifier.
     pub identifier: Option<String>,
-    /// New migration type.
     pub migration_type: Option<String>,
-    /// New mappings.
     pub table_mappings: Option<String>,
-    /// New settings.
     pub settings: Option<String>,
-    /// New start position.
     pub cdc_start_position: Option<String>,
-    /// New stop position.
     pub cdc_stop_position: Option<String>,
-    /// New task data.
     pub task_data: Option<String>,
 }
 
 /// What StartReplicationTask asks for.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
-    /// How.
     pub start: StartType,
     /// From where, instead of the task's own start position.
     pub cdc_start_position: Option<String>,

@@ -3,13 +3,11 @@
 //! Faults belong to the range: the product has no switch for them. Each is named
 //! by its JSON form in [`FaultSpec`].
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use crate::replicate::change::TableName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::replicate::change::TableName;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Calls kept in the log. A rehearsal makes a few thousand; the oldest go first,
 /// and how many have gone is told.
@@ -18,7 +16,6 @@ const CALL_LOG_BOUND: usize = 50_000;
 /// Faults armed at one time. More than a handful is a mistake of the caller.
 const FAULT_BOUND: usize = 100;
 
-/// A fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultSpec {
@@ -32,7 +29,6 @@ pub enum FaultSpec {
         /// For how many calls; none means until it is cleared.
         times: Option<u64>,
     },
-    /// Calls are throttled.
     Throttling {
         /// Which operation; none means all.
         operation: Option<String>,
@@ -43,19 +39,11 @@ pub enum FaultSpec {
         times: Option<u64>,
     },
     /// A running task fails for good.
-    TaskFailed {
-        /// The task's identifier.
-        task: String,
-        /// Its LastFailureMessage.
-        message: String,
-    },
+    TaskFailed { task: String, message: String },
     /// A table is suspended when the next of its changes arrives.
     TableSuspended {
-        /// The task's identifier.
         task: String,
-        /// Source schema.
         schema: String,
-        /// Source table.
         table: String,
         /// The reason that the control table shows.
         message: String,
@@ -63,11 +51,8 @@ pub enum FaultSpec {
     /// Changes of a table can't be applied and go to `awsdms_apply_exceptions`;
     /// a LOB error is one of these.
     ApplyError {
-        /// The task's identifier.
         task: String,
-        /// Source schema.
         schema: String,
-        /// Source table.
         table: String,
         /// The error that the exceptions table shows.
         message: String,
@@ -75,53 +60,30 @@ pub enum FaultSpec {
         times: Option<u64>,
     },
     /// A running task applies nothing: changes pile up.
-    ApplyPaused {
-        /// The task's identifier.
-        task: String,
-    },
+    ApplyPaused { task: String },
     /// Connections to an endpoint fail in TestConnection.
     ConnectionRefused {
-        /// The endpoint's identifier.
         endpoint: String,
         /// LastFailureMessage of the connection.
         message: String,
     },
     /// A task that is told to stop fails instead.
-    StopFails {
-        /// The task's identifier.
-        task: String,
-        /// Its LastFailureMessage.
-        message: String,
-    },
+    StopFails { task: String, message: String },
     /// A task shows the message of a failure that is over, whatever it does.
-    FailureRemembered {
-        /// The task's identifier.
-        task: String,
-        /// Its LastFailureMessage.
-        message: String,
-    },
+    FailureRemembered { task: String, message: String },
     /// Every table of a task shows as `Before load`.
-    NotLoaded {
-        /// The task's identifier.
-        task: String,
-    },
+    NotLoaded { task: String },
     /// A task that is told to stop can't apply its last change, logs that, and
     /// stops as it should.
     StopLeavesException {
-        /// The task's identifier.
         task: String,
-        /// Target schema.
         schema: String,
-        /// Target table.
         table: String,
         /// The error that the exceptions table shows.
         message: String,
     },
     /// A task stays in `stopping`.
-    StopHangs {
-        /// The task's identifier.
-        task: String,
-    },
+    StopHangs { task: String },
 }
 
 impl FaultSpec {
@@ -157,9 +119,7 @@ impl FaultSpec {
 /// What an armed fault does to an API call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallFault {
-    /// Deny it.
     Denied,
-    /// Throttle it.
     Throttled,
 }
 
@@ -175,13 +135,10 @@ pub enum ChangeFault {
 /// One call of the API.
 #[derive(Debug, Clone, Serialize)]
 pub struct Call {
-    /// When, epoch ms.
     pub epoch_ms: i64,
     /// `dms` or `cloudwatch`.
     pub service: &'static str,
-    /// The operation.
     pub operation: String,
-    /// Its parameters.
     pub parameters: Value,
     /// The error code it was answered with.
     pub error: Option<String>,
@@ -227,13 +184,11 @@ impl FaultBoard {
         Ok(())
     }
 
-    /// What is armed.
     #[must_use]
     pub fn list(&self) -> Vec<FaultSpec> {
         self.armed().clone()
     }
 
-    /// Disarms everything.
     pub fn clear(&self) {
         self.armed().clear();
     }
@@ -390,7 +345,6 @@ impl FaultBoard {
         })
     }
 
-    /// Logs a call.
     pub fn record(&self, call: Call) {
         let mut log = self.log();
         if log.calls.len() >= CALL_LOG_BOUND {
@@ -400,7 +354,6 @@ impl FaultBoard {
         log.calls.push_back(call);
     }
 
-    /// The call log.
     #[must_use]
     pub fn calls(&self) -> CallLog {
         self.log().clone()

@@ -1,12 +1,6 @@
 //! What changes tasks: create, start, stop, modify, delete, and the delays
 //! between their states. TestConnection is here too, for it takes time alike.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::watch;
-use tracing::{info, warn};
-
 use crate::api::errors::Fault;
 use crate::config::TaskConfig;
 use crate::replicate::Job;
@@ -17,6 +11,10 @@ use crate::task::progress::Progress;
 use crate::task::registry::{Connection, Registry, TASK_BOUND, Task};
 use crate::task::resources::resource_id;
 use crate::task::state::{Command, Definition, Ending, StartType, Status, now_ms};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
 
 /// How often a stop that the range makes hang looks whether it still should.
 const HANG_POLL: Duration = Duration::from_millis(50);

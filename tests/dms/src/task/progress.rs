@@ -4,13 +4,11 @@
 //! Engines write, the API reads. Statistics start at zero when a task is started
 //! afresh and are kept when it is resumed.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use serde::Serialize;
-
 use crate::replicate::change::{Operation, TableName};
 use crate::task::state::now_ms;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// `TableState`, in the words of the user guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -18,7 +16,6 @@ pub enum TableState {
     /// Selected, its load not begun.
     #[serde(rename = "Before load")]
     BeforeLoad,
-    /// Being loaded.
     #[serde(rename = "Full load")]
     FullLoad,
     /// Loaded, or without a load: changes are applied.
@@ -29,14 +26,10 @@ pub enum TableState {
     Error,
 }
 
-/// One table's statistics.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableProgress {
-    /// Inserts applied.
     pub inserts: u64,
-    /// Updates applied.
     pub updates: u64,
-    /// Deletes applied.
     pub deletes: u64,
     /// Rows copied by the load.
     pub full_load_rows: u64,
@@ -50,7 +43,6 @@ pub struct TableProgress {
     pub reloaded: bool,
     /// When anything here last changed, epoch ms.
     pub last_update_ms: i64,
-    /// The state.
     pub state: TableState,
     /// Why it is suspended.
     pub suspended_because: Option<String>,
@@ -66,7 +58,6 @@ pub struct Counters {
     pub rows_read: u64,
     /// Changes whose transaction has ended at the target, applied or not.
     pub rows_finished: u64,
-    /// Transactions read.
     pub transactions_read: u64,
     /// Transactions committed at the target.
     pub transactions_applied: u64,
@@ -87,7 +78,6 @@ pub struct Counters {
 /// Everything behind the lock.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
-    /// By source table.
     pub tables: BTreeMap<TableName, TableProgress>,
     /// Counters for the range.
     pub counters: Counters,
@@ -195,7 +185,6 @@ impl Progress {
 /// What became of one change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Applied.
     Applied(TableName, Operation),
     /// Written to `awsdms_apply_exceptions`.
     Exception(TableName),

@@ -3,11 +3,6 @@
 //! What changes a task is in [`super::lifecycle`]. State lives as long as the
 //! process.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-
-use tokio::sync::watch;
-
 use crate::api::errors::Fault;
 use crate::config::{Config, Timing};
 use crate::replicate::{Engine, SharedTiming};
@@ -15,6 +10,9 @@ use crate::task::faults::FaultBoard;
 use crate::task::progress::Progress;
 use crate::task::resources::Resources;
 use crate::task::state::{Definition, Status, now_ms};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// Tasks in one account: the default quota of DMS is 600.
 pub(super) const TASK_BOUND: usize = 600;
@@ -25,9 +23,7 @@ const EVENT_BOUND: usize = 1_000;
 /// A task and where it stands.
 #[derive(Clone)]
 pub struct Task {
-    /// What it replicates.
     pub definition: Arc<Definition>,
-    /// Its state.
     pub status: Status,
     /// `StopReason`.
     pub stop_reason: Option<&'static str>,
@@ -43,12 +39,10 @@ pub struct Task {
     pub stopped_ms: Option<i64>,
     /// Whether it has ever run.
     pub has_run: bool,
-    /// Its numbers.
     pub progress: Arc<Progress>,
     pub(super) stop: watch::Sender<bool>,
 }
 
-/// A tested connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// `testing`, `successful` or `failed`.
@@ -66,7 +60,6 @@ pub struct TaskEvent {
     pub message: String,
     /// The one entry of `EventCategories`.
     pub category: &'static str,
-    /// When, epoch ms.
     pub epoch_ms: i64,
 }
 
@@ -101,11 +94,9 @@ impl Inner {
 pub struct Registry {
     pub(super) inner: Mutex<Inner>,
     pub(super) engine: Arc<dyn Engine>,
-    /// Instance and endpoints.
     pub resources: Resources,
     /// Faults and the call log.
     pub faults: Arc<FaultBoard>,
-    /// Delays and intervals.
     pub timing: SharedTiming,
 }
 
@@ -126,13 +117,11 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The timing now.
     #[must_use]
     pub fn timing(&self) -> Timing {
         crate::replicate::timing(&self.timing)
     }
 
-    /// Replaces the timing.
     pub fn set_timing(&self, timing: Timing) {
         *self.timing.write().unwrap_or_else(PoisonError::into_inner) = timing;
     }

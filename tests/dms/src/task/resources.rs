@@ -1,9 +1,8 @@
 //! ARNs, and what exists besides tasks: the instance and the endpoints.
 
+use crate::config::{Config, EndpointConfig};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use crate::config::{Config, EndpointConfig};
 
 /// Makes ARNs of one account and region.
 #[derive(Debug, Clone)]
@@ -86,14 +85,11 @@ pub struct Resources {
     pub engine_version: String,
     /// When the double started, epoch ms.
     pub created_ms: i64,
-    /// Endpoints by ARN.
     pub endpoints: BTreeMap<String, Arc<EndpointConfig>>,
-    /// For new ARNs.
     pub arns: Arns,
 }
 
 impl Resources {
-    /// From the configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let arns = Arns::new(config);

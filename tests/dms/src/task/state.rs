@@ -9,13 +9,11 @@ use crate::task::settings::TaskSettings;
 /// `ReplicationTask.Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Being made.
     Creating,
     /// Made, or modified, and never run.
     Ready,
     /// On its way to running.
     Starting,
-    /// Replicating.
     Running,
     /// Finishing the transaction in progress.
     Stopping,
@@ -23,7 +21,6 @@ pub enum Status {
     Stopped,
     /// Ended by an error that retries don't cure.
     Failed,
-    /// Taking new values.
     Modifying,
     /// On its way out.
     Deleting,
@@ -32,13 +29,9 @@ pub enum Status {
 /// What can be asked of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// StartReplicationTask.
     Start,
-    /// StopReplicationTask.
     Stop,
-    /// ModifyReplicationTask.
     Modify,
-    /// DeleteReplicationTask.
     Delete,
 }
 
@@ -75,7 +68,6 @@ impl Status {
 pub enum MigrationType {
     /// Copies what is there and ends.
     FullLoad,
-    /// Replicates changes only.
     Cdc,
     /// Copies what is there, then replicates changes.
     FullLoadAndCdc,
@@ -93,7 +85,6 @@ impl MigrationType {
         }
     }
 
-    /// The API's word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,7 +112,6 @@ impl MigrationType {
 pub enum StartType {
     /// From the beginning: a task that loads reloads every table.
     StartReplication,
-    /// From the checkpoint.
     ResumeProcessing,
     /// Empties the target's tables and loads them again.
     ReloadTarget,
@@ -165,7 +155,6 @@ pub struct Definition {
     pub cdc_stop_position: Option<StopPosition>,
     /// `TaskData`.
     pub task_data: Option<String>,
-    /// Tags, by key.
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
@@ -181,7 +170,6 @@ impl Definition {
 /// When a task stops by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopPosition {
-    /// As given.
     pub text: String,
     /// The wall-clock time, milliseconds since the epoch.
     pub server_time_ms: i64,
@@ -215,7 +203,6 @@ impl StopPosition {
 /// How a task's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Stopped by request.
     Normal,
     /// The load is done and the task was to do nothing else.
     FullLoadFinished,

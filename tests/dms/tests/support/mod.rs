@@ -3,10 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use dms_double::config::{EndpointKind, PostgresEndpoint};
 use std::path::PathBuf;
 use std::process::Command;
-
-use dms_double::config::{EndpointKind, PostgresEndpoint};
 
 /// The password of `dms_user`; a quote in it must do no harm.
 pub const PASSWORD: &str = "it's a secret";

@@ -1,12 +1,10 @@
 //! One connection's calls: the session behind them, and its cursors.
 
-use std::collections::HashMap;
-
-use crate::api::{Bind, Credentials, Database, Door, Login, OraError, Reply, Session, Value};
-use crate::wire::{Answer, Call, Execute, Logon, Request, Response, RowError};
-
 use super::Caller;
 use super::gate::Gate;
+use crate::api::{Bind, Credentials, Database, Door, Login, OraError, Reply, Session, Value};
+use crate::wire::{Answer, Call, Execute, Logon, Request, Response, RowError};
+use std::collections::HashMap;
 
 /// Cursors a session keeps rows for: OPEN_CURSORS as installations raise it.
 pub const MAX_CURSORS: usize = 300;
@@ -23,7 +21,6 @@ pub struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// Before its logon.
     pub fn new(db: &'a dyn Database, caller: Caller, service: String, gate: &'a Gate) -> Self {
         Self {
             db,
@@ -36,7 +33,6 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Makes a call.
     pub fn answer(&mut self, call: Call) -> Response {
         for cursor in call.close {
             self.cursors.remove(&cursor);

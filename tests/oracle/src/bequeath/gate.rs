@@ -1,9 +1,8 @@
 //! Between the thread that reads a connection and the one that makes its calls.
 
+use crate::api::Canceller;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use crate::api::Canceller;
 
 /// How often a cancel is repeated until the call has noticed: it can arrive
 /// before the engine has begun the call, where it would mean nothing.

@@ -10,12 +10,11 @@
 //! `$TNS_ADMIN` or else in `network/admin` of its home. Where that home has
 //! none, the simulator's own configuration stands for it.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use oracle_simulator::control::{self, CallError, Request};
 use oracle_simulator::listener::{Requester, Status};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 const RELEASE: &str = "Version 19.0.0.0.0 - Production";
 

@@ -7,11 +7,10 @@
 //! already). Options: `-listener NAME`, `-scannumber N`, `-node NODE`, their
 //! short forms `-l`, `-i`, `-n`, and `-force`, which changes nothing here.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
 use oracle_simulator::control::{self, CallError, Failure, Request};
 use oracle_simulator::listener::{Requester, Status};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Exit code of a command that found things as they should be.
 const WARNING: u8 = 2;

@@ -1,14 +1,12 @@
 //! COUNT, SUM, MIN, MAX, AVG and LISTAGG over a group of rows.
 
-use std::collections::HashSet;
-
-use bigdecimal::{BigDecimal, Zero};
-use sqlparser::ast::{self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr};
-
 use super::datum::{self, Datum, Row};
 use super::errors::{Outcome, stop, unsupported};
 use super::exec::{Exec, Scope};
 use super::prepare::arguments;
+use bigdecimal::{BigDecimal, Zero};
+use sqlparser::ast::{self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr};
+use std::collections::HashSet;
 
 impl Exec<'_> {
     /// The value of an aggregate over a group.

@@ -1,11 +1,5 @@
 //! One call of a session: it holds the lock, and gives it up while it waits.
 
-use std::time::{Duration, Instant};
-
-use parking_lot::MutexGuard;
-
-use crate::api::{Bind, Column, Kind, OraError, Reply};
-
 use super::database::Core;
 use super::errors::{Outcome, Stop, ora};
 use super::exec::{Exec, Relation, Variables, bind_variables};
@@ -14,16 +8,16 @@ use super::sessions::{Life, SessionKey};
 use super::state::State;
 use super::txn::TxnId;
 use super::{commands, ddl, interpret, kinds};
+use crate::api::{Bind, Column, Kind, OraError, Reply};
+use parking_lot::MutexGuard;
+use std::time::{Duration, Instant};
 
 /// A statement waits so long for another transaction's row lock, then it is
 /// ORA-00060. Oracle waits for ever; a rehearsal must end.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 
-/// A running call.
 pub struct Call<'c> {
-    /// The engine.
     pub core: &'c Core,
-    /// The state, locked.
     pub st: MutexGuard<'c, State>,
     /// Whose call it is.
     pub key: SessionKey,
@@ -185,13 +179,11 @@ impl<'c> Call<'c> {
         Ok(())
     }
 
-    /// COMMIT.
     pub fn commit(&mut self) {
         self.st.commit(self.key);
         self.core.changed.notify_all();
     }
 
-    /// ROLLBACK.
     pub fn rollback(&mut self) {
         self.st.rollback_to(self.key, None);
         self.core.changed.notify_all();

@@ -1,15 +1,13 @@
 //! Statements that are no query and no DML: ALTER SYSTEM, transaction control,
 //! and the way to the DDL.
 
-use sqlparser::tokenizer::Token;
-
-use crate::api::{OraError, Reply};
-
 use super::call::Call;
 use super::errors::{ora, unsupported};
 use super::lex::{Cursor, Lexed};
 use super::params::Reach;
 use super::{ddl, kill, programs, users};
+use crate::api::{OraError, Reply};
+use sqlparser::tokenizer::Token;
 
 /// ORA-02065, for what ALTER SYSTEM does not know.
 const OPTION: (u32, &str) = (2065, "illegal option for ALTER SYSTEM");

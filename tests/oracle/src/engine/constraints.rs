@@ -2,11 +2,6 @@
 //! children. A verdict that hangs on another open transaction waits for it.
 //! And what a new index or an enabled constraint says to the rows that are there.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
-use crate::api::OraError;
-
 use super::datum::{self, Datum, Row};
 use super::errors::{Outcome, Stop, ora, stop};
 use super::exec::Exec;
@@ -14,6 +9,9 @@ use super::sessions::SessionKey;
 use super::state::State;
 use super::storage::{Constraint, Rule, Snapshot};
 use super::txn::TxnId;
+use crate::api::OraError;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 impl State {
     /// ORA-00955 where an index's name is taken, ORA-01452 where a unique one

@@ -1,17 +1,5 @@
 //! The engine's handles: the whole, an instance's door side, a session.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use parking_lot::{Condvar, Mutex};
-
-use crate::api::{
-    Bind, Canceller, Column, Credentials, Database, Login, OraError, Reply, Session, StatementKind,
-    Tags,
-};
-use crate::config::Config;
-
 use super::call::Call;
 use super::errors::ora;
 use super::exec::{Exec, Variables};
@@ -21,11 +9,19 @@ use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
 use super::surroundings::Surroundings;
 use super::{clock, format, jobs, script};
+use crate::api::{
+    Bind, Canceller, Column, Credentials, Database, Login, OraError, Reply, Session, StatementKind,
+    Tags,
+};
+use crate::config::Config;
+use parking_lot::{Condvar, Mutex};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The state and the signal that something in it has changed.
 #[derive(Debug)]
 pub struct Core {
-    /// The one lock.
     pub state: Mutex<State>,
     /// A transaction ended, a session was killed or cancelled.
     pub changed: Condvar,
@@ -52,7 +48,6 @@ impl Core {
     }
 }
 
-/// The whole database.
 #[derive(Debug, Clone)]
 pub struct Engine {
     core: Arc<Core>,

@@ -5,34 +5,25 @@
 //! blank-padded with everything, which is broader than Oracle (there a
 //! VARCHAR2 bind makes the comparison non-padded).
 
+use super::errors::{Outcome, ora, stop};
+use super::format;
+use crate::api::{self, Kind, Value};
+use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
+use jiff::civil;
 use std::cmp::Ordering;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
-use jiff::civil;
-
-use crate::api::{self, Kind, Value};
-
-use super::errors::{Outcome, ora, stop};
-use super::format;
-
-/// A value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Datum {
-    /// NULL.
     Null,
     /// VARCHAR2; never empty.
     Text(String),
     /// CHAR, padded to its column's width.
     Char(String),
-    /// NUMBER.
     Number(BigDecimal),
-    /// DATE.
     Date(civil::DateTime),
-    /// TIMESTAMP.
     Timestamp(civil::DateTime),
-    /// RAW.
     Raw(Vec<u8>),
     /// INTERVAL DAY TO SECOND, in nanoseconds; for arithmetic only.
     Interval(i64),
@@ -55,12 +46,10 @@ impl Datum {
         }
     }
 
-    /// A whole number.
     pub fn int(number: impl Into<i128>) -> Self {
         Self::Number(BigDecimal::from(number.into()))
     }
 
-    /// Optional text.
     pub fn opt(text: Option<impl Into<String>>) -> Self {
         text.map_or(Self::Null, Self::text)
     }

@@ -1,12 +1,5 @@
 //! Tables and indexes: made, changed; and whatever is dropped.
 
-use sqlparser::ast::{
-    self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
-};
-use sqlparser::tokenizer::Token;
-
-use crate::api::OraError;
-
 use super::call::Call;
 use super::errors::{Outcome, no_table, ora, stop, unsupported};
 use super::exec::upper;
@@ -16,6 +9,11 @@ use super::query::split_name;
 use super::sessions::SessionKey;
 use super::state::State;
 use super::storage::{ColumnDef, Constraint, Rule, Table};
+use crate::api::OraError;
+use sqlparser::ast::{
+    self, ColumnOption, Expr, GeneratedAs, IndexColumn, ReferentialAction, TableConstraint,
+};
+use sqlparser::tokenizer::Token;
 
 const TABLE: (u32, &str) = (903, "invalid table name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");
@@ -65,7 +63,6 @@ impl State {
     }
 }
 
-/// CREATE TABLE.
 pub fn create_table(st: &mut State, key: SessionKey, create: &ast::CreateTable) -> Outcome<()> {
     if create.query.is_some() || create.temporary || create.global.is_some() {
         return Err(unsupported("CREATE TABLE … AS SELECT and temporary tables").into());

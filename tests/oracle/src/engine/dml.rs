@@ -1,14 +1,5 @@
 //! INSERT, UPDATE, DELETE: rows, constraints, triggers, RETURNING.
 
-use std::sync::Arc;
-
-use sqlparser::ast::{
-    self, Assignment, AssignmentTarget, Expr, FromTable, SetExpr, TableFactor, TableObject,
-    TableWithJoins,
-};
-
-use crate::api::{Reply, Value};
-
 use super::datum::{Datum, Row};
 use super::errors::{Outcome, Stop, no_column, ora, stop, unsupported};
 use super::exec::{ColRef, Exec, Scope, same, upper};
@@ -19,6 +10,12 @@ use super::query::split_name;
 use super::storage::Snapshot;
 use super::triggers::{Event, Timing};
 use super::txn::{Change, TxnId};
+use crate::api::{Reply, Value};
+use sqlparser::ast::{
+    self, Assignment, AssignmentTarget, Expr, FromTable, SetExpr, TableFactor, TableObject,
+    TableWithJoins,
+};
+use std::sync::Arc;
 
 /// The rows an UPDATE or DELETE works on.
 struct Target {
@@ -28,7 +25,6 @@ struct Target {
 }
 
 impl Exec<'_> {
-    /// INSERT.
     pub fn insert(
         &mut self,
         insert: &ast::Insert,
@@ -152,7 +148,6 @@ impl Exec<'_> {
         Ok(row)
     }
 
-    /// UPDATE.
     pub fn update(
         &mut self,
         update: &ast::Update,
@@ -218,7 +213,6 @@ impl Exec<'_> {
             .collect()
     }
 
-    /// DELETE.
     pub fn delete(
         &mut self,
         delete: &ast::Delete,

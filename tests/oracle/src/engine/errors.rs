@@ -2,9 +2,8 @@
 //!
 //! Texts are those of Oracle's error messages reference, release 19c.
 
-use crate::api::OraError;
-
 use super::txn::TxnId;
+use crate::api::OraError;
 
 /// Why a statement stopped short of its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,28 +1,22 @@
 //! What one statement needs while it runs: the state, who runs it, variables.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use sqlparser::ast::{Ident, Query};
-
-use crate::api::{Bind, Kind};
-
 use super::datum::{Datum, Row};
 use super::errors::Outcome;
 use super::sessions::SessionKey;
 use super::state::State;
+use crate::api::{Bind, Kind};
+use sqlparser::ast::{Ident, Query};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A variable: a bind (`:NAME`), a trigger's `:NEW.COLUMN`, or a PL/SQL
 /// local (`NAME`).
 #[derive(Debug, Clone)]
 pub struct Variable {
-    /// Its value.
     pub value: Datum,
-    /// Its declared type.
     pub kind: Kind,
 }
 
-/// Variables by name.
 pub type Variables = HashMap<String, Variable>;
 
 /// Pairs a statement's bind names with what the client sent: by name first,
@@ -72,29 +66,22 @@ pub fn bind_variables(names: &[String], binds: &[Bind]) -> Outcome<Variables> {
 pub struct ColRef {
     /// Table name or alias it can be qualified by.
     pub qualifier: Option<Arc<str>>,
-    /// Its name.
     pub name: Arc<str>,
-    /// Its type.
     pub kind: Kind,
     /// Whether NULL can occur.
     pub nullable: bool,
 }
 
-/// An intermediate result.
 #[derive(Debug, Default)]
 pub struct Relation {
-    /// Its columns.
     pub cols: Vec<ColRef>,
-    /// Its rows.
     pub rows: Vec<Row>,
 }
 
 /// Where names are looked up: one row, inside the rows of outer queries.
 #[derive(Clone, Copy)]
 pub struct Scope<'s> {
-    /// The columns.
     pub cols: &'s [ColRef],
-    /// The row.
     pub row: &'s [Datum],
     /// The rows of the group, where aggregates may stand.
     pub group: Option<&'s [Row]>,
@@ -144,9 +131,7 @@ pub fn upper(ident: &Ident) -> String {
     }
 }
 
-/// A running statement.
 pub struct Exec<'a> {
-    /// The database.
     pub st: &'a mut State,
     /// Whose statement it is.
     pub key: SessionKey,

@@ -1,18 +1,16 @@
 //! Expressions: evaluation with Oracle's NULLs and conversions.
 
-use std::cmp::Ordering;
-use std::sync::Arc;
-
+use super::datum::{self, Datum};
+use super::errors::{Outcome, Stop, no_column, ora, stop, unsupported};
+use super::exec::{Exec, Relation, Scope, same, upper};
+use super::{clock, format, functions, text};
 use bigdecimal::{BigDecimal, Zero};
 use sqlparser::ast::{
     BinaryOperator, CeilFloorKind, DataType, DateTimeField, Expr, Ident, Query, TrimWhereField,
     UnaryOperator, Value as Literal,
 };
-
-use super::datum::{self, Datum};
-use super::errors::{Outcome, Stop, no_column, ora, stop, unsupported};
-use super::exec::{Exec, Relation, Scope, same, upper};
-use super::{clock, format, functions, text};
+use std::cmp::Ordering;
+use std::sync::Arc;
 
 impl Exec<'_> {
     /// The value of an expression for a row.

@@ -1,11 +1,9 @@
 //! Faults that the range puts in: a statement answered by an error.
 
-use serde::Deserialize;
-
-use crate::api::OraError;
-
 use super::errors::ora;
 use super::state::State;
+use crate::api::OraError;
+use serde::Deserialize;
 
 /// A statement that contains a text fails so many times.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -13,7 +11,6 @@ use super::state::State;
 pub struct Fault {
     /// Text looked for in the statement, without regard to case.
     pub statement_contains: String,
-    /// The error's number.
     pub ora_code: u32,
     /// How often; 0 is for ever.
     #[serde(default)]

@@ -4,11 +4,9 @@
 //! AM PM D Q IYYY IW J and quoted text. Numbers: 9 0 . , D G S MI FM $. Anything else is
 //! ORA-01821 or ORA-01481, as in Oracle. NLS: English, territory America.
 
-use std::cell::RefCell;
-
-use jiff::civil;
-
 use super::errors::{Outcome, ora, stop};
+use jiff::civil;
+use std::cell::RefCell;
 
 /// The formats in which a session's dates become text without a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +18,6 @@ pub struct Nls {
 }
 
 impl Default for Nls {
-    /// Territory America.
     fn default() -> Self {
         Self {
             date: "DD-MON-RR".to_owned(),
@@ -240,7 +237,6 @@ struct Reading {
     afternoon: Option<bool>,
 }
 
-/// TO_DATE and TO_TIMESTAMP.
 pub fn parse_date(text: &str, model: &str) -> Outcome<civil::DateTime> {
     let today = super::clock::now();
     let mut reading = Reading {

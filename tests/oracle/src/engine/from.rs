@@ -5,15 +5,6 @@
 //! a hash join. Every condition is checked again afterwards, so that these
 //! are matters of speed alone.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Select, TableFactor,
-    TableVersion,
-};
-
 use super::datum::{Datum, Row};
 use super::errors::{Outcome, Stop, no_table, ora, stop, unsupported};
 use super::exec::{ColRef, Exec, Relation, Scope, same, upper};
@@ -21,15 +12,20 @@ use super::prepare::walk;
 use super::query::split_name;
 use super::storage::Snapshot;
 use super::{privileges, views};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Select, TableFactor,
+    TableVersion,
+};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// `column op value` with the value known before any row is read.
 #[derive(Debug)]
 pub struct Known {
-    /// The column.
     pub column: Ident,
     /// The comparison, the column on the left.
     pub op: BinaryOperator,
-    /// The value.
     pub value: Datum,
     qualifier: Option<Ident>,
 }

@@ -3,17 +3,16 @@
 //! What is not in [`scalar`] or [`Exec::function`] is ORA-00904, as an unknown
 //! function is in Oracle.
 
-use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
-use jiff::Span;
-use sha2::{Digest, Sha256, Sha384, Sha512};
-use sqlparser::ast::{self, DateTimeField};
-
 use super::datum::{self, Datum};
 use super::errors::{Outcome, no_column, ora, stop, unsupported};
 use super::exec::{Exec, Scope, upper};
 use super::format;
 use super::prepare::arguments;
 use super::text::{initcap, instr, pad, substr, translate};
+use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
+use jiff::Span;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use sqlparser::ast::{self, DateTimeField};
 
 /// Name of a function call, upper case, with its package.
 pub fn name_of(function: &ast::Function) -> String {
@@ -32,7 +31,6 @@ pub fn is_aggregate(name: &str) -> bool {
 }
 
 impl Exec<'_> {
-    /// Calls a function.
     pub fn function(&mut self, function: &ast::Function, scope: &Scope<'_>) -> Outcome<Datum> {
         let name = name_of(function);
         if function.over.is_some() {

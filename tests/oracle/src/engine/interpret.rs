@@ -1,9 +1,5 @@
 //! PL/SQL blocks run: as statements of their own, and inside triggers.
 
-use sqlparser::ast::Expr;
-
-use crate::api::{OraError, Reply};
-
 use super::call::Call;
 use super::datum::{self, Datum};
 use super::errors::{Outcome, Stop, ora, stop};
@@ -14,6 +10,8 @@ use super::prepare::Body;
 use super::sessions::SessionKey;
 use super::state::State;
 use super::{jobs, oldjobs};
+use crate::api::{OraError, Reply};
+use sqlparser::ast::Expr;
 
 /// Runs a block as a statement of its own.
 pub fn run(call: &mut Call<'_>, block: &Block, mut vars: Variables) -> Result<Reply, OraError> {

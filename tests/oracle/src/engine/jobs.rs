@@ -4,11 +4,6 @@
 //! its own. `JOB_QUEUE_PROCESSES=0` keeps jobs from starting and leaves the
 //! running ones alone, as in Oracle.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crate::api::OraError;
-
 use super::call::Call;
 use super::database::Core;
 use super::datum::Datum;
@@ -17,6 +12,9 @@ use super::oldjobs::{self, Old};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
 use super::{clock, datum};
+use crate::api::OraError;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How often the queue looks for due jobs: a tenth of the shortest interval
 /// that a calendar can name.
@@ -34,16 +32,13 @@ pub const PROCEDURES: [&str; 6] = [
     "DBMS_SCHEDULER.STOP_JOB",
 ];
 
-/// A scheduler job.
 #[derive(Debug)]
 pub struct Job {
     /// JOB_ACTION: a PL/SQL block.
     pub action: String,
-    /// REPEAT_INTERVAL as given.
     pub repeat: Option<String>,
     /// The interval it means.
     pub every: Option<Duration>,
-    /// ENABLED.
     pub enabled: bool,
     /// NEXT_RUN_DATE, milliseconds since 1970.
     pub next_run_ms: i64,
@@ -51,11 +46,8 @@ pub struct Job {
     pub running: Option<SessionKey>,
     /// When the run began, milliseconds since 1970.
     pub started_ms: i64,
-    /// RUN_COUNT.
     pub runs: u64,
-    /// FAILURE_COUNT.
     pub failures: u64,
-    /// The last error.
     pub last_error: Option<String>,
     /// What DBMS_JOB knows of it, if it was made there.
     pub old: Option<Old>,
@@ -82,7 +74,6 @@ impl Job {
         }
     }
 
-    /// STATE in DBA_SCHEDULER_JOBS.
     pub fn state(&self) -> &'static str {
         match (self.running, self.enabled) {
             (Some(_), _) => "RUNNING",

@@ -1,12 +1,10 @@
 //! ALTER SYSTEM KILL SESSION.
 
-use std::time::{Duration, Instant};
-
-use crate::api::OraError;
-
 use super::call::Call;
 use super::errors::ora;
 use super::sessions::{Life, SessionKey};
+use crate::api::OraError;
+use std::time::{Duration, Instant};
 
 /// How long a kill waits for a session that is in a call before it says
 /// ORA-00031. Oracle waits a minute without IMMEDIATE; a sleeping or waiting

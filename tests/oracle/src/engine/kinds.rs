@@ -1,18 +1,15 @@
 //! Types of result columns, known before a row is seen.
 
+use super::errors::{ora, unsupported};
+use super::exec::{Exec, Scope, same, upper};
+use super::functions::name_of;
+use super::prepare::arguments;
+use crate::api::{Kind, OraError};
 use sqlparser::ast::{
     BinaryOperator, CharacterLength, DataType, ExactNumberInfo, Expr, SetExpr, TimezoneInfo,
     Value as Literal,
 };
 
-use crate::api::{Kind, OraError};
-
-use super::errors::{ora, unsupported};
-use super::exec::{Exec, Scope, same, upper};
-use super::functions::name_of;
-use super::prepare::arguments;
-
-/// NUMBER without precision.
 pub const NUMBER: Kind = Kind::Number(0, -127);
 /// The widest VARCHAR2.
 pub const WIDE: Kind = Kind::Varchar2(4000);

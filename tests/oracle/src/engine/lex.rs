@@ -5,15 +5,12 @@
 //! `:NEW.COLUMN`), so that the parser and the hand-written recognisers agree
 //! on them.
 
-use std::sync::Arc;
-
+use super::errors::ora;
+use crate::api::OraError;
 use sqlparser::dialect::{Dialect, OracleDialect};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
-
-use crate::api::OraError;
-
-use super::errors::ora;
+use std::sync::Arc;
 
 /// Oracle's dialect, with `AS OF SCN` let through as a table version.
 #[derive(Debug)]
@@ -68,9 +65,7 @@ impl Dialect for Dialect19 {
 /// A text and its tokens, white space and comments left out.
 #[derive(Debug, Clone)]
 pub struct Lexed {
-    /// The text.
     pub text: Arc<str>,
-    /// The tokens.
     pub tokens: Vec<TokenWithSpan>,
     /// Byte offset of each token, and of the text's end.
     pub offsets: Vec<usize>,
@@ -357,7 +352,6 @@ impl<'l> Cursor<'l> {
         self.lexed.text[from..to].trim()
     }
 
-    /// The remaining tokens.
     pub fn rest(&self) -> &'l [TokenWithSpan] {
         &self.lexed.tokens[self.at..self.end]
     }

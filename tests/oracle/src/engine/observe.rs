@@ -1,13 +1,11 @@
 //! What the range asks the simulator about, independent of the product.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value, json};
-
 use super::clock;
 use super::sessions::{SessionKey, SessionState};
 use super::state::State;
 use super::txn::Scn;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Statements kept in the log of DDL and ALTER SYSTEM. A rehearsal makes some
 /// hundred; the oldest go first.
@@ -49,7 +47,6 @@ impl Observed {
         }));
     }
 
-    /// ALTER SYSTEM CHECKPOINT.
     pub fn checkpoint(&mut self, inst: u32, scn: Scn) {
         self.checkpoints
             .push(json!({ "inst_id": inst, "scn": scn, "at_ms": clock::epoch_ms() }));

@@ -6,10 +6,6 @@
 //! (PL/SQL Packages and Types Reference, DBMS_JOB.) Of its procedures SUBMIT,
 //! ISUBMIT, REMOVE and BROKEN are here; the last two work at once.
 
-use sqlparser::ast::{Expr, Value};
-
-use crate::api::{OraError, Reply};
-
 use super::call::Call;
 use super::clock;
 use super::datum::Datum;
@@ -19,6 +15,8 @@ use super::plsql::Argument;
 use super::sessions::SessionKey;
 use super::state::State;
 use super::txn::TxnId;
+use crate::api::{OraError, Reply};
+use sqlparser::ast::{Expr, Value};
 
 /// The procedure with an OUT parameter.
 pub const SUBMIT: &str = "DBMS_JOB.SUBMIT";
@@ -39,9 +37,7 @@ const RETRY_MS: i64 = 60_000;
 /// What DBMS_JOB knows of a job besides.
 #[derive(Debug)]
 pub struct Old {
-    /// JOB.
     pub number: i64,
-    /// WHAT as given.
     pub what: String,
     /// INTERVAL: the expression that gives the next date.
     pub interval: Option<String>,
@@ -96,7 +92,6 @@ pub fn submit(call: &mut Call<'_>, values: &Values) -> Result<i64, OraError> {
     Ok(number)
 }
 
-/// The other procedures.
 pub fn procedure(call: &mut Call<'_>, name: &str, values: &Values) -> Result<(), OraError> {
     let order = ["JOB", "BROKEN", "NEXT_DATE"];
     let number = value(values, &order, "JOB").ok_or_else(|| unknown(0))?;

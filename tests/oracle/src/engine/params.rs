@@ -1,37 +1,29 @@
 //! Initialisation parameters: in memory per instance, and in the server
 //! parameter file per SID.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value, json};
-
 use super::errors::ora;
 use super::state::Instance;
 use crate::api::OraError;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Where SET and RESET work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// SCOPE=MEMORY.
     Memory,
-    /// SCOPE=SPFILE.
     Spfile,
-    /// SCOPE=BOTH, the default.
     Both,
 }
 
 /// What is known about a parameter.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
-    /// Name, lower case.
     pub name: &'static str,
-    /// Default.
     pub default: &'static str,
     /// V$PARAMETER.TYPE: 1 boolean, 2 string, 3 integer, 6 big integer.
     pub kind: u8,
     /// Whether ALTER SYSTEM changes it in a running instance.
     pub dynamic: bool,
-    /// Greatest integer allowed.
     pub most: i64,
 }
 
@@ -82,7 +74,6 @@ pub const KNOWN: [Known; 18] = [
 /// A value in an instance's memory.
 #[derive(Debug, Clone)]
 pub struct InMemory {
-    /// The value.
     pub value: String,
     /// ISDEFAULT: nothing set it at start-up.
     pub is_default: bool,

@@ -7,17 +7,14 @@
 //! DBMS_SCHEDULER in [`super::jobs`] and of DBMS_JOB in [`super::oldjobs`]. Everything else is ORA-06550 with a
 //! sentence. Exception handlers and loops are not there.
 
-use sqlparser::ast::{Expr, Query};
-use sqlparser::tokenizer::Token;
-
-use crate::api::{Kind, OraError, StatementKind};
-
 use super::kinds::{NUMBER, WIDE};
 use super::lex::{Cursor, Lexed};
 use super::prepare::{self, Body};
 use super::{jobs, oldjobs};
+use crate::api::{Kind, OraError, StatementKind};
+use sqlparser::ast::{Expr, Query};
+use sqlparser::tokenizer::Token;
 
-/// A block.
 #[derive(Debug, Default)]
 pub struct Block {
     /// Declared variables: name, type, initial value.
@@ -47,7 +44,6 @@ pub enum Step {
 pub struct Argument {
     /// Its name in `name => value`.
     pub name: Option<String>,
-    /// Its value.
     pub value: Expr,
 }
 

@@ -1,18 +1,15 @@
 //! A statement's text made ready: its kind, its binds, its parsed form.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use sqlparser::ast::{self, Expr, Statement};
-use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
-
-use crate::api::{OraError, StatementKind};
-
 use super::errors::{ora, unsupported};
 use super::lex::{Cursor, Dialect19, Lexed, lex};
 use super::plsql;
+use crate::api::{OraError, StatementKind};
+use sqlparser::ast::{self, Expr, Statement};
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// How many parsed statements are kept. Applications and the range together
 /// use some dozens; literals in place of binds must not fill the memory.
@@ -21,30 +18,20 @@ const CACHED_STATEMENTS: usize = 1_000;
 /// A statement ready to run.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What it is.
     pub kind: StatementKind,
     /// Bind names in order of appearance, repeats included.
     pub binds: Vec<String>,
-    /// Its tokens.
     pub lexed: Lexed,
-    /// Its parsed form.
     pub body: Body,
 }
 
-/// The parsed form.
 #[derive(Debug)]
 pub enum Body {
-    /// SELECT.
     Query(Box<ast::Query>),
-    /// INSERT.
     Insert(Box<ast::Insert>, Option<Returning>),
-    /// UPDATE.
     Update(Box<ast::Update>, Option<Returning>),
-    /// DELETE.
     Delete(Box<ast::Delete>, Option<Returning>),
-    /// CREATE TABLE.
     CreateTable(Box<ast::CreateTable>),
-    /// A PL/SQL block.
     Block(plsql::Block),
     /// Recognised by hand when it runs.
     Command,
@@ -53,7 +40,6 @@ pub enum Body {
 /// `RETURNING expressions INTO binds`.
 #[derive(Debug, Clone)]
 pub struct Returning {
-    /// The expressions.
     pub exprs: Vec<Expr>,
     /// The variables, names without the colon.
     pub into: Vec<String>,
@@ -181,7 +167,6 @@ fn returning(cursor: &mut Cursor<'_>) -> Result<Returning, OraError> {
     Ok(Returning { exprs, into })
 }
 
-/// Parses an expression.
 pub fn expr(cursor: &Cursor<'_>) -> Result<Expr, OraError> {
     let tokens = rewrite(cursor.rest());
     let mut parser = Parser::new(&Dialect19).with_tokens_with_locations(tokens);

@@ -4,13 +4,12 @@
 //! meaning, and those of CREATE ROLE with what is granted to them. A role's
 //! privileges hold in every session of its holder: SET ROLE is not there.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::errors::{Outcome, no_privilege, no_table, ora};
 use super::exec::Exec;
 use super::sessions::SessionKey;
 use super::state::{Role, State};
 use crate::api::OraError;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What CONNECT and RESOURCE carry.
 const ROLES: [(&str, &[&str]); 2] = [
@@ -124,7 +123,6 @@ const SYSTEM: [&str; 58] = [
 /// Granted by name only, never by ALL PRIVILEGES.
 const ADMINISTRATIVE: [&str; 6] = ["SYSBACKUP", "SYSDBA", "SYSDG", "SYSKM", "SYSOPER", "SYSRAC"];
 
-/// Privileges on objects.
 const OBJECT: [&str; 13] = [
     "ALL",
     "ALTER",
@@ -333,7 +331,6 @@ impl Exec<'_> {
             .unwrap_or_default()
     }
 
-    /// SYS_CONTEXT('USERENV', …).
     pub fn sys_context(&self, namespace: &str, parameter: &str) -> Outcome<super::datum::Datum> {
         use super::datum::Datum;
         if namespace != "USERENV" {

@@ -1,15 +1,13 @@
 //! Sequences and triggers: made and altered.
 
-use std::sync::Arc;
-
-use crate::api::OraError;
-
 use super::call::Call;
 use super::errors::{no_table, ora, unsupported};
 use super::lex::{self, Cursor};
 use super::plsql;
 use super::sequences::Sequence;
 use super::triggers::{Event, Timing, Trigger};
+use crate::api::OraError;
+use std::sync::Arc;
 
 const TABLE: (u32, &str) = (903, "invalid table name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");

@@ -1,23 +1,21 @@
 //! SELECT: from the FROM clause to the ordered result.
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, OrderBySort, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier,
-    Value as Literal,
-};
-
 use super::datum::{Datum, Row};
 use super::errors::{Outcome, Stop, no_table, ora, stop, unsupported};
 use super::exec::{ColRef, Exec, Relation, Scope, same, upper};
 use super::functions::{is_aggregate, name_of};
 use super::kinds;
 use super::prepare::{parts, walk};
+use sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, OrderBySort, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier,
+    Value as Literal,
+};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Subqueries nested deeper than this are refused (ORA-00913 in spirit):
 /// nothing sensible needs more, and the thread's stack is finite.
@@ -35,7 +33,6 @@ struct Body {
 }
 
 impl Exec<'_> {
-    /// Runs a query.
     pub fn query(&mut self, query: &Query, outer: Option<&Scope<'_>>) -> Outcome<Relation> {
         if self.depth > DEEPEST {
             return stop(913, "subqueries nested too deeply");

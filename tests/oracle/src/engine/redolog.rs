@@ -1,26 +1,19 @@
 //! Redo log groups and archived logs: sequences and SCN ranges per thread.
 
-use jiff::civil;
-use serde_json::{Value, json};
-
 use super::clock;
 use super::txn::Scn;
+use jiff::civil;
+use serde_json::{Value, json};
 
 /// Redo log groups of each thread.
 const GROUPS: u64 = 3;
 
-/// An archived log.
 #[derive(Debug, Clone)]
 pub struct Archived {
-    /// THREAD#.
     pub thread: u32,
-    /// SEQUENCE#.
     pub sequence: u64,
-    /// FIRST_CHANGE#.
     pub first_scn: Scn,
-    /// NEXT_CHANGE#.
     pub next_scn: Scn,
-    /// FIRST_TIME.
     pub first_time: civil::DateTime,
     /// NEXT_TIME, which is also COMPLETION_TIME.
     pub next_time: civil::DateTime,
@@ -31,11 +24,8 @@ pub struct Archived {
 /// The current log of a thread.
 #[derive(Debug, Clone)]
 pub struct CurrentLog {
-    /// SEQUENCE#.
     pub sequence: u64,
-    /// FIRST_CHANGE#.
     pub first_scn: Scn,
-    /// FIRST_TIME.
     pub first_time: civil::DateTime,
 }
 
@@ -100,7 +90,6 @@ impl RedoLogs {
         u64::from(thread - 1) * GROUPS + sequence % GROUPS + 1
     }
 
-    /// For the range.
     pub fn observe(&self) -> Value {
         let list: Vec<Value> = self
             .archived

@@ -10,14 +10,11 @@ pub enum ScriptError {
     /// SYS could not log in.
     #[error("cannot log in as SYS to run the script")]
     Login(#[source] OraError),
-    /// A statement failed.
     #[error("the script failed at line {line}: {statement}")]
     Statement {
         /// Its first line, from 1.
         line: usize,
-        /// Its beginning.
         statement: String,
-        /// Why.
         source: OraError,
     },
 }

@@ -5,20 +5,15 @@ use super::errors::{Outcome, ora, stop};
 use super::exec::Exec;
 use super::privileges;
 
-/// A sequence.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     /// INCREMENT BY, never 0.
     pub increment: i128,
-    /// MINVALUE.
     pub minimum: i128,
-    /// MAXVALUE.
     pub maximum: i128,
-    /// CYCLE.
     pub cycle: bool,
     /// CACHE_SIZE, 0 for NOCACHE.
     pub cache: i128,
-    /// ORDER.
     pub ordered: bool,
     /// The number that NEXTVAL gives next.
     pub next: i128,
@@ -93,7 +88,6 @@ impl Exec<'_> {
         Ok(key)
     }
 
-    /// NEXTVAL.
     pub fn next_value(&mut self, owner: Option<&str>, name: &str) -> Outcome<Datum> {
         let key = self.sequence_key(owner, name)?;
         let Some(number) = self.st.sequences.get_mut(&key).and_then(Sequence::take) else {
@@ -110,7 +104,6 @@ impl Exec<'_> {
         Ok(value)
     }
 
-    /// CURRVAL.
     pub fn current_value(&mut self, owner: Option<&str>, name: &str) -> Outcome<Datum> {
         let key = self.sequence_key(owner, name)?;
         let known = self

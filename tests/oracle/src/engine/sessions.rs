@@ -1,14 +1,11 @@
 //! Sessions as the database knows them.
 
-use std::collections::HashMap;
-
-use jiff::civil;
-
-use crate::api::{Door, Login};
-
 use super::datum::Datum;
 use super::format::Nls;
 use super::txn::TxnId;
+use crate::api::{Door, Login};
+use jiff::civil;
+use std::collections::HashMap;
 
 /// Instance and SID: what names a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,46 +19,31 @@ pub struct SessionKey {
 /// Whether and how a session was ended by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It lives.
     Alive,
     /// Marked for kill: its client has not been told yet (ORA-00028).
     Killed,
 }
 
-/// One session.
 #[derive(Debug)]
 pub struct SessionState {
-    /// V$SESSION.SERIAL#.
     pub serial: u32,
-    /// V$SESSION.AUDSID.
     pub audsid: u32,
     /// V$SESSION.USERNAME; `None` for background processes.
     pub user: Option<String>,
     /// Whether it came AS SYSDBA.
     pub sysdba: bool,
-    /// Current schema.
     pub schema: String,
-    /// Service.
     pub service: String,
     /// The listener it came through; `None` for bequeath and background.
     pub listener: Option<String>,
-    /// Client's machine.
     pub machine: String,
-    /// Client's program.
     pub program: String,
-    /// Client's operating-system user.
     pub os_user: String,
-    /// Client's process.
     pub process: String,
-    /// Client's address.
     pub address: String,
-    /// MODULE.
     pub module: Option<String>,
-    /// ACTION.
     pub action: Option<String>,
-    /// CLIENT_INFO.
     pub client_info: Option<String>,
-    /// CLIENT_IDENTIFIER.
     pub client_identifier: Option<String>,
     /// When it logged on.
     pub logon_time: civil::DateTime,
@@ -75,13 +57,11 @@ pub struct SessionState {
     pub cancelled: bool,
     /// Whether it was killed.
     pub life: Life,
-    /// Its open transaction.
     pub txn: Option<TxnId>,
     /// The transaction whose lock it waits for.
     pub waits_for: Option<TxnId>,
     /// CURRVAL of the sequences it used.
     pub currvals: HashMap<(String, String), Datum>,
-    /// Its formats.
     pub nls: Nls,
     /// The owner of the trigger that runs, in whose name it acts.
     pub acting: Option<String>,

@@ -1,12 +1,5 @@
 //! The whole database: what is shared by the instances and what each has.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-
-use jiff::civil;
-
-use crate::config::Config;
-
 use super::errors::ora;
 use super::faults::Fault;
 use super::jobs::Job;
@@ -21,6 +14,10 @@ use super::triggers::Trigger;
 use super::txn::{Committed, Scn, Transactions, TxnId};
 use super::{clock, prepare, privileges};
 use crate::api::OraError;
+use crate::config::Config;
+use jiff::civil;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// Where the database's SCN starts: a database that has been in use.
 const FIRST_SCN: Scn = 2_300_000;
@@ -28,14 +25,12 @@ const FIRST_SCN: Scn = 2_300_000;
 /// own housekeeping commits.
 const IDLE_SCN_SECONDS: i64 = 3;
 
-/// A user.
 #[derive(Debug)]
 pub struct User {
     /// Password, as typed: O5LOGON's verifier is made from it.
     pub password: Option<String>,
     /// When the account was locked.
     pub locked: Option<civil::DateTime>,
-    /// ORACLE_MAINTAINED.
     pub maintained: bool,
     /// When it was made.
     pub created: civil::DateTime,
@@ -45,14 +40,11 @@ pub struct User {
     pub grants: BTreeSet<String>,
     /// Privileges on objects: `(owner, name)` to privileges.
     pub objects: BTreeMap<(String, String), BTreeSet<String>>,
-    /// Number for USER_ID.
     pub id: u32,
 }
 
-/// A role.
 #[derive(Debug, Default)]
 pub struct Role {
-    /// ORACLE_MAINTAINED.
     pub maintained: bool,
     /// System privileges and other roles, upper case.
     pub grants: BTreeSet<String>,
@@ -60,16 +52,11 @@ pub struct Role {
     pub objects: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
-/// One instance.
 #[derive(Debug)]
 pub struct Instance {
-    /// INSTANCE_NAME.
     pub name: String,
-    /// HOST_NAME.
     pub host: String,
-    /// STARTUP_TIME.
     pub started: civil::DateTime,
-    /// LOGINS is RESTRICTED.
     pub restricted: bool,
     /// Started with a server parameter file.
     pub spfile: bool,
@@ -99,13 +86,10 @@ impl Supplemental {
 /// Everything behind the one lock.
 #[derive(Debug)]
 pub struct State {
-    /// DB_NAME.
     pub database: String,
-    /// DBID.
     pub dbid: u64,
     /// The instances, number 1 first.
     pub instances: Vec<Instance>,
-    /// Users by name.
     pub users: BTreeMap<String, User>,
     /// Roles by name, with what they were given.
     pub roles: BTreeMap<String, Role>,
@@ -118,11 +102,9 @@ pub struct State {
     pub sequences: BTreeMap<(String, String), Sequence>,
     /// Scheduler jobs by owner and name.
     pub jobs: BTreeMap<(String, String), Job>,
-    /// Sessions.
     pub sessions: BTreeMap<SessionKey, SessionState>,
     /// Open and committed transactions.
     pub transactions: Transactions,
-    /// The current SCN.
     pub scn: Scn,
     scn_moved: i64,
     /// Parameters in memory and in the server parameter file.
@@ -137,7 +119,6 @@ pub struct State {
     pub surroundings: Surroundings,
     /// What supplemental logging the whole database has.
     pub supplemental: Supplemental,
-    /// Parsed statements.
     pub cache: prepare::Cache,
     next_serial: u32,
     /// How deep triggers have fired triggers.
@@ -210,7 +191,6 @@ impl State {
         }
     }
 
-    /// Makes a user.
     pub fn add_user(&mut self, name: &str, password: Option<String>, maintained: bool) {
         let id = self.users.len() as u32 + if maintained { 0 } else { 100 };
         let user = User {
@@ -246,12 +226,10 @@ impl State {
         key
     }
 
-    /// A session.
     pub fn session(&self, key: SessionKey) -> Option<&SessionState> {
         self.sessions.get(&key)
     }
 
-    /// An instance.
     pub fn instance(&self, inst: u32) -> &Instance {
         &self.instances[inst as usize - 1]
     }
@@ -261,7 +239,6 @@ impl State {
         self.names.get(owner)?.get(name).copied()
     }
 
-    /// Adds a table.
     pub fn add_table(&mut self, table: Table) -> usize {
         let number = self.tables.len();
         self.names
@@ -375,7 +352,6 @@ impl State {
         }
     }
 
-    /// Sets a savepoint.
     pub fn savepoint(&mut self, key: SessionKey, name: &str) {
         let id = self.transaction(key);
         if let Some(transaction) = self.transactions.open.get_mut(&id) {
@@ -403,7 +379,6 @@ impl State {
         Ok(())
     }
 
-    /// A parsed statement.
     pub fn prepared(&mut self, text: &str) -> Result<Arc<prepare::Prepared>, OraError> {
         self.cache.get(text)
     }

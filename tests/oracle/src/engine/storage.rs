@@ -5,12 +5,10 @@
 //! transaction thereby holds the row's lock. Indexes hold candidates: every
 //! row that ever had the key; a reader checks the version it sees.
 
-use std::collections::HashMap;
-
-use crate::api::Kind;
-
 use super::datum::{Datum, Row};
 use super::txn::{Scn, TxnId};
+use crate::api::Kind;
+use std::collections::HashMap;
 
 /// What a reader sees.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,25 +54,19 @@ impl StoredRow {
     }
 }
 
-/// A column.
 #[derive(Debug, Clone)]
 pub struct ColumnDef {
-    /// Name.
     pub name: String,
-    /// Type.
     pub kind: Kind,
     /// Whether NULL is allowed.
     pub nullable: bool,
-    /// DEFAULT expression.
     pub default: Option<sqlparser::ast::Expr>,
 }
 
 /// What a constraint says.
 #[derive(Debug, Clone)]
 pub enum Rule {
-    /// PRIMARY KEY.
     Primary,
-    /// UNIQUE.
     Unique,
     /// FOREIGN KEY to the named owner's table and its columns.
     Foreign {
@@ -82,7 +74,6 @@ pub enum Rule {
         parent: usize,
         /// Columns of the parent, by position.
         columns: Vec<usize>,
-        /// ON DELETE CASCADE.
         cascade: bool,
     },
 }
@@ -90,20 +81,15 @@ pub enum Rule {
 /// A constraint over columns.
 #[derive(Debug, Clone)]
 pub struct Constraint {
-    /// Name.
     pub name: String,
-    /// Columns, by position.
     pub columns: Vec<usize>,
-    /// What it says.
     pub rule: Rule,
-    /// ENABLED.
     pub enabled: bool,
 }
 
 /// Rows by the key of some columns.
 #[derive(Debug)]
 pub struct Index {
-    /// Columns, by position.
     pub columns: Vec<usize>,
     map: HashMap<Vec<Datum>, Vec<usize>>,
 }
@@ -126,18 +112,13 @@ impl Index {
     }
 }
 
-/// A table.
 #[derive(Debug)]
 pub struct Table {
-    /// Schema.
     pub owner: String,
-    /// Name.
     pub name: String,
-    /// Columns in order.
     pub columns: Vec<ColumnDef>,
     /// Rows by number; a number is never used again.
     pub rows: Vec<StoredRow>,
-    /// Keys.
     pub constraints: Vec<Constraint>,
     /// Indexes, one per constraint and one per CREATE INDEX.
     pub indexes: Vec<Index>,

@@ -3,21 +3,17 @@
 //! distributed transactions. The range says what is there; the engine itself
 //! does nothing with it.
 
-use serde::Deserialize;
-
 use super::datum::Datum;
+use serde::Deserialize;
 
 /// All of it; nothing by default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Surroundings {
-    /// V$DATABASE.FS_FAILOVER_STATUS.
     pub failover: String,
     /// DBA_2PC_PENDING.
     pub in_doubt: Vec<InDoubt>,
-    /// DBA_DB_LINKS.
     pub links: Vec<Link>,
-    /// DBA_DB_LINK_SOURCES.
     pub link_sources: Vec<LinkSource>,
 }
 
@@ -36,7 +32,6 @@ impl Default for Surroundings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InDoubt {
-    /// LOCAL_TRAN_ID.
     pub id: String,
     /// STATE: collecting, prepared, committed, forced commit, forced rollback.
     pub state: String,
@@ -46,9 +41,7 @@ pub struct InDoubt {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// OWNER.
     pub owner: String,
-    /// DB_LINK.
     pub name: String,
     /// USERNAME, for a link of a fixed user.
     #[serde(default)]
@@ -61,9 +54,7 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkSource {
-    /// DB_NAME.
     pub database: String,
-    /// HOST_NAME.
     pub host: String,
     /// USERNAME as which they log in here.
     pub username: String,
@@ -86,7 +77,6 @@ impl Surroundings {
         self.in_doubt.iter().map(row).collect()
     }
 
-    /// Rows of DBA_DB_LINKS.
     pub fn links(&self) -> Vec<Vec<Datum>> {
         let row = |link: &Link| {
             vec![
@@ -100,7 +90,6 @@ impl Surroundings {
         self.links.iter().map(row).collect()
     }
 
-    /// Rows of DBA_DB_LINK_SOURCES.
     pub fn sources(&self, now: jiff::civil::DateTime) -> Vec<Vec<Datum>> {
         let row = |(at, source): (usize, &LinkSource)| {
             vec![

@@ -3,7 +3,6 @@
 use super::datum::Datum;
 use super::errors::{Outcome, unsupported};
 
-/// INITCAP.
 pub fn initcap(text: &str) -> String {
     let mut start = true;
     text.chars()
@@ -67,7 +66,6 @@ pub fn instr(text: &str, args: &[Datum]) -> Outcome<Datum> {
     ))
 }
 
-/// TRANSLATE(text, from, to).
 pub fn translate(text: &str, from: &str, to: &str) -> String {
     let to: Vec<char> = to.chars().collect();
     text.chars()
@@ -78,7 +76,6 @@ pub fn translate(text: &str, from: &str, to: &str) -> String {
         .collect()
 }
 
-/// LPAD and RPAD.
 pub fn pad(name: &str, text: &str, args: &[Datum]) -> Outcome<Datum> {
     let width = usize::try_from(args[1].integer()?).unwrap_or(0);
     let with: Vec<char> = match args.get(2) {

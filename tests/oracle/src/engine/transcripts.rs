@@ -11,15 +11,14 @@
 //! its call is blocked or asleep, `@until NAME statement` repeats a query until
 //! its answer is as said.
 
+use super::database::Engine;
+use crate::api::{Bind, Credentials, Door, Kind, Login, OraError, Reply, Session, Value};
+use crate::config::{Config, Instance};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use super::database::Engine;
-use crate::api::{Bind, Credentials, Door, Kind, Login, OraError, Reply, Session, Value};
-use crate::config::{Config, Instance};
 
 /// Failure guard for everything that is waited for.
 const GUARD: Duration = Duration::from_secs(20);

@@ -1,12 +1,11 @@
 //! Row triggers: which fire, and with what `:NEW` and `:OLD`.
 
-use std::sync::Arc;
-
 use super::datum::{Datum, Row};
 use super::errors::{Outcome, stop};
 use super::exec::{Exec, Variable, Variables};
 use super::interpret;
 use super::plsql::Block;
+use std::sync::Arc;
 
 /// Triggers that fire triggers deeper than this are ORA-00036.
 const DEEPEST: usize = 50;
@@ -14,11 +13,8 @@ const DEEPEST: usize = 50;
 /// What happens to the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// INSERT.
     Insert,
-    /// UPDATE.
     Update,
-    /// DELETE.
     Delete,
 }
 
@@ -36,24 +32,17 @@ impl Event {
 /// Before or after the row changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
-    /// BEFORE EACH ROW.
     Before,
-    /// AFTER EACH ROW.
     After,
 }
 
-/// A row trigger.
 #[derive(Debug, Clone)]
 pub struct Trigger {
     /// The table, by its number.
     pub table: usize,
-    /// When.
     pub timing: Timing,
-    /// On what.
     pub events: Vec<Event>,
-    /// STATUS.
     pub enabled: bool,
-    /// What it does.
     pub body: Arc<Block>,
     /// Its text, for TRIGGER_BODY.
     pub text: String,

@@ -1,11 +1,9 @@
 //! Transactions: what they have changed, and how that is undone or kept.
 
-use std::collections::HashMap;
-
-use jiff::civil;
-
 use super::datum::Row;
 use super::sessions::SessionKey;
+use jiff::civil;
+use std::collections::HashMap;
 
 /// A system change number.
 pub type Scn = u64;
@@ -50,12 +48,9 @@ pub struct Change {
     pub scn: Scn,
 }
 
-/// An open transaction.
 #[derive(Debug)]
 pub struct Transaction {
-    /// Whose.
     pub session: SessionKey,
-    /// Since when.
     pub started: civil::DateTime,
     /// SCN at its start.
     pub start_scn: Scn,
@@ -68,13 +63,11 @@ pub struct Transaction {
 /// A committed transaction in the redo.
 #[derive(Debug)]
 pub struct Committed {
-    /// Its number.
     pub id: TxnId,
     /// SCN of its commit.
     pub commit_scn: Scn,
     /// When it was committed.
     pub at: civil::DateTime,
-    /// Whose session.
     pub user: String,
     /// Its changes in order.
     pub changes: Vec<Change>,
@@ -86,7 +79,6 @@ pub struct Committed {
 /// replicator may come back to any of it.
 #[derive(Debug, Default)]
 pub struct Transactions {
-    /// The open ones.
     pub open: HashMap<TxnId, Transaction>,
     /// The committed ones in the order of their SCN.
     pub redo: Vec<Committed>,
@@ -94,7 +86,6 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Opens one.
     pub fn begin(&mut self, session: SessionKey, scn: Scn) -> TxnId {
         self.last += 1;
         let id = TxnId(self.last);

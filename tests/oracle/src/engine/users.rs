@@ -1,17 +1,14 @@
 //! Users, privileges, and the session's own settings.
 
-use std::collections::BTreeSet;
-
-use sqlparser::tokenizer::Token;
-
-use crate::api::OraError;
-
 use super::call::Call;
 use super::clock;
 use super::errors::{no_table, ora, unsupported};
 use super::lex::{Cursor, ident};
 use super::privileges;
 use super::state::{Role, State};
+use crate::api::OraError;
+use sqlparser::tokenizer::Token;
+use std::collections::BTreeSet;
 
 const NAME: (u32, &str) = (1935, "missing user or role name");
 const OPTION: (u32, &str) = (922, "missing or invalid option");

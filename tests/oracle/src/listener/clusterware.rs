@@ -8,10 +8,9 @@
 //! `srvctl start`. Either way only `srvctl disable` keeps a listener down,
 //! which is what a cutover has to do.
 
+use super::{Requester, Shared};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
-
-use super::{Requester, Shared};
 
 /// From the end of a listener by other means to its restart. Clusterware's
 /// check interval for listeners is a minute; a rehearsal has no minute.

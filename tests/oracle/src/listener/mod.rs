@@ -13,16 +13,14 @@
 mod clusterware;
 mod port;
 
+use crate::api::Database;
+use crate::config::{self, ManagedBy};
+use port::{Endpoint, Port};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
-
-use serde::{Deserialize, Serialize};
-
-use crate::api::Database;
-use crate::config::{self, ManagedBy};
-use port::{Endpoint, Port};
 
 /// An instance and what its listeners need of it.
 pub struct Instance {
@@ -47,11 +45,8 @@ pub enum Requester {
 /// A listener as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Name.
     pub name: String,
-    /// The instance's host.
     pub host: String,
-    /// The instance.
     pub instance: String,
     /// TCP port on 127.0.0.1.
     pub port: u16,
@@ -63,9 +58,7 @@ pub struct Status {
     pub running: bool,
     /// Whether Clusterware may start it; always so without Clusterware.
     pub enabled: bool,
-    /// Statically registered services.
     pub is_static: bool,
-    /// Services it knows.
     pub services: Vec<String>,
     /// Restricted session blocks its services.
     pub blocked: bool,
@@ -82,12 +75,7 @@ pub struct Status {
 pub enum Error {
     /// No such listener on that host.
     #[error("there is no listener {name} on {host}")]
-    Unknown {
-        /// Host asked.
-        host: String,
-        /// Name asked for.
-        name: String,
-    },
+    Unknown { host: String, name: String },
     /// It runs already; nothing was changed.
     #[error("listener {0} is already running")]
     AlreadyRunning(String),
@@ -109,11 +97,8 @@ pub enum Error {
     /// Its port can't be opened; it stays stopped.
     #[error("listener {name} cannot open port {port}")]
     Bind {
-        /// The listener.
         name: String,
-        /// Its port.
         port: u16,
-        /// Why.
         source: std::io::Error,
     },
 }

@@ -1,17 +1,16 @@
 //! An open port: accepts connections, looks at the first byte and hands them
 //! to the door that speaks their protocol.
 
+use super::Instance;
+use crate::api::{Database, Door, OraError};
+use crate::tns::{Gate, Refusal, Service, Wanted};
+use crate::{bequeath, config, tns, wire};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use super::Instance;
-use crate::api::{Database, Door, OraError};
-use crate::tns::{Gate, Refusal, Service, Wanted};
-use crate::{bequeath, config, tns, wire};
 
 /// Connections of one listener at a time; beyond it new ones are closed
 /// without a word, as by a full backlog. Oracle's limit is PROCESSES.
@@ -35,23 +34,18 @@ const RESTRICTED: u32 = 12_526;
 
 /// What a listener is, whether it runs or not.
 pub struct Endpoint {
-    /// The listener's name.
     pub name: String,
-    /// Its host.
     pub host: String,
     /// `INSTANCE_NAME`.
     pub instance: String,
     /// `DB_UNIQUE_NAME`.
     pub database: String,
-    /// TCP port.
     pub port: u16,
-    /// Services offered.
     pub services: Vec<String>,
     /// Whether they are registered statically.
     pub is_static: bool,
     /// Connections handed to a server.
     pub established: AtomicU64,
-    /// Connections refused.
     pub refused: AtomicU64,
     connections: AtomicUsize,
     db: Arc<dyn Database>,
@@ -109,7 +103,6 @@ impl Endpoint {
         }
     }
 
-    /// Checks and counts.
     fn decide(&self, wanted: &Wanted) -> Result<(), u32> {
         let verdict = self.check(wanted);
         let counter = if verdict.is_ok() {

@@ -1,12 +1,11 @@
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use super::*;
 use crate::api::{Login, OraError, Session, StatementKind};
 use crate::control::{self, CallError, Control, Observed, Request};
 use crate::tns::{Gate, Wanted};
 use crate::wire;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// A database that nobody logs in to.
 struct Nobody;

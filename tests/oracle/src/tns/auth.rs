@@ -6,8 +6,7 @@
 //! and proves itself by encrypting a fixed text under the same key. The
 //! layout is that of python-oracledb's `auth.pyx`.
 
-use std::num::NonZeroU32;
-
+use super::TnsError;
 use aws_lc_rs::cipher::{
     AES_256, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
 };
@@ -15,8 +14,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::pbkdf2;
 use rand::RngCore;
-
-use super::TnsError;
+use std::num::NonZeroU32;
 
 /// Bytes of an AES block and of the salt in front of what is encrypted.
 const BLOCK: usize = 16;

@@ -221,7 +221,6 @@ impl Writer {
         }
     }
 
-    /// Appends another message.
     pub fn append(&mut self, other: Writer) -> &mut Self {
         self.bytes.extend(other.bytes);
         self

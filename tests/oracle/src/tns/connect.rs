@@ -1,13 +1,12 @@
 //! The first exchange: CONNECT with its descriptor, ACCEPT or REFUSE.
 
+use super::TnsError;
+use super::packet::{self, Frames, Packet};
+use crate::api::Database;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use super::TnsError;
-use super::packet::{self, Frames, Packet};
-use crate::api::Database;
 
 /// The protocol version spoken: the lowest in which drivers still give a
 /// 32-bit packet length and no later feature is on by default.
@@ -46,7 +45,6 @@ pub struct Service {
     pub database: String,
     /// The service as asked for, empty where a SID was.
     pub service: String,
-    /// The listener's name.
     pub listener: String,
 }
 
@@ -62,7 +60,6 @@ pub trait Gate {
 
 /// What the handshake agreed on.
 pub struct Accepted {
-    /// Where to go.
     pub service: Service,
     /// Largest packet to send.
     pub sdu: u16,

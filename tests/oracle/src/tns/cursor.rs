@@ -1,11 +1,10 @@
 //! The open cursors of a connection.
 
-use std::collections::BTreeMap;
-
 use super::oac::{BindType, column_bytes};
 use super::request::Cursors;
 use super::text::Statement;
 use crate::api::{Column, OraError, Value};
+use std::collections::BTreeMap;
 
 /// Cursors a session may hold open; Oracle's default of `OPEN_CURSORS` is
 /// 300 in the databases that DBCA makes.
@@ -13,7 +12,6 @@ const OPEN_MAX: usize = 300;
 
 /// A statement with its state.
 pub struct Cursor {
-    /// The statement.
     pub statement: Statement,
     /// Types of its bind variables.
     pub types: Vec<BindType>,

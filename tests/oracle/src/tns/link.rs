@@ -7,6 +7,10 @@
 //! driver whose call had just ended waits for the same exchange, so it is
 //! made for every break, whether a call was running or not.
 
+use super::TnsError;
+use super::codec::Source;
+use super::packet::{self, Frames, MARKER_BREAK, MARKER_INTERRUPT, MARKER_RESET, Packet};
+use crate::api::Canceller;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +18,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use super::TnsError;
-use super::codec::Source;
-use super::packet::{self, Frames, MARKER_BREAK, MARKER_INTERRUPT, MARKER_RESET, Packet};
-use crate::api::Canceller;
 
 /// Packets read ahead of the executing thread. A driver sends one request
 /// and waits, so this only bounds what a misbehaving client can pile up.
@@ -114,7 +113,6 @@ impl Link {
         self.next_payload()
     }
 
-    /// Sends a message.
     pub fn send(&mut self, message: &[u8]) -> Result<(), TnsError> {
         self.write(&packet::data(message, self.sdu))
     }

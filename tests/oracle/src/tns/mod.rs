@@ -32,7 +32,6 @@ mod session;
 mod text;
 
 pub use connect::{Gate, Refusal, Service, Wanted};
-
 use std::net::TcpStream;
 
 /// Why a connection ended.
@@ -56,7 +55,6 @@ pub(crate) enum TnsError {
     /// A cryptographic primitive failed, which means a wrong length.
     #[error("the logon's cryptography failed")]
     Crypto,
-    /// The socket failed.
     #[error("the connection failed")]
     Io(#[source] std::io::Error),
 }

@@ -33,7 +33,6 @@ pub enum Packet {
     End,
     /// MARKER with its kind.
     Marker(u8),
-    /// Any other type.
     Other(u8),
 }
 

@@ -25,7 +25,6 @@ pub struct Ending<'a> {
     pub rows: u64,
     /// The cursor used; 0 where none remains open.
     pub cursor: u32,
-    /// What went wrong.
     pub error: Option<&'a OraError>,
     /// Iterations of an array execution that failed.
     pub failures: &'a [(u32, OraError)],
@@ -186,7 +185,6 @@ pub fn row_header(writer: &mut Writer, columns: usize) {
     writer.u8(6).u8(0).ub(columns as u64).zeros(5);
 }
 
-/// One row.
 pub fn row(writer: &mut Writer, values: &[Vec<u8>]) {
     writer.u8(7);
     for value in values {

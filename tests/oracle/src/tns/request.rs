@@ -4,13 +4,12 @@
 //! end, because a request carries no length. Pointers ("is there one") are
 //! single bytes that say nothing the counts don't say.
 
-use std::collections::HashMap;
-
 use super::TnsError;
 use super::codec::{Reader, Source, text};
 use super::oac::BindType;
 use super::text::{Statement, Variable};
 use crate::api::Tags;
+use std::collections::HashMap;
 
 /// Bind values accepted in one request: 40,000 rows of 50 columns.
 const BIND_VALUES_MAX: usize = 2_000_000;
@@ -54,7 +53,6 @@ pub struct Request {
 pub enum Piggyback {
     /// These cursors are closed.
     CloseCursors(Vec<u32>),
-    /// End-to-end attributes.
     Tags(Tags),
     /// ALTER SESSION SET CURRENT_SCHEMA.
     Schema(String),
@@ -63,9 +61,7 @@ pub enum Piggyback {
 /// What a client waits for.
 #[derive(Debug)]
 pub enum Call {
-    /// Protocol negotiation.
     Protocol,
-    /// Data type negotiation.
     DataTypes,
     /// A phase of the logon.
     Logon(Logon),
@@ -73,11 +69,8 @@ pub enum Call {
     Execute(Execute),
     /// Rows of an open cursor: its number and how many.
     Fetch(u32, u32),
-    /// COMMIT.
     Commit,
-    /// ROLLBACK.
     Rollback,
-    /// Do you live?
     Ping,
     /// The end of the session.
     Logoff,
@@ -94,11 +87,9 @@ pub struct Logon {
     pub user: String,
     /// Bits of the mode.
     pub mode: u64,
-    /// Key/value pairs.
     pub pairs: HashMap<String, String>,
 }
 
-/// An execution.
 #[derive(Debug)]
 pub struct Execute {
     /// Cursor to use; 0 for a new one.

@@ -1,8 +1,5 @@
 //! One client from its logon to its end.
 
-use std::collections::HashMap;
-use std::net::TcpStream;
-
 use super::auth::{Challenge, Pair};
 use super::codec::{Reader, Writer};
 use super::connect::{self, Service};
@@ -12,6 +9,8 @@ use super::reply::{self, Ending};
 use super::request::{Call, Logon, Piggyback, Request};
 use super::{Gate, TnsError};
 use crate::api::{Credentials, Door, Login, OraError, Session};
+use std::collections::HashMap;
+use std::net::TcpStream;
 
 /// Mode bit of a logon: AS SYSDBA.
 const MODE_SYSDBA: u64 = 0x20;

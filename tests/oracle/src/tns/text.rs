@@ -18,11 +18,9 @@ pub struct Variable {
 /// A statement and its bind variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// The text.
     pub sql: String,
     /// BEGIN, DECLARE or CALL.
     pub is_block: bool,
-    /// SELECT or WITH.
     pub is_query: bool,
     /// The variables in the order in which they are sent.
     pub variables: Vec<Variable>,

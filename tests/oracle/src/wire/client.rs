@@ -1,20 +1,18 @@
 //! The client's end: one call at a time, cancelled from anywhere.
 
-use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
 use super::{
     CANCEL_GRACE, Call, HANDSHAKE_TIMEOUT, Hello, MAGIC, Message, Receiver, Request, Response,
     Stream, VERSION, Welcome, WireError, send,
 };
 use crate::api::{OraError, Tags};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How a call ended on the client's side.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The server answered.
     Answered(Response),
     /// The call's own timeout ran out and the server confirmed the cancel; the
     /// session can be used again.
@@ -72,7 +70,6 @@ impl Client {
         self.alive.load(Ordering::SeqCst)
     }
 
-    /// Ends the connection.
     pub fn close(&self) {
         self.alive.store(false, Ordering::SeqCst);
         self.stream.close();

@@ -1,16 +1,14 @@
 //! Streams and frames, and what can go wrong with them.
 
+use super::{CONNECT_TIMEOUT, MAGIC, MAX_FRAME, VERSION};
+use crate::api::OraError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::{CONNECT_TIMEOUT, MAGIC, MAX_FRAME, VERSION};
-use crate::api::OraError;
 
 /// Why a connection could not be made or used any longer.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +27,7 @@ pub enum WireError {
     Malformed(#[source] serde_json::Error),
     /// A peer of another version.
     #[error("the peer speaks version {theirs} of the protocol, not {VERSION}")]
-    Version {
-        /// Its version.
-        theirs: u8,
-    },
-    /// The peer refused.
+    Version { theirs: u8 },
     #[error("refused")]
     Refused(#[source] OraError),
 }
@@ -43,11 +37,9 @@ pub enum WireError {
 pub enum Target {
     /// A Unix socket of an instance.
     Unix(PathBuf),
-    /// A listener.
     Tcp {
         /// Host name or address.
         host: String,
-        /// Port.
         port: u16,
     },
 }
@@ -57,7 +49,6 @@ pub enum Target {
 pub enum Stream {
     /// Over a Unix socket.
     Unix(UnixStream),
-    /// Over TCP.
     Tcp(TcpStream),
 }
 
@@ -133,7 +124,6 @@ impl Write for Stream {
     }
 }
 
-/// Sends one frame.
 pub fn send<T: Serialize>(stream: &mut impl Write, message: &T) -> Result<(), WireError> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message).map_err(WireError::Malformed)?;

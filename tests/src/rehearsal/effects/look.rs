@@ -1,15 +1,13 @@
 //! The look at the range right after the run, while the applications write.
 
+use crate::range::layout::{Layout, ports};
+use crate::range::{self, Error, Range, applications, oracle};
+use crate::rehearsal::state::State;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
-
-use serde_json::{Map, Value, json};
-
-use crate::range::layout::{Layout, ports};
-use crate::range::{self, Error, Range, applications, oracle};
-use crate::rehearsal::state::State;
 
 /// Loopback answers or refuses at once; the bound is for a busy machine.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -36,7 +34,6 @@ pub struct Moments {
     pub fence_scn: Option<u64>,
 }
 
-/// What was seen.
 #[derive(Debug)]
 pub struct Look {
     pub(super) moments: Moments,

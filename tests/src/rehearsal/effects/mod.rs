@@ -10,13 +10,11 @@ mod look;
 mod once;
 mod steps;
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use serde_json::Value;
-
 use super::workload::Verdict;
 pub use look::{Look, Moments};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// All steps of the procedure, in order.
 pub const SEED_STEPS: [&str; 15] = [
@@ -28,7 +26,6 @@ pub const SEED_STEPS: [&str; 15] = [
 pub struct Effect {
     /// Whether what the step is for has been seen.
     pub seen: bool,
-    /// The evidence.
     pub evidence: Value,
 }
 

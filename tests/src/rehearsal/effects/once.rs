@@ -1,10 +1,8 @@
 //! What a cutover does once only, also when a daemon was killed in the middle.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
-
 use super::look::Look;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What was done more often than a cutover does it.
 pub(super) fn repeated(look: &Look) -> Vec<String> {

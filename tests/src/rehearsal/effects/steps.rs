@@ -1,11 +1,10 @@
 //! What must have been seen of each step, strictly: values and their order in
 //! time, not only that something was asked for.
 
-use serde_json::{Value, json};
-
 use super::look::Look;
 use super::{Effect, Verdict};
 use crate::range::{applications, dms};
+use serde_json::{Value, json};
 
 /// A report is made every five seconds; one that was left out shows as a gap
 /// of nearly two of its intervals.
@@ -26,7 +25,6 @@ const ALARMS: [&str; 3] = [
     "TransactionLogsDiskUsage",
 ];
 
-/// Judges one step.
 pub(super) fn judge(look: &Look, step: &str, verdict: &Verdict) -> Effect {
     match step {
         "1" => look.applications_stopped(),

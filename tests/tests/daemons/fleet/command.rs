@@ -11,7 +11,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// What a call of the command came to.
 #[derive(Debug)]
 pub struct Told {
-    /// Its exit code.
     pub code: i32,
     /// What it printed, as JSON; null where that was nothing.
     pub json: Value,

@@ -18,7 +18,6 @@ const ORDER: &str = "order";
 /// A moment of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// It has begun.
     Begins,
     /// It has had its effect.
     Ends,
@@ -36,9 +35,7 @@ impl Moment {
 /// Something that a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
-    /// On which host.
     pub agent: String,
-    /// Which.
     pub command: String,
     /// `begins` or `ends`.
     pub moment: String,
@@ -58,7 +55,6 @@ impl Effect {
 /// What stands at each path: kind, mode, and content or target.
 pub type Snapshot = BTreeMap<PathBuf, String>;
 
-/// See the module.
 pub struct Host {
     fleet: PathBuf,
     name: String,
@@ -87,7 +83,6 @@ impl Host {
         fs::symlink_metadata(self.path(name)).is_ok()
     }
 
-    /// Writes a file.
     pub fn write(&self, name: &str, content: &str) {
         fs::write(self.path(name), content).unwrap();
     }

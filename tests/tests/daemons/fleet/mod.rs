@@ -11,8 +11,6 @@ mod wait;
 
 pub use command::{Following, Told, phase, task};
 pub use host::{Effect, Host, Moment, Snapshot};
-pub use wait::until;
-
 use lockstep_pki::{Authority, Identity, IssuedFiles, Role};
 use process::Daemon;
 use serde_json::Value;
@@ -23,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+pub use wait::until;
 
 /// Longer than any test, and short enough to be no secret worth keeping.
 const VALIDITY: Duration = Duration::from_secs(3600);
@@ -42,7 +41,6 @@ pub struct Plan<'a> {
     pub otlp: &'a str,
 }
 
-/// See the module.
 pub struct Fleet {
     // Dropped in this order: processes end before their directory goes.
     coordinator: Option<Daemon>,
@@ -185,7 +183,6 @@ impl Fleet {
         });
     }
 
-    /// Starts an agent.
     pub fn start_agent(&mut self, name: &str) {
         let config = self.host(name).path("agent.toml");
         let log = self.path(&format!("{name}.log"));
@@ -321,7 +318,6 @@ impl Fleet {
         told.json
     }
 
-    /// A run's journal.
     pub fn events(&self, run: &str) -> Vec<Value> {
         let told = self.lockstep(&["run", "events", run]);
         told.json.as_array().unwrap().clone()

@@ -31,7 +31,6 @@ impl Daemon {
         Self { child }
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
         let pid = i32::try_from(self.child.id()).unwrap();
         // SAFETY: plain system call; the child has not been waited for, so

@@ -9,7 +9,6 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// The same, as the command takes it.
 pub const LIMIT_TEXT: &str = "40s";
 
-/// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until `look` gives something.

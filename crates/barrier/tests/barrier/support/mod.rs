@@ -68,7 +68,6 @@ pub struct Agent {
     pub breach: Option<String>,
 }
 
-/// Everything.
 pub struct Sim {
     pub now: Millis,
     pub begin: Begin,

@@ -1,14 +1,13 @@
 //! Alarms on one metric; their state is judged when it is asked for.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 use super::{Dimension, Empty, invalid_token, pairs, period, read, statistic};
 use crate::api::App;
 use crate::api::cbor::{self, Stamp, stamp};
 use crate::api::errors::{Code, Fault};
 use crate::metrics::{Alarm, Comparison, MetricId, MissingData};
 use crate::task::state::now_ms;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

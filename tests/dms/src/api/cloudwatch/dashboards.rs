@@ -1,11 +1,10 @@
 //! Dashboards: kept and given back.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 use crate::api::App;
 use crate::api::cbor;
 use crate::api::errors::{Code, Fault};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

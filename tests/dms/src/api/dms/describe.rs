@@ -1,15 +1,13 @@
 //! The operations on instances, endpoints, connections and events.
 
-use std::sync::Arc;
-
-use serde::Deserialize;
-use serde_json::{Value, json};
-
 use super::shapes::{DescribeRequest, seconds, without_nulls};
 use crate::api::App;
 use crate::api::errors::Fault;
 use crate::config::{EndpointConfig, EndpointKind};
 use crate::task::registry::Connection;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

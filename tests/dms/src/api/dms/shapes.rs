@@ -1,9 +1,8 @@
 //! Shapes of DMS that several operations share, with filters and paging.
 
+use crate::api::errors::Fault;
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::api::errors::Fault;
 
 /// `Filter`: the resource passes when the named attribute has one of the values.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,8 +1,5 @@
 //! The operations on replication tasks.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
-
 use super::shapes::{DescribeRequest, seconds, without_nulls};
 use crate::api::App;
 use crate::api::errors::Fault;
@@ -11,6 +8,8 @@ use crate::task::definition::{Modification, NewTask, StartRequest};
 use crate::task::progress::{Snapshot, TableProgress, TableState};
 use crate::task::registry::Task;
 use crate::task::state::{StartType, Status, now_ms};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,10 +1,6 @@
 //! V$ views with rows per instance: sessions, processes, transactions,
 //! parameters, the instance itself.
 
-use std::ops::RangeInclusive;
-
-use sha2::{Digest, Sha256};
-
 use super::super::datum::Datum;
 use super::super::params::KNOWN;
 use super::super::redolog::RedoLogs;
@@ -14,6 +10,8 @@ use super::super::txn::TxnId;
 use super::super::{clock, datum, format};
 use super::{D, N, R, View, session_status, v};
 use crate::api::Kind;
+use sha2::{Digest, Sha256};
+use std::ops::RangeInclusive;
 
 const SESSION: &[(&str, Kind)] = &[
     ("INST_ID", N),

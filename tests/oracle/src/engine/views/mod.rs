@@ -10,10 +10,6 @@ mod instance;
 mod redo;
 mod scheduler;
 
-use std::sync::Arc;
-
-use crate::api::Kind;
-
 use super::datum::{Datum, Row};
 use super::errors::Outcome;
 use super::exec::{ColRef, Exec, Relation};
@@ -21,6 +17,8 @@ use super::from::Known;
 use super::privileges;
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
+use crate::api::Kind;
+use std::sync::Arc;
 
 /// A view's columns and rows while it is made.
 struct View {
@@ -114,7 +112,6 @@ fn make(st: &mut State, key: SessionKey, name: &str, known: &[&Known]) -> Outcom
     Ok(view)
 }
 
-/// V$SESSION.STATUS.
 pub fn session_status(session: &SessionState) -> &'static str {
     match session.life {
         Life::Killed => "KILLED",

@@ -4,9 +4,6 @@
 //! all logs in it, and gives whole rows as JSON in place of SQL_REDO:
 //! `{"before": {COLUMN: text or null}, "after": {…}}`.
 
-use serde_json::{Map, Value as Json};
-use sqlparser::ast::BinaryOperator;
-
 use super::super::datum::{Datum, Row};
 use super::super::errors::Outcome;
 use super::super::exec::same;
@@ -15,6 +12,8 @@ use super::super::state::State;
 use super::super::storage::Table;
 use super::{D, N, R, View, v};
 use crate::api::Kind;
+use serde_json::{Map, Value as Json};
+use sqlparser::ast::BinaryOperator;
 
 const LOGMNR: &[(&str, Kind)] = &[
     ("SCN", N),

@@ -16,6 +16,11 @@
 mod conversation;
 mod gate;
 
+use crate::api::{Database, Door, OraError};
+use crate::wire::{self, Call, Hello, Message, Receiver, Response, Stream, Welcome, WireError};
+use conversation::Conversation;
+pub use conversation::MAX_CURSORS;
+use gate::Gate;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -27,13 +32,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use crate::api::{Database, Door, OraError};
-use crate::wire::{self, Call, Hello, Message, Receiver, Response, Stream, Welcome, WireError};
-
-use conversation::Conversation;
-pub use conversation::MAX_CURSORS;
-use gate::Gate;
 
 /// Connections one instance's socket carries at a time: the order of the real
 /// SESSIONS parameter, far above what a rehearsal opens.

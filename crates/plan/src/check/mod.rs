@@ -12,11 +12,10 @@
 mod flow;
 mod steps;
 
-pub(crate) use steps::longest_ms;
-
 use crate::diagnose::{self, Fault, suggest};
 use crate::model::{OnFailure, Phase, Plan};
 use std::collections::BTreeSet;
+pub(crate) use steps::longest_ms;
 
 /// Phases of a plan, way forward and way back together: more than three
 /// times what a cutover with everything has.

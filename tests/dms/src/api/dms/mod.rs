@@ -6,18 +6,16 @@ mod describe;
 mod shapes;
 mod tasks;
 
+use super::App;
+use super::errors::Fault;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::App;
-use super::errors::Fault;
-
 const TARGET_PREFIX: &str = "AmazonDMSv20160101.";
 
-/// Answers one call.
 pub async fn handle(
     State(app): State<App>,
     headers: HeaderMap,

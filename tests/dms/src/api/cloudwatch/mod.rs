@@ -7,6 +7,11 @@
 mod alarms;
 mod dashboards;
 
+use super::App;
+use super::cbor::{self, Stamp, stamp};
+use super::errors::{Code, Fault};
+use crate::metrics::{MetricId, Statistic};
+use crate::task::state::now_ms;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -14,16 +19,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::App;
-use super::cbor::{self, Stamp, stamp};
-use super::errors::{Code, Fault};
-use crate::metrics::{MetricId, Statistic};
-use crate::task::state::now_ms;
-
 /// Data points in one answer of GetMetricData (CloudWatch: 100,800).
 const DATAPOINT_BOUND: usize = 100_800;
 
-/// Answers one call.
 pub(super) async fn handle(
     State(app): State<App>,
     Path(operation): Path<String>,

@@ -19,14 +19,11 @@
 mod client;
 mod frame;
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
 use crate::api::{Bind, Column, OraError, Reply, Tags, Value};
-
 pub use client::{Client, Outcome};
 pub use frame::{Receiver, Stream, Target, WireError, send};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The first bytes of a connection. A TNS connect packet has zero bytes at
 /// offsets 2 and 3 (its checksum), so the listener can tell the two apart.
@@ -72,22 +69,16 @@ pub struct Welcome {
 pub struct Logon {
     /// User and password; `None` asks the operating system to vouch.
     pub password: Option<(String, String)>,
-    /// AS SYSDBA.
     pub sysdba: bool,
-    /// V$SESSION.MACHINE.
     pub machine: String,
-    /// V$SESSION.PROGRAM.
     pub program: String,
-    /// V$SESSION.OSUSER.
     pub os_user: String,
-    /// V$SESSION.PROCESS.
     pub process: String,
 }
 
 /// One statement with the bind rows it is to be executed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Execute {
-    /// The statement.
     pub sql: String,
     /// One entry per execution; a statement without binds has one empty row.
     pub rows: Vec<Vec<Bind>>,
@@ -104,11 +95,9 @@ pub struct Execute {
 pub enum Request {
     /// Opens the session; one per connection.
     Logon(Logon),
-    /// Executes.
     Execute(Execute),
     /// Describes a query without executing it.
     Describe {
-        /// The query.
         sql: String,
     },
     /// The next rows of a query.
@@ -118,11 +107,8 @@ pub enum Request {
         /// At most so many.
         rows: u32,
     },
-    /// COMMIT.
     Commit,
-    /// ROLLBACK.
     Rollback,
-    /// A round trip.
     Ping,
     /// Ends the session in good order.
     Logoff,
@@ -137,7 +123,6 @@ pub struct Call {
     pub close: Vec<u32>,
     /// End-to-end attributes set since the last call.
     pub tags: Option<Tags>,
-    /// What is asked.
     pub request: Request,
 }
 
@@ -158,7 +143,6 @@ pub enum Message {
 pub struct RowError {
     /// Index of the row, from 0.
     pub row: u32,
-    /// Why.
     pub error: OraError,
 }
 
@@ -167,9 +151,7 @@ pub struct RowError {
 pub enum Answer {
     /// To [`Request::Logon`].
     LoggedOn {
-        /// V$SESSION.SID.
         sid: u32,
-        /// V$SESSION.SERIAL#.
         serial: u32,
     },
     /// To [`Request::Execute`].
@@ -184,17 +166,14 @@ pub enum Answer {
     },
     /// To [`Request::Describe`].
     Described {
-        /// The columns.
         columns: Vec<Column>,
     },
     /// To [`Request::Fetch`].
     Fetched {
-        /// The rows.
         rows: Vec<Vec<Value>>,
         /// Whether there are more; if not, the cursor is closed.
         more: bool,
     },
-    /// To everything else.
     Done,
 }
 

@@ -20,16 +20,14 @@ pub mod reverse;
 pub mod statement;
 pub mod stream;
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, RwLock};
-
-use tokio::sync::watch;
-
 use crate::config::{EndpointConfig, Timing};
 use crate::task::faults::FaultBoard;
 use crate::task::progress::Progress;
 use crate::task::state::{Definition, Ending, StartType};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, RwLock};
+use tokio::sync::watch;
 
 /// A boxed future, so that engines can be chosen when the program runs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -48,11 +46,8 @@ pub fn timing(shared: &SharedTiming) -> Timing {
 /// One run of a task.
 #[derive(Clone)]
 pub struct Job {
-    /// The task.
     pub task: Arc<Definition>,
-    /// Where it reads.
     pub source: Arc<EndpointConfig>,
-    /// Where it writes.
     pub target: Arc<EndpointConfig>,
     /// How it was asked to start.
     pub start: StartType,
@@ -64,7 +59,6 @@ pub struct Job {
     pub stop: watch::Receiver<bool>,
     /// The faults of the range.
     pub faults: Arc<FaultBoard>,
-    /// Intervals.
     pub timing: SharedTiming,
 }
 
@@ -99,7 +93,6 @@ impl Job {
     }
 }
 
-/// What runs tasks.
 pub trait Engine: Send + Sync + 'static {
     /// Runs a task until it ends.
     fn run(&self, job: Job) -> BoxFuture<Ending>;

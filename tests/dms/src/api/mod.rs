@@ -9,27 +9,23 @@ pub mod control;
 pub mod dms;
 pub mod errors;
 
-use std::sync::Arc;
-
-use axum::Router;
-use axum::routing::{get, post};
-
 use crate::metrics::Metrics;
 use crate::task::faults::{Call, CallFault};
 use crate::task::registry::Registry;
 use crate::task::state::now_ms;
+use axum::Router;
+use axum::routing::{get, post};
 use errors::{Code, Fault};
+use std::sync::Arc;
 
 /// What every handler needs.
 #[derive(Clone)]
 pub struct App {
     /// Tasks, endpoints, faults, timing.
     pub registry: Arc<Registry>,
-    /// Metrics, alarms, dashboards.
     pub metrics: Arc<Metrics>,
 }
 
-/// The routes.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/", post(dms::handle))
