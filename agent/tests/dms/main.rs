@@ -58,7 +58,7 @@ impl Program {
         let program = programs().join(name);
         assert!(
             program.exists(),
-            "{} is missing: cargo build -p dms-double -p oracle-simulator -p clntsh-double",
+            "{} is missing: cargo build -p dms-double -p oracle-simulator -p clntsh",
             program.display()
         );
         let log = std::fs::File::create(log).unwrap();

@@ -169,7 +169,7 @@ fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
         say(&format!("a fault is in place: {}", fault.description()));
         fault.arm(range)?;
     }
-    let own = range.layout.source.join("tests/plans/rehearsal.yaml");
+    let own = range.layout.source.join("tests/range/plans/rehearsal.yaml");
     let apps = settings.range.apps.to_string();
     let (plan, vars): (_, &[(&str, &str)]) = match &settings.plan {
         Some(plan) => (plan, &[]),

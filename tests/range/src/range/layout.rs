@@ -89,7 +89,7 @@ impl Layout {
     /// A file of the sample application.
     #[must_use]
     pub fn app(&self, file: &str) -> PathBuf {
-        self.source.join("tests/app").join(file)
+        self.source.join("tests/range/app").join(file)
     }
 
     /// Everything of one host: its runtime directory, units, `/srv`.

@@ -22,7 +22,7 @@ fn load(path: &str) -> Plan {
 }
 
 fn rehearsal() -> Plan {
-    load("plans/rehearsal.yaml")
+    load("range/plans/rehearsal.yaml")
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn every_fault_strikes_a_phase_of_the_plan() {
 
 #[test]
 fn more_application_hosts_need_no_other_plan() {
-    let text = text("plans/rehearsal.yaml");
+    let text = text("range/plans/rehearsal.yaml");
     let vars = [("apps".to_owned(), "7".to_owned())].into();
     let plan = lockstep_plan::load("rehearsal.yaml", &text, &Overrides { vars })
         .unwrap_or_else(|problems| panic!("{problems}"));

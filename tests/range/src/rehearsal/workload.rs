@@ -26,7 +26,7 @@ impl Acknowledged {
     }
 }
 
-/// What the independent checker found; `tests/checker/verdict.py` says what
+/// What the independent checker found; `tests/range/checker/verdict.py` says what
 /// each number means.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Verdict {
@@ -185,7 +185,7 @@ fn check(range: &Range, question: Question) -> Result<Verdict, Error> {
     let layout = &range.layout;
     let mut command = Command::new(layout.python());
     command
-        .arg(layout.source.join("tests/checker/check.py"))
+        .arg(layout.source.join("tests/range/checker/check.py"))
         .args([
             "--oracle-dsn",
             &format!("127.0.0.1:{}/ORCL", ports::ORA1_LISTENER_DMS),

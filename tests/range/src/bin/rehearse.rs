@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_plan_that_cannot_be_read_is_refused_by_name() {
         let parse = |plan: &str| Arguments::try_parse_from(["rehearse", "--plan", plan]);
-        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/plans/rehearsal.yaml");
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/range/plans/rehearsal.yaml");
         assert_eq!(parse(own).unwrap().plan, Some(PathBuf::from(own)));
         let refused = parse("missing.yaml").unwrap_err().to_string();
         assert!(refused.contains("missing.yaml"), "{refused}");

@@ -114,7 +114,7 @@ fn proofs(range: &Range) -> Result<Value, Error> {
     let layout = &range.layout;
     let mut command = Command::new(layout.python());
     command
-        .arg(layout.source.join("tests/checker/proofs.py"))
+        .arg(layout.source.join("tests/range/checker/proofs.py"))
         .args([
             "--oracle-dsn",
             &format!("127.0.0.1:{}/ORCL", ports::ORA1_LISTENER_DMS),

@@ -14,9 +14,20 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every document at the top and below `docs`.
+/// Where documents are.
+const DIRECTORIES: [&str; 8] = [
+    "",
+    ".github",
+    "docs",
+    "docs/errors",
+    "tests",
+    "tests/doubles/clntsh",
+    "tests/doubles/dms",
+    "tests/doubles/oracle",
+];
+
 fn documents() -> Vec<PathBuf> {
-    ["", "docs", "docs/errors"]
+    DIRECTORIES
         .iter()
         .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
         .map(|entry| entry.unwrap().path())
