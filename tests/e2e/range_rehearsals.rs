@@ -105,7 +105,8 @@ fn replication_keeps_up_and_loses_nothing() {
 
 fn restart(name: &str) -> Settings {
     let mut settings = settings(name);
-    settings.plan = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("range/plans/restart.yaml"));
+    settings.plan =
+        Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("range/plans/restart.yaml"));
     settings.orders = 300;
     settings
 }
