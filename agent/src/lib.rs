@@ -1,20 +1,21 @@
 //! The daemon that acts on a host.
 //!
-//! It opens one session to the coordinator, promises, acts and reports. What
-//! it may do is its own policy's matter; what it knows of passwords and
-//! addresses never leaves it.
+//! It opens one session to the coordinator, votes, runs tasks and reports
+//! their outcomes. Its own policy decides what it may do; passwords and
+//! addresses never leave it.
 
 pub mod action;
 pub mod actions;
-mod bounds;
 pub mod canonical;
 pub mod config;
+mod convert;
 pub mod driver;
 pub mod error;
+pub mod handle;
 pub mod host;
-pub mod link;
+mod message_limits;
 pub mod policy;
-mod preflight;
+pub mod preflight;
 pub mod session;
 pub mod store;
 mod work;

@@ -4,7 +4,6 @@ use clap::Parser;
 use lockstep_agent::config::Config;
 use lockstep_agent::driver::Driver;
 use lockstep_agent::host::{Host, oracle};
-use lockstep_agent::link::Input;
 use lockstep_agent::session;
 use lockstep_agent::store::Store;
 use lockstep_pki::{Role, SectionError};
@@ -62,8 +61,8 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         .map_err(identity)?;
     let store = Store::open(&config.state_dir)?;
     let address = config.coordinator.clone();
-    let (driver, inputs) = Driver::start(Arc::new(Host::new(config)), store)?;
-    let session = tokio::spawn(session::keep(address, credentials, inputs.clone()));
+    let (driver, handle) = Driver::start(Arc::new(Host::new(config)), store)?;
+    let session = tokio::spawn(session::run(address, credentials, handle.clone()));
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
@@ -73,8 +72,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        // A loop that is gone already needs no telling.
-        let _ = inputs.send(Input::Stop).await;
+        handle.stop().await;
     });
     let outcome = driver.run().await;
     session.abort();

@@ -1,30 +1,60 @@
-//! Preflight: every task of a plan looked at, nothing promised or changed.
+//! Preflight: probes every task of a plan without promising or changing
+//! anything.
 
 use crate::action::{Progress, Tag};
-use crate::bounds;
+use crate::message_limits;
 use crate::work::Worker;
-use lockstep_proto::{convert, v1};
+use lockstep_barrier::ids::StepId;
+use lockstep_barrier::message::{Finding, TaskOrder};
 use tokio_util::sync::CancellationToken;
 
-/// Looks at every task of the order, in order.
-pub async fn look(worker: &Worker, order: v1::PreflightOrder) -> v1::PreflightReport {
+#[derive(Debug, Clone)]
+pub struct PreflightOrder {
+    pub request_id: String,
+    /// All tasks of the plan for this agent, in order; or why they can't be
+    /// read, which the report then says.
+    pub tasks: Result<Vec<TaskOrder>, String>,
+}
+
+/// One finding for each task of the order, in order.
+#[derive(Debug, Clone, Default)]
+pub struct PreflightReport {
+    pub request_id: String,
+    pub findings: Vec<PreflightFinding>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PreflightFinding {
+    /// Absent where the finding is about the order itself.
+    pub step: Option<StepId>,
+    /// The SQL, the commands and the API calls, a line each.
+    pub would_do: Vec<String>,
+    /// Sentences with their remedies.
+    pub obstacles: Vec<String>,
+    pub remarks: Vec<String>,
+    /// Absent where the task couldn't be probed.
+    pub finding: Option<Finding>,
+}
+
+/// Probes every task of the order, in order.
+pub async fn run(worker: &Worker, order: PreflightOrder) -> PreflightReport {
     let request_id = order.request_id;
-    let tasks = match convert::tasks(order.tasks) {
+    let tasks = match order.tasks {
         Ok(tasks) => tasks,
         Err(invalid) => {
             let obstacles = vec![format!("the coordinator sent an invalid task: {invalid}")];
-            let finding = v1::PreflightFinding {
+            let finding = PreflightFinding {
                 obstacles,
-                ..Default::default()
+                ..PreflightFinding::default()
             };
-            return v1::PreflightReport {
+            return PreflightReport {
                 request_id,
                 findings: vec![finding],
             };
         }
     };
     let mut findings = Vec::with_capacity(tasks.len());
-    let mut room = bounds::Report::new();
+    let mut room = message_limits::Report::new();
     for task in &tasks {
         let tag = Tag {
             run: "preflight".to_owned(),
@@ -34,18 +64,15 @@ pub async fn look(worker: &Worker, order: v1::PreflightOrder) -> v1::PreflightRe
         };
         let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
         let seen = worker.preflight(task, &cx).await;
-        let finding = seen
-            .finding
-            .map_or(v1::Finding::Unspecified, v1::Finding::from);
-        findings.push(room.take(v1::PreflightFinding {
-            step_id: task.step.0.clone(),
+        findings.push(room.fit(PreflightFinding {
+            step: Some(task.step.clone()),
             would_do: seen.would_do,
             obstacles: seen.obstacles,
             remarks: seen.remarks,
-            finding: finding.into(),
+            finding: seen.finding,
         }));
     }
-    v1::PreflightReport {
+    PreflightReport {
         request_id,
         findings,
     }

@@ -1,130 +1,147 @@
 //! The session with the coordinator: one outbound stream, opened again
 //! whenever it breaks.
 //!
-//! It knows nothing of runs. Orders go to the driver as they come; replies
-//! come from the driver through one bounded queue per session. A session
-//! whose queue overflows is ended: what matters is sent again by the next
-//! one, so a slow link costs time, never memory or an outcome.
+//! Orders go to the loop as they arrive; replies come from the loop through
+//! one bounded queue per session. A session whose queue overflows is ended:
+//! whatever must arrive is sent again by the next one, so a slow connection
+//! costs time, but neither memory nor an outcome.
 
-use crate::link::{Input, Inputs, Outbox};
+use crate::convert;
+use crate::handle::{Handle, Introduction, JournalEntry, Outbox, Stopped};
+use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
 use lockstep_pki::Credentials;
 use lockstep_proto::limits::MAX_MESSAGE;
+use lockstep_proto::v1::SessionResponse;
 use lockstep_proto::v1::agent_service_client::AgentServiceClient;
 use lockstep_proto::v1::session_response::Message;
-use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
 use lockstep_telemetry::error_chain;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
 
-/// First pause after a session broke or couldn't be opened.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause: a coordinator that comes back must not wait long for its
-/// agents, and a whole fleet knocking every two seconds is no load.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Pause after the coordinator refused this agent: only an operator can mend
-/// that.
-const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// A ping that often, so that a dead link is noticed in seconds.
+/// Shortest pause after a session broke or couldn't be opened. Jitter adds up
+/// to as much again to each pause, so that agents don't reconnect in step.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause, without jitter: a restarted coordinator must not wait long
+/// for its agents, and even a thousand agents that reconnect every other
+/// second are no load.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after the coordinator rejected this agent, without jitter: only an
+/// operator can fix that.
+const REJECTED_PAUSE: Duration = Duration::from_secs(5);
+/// Interval of HTTP/2 pings, which detect a dead connection within seconds.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// And the answer within that time.
+/// How long the answer to a ping may take.
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Opens sessions for ever.
-pub async fn keep(address: String, credentials: Credentials, inputs: Inputs) {
-    let mut pause = FIRST_PAUSE;
-    let mut disowned = false;
+/// Opens sessions until the agent stops.
+pub async fn run(address: String, credentials: Credentials, handle: Handle) {
+    let mut pauses = reconnect_pauses();
+    let mut journal_mismatch = false;
     loop {
-        match run(
-            &address,
-            &credentials,
-            &inputs,
-            std::mem::take(&mut disowned),
-        )
-        .await
-        {
-            Ok(()) => {
+        let ended = session(&address, &credentials, &handle, journal_mismatch)
+            .await
+            .err();
+        journal_mismatch = matches!(ended, Some(Ended::JournalMismatch(_)));
+        let mut pause = None;
+        match ended {
+            None => {
                 tracing::info!("the session with the coordinator ended");
-                pause = FIRST_PAUSE;
+                pauses = reconnect_pauses();
             }
-            Err(Ended::DriverGone) => return,
-            Err(Ended::Established(status)) => {
+            Some(Ended::Stopped) => return,
+            Some(Ended::Broken(status)) => {
                 tracing::warn!(%status, "the session with the coordinator broke");
-                pause = FIRST_PAUSE;
+                pauses = reconnect_pauses();
             }
-            Err(Ended::Refused(status)) => {
+            Some(Ended::Rejected(status)) => {
                 tracing::error!(
                     reason = status.message(),
                     "LS3201: the coordinator refuses this agent"
                 );
-                pause = REFUSED_PAUSE;
+                pause = rejected_pause();
             }
-            Err(Ended::Disowned(position)) => {
+            Some(Ended::JournalMismatch(position)) => {
                 tracing::error!(
                     position,
-                    "LS3202: this agent's journal is not the one that the coordinator has heard \
-                     of: it was restored from a backup, or another agent uses a copy of it"
+                    "LS3202: this agent's journal is not the one that the coordinator has seen: \
+                     it was restored from a backup, or another agent uses a copy of it"
                 );
-                disowned = true;
-                pause = FIRST_PAUSE;
+                pauses = reconnect_pauses();
             }
-            Err(Ended::Unreachable(error)) => {
+            Some(Ended::Unreachable(error)) => {
                 tracing::warn!(error, "the coordinator at {address} can't be reached");
             }
         }
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE).max(FIRST_PAUSE);
+        let pause = pause.or_else(|| pauses.next()).unwrap_or(MAX_PAUSE);
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// How a session ended other than in good order.
-enum Ended {
-    DriverGone,
-    Unreachable(String),
-    Refused(Status),
-    Established(Status),
-    /// The coordinator has heard of an entry at this position that this
-    /// agent's journal doesn't have.
-    Disowned(u64),
+/// Pauses between attempts to open a session, without end.
+fn reconnect_pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(MIN_PAUSE)
+        .with_max_delay(MAX_PAUSE)
+        .without_max_times()
+        .with_jitter()
+        .build()
 }
 
-async fn run(
+fn rejected_pause() -> Option<Duration> {
+    let pauses = ConstantBuilder::new().with_delay(REJECTED_PAUSE);
+    pauses.with_jitter().build().next()
+}
+
+/// Why a session ended, other than in good order.
+enum Ended {
+    Stopped,
+    Unreachable(String),
+    Rejected(Status),
+    /// It was open before.
+    Broken(Status),
+    /// The coordinator has seen an entry at this position that this agent's
+    /// journal doesn't have.
+    JournalMismatch(u64),
+}
+
+impl From<Stopped> for Ended {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// One session, from its opening to its end.
+async fn session(
     address: &str,
     credentials: &Credentials,
-    inputs: &Inputs,
-    disowned: bool,
+    handle: &Handle,
+    journal_mismatch: bool,
 ) -> Result<(), Ended> {
     let mut client = connect(address, credentials).await?;
+    let introduction = Introduction {
+        journal_mismatch,
+        ..handle.introduce().await?
+    };
     let (outbox, queue) = Outbox::new();
-    let hello = Hello {
-        journal_disowned: disowned,
-        ..ask_for_hello(inputs).await?
-    };
-    let greeting = SessionRequest {
-        message: Some(lockstep_proto::v1::session_request::Message::Hello(hello)),
-        ..SessionRequest::default()
-    };
-    if !outbox.send(greeting) {
-        return Err(Ended::DriverGone);
-    }
+    let requests = tokio_stream::once(convert::hello(introduction))
+        .chain(ReceiverStream::new(queue).map(convert::outgoing));
     let mut responses = client
-        .session(Request::new(ReceiverStream::new(queue)))
+        .session(Request::new(requests))
         .await
-        .map_err(opening)?
+        .map_err(not_opened)?
         .into_inner();
-    let remembered = welcome(&mut responses).await?;
-    recognise(inputs, remembered).await?;
-    inputs
-        .send(Input::Connected(outbox))
-        .await
-        .map_err(|_| Ended::DriverGone)?;
-    let ended = receive(&mut responses, inputs).await;
-    inputs
-        .send(Input::Disconnected)
-        .await
-        .map_err(|_| Ended::DriverGone)?;
+    if let Some(last_seen) = welcome(&mut responses).await? {
+        let position = last_seen.position;
+        if !handle.has_entry(last_seen).await? {
+            return Err(Ended::JournalMismatch(position));
+        }
+    }
+    handle.connected(outbox).await?;
+    let ended = receive(&mut responses, handle).await;
+    handle.disconnected().await?;
     ended
 }
 
@@ -146,89 +163,70 @@ async fn connect(
         .max_encoding_message_size(MAX_MESSAGE))
 }
 
-async fn ask_for_hello(inputs: &Inputs) -> Result<Hello, Ended> {
-    let (answer, hello) = oneshot::channel();
-    inputs
-        .send(Input::Hello(answer))
-        .await
-        .map_err(|_| Ended::DriverGone)?;
-    hello.await.map_err(|_| Ended::DriverGone)
+/// Waits for the Welcome; gives the last entry of this agent's journal that
+/// the coordinator has seen. No order is accepted before that entry is found
+/// in the journal (R10).
+async fn welcome(
+    responses: &mut Streaming<SessionResponse>,
+) -> Result<Option<JournalEntry>, Ended> {
+    let first = responses.message().await.map_err(not_opened)?;
+    let Some(Message::Welcome(welcome)) = first.and_then(|response| response.message) else {
+        let status = Status::internal("the coordinator's first message was not a Welcome");
+        return Err(Ended::Broken(status));
+    };
+    let term = welcome.term.unwrap_or_default().number;
+    tracing::info!(coordinator = welcome.coordinator, term, "connected");
+    let seen_any = welcome.journal_position > 0;
+    Ok(seen_any.then_some(JournalEntry {
+        position: welcome.journal_position,
+        hash: welcome.journal_hash,
+    }))
 }
 
-/// Before anything is obeyed: is this the journal that the coordinator has
-/// heard of (R10)?
-async fn recognise(inputs: &Inputs, (position, hash): (u64, String)) -> Result<(), Ended> {
-    if position == 0 {
-        return Ok(());
-    }
-    let (answer, known) = oneshot::channel();
-    inputs
-        .send(Input::Remembered {
-            position,
-            hash,
-            answer,
-        })
-        .await
-        .map_err(|_| Ended::DriverGone)?;
-    match known.await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Ended::Disowned(position)),
-        Err(_) => Err(Ended::DriverGone),
-    }
-}
-
-/// Gives position and hash of an entry that the coordinator has heard of.
-async fn welcome(responses: &mut Streaming<SessionResponse>) -> Result<(u64, String), Ended> {
-    match responses
-        .message()
-        .await
-        .map_err(opening)?
-        .and_then(|response| response.message)
-    {
-        Some(Message::Welcome(welcome)) => {
-            let term = welcome.term.unwrap_or_default().number;
-            tracing::info!(coordinator = welcome.coordinator, term, "connected");
-            Ok((welcome.journal_position, welcome.journal_hash))
+async fn receive(responses: &mut Streaming<SessionResponse>, handle: &Handle) -> Result<(), Ended> {
+    while let Some(response) = responses.message().await.map_err(Ended::Broken)? {
+        match response.message {
+            None => {}
+            Some(Message::PreflightOrder(order)) => {
+                handle.preflight(convert::preflight_order(order)).await?;
+            }
+            Some(message) => {
+                let order = lockstep_proto::convert::order(message).map_err(|invalid| {
+                    Ended::Broken(Status::invalid_argument(format!(
+                        "invalid order: {invalid}"
+                    )))
+                })?;
+                handle.order(order, response.traceparent).await?;
+            }
         }
-        _ => Err(Ended::Established(Status::internal(
-            "the coordinator did not say welcome",
-        ))),
-    }
-}
-
-async fn receive(responses: &mut Streaming<SessionResponse>, inputs: &Inputs) -> Result<(), Ended> {
-    while let Some(response) = responses.message().await.map_err(Ended::Established)? {
-        let Some(message) = response.message else {
-            continue;
-        };
-        let traceparent = response.traceparent;
-        let input = match message {
-            Message::PreflightOrder(order) => Input::Preflight(order),
-            message => match lockstep_proto::convert::order(message) {
-                Ok(order) => Input::Order { order, traceparent },
-                Err(invalid) => {
-                    let status = Status::invalid_argument(format!("invalid order: {invalid}"));
-                    return Err(Ended::Established(status));
-                }
-            },
-        };
-        inputs.send(input).await.map_err(|_| Ended::DriverGone)?;
     }
     Ok(())
 }
 
-fn opening(status: Status) -> Ended {
+fn not_opened(status: Status) -> Ended {
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => {
-            Ended::Refused(status)
+            Ended::Rejected(status)
         }
         _ => Ended::Unreachable(error_chain(&status)),
     }
 }
 
-/// Between half and all of the pause, so that a fleet doesn't knock in step.
-fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::now_v7().as_u128() & 0xffff;
-    let share = 0.5 + (random as f64 / 65535.0) / 2.0;
-    pause.mul_f64(share)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_never_end() {
+        let pauses: Vec<Duration> = reconnect_pauses().take(100).collect();
+        assert_eq!(pauses.len(), 100);
+        assert!((MIN_PAUSE..=MIN_PAUSE * 2).contains(&pauses[0]), "{pauses:?}");
+        for pause in &pauses[10..] {
+            assert!((MAX_PAUSE..=MAX_PAUSE * 2).contains(pause), "{pause:?}");
+        }
+        let again: Vec<Duration> = reconnect_pauses().take(100).collect();
+        assert_ne!(pauses, again, "the jitter is the same in every process");
+        let rejected = rejected_pause().unwrap();
+        assert!((REJECTED_PAUSE..=REJECTED_PAUSE * 2).contains(&rejected));
+    }
 }

@@ -1,10 +1,10 @@
-//! Work for a task: probes before it, the action itself, its live lines and
-//! its span.
+//! Runs what a task needs: the probes before it, the action itself, its
+//! progress lines and its tracing span.
 
 use super::Driver;
 use crate::action::{Line, Progress, Tag};
-use crate::bounds;
-use crate::link::Input;
+use crate::handle::TaskProgress;
+use crate::message_limits;
 use crate::work::Inputs as TaskInputs;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -13,25 +13,25 @@ use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
 use lockstep_proto::convert::brief;
-use lockstep_proto::v1;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Probes of one agent beside each other. They only look, so their order
-/// doesn't matter; but each may run a tool or hold a session on a host that
-/// has other work.
+/// Concurrent probes of one agent. They change nothing, so their order
+/// doesn't matter; but each may run a tool or hold a database session on a
+/// host that has other work.
 const PROBES_AT_ONCE: usize = 4;
 
-/// A task at work.
+/// A task that is running.
 pub(super) struct Running {
     pub(super) cancel: CancellationToken,
     pub(super) task: TaskOrder,
     pub(super) inputs: TaskInputs,
 }
 
-/// A task to be carried out.
+/// A task to run.
 pub(super) struct Assignment {
     pub(super) run: RunId,
     pub(super) phase: PhaseRef,
@@ -50,11 +50,11 @@ impl Driver {
         tasks: Vec<TaskOrder>,
         inputs: TaskInputs,
     ) {
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (worker, handle) = (self.worker.clone(), self.handle.clone());
         let span = self.span("probe", &run, "");
         let work = async move {
             let before = purpose == Purpose::Vote;
-            let looks = tasks.into_iter().map(|task| {
+            let probes = tasks.into_iter().map(|task| {
                 let tag = Tag {
                     run: run.0.clone(),
                     step: task.step.0.clone(),
@@ -68,13 +68,13 @@ impl Driver {
                     (task, result)
                 }
             });
-            let looked: Vec<(TaskOrder, Result<Probe, String>)> =
-                stream::iter(looks).buffered(PROBES_AT_ONCE).collect().await;
-            let mut room = bounds::Vote::new();
-            let results: BTreeMap<StepId, Result<Probe, String>> = looked
+            let probed: Vec<(TaskOrder, Result<Probe, String>)> =
+                stream::iter(probes).buffered(PROBES_AT_ONCE).collect().await;
+            let mut room = message_limits::Vote::new();
+            let results: BTreeMap<StepId, Result<Probe, String>> = probed
                 .into_iter()
                 .map(|(task, result)| {
-                    let result = room.take(&task.action, result);
+                    let result = room.fit(&task.action, result);
                     (task.step, result)
                 })
                 .collect();
@@ -85,8 +85,7 @@ impl Driver {
                 purpose,
                 results,
             };
-            // The loop is gone only when the process ends.
-            let _ = report.send(Input::Happened(event)).await;
+            handle.event(event).await;
         };
         tokio::spawn(work.instrument(span));
     }
@@ -124,12 +123,12 @@ impl Driver {
         };
         let cx = self.worker.context(tag, cancel, progress);
         let span = self.span(&task.action, &run, &task.step.0);
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (worker, handle) = (self.worker.clone(), self.handle.clone());
         let work = async move {
             tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
             let ended = worker.perform(&task, &inputs, capture, limit, cx).await;
-            let (outcome, outputs) = bounds::outcome(&task.action, ended);
+            let (outcome, outputs) = message_limits::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
             let step = task.step;
@@ -142,43 +141,33 @@ impl Driver {
                 outputs,
                 took,
             };
-            let _ = report.send(Input::Happened(event)).await;
+            handle.event(event).await;
         };
         tokio::spawn(work.instrument(span));
     }
 
+    /// Sends a task's lines to whichever session is open at the time; lines
+    /// without room in the outbox are dropped, and the next line that is sent
+    /// carries their number.
     pub(super) fn progress(&self, run: &RunId, phase: PhaseRef, step: &StepId) -> Progress {
         let outbox = self.outbox.subscribe();
-        let (run, step) = (run.0.clone(), step.0.clone());
-        let omitted = std::sync::atomic::AtomicU64::new(0);
+        let (run, step) = (run.clone(), step.clone());
+        let dropped = AtomicU64::new(0);
         Progress::to(move |line| {
-            use std::sync::atomic::Ordering::Relaxed;
-            let (kind, line) = match line {
-                Line::Started => (v1::ProgressKind::Started, String::new()),
-                Line::Note(line) => (v1::ProgressKind::Note, line),
-                Line::Output(line) => (v1::ProgressKind::Output, line),
-            };
-            let progress = v1::Progress {
-                run_id: run.clone(),
-                phase: Some(phase.into()),
-                step_id: step.clone(),
-                kind: kind.into(),
-                line: brief(line),
-                omitted: omitted.load(Relaxed),
-            };
-            let request = v1::SessionRequest {
-                traceparent: String::new(),
-                message: Some(v1::session_request::Message::Progress(progress)),
-                ..Default::default()
+            let omitted = dropped.swap(0, Ordering::Relaxed);
+            let progress = TaskProgress {
+                run: run.clone(),
+                phase,
+                step: step.clone(),
+                line: truncated(line),
+                omitted,
             };
             let sent = outbox
                 .borrow()
                 .as_ref()
-                .is_some_and(|outbox| outbox.send_line(request));
-            if sent {
-                omitted.store(0, Relaxed);
-            } else {
-                omitted.fetch_add(1, Relaxed);
+                .is_some_and(|outbox| outbox.send_progress(progress));
+            if !sent {
+                dropped.fetch_add(omitted + 1, Ordering::Relaxed);
             }
         })
     }
@@ -198,5 +187,13 @@ impl Driver {
             tracing::debug!(error = %e, "an order carried no usable trace context");
         }
         span
+    }
+}
+
+fn truncated(line: Line) -> Line {
+    match line {
+        Line::Started => Line::Started,
+        Line::Note(line) => Line::Note(brief(line)),
+        Line::Output(line) => Line::Output(brief(line)),
     }
 }

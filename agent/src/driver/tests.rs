@@ -1,13 +1,12 @@
-//! What is on disk when something goes out.
+//! What is on disk when a message is sent, and when the agent stops.
 
 use super::Driver;
 use crate::host::Host;
-use crate::link::{Input, Outbox};
+use crate::handle::{Handle, Outbox, Outgoing};
 use crate::store::Store;
 use lockstep_barrier::ids::{Digest, Header, PhaseRef, RunId, StepId, Term, Track};
-use lockstep_barrier::message::{Mode, Order, TaskOrder};
+use lockstep_barrier::message::{Mode, Order, Reply, TaskOrder};
 use lockstep_barrier::record::ParticipantRecord;
-use lockstep_proto::v1::session_request::Message;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +19,8 @@ fn host(state: &Path) -> Arc<Host> {
     Arc::new(Host::new(toml::from_str(&config).unwrap()))
 }
 
-/// Its policy allows nothing: the vote will be a refusal.
-fn prepare() -> Input {
+/// The host's policy allows nothing: the vote will be a refusal.
+async fn send_prepare(handle: &Handle) {
     let header = Header {
         run: RunId("r".into()),
         phase: PhaseRef {
@@ -51,13 +50,10 @@ fn prepare() -> Input {
         finish_by: 60_000,
         provisional: false,
     };
-    Input::Order {
-        order,
-        traceparent: String::new(),
-    }
+    handle.order(order, String::new()).await.unwrap();
 }
 
-/// What a process would find that started now.
+/// What a process that started now would read.
 fn on_disk(state: &Path) -> Vec<ParticipantRecord> {
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(state).unwrap() {
@@ -69,36 +65,41 @@ fn on_disk(state: &Path) -> Vec<ParticipantRecord> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vote_and_what_it_rests_on_are_on_disk_before_it_is_sent() {
+async fn a_vote_and_the_records_it_relies_on_are_on_disk_before_it_is_sent() {
     let state = tempfile::tempdir().unwrap();
     let store = Store::open(state.path()).unwrap();
-    let (driver, inputs) = Driver::start(host(state.path()), store).unwrap();
+    let (driver, handle) = Driver::start(host(state.path()), store).unwrap();
     let running = tokio::spawn(driver.run());
     let (outbox, mut sent) = Outbox::new();
-    for input in [Input::Connected(outbox), prepare()] {
-        assert!(inputs.send(input).await.is_ok());
-    }
-    let reply = sent.recv().await.unwrap();
+    handle.connected(outbox).await.unwrap();
+    send_prepare(&handle).await;
+    let message = sent.recv().await.unwrap();
     let found = on_disk(state.path());
-    assert!(matches!(reply.message, Some(Message::Vote(_))), "{reply:?}");
+    let is_vote = matches!(
+        message,
+        Outgoing::Reply {
+            reply: Reply::Vote { .. },
+            ..
+        }
+    );
+    assert!(is_vote, "{message:?}");
     let [first, second] = found.as_slice() else {
         panic!("{found:?}");
     };
     assert!(matches!(first, ParticipantRecord::Obeyed { .. }));
     assert!(matches!(second, ParticipantRecord::Refused { .. }));
-    assert!(inputs.send(Input::Stop).await.is_ok());
+    handle.stop().await;
     running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_to_be_written_is_written_at_the_end() {
+async fn records_that_wait_to_be_written_are_written_on_stop() {
     let state = tempfile::tempdir().unwrap();
     let store = Store::open(state.path()).unwrap();
-    let (driver, inputs) = Driver::start(host(state.path()), store).unwrap();
-    // Both are there before the loop begins: the probe's answer comes too late.
-    for input in [prepare(), Input::Stop] {
-        assert!(inputs.send(input).await.is_ok());
-    }
+    let (driver, handle) = Driver::start(host(state.path()), store).unwrap();
+    // Both are queued before the loop begins: the probe's result comes too late.
+    send_prepare(&handle).await;
+    handle.stop().await;
     driver.run().await.unwrap();
     let found = on_disk(state.path());
     assert!(

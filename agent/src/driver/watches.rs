@@ -1,8 +1,7 @@
-//! Watches: armed, asked to attest, disarmed.
+//! Watches: arming, attesting and disarming them.
 
 use super::Driver;
 use crate::action::{Progress, Tag};
-use crate::link::Input;
 use crate::work::Inputs as TaskInputs;
 use lockstep_barrier::ids::{RunId, StepId};
 use lockstep_barrier::message::TaskOrder;
@@ -13,12 +12,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Sentences that a watch may have said before the loop has heard them.
+/// Breaches that may wait for the loop, per watch.
 const BREACHES: usize = 16;
-/// How long a watch may take to stop when it is disarmed.
+/// How long a watch may take to stop when it is disarmed, before it is aborted.
 const DISARM_LIMIT: Duration = Duration::from_secs(5);
 
-/// A watch that stands.
+/// An armed watch.
 pub(super) struct Watching {
     pub(super) cancel: CancellationToken,
     work: JoinHandle<()>,
@@ -43,17 +42,17 @@ impl Driver {
             of: None,
         };
         let cx = self.worker.context(tag, cancel.clone(), Progress::silent());
-        let (breaches, mut heard) = mpsc::channel(BREACHES);
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (breaches, mut reported) = mpsc::channel(BREACHES);
+        let (worker, handle) = (self.worker.clone(), self.handle.clone());
         let (of_run, of_step) = (run.clone(), step.clone());
         let (watched, consumed) = (task.clone(), inputs.clone());
         let work = tokio::spawn(async move {
             let relay = async {
-                while let Some(detail) = heard.recv().await {
+                while let Some(detail) = reported.recv().await {
                     let (run, step) = (of_run.clone(), of_step.clone());
                     let detail = brief(detail);
                     let event = Event::WatchBroke { run, step, detail };
-                    let _ = report.send(Input::Happened(event)).await;
+                    handle.event(event).await;
                 }
             };
             tokio::join!(
@@ -89,7 +88,7 @@ impl Driver {
             .watching
             .get(&key)
             .map(|w| (w.task.clone(), w.inputs.clone()));
-        let (worker, report) = (self.worker.clone(), self.inputs.clone());
+        let (worker, handle) = (self.worker.clone(), self.handle.clone());
         tokio::spawn(async move {
             let (run, step) = key;
             let breach = match watched {
@@ -105,14 +104,13 @@ impl Driver {
                 }
                 None => Some("nobody is watching on this agent".to_owned()),
             };
-            let _ = report
-                .send(Input::Happened(Event::Attested {
-                    run,
-                    step,
-                    nonce,
-                    breach,
-                }))
-                .await;
+            let event = Event::Attested {
+                run,
+                step,
+                nonce,
+                breach,
+            };
+            handle.event(event).await;
         });
     }
 }

@@ -1,17 +1,17 @@
-//! What an agent says is kept within what a message holds.
+//! Limits what an agent sends to what one message may hold.
 //!
-//! A vote or a report that the coordinator refuses for its size would end the
-//! session and be sent again by the next one, for ever. So a capture that is
-//! too large is a refusal before anything is done, outputs that are too large
-//! are a failure, and sentences are cut.
+//! A vote or a report that the coordinator rejects for its size would end the
+//! session and be sent again by the next one, without end. Therefore a
+//! captured state that is too large is a refusal before anything is done,
+//! outputs that are too large are a failure, and sentences are truncated.
 
 use crate::action::Outputs;
+use crate::preflight::PreflightFinding;
 use lockstep_barrier::message::{Outcome, Probe};
 use lockstep_proto::convert::brief;
 use lockstep_proto::limits::{MAX_CAPTURES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
-use lockstep_proto::v1::PreflightFinding;
 
-/// What is left of a sentence when a refusal has no room for more: its code
+/// Bytes of each further sentence when a refusal is full: enough for its code
 /// and what happened.
 const SHORT: usize = 200;
 
@@ -19,7 +19,7 @@ fn json_size(value: &impl serde::Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
 }
 
-/// The room of one vote.
+/// What is left of the limits of one vote.
 pub struct Vote {
     captures: usize,
     sentences: usize,
@@ -33,8 +33,12 @@ impl Vote {
         }
     }
 
-    /// Takes what one task's probe came to into the vote, or refuses it.
-    pub fn take(&mut self, action: &str, probed: Result<Probe, String>) -> Result<Probe, String> {
+    /// Counts one task's probe result against the limits.
+    ///
+    /// # Errors
+    /// The reason of the refusal, truncated, where the probe failed or its
+    /// captured state doesn't fit.
+    pub fn fit(&mut self, action: &str, probed: Result<Probe, String>) -> Result<Probe, String> {
         let fitting = probed.and_then(|probe| {
             let bytes = probe.capture.as_ref().map_or(0, json_size);
             if bytes <= self.captures {
@@ -59,7 +63,7 @@ impl Vote {
     }
 }
 
-/// A task's end, as it can be reported.
+/// A task's outcome and outputs within the limits of a report.
 pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome, Outputs) {
     let bytes = json_size(&outputs);
     if bytes > MAX_OUTPUTS {
@@ -82,7 +86,7 @@ pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome
     (outcome, outputs)
 }
 
-/// The room of one preflight report.
+/// The bytes left in one preflight report.
 pub struct Report(usize);
 
 impl Report {
@@ -90,9 +94,9 @@ impl Report {
         Self(MAX_REPORT)
     }
 
-    /// Takes a finding into the report; lines beyond the room are left out,
-    /// obstacles last, and how many is said.
-    pub fn take(&mut self, mut finding: PreflightFinding) -> PreflightFinding {
+    /// Drops the lines of a finding that don't fit, obstacles last, and adds
+    /// a line with their number.
+    pub fn fit(&mut self, mut finding: PreflightFinding) -> PreflightFinding {
         for lines in [
             &mut finding.obstacles,
             &mut finding.remarks,
@@ -122,11 +126,13 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert;
+    use crate::handle::{JournalEntry, Outgoing};
+    use crate::preflight::PreflightReport;
     use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term, Track};
     use lockstep_barrier::message::{Finding, Reply, TaskReport, Verdict};
     use lockstep_proto::convert::MAX_SENTENCE;
     use lockstep_proto::limits::MAX_MESSAGE;
-    use lockstep_proto::v1::{PreflightReport, SessionRequest, session_request::Message};
     use prost::Message as _;
     use serde_json::Value;
     use std::collections::BTreeMap;
@@ -148,14 +154,17 @@ mod tests {
         })
     }
 
-    fn encoded(message: Message) -> usize {
-        SessionRequest {
+    fn encoded(reply: Reply) -> usize {
+        let head = JournalEntry {
+            position: u64::MAX,
+            hash: "f".repeat(64),
+        };
+        let message = Outgoing::Reply {
+            reply,
             traceparent: "t".repeat(64),
-            message: Some(message),
-            journal_position: u64::MAX,
-            journal_hash: "f".repeat(64),
-        }
-        .encoded_len()
+            journal_head: Some(head),
+        };
+        convert::outgoing(message).encoded_len()
     }
 
     fn vote(verdict: Verdict) -> usize {
@@ -169,7 +178,7 @@ mod tests {
             },
             verdict,
         };
-        encoded(vote.into())
+        encoded(vote)
     }
 
     #[test]
@@ -177,15 +186,15 @@ mod tests {
         let mut room = Vote::new();
         let mut probes = BTreeMap::new();
         for (step, bytes) in [("a", 1_000), ("b", MAX_CAPTURES - 1_000)] {
-            let taken = room.take("oracle.triggers.disable", probe(bytes)).unwrap();
+            let taken = room.fit("oracle.triggers.disable", probe(bytes)).unwrap();
             probes.insert(StepId::from(step), taken);
         }
         let size = vote(Verdict::Ready { probes });
         assert!(size > MAX_CAPTURES && size <= MAX_MESSAGE, "{size}");
 
-        let refused = room.take("cron.disable", probe(3)).unwrap_err();
+        let refused = room.fit("cron.disable", probe(3)).unwrap_err();
         assert!(refused.starts_with("LS2012"), "{refused}");
-        let refused = Vote::new().take("cron.disable", probe(MAX_CAPTURES + 1));
+        let refused = Vote::new().fit("cron.disable", probe(MAX_CAPTURES + 1));
         assert!(refused.unwrap_err().contains("nothing was done"));
     }
 
@@ -193,7 +202,7 @@ mod tests {
     fn a_refusal_of_many_tasks_fits_into_a_message() {
         let mut room = Vote::new();
         let reasons: Vec<String> = (0..lockstep_plan::check::MAX_STEPS)
-            .map(|_| room.take("a.b", Err("é".repeat(MAX_SENTENCE))).unwrap_err())
+            .map(|_| room.fit("a.b", Err("é".repeat(MAX_SENTENCE))).unwrap_err())
             .collect();
         assert!(reasons.iter().all(|reason| !reason.is_empty()));
         let size = vote(Verdict::Refuse { reasons });
@@ -217,7 +226,7 @@ mod tests {
             capture: Some(of_size(MAX_CAPTURES)),
             took: 1,
         };
-        let size = encoded(Reply::Outcome(report).into());
+        let size = encoded(Reply::Outcome(report));
         assert!(size > 2 << 20 && size <= MAX_MESSAGE, "{size}");
 
         let more = Outputs::from([("tables".to_owned(), of_size(MAX_OUTPUTS - 10))]);
@@ -238,8 +247,8 @@ mod tests {
         let mut room = Report::new();
         let findings: Vec<PreflightFinding> = (0..lockstep_plan::check::MAX_STEPS)
             .map(|_| {
-                room.take(PreflightFinding {
-                    step_id: "s".repeat(64),
+                room.fit(PreflightFinding {
+                    step: Some(StepId("s".repeat(64))),
                     would_do: vec!["x".repeat(1_000); 100],
                     obstacles: vec!["LS2001".to_owned()],
                     ..Default::default()
@@ -256,7 +265,7 @@ mod tests {
             request_id: "1".to_owned(),
             findings,
         };
-        let size = encoded(Message::PreflightReport(report));
+        let size = convert::outgoing(Outgoing::Preflight(report)).encoded_len();
         assert!(size <= MAX_MESSAGE, "{size}");
     }
 }
