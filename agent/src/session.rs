@@ -220,7 +220,10 @@ mod tests {
     fn pauses_grow_to_the_longest_and_never_end() {
         let pauses: Vec<Duration> = reconnect_pauses().take(100).collect();
         assert_eq!(pauses.len(), 100);
-        assert!((MIN_PAUSE..=MIN_PAUSE * 2).contains(&pauses[0]), "{pauses:?}");
+        assert!(
+            (MIN_PAUSE..=MIN_PAUSE * 2).contains(&pauses[0]),
+            "{pauses:?}"
+        );
         for pause in &pauses[10..] {
             assert!((MAX_PAUSE..=MAX_PAUSE * 2).contains(pause), "{pause:?}");
         }

@@ -68,8 +68,10 @@ impl Driver {
                     (task, result)
                 }
             });
-            let probed: Vec<(TaskOrder, Result<Probe, String>)> =
-                stream::iter(probes).buffered(PROBES_AT_ONCE).collect().await;
+            let probed: Vec<(TaskOrder, Result<Probe, String>)> = stream::iter(probes)
+                .buffered(PROBES_AT_ONCE)
+                .collect()
+                .await;
             let mut room = message_limits::Vote::new();
             let results: BTreeMap<StepId, Result<Probe, String>> = probed
                 .into_iter()

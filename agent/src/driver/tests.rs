@@ -1,8 +1,8 @@
 //! What is on disk when a message is sent, and when the agent stops.
 
 use super::Driver;
-use crate::host::Host;
 use crate::handle::{Handle, Outbox, Outgoing};
+use crate::host::Host;
 use crate::store::Store;
 use lockstep_barrier::ids::{Digest, Header, PhaseRef, RunId, StepId, Term, Track};
 use lockstep_barrier::message::{Mode, Order, Reply, TaskOrder};
