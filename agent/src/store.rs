@@ -6,6 +6,7 @@
 
 use lockstep_barrier::ids::JournalId;
 use lockstep_barrier::participant::Entry;
+use lockstep_barrier::record::{FormatVersion, UnknownFormat};
 use lockstep_clock as clock;
 use lockstep_journal::{Journal, NewEntry};
 use std::path::Path;
@@ -24,6 +25,12 @@ pub enum StoreError {
     /// A record is not one of ours.
     #[error("LS3102: entry {seq} of the agent's journal can't be read")]
     Record { seq: u64, source: serde_json::Error },
+    /// The journal was written in a form that this version doesn't know.
+    #[error(
+        "LS3105: the agent's journal is in another format; start the version that wrote it, or \
+         finish the run there"
+    )]
+    Format(#[source] UnknownFormat),
     /// The directory can't be made.
     #[error("LS3103: the state directory {path} can't be made")]
     Directory {
@@ -79,6 +86,9 @@ impl Store {
     /// Where one can't be read.
     pub fn records(&self) -> Result<Vec<Entry>, StoreError> {
         let entries = self.journal.read(STREAM, 0).map_err(StoreError::Journal)?;
+        if let Some(first) = entries.first() {
+            FormatVersion::check_first_record(&first.body).map_err(StoreError::Format)?;
+        }
         entries
             .into_iter()
             .map(|entry| {
@@ -151,4 +161,26 @@ fn to_journal(entry: &Entry) -> Result<NewEntry, StoreError> {
         kind,
         body: body.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_in_another_format_is_not_decoded() {
+        let state = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&state.path().join("agent.db"), "agent").unwrap();
+        let first = NewEntry {
+            stream: STREAM.to_owned(),
+            seq: 1,
+            kind: "opened".to_owned(),
+            body: r#"{"record":"opened","format":2,"more":true}"#.to_owned(),
+        };
+        journal.append(&[first], 0).unwrap();
+        drop(journal);
+        let store = Store::open(state.path()).unwrap();
+        let error = store.records().unwrap_err();
+        assert!(matches!(error, StoreError::Format(_)), "{error:?}");
+    }
 }

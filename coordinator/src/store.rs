@@ -5,6 +5,7 @@
 
 use lockstep_barrier::coordinator::Entry;
 use lockstep_barrier::ids::{RunId, Term};
+use lockstep_barrier::record::{FormatVersion, UnknownFormat};
 use lockstep_journal::{Journal, NewEntry};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,15 @@ pub enum StoreError {
         stream: String,
         seq: u64,
         source: serde_json::Error,
+    },
+    /// A run was written in a form that this version doesn't know.
+    #[error(
+        "LS4106: the coordinator's journal has {stream} in another format; start the version that \
+         wrote it, or finish the run there"
+    )]
+    Format {
+        stream: String,
+        source: UnknownFormat,
     },
     /// The directory can't be made.
     #[error("LS4103: the state directory {path} can't be made")]
@@ -213,10 +223,15 @@ impl Store {
     /// # Errors
     /// Where one can't be read.
     pub fn entries(&self, run: &RunId, after: u64) -> Result<Vec<Stored>, StoreError> {
+        let stream = format!("{RUN}{run}");
         let entries = self
             .journal
-            .read(&format!("{RUN}{run}"), after)
+            .read(&stream, after)
             .map_err(StoreError::Journal)?;
+        if let Some(first) = entries.first().filter(|entry| entry.seq == 1) {
+            FormatVersion::check_first_record(&first.body)
+                .map_err(|source| StoreError::Format { stream, source })?;
+        }
         entries.into_iter().map(stored).collect()
     }
 
@@ -330,4 +345,27 @@ fn stored(entry: lockstep_journal::Entry) -> Result<Stored, StoreError> {
         kind: entry.kind,
         body: entry.body,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_another_format_is_not_decoded() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("coordinator.db");
+        let mut journal = Journal::open(&path, "coordinator").unwrap();
+        let first = NewEntry {
+            stream: format!("{RUN}run-1"),
+            seq: 1,
+            kind: "began".to_owned(),
+            body: r#"{"record":"began","format":2,"more":true}"#.to_owned(),
+        };
+        journal.append(&[first], 0).unwrap();
+        drop(journal);
+        let store = Store::open(state.path()).unwrap();
+        let error = store.entries(&RunId::from("run-1"), 0).unwrap_err();
+        assert!(matches!(error, StoreError::Format { .. }), "{error:?}");
+    }
 }

@@ -127,7 +127,7 @@ mod tests {
     use lockstep_barrier::ids::{JournalId, StepId, Term};
     use lockstep_barrier::layout::{Gate, Layout, OnFailure, PhaseSpec, StepSpec};
     use lockstep_barrier::message::TaskReport;
-    use lockstep_barrier::record::{Because, Begin, Failure, Record};
+    use lockstep_barrier::record::{Because, Begin, Failure, FormatVersion, Record};
     use std::collections::{BTreeMap, BTreeSet};
     use v1::PhaseOutcome::{Done, Failed, Pending, Undone};
 
@@ -188,6 +188,7 @@ mod tests {
             rest: serde_json::Value::Null,
         };
         Record::Began {
+            format: FormatVersion::CURRENT,
             begin: Box::new(begin),
             term: Term::default(),
         }

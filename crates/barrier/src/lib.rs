@@ -14,9 +14,15 @@
 //!
 //! The rules are cited by their numbers, R1 to R23: `docs/protocol.md`.
 
+#![deny(
+    clippy::wildcard_enum_match_arm,
+    clippy::match_wildcard_for_single_variants,
+    reason = "a new record, outcome or status must fail to compile wherever the protocol has to \
+              decide what it means; a wildcard would decide silently that it means nothing"
+)]
+
 pub mod coordinator;
 pub mod ids;
-pub mod invariants;
 pub mod layout;
 pub mod message;
 pub mod participant;

@@ -179,17 +179,56 @@ pub enum Outcome {
 impl Outcome {
     /// The task counts as carried out: its phase may complete.
     pub fn is_good(&self) -> bool {
-        matches!(self, Self::Done | Self::Already | Self::Standing)
+        match self {
+            Self::Done | Self::Already | Self::Standing => true,
+            Self::Failed { .. }
+            | Self::Unknown { .. }
+            | Self::Drifted { .. }
+            | Self::Interrupted
+            | Self::NotStarted
+            | Self::Lapsed => false,
+        }
     }
 
     /// May be retried without an operator (R4).
     pub fn is_retried_automatically(&self) -> bool {
-        matches!(self, Self::Interrupted | Self::NotStarted | Self::Lapsed)
+        match self {
+            Self::Interrupted | Self::NotStarted | Self::Lapsed => true,
+            Self::Done
+            | Self::Already
+            | Self::Standing
+            | Self::Failed { .. }
+            | Self::Unknown { .. }
+            | Self::Drifted { .. } => false,
+        }
     }
 
     /// May have changed the host: undo covers it (R7).
     pub fn may_have_changed(&self) -> bool {
-        !matches!(self, Self::Already | Self::NotStarted | Self::Lapsed)
+        match self {
+            Self::Already | Self::NotStarted | Self::Lapsed => false,
+            Self::Done
+            | Self::Standing
+            | Self::Failed { .. }
+            | Self::Unknown { .. }
+            | Self::Drifted { .. }
+            | Self::Interrupted => true,
+        }
+    }
+
+    /// The state of the host is not known: an operator must check it and say
+    /// what is so (R4, R7).
+    pub fn is_unclear(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::Drifted { .. } => true,
+            Self::Done
+            | Self::Already
+            | Self::Standing
+            | Self::Failed { .. }
+            | Self::Interrupted
+            | Self::NotStarted
+            | Self::Lapsed => false,
+        }
     }
 }
 

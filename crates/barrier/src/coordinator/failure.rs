@@ -48,7 +48,10 @@ impl Run {
         match (phase.track, policy) {
             (Track::Rollback, OnFailure::Continue) if !self.has_drifted(phase) => policy,
             (Track::Forward, OnFailure::Rollback) if self.may_roll_back_by_itself() => policy,
-            _ => OnFailure::Hold,
+            (
+                Track::Forward | Track::Rollback,
+                OnFailure::Hold | OnFailure::Continue | OnFailure::Rollback,
+            ) => OnFailure::Hold,
         }
     }
 
@@ -101,11 +104,7 @@ impl Run {
             ..
         } = self.state.begin.layout.outage.clone()?;
         let last = self.state.forward.get(ends_with as usize)?;
-        let over = matches!(
-            last.status,
-            PhaseStatus::Completed | PhaseStatus::Skipped { .. }
-        );
-        if over || !self.may_roll_back_by_itself() {
+        if last.status.is_over() || !self.may_roll_back_by_itself() {
             return None;
         }
         let began = self.live.outage_began?;

@@ -5,7 +5,7 @@ use super::state::{
 };
 use super::{Entry, StartError};
 use crate::ids::{PhaseRef, Term, Track};
-use crate::record::{Begin, Record};
+use crate::record::{Begin, Record, UnknownFormat};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a journal can't be folded.
@@ -27,6 +27,9 @@ pub enum FoldError {
         expected: u64,
         found: u64,
     },
+    /// The journal was written in a form that this version doesn't know.
+    #[error(transparent)]
+    Format(#[from] UnknownFormat),
     /// The first record describes a run that can't begin.
     #[error("the run's first record is not valid")]
     Invalid(#[source] StartError),
@@ -110,7 +113,7 @@ impl PhaseState {
 
 impl State {
     /// The state after a run's first record.
-    pub(crate) fn new(begin: Begin, term: Term) -> Self {
+    pub(super) fn new(begin: Begin, term: Term) -> Self {
         let mut tasks = BTreeMap::new();
         for (phase, step) in all_steps(&begin.layout) {
             for agent in &step.agents {
@@ -173,9 +176,19 @@ impl State {
     pub fn fold(entries: impl IntoIterator<Item = Entry>) -> Result<Self, FoldError> {
         let mut entries = entries.into_iter();
         let first = entries.next().ok_or(FoldError::Empty)?;
-        let (1, Record::Began { begin, term }) = (first.seq, first.record) else {
+        let Entry {
+            seq: 1,
+            record:
+                Record::Began {
+                    format,
+                    begin,
+                    term,
+                },
+        } = first
+        else {
             return Err(FoldError::NotBegun);
         };
+        format.check()?;
         check_begin(&begin).map_err(FoldError::Invalid)?;
         let mut state = Self::new(*begin, term);
         for entry in entries {
@@ -201,8 +214,8 @@ impl State {
         .get_mut(phase.index as usize)
     }
 
-    /// Takes one record in.
-    pub(crate) fn apply(&mut self, entry: &Entry) {
+    /// Applies the record that follows the last one of this state.
+    pub fn apply(&mut self, entry: &Entry) {
         self.last = entry.seq;
         if let Record::TookOver { decision, .. } = &entry.record {
             self.decisions_above = self.decisions_above.max(*decision);
@@ -270,7 +283,20 @@ impl State {
             Record::ClosedBy { agent } => {
                 self.closed_by.insert(agent.clone());
             }
-            _ => {}
+            // Already in the state that the fold begins with.
+            Record::Began { .. }
+            // These change phases and tasks only.
+            | Record::GateOpened { .. }
+            | Record::TaskEnded { .. }
+            | Record::TaskLost { .. }
+            | Record::Revoked { .. }
+            | Record::Failed { .. }
+            | Record::Completed { .. }
+            | Record::Skipped { .. }
+            | Record::RetryDecided { .. }
+            | Record::Waived { .. }
+            | Record::UnknownResolved { .. }
+            | Record::Disarmed { .. } => {}
         }
     }
 
@@ -318,7 +344,26 @@ impl State {
                     }
                 }
             }
-            _ => {}
+            // `Record::phase` names no phase for these.
+            Record::Began { .. }
+            | Record::TermBegan { .. }
+            | Record::TookOver { .. }
+            | Record::TaskEnded { .. }
+            | Record::TaskLost { .. }
+            | Record::Waived { .. }
+            | Record::UnknownResolved { .. }
+            | Record::Paused { .. }
+            | Record::Resumed { .. }
+            | Record::RollbackDecided { .. }
+            | Record::RollbackBegan {}
+            | Record::AbortDecided { .. }
+            | Record::Breached { .. }
+            | Record::Disarmed { .. }
+            | Record::Contradicted { .. }
+            | Record::Owed { .. }
+            | Record::JournalLost { .. }
+            | Record::Ended { .. }
+            | Record::ClosedBy { .. } => {}
         }
     }
 }

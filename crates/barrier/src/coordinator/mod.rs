@@ -12,7 +12,7 @@
 
 use crate::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::{Order, Reply, Standing, Verdict};
-use crate::record::{Begin, JournalPlace, Record, Resolution};
+use crate::record::{Begin, FormatVersion, JournalPlace, Record, Resolution};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -249,6 +249,7 @@ impl Run {
             },
         };
         let record = Record::Began {
+            format: FormatVersion::CURRENT,
             begin: Box::new(begin),
             term,
         };
@@ -344,11 +345,6 @@ impl Run {
     /// Votes of the current attempt.
     pub fn votes(&self) -> &BTreeMap<AgentName, Vote> {
         &self.live.votes
-    }
-
-    /// Agents that are connected.
-    pub fn connected_agents(&self) -> &BTreeSet<AgentName> {
-        &self.live.connected
     }
 
     /// The run has ended and every member has been told and has answered.

@@ -130,7 +130,10 @@ impl Run {
                     "{step} on {agent} was recorded as {known}; now it says {said}"
                 ))
             }
-            _ => Weight::Repeated,
+            TaskStatus::Ended { .. }
+            | TaskStatus::Owed
+            | TaskStatus::Waiting
+            | TaskStatus::Voided => Weight::Repeated,
         }
     }
 

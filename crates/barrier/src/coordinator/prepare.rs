@@ -110,7 +110,11 @@ impl Run {
         self.state
             .debts
             .iter()
-            .any(|debt| debt.agent == *agent && matches!(debt.cause, DebtCause::Unreachable))
+            .filter(|debt| debt.agent == *agent)
+            .any(|debt| match debt.cause {
+                DebtCause::Unreachable => true,
+                DebtCause::Waived { .. } | DebtCause::Skipped | DebtCause::Aborted => false,
+            })
     }
 
     /// Records steps as debts of an agent.
@@ -258,7 +262,7 @@ impl Run {
             .iter()
             .filter_map(|(agent, vote)| match &vote.verdict {
                 Verdict::Refuse { reasons } => Some((agent.clone(), reasons.clone())),
-                _ => None,
+                Verdict::Ready { .. } | Verdict::Lapsed | Verdict::Busy => None,
             })
             .collect();
         if !reasons.is_empty() {

@@ -46,7 +46,7 @@ impl Run {
         let at_large = match state.status {
             PhaseStatus::Preparing | PhaseStatus::Released => true,
             PhaseStatus::Failed { .. } => self.state.open_tasks().next().is_some(),
-            _ => false,
+            PhaseStatus::Pending | PhaseStatus::Completed | PhaseStatus::Skipped { .. } => false,
         };
         if state.revoked || !at_large {
             return false;

@@ -34,18 +34,22 @@ pub enum PhaseStatus {
 impl PhaseStatus {
     /// Nothing of it is left to do.
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Completed | Self::Skipped { .. })
+        match self {
+            Self::Completed | Self::Skipped { .. } => true,
+            Self::Pending | Self::Preparing | Self::Released | Self::Failed { .. } => false,
+        }
     }
 
     /// It failed, and the rest of the rollback does not wait for it.
     pub fn is_left_behind(&self) -> bool {
-        matches!(
-            self,
-            Self::Failed {
-                leads_to: OnFailure::Continue,
-                ..
-            }
-        )
+        match self {
+            Self::Failed { leads_to, .. } => *leads_to == OnFailure::Continue,
+            Self::Pending
+            | Self::Preparing
+            | Self::Released
+            | Self::Completed
+            | Self::Skipped { .. } => false,
+        }
     }
 }
 
@@ -113,7 +117,14 @@ pub struct TaskState {
 impl TaskState {
     /// Released, with neither outcome nor tombstone (R2).
     pub fn is_open(&self) -> bool {
-        matches!(self.status, TaskStatus::Released | TaskStatus::Lost)
+        match self.status {
+            TaskStatus::Released | TaskStatus::Lost => true,
+            TaskStatus::Waiting
+            | TaskStatus::Ended { .. }
+            | TaskStatus::Waived
+            | TaskStatus::Voided
+            | TaskStatus::Owed => false,
+        }
     }
 
     /// The host may still be changed by it: undo covers it (R7).
@@ -125,7 +136,12 @@ impl TaskState {
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.status {
             TaskStatus::Ended { report } => Some(&report.outcome),
-            _ => None,
+            TaskStatus::Waiting
+            | TaskStatus::Released
+            | TaskStatus::Lost
+            | TaskStatus::Waived
+            | TaskStatus::Voided
+            | TaskStatus::Owed => None,
         }
     }
 
@@ -136,16 +152,15 @@ impl TaskState {
                 report.outcome.is_good() || self.resolved == Some(crate::record::Resolution::Done)
             }
             TaskStatus::Waived | TaskStatus::Owed => true,
-            _ => false,
+            TaskStatus::Waiting | TaskStatus::Released | TaskStatus::Lost | TaskStatus::Voided => {
+                false
+            }
         }
     }
 
     /// Nobody knows what became of it, and no operator has said.
     pub fn is_unclear(&self) -> bool {
-        matches!(
-            self.outcome(),
-            Some(Outcome::Unknown { .. } | Outcome::Drifted { .. })
-        ) && self.resolved.is_none()
+        self.outcome().is_some_and(Outcome::is_unclear) && self.resolved.is_none()
     }
 }
 

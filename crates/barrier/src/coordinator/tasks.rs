@@ -6,7 +6,7 @@ use super::state::{
 };
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Outcome, TaskReport};
-use crate::record::{Debt, DebtCause, Record, Resolution, lost_with_decisions, lost_with_journal};
+use crate::record::{Debt, DebtCause, Record, Resolution, Signed};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -65,7 +65,25 @@ impl State {
                 self.leave_round(&debt.step, &debt.agent);
             }
             Record::JournalLost { agent } => self.journal_lost(agent),
-            _ => {}
+            // `TookOver` and `Breached` change tasks too; they are applied
+            // with the run's state, before this. The others change no task.
+            Record::Began { .. }
+            | Record::TermBegan { .. }
+            | Record::TookOver { .. }
+            | Record::Preparing { .. }
+            | Record::GateOpened { .. }
+            | Record::Revoked { .. }
+            | Record::Failed { .. }
+            | Record::Completed { .. }
+            | Record::Skipped { .. }
+            | Record::Paused { .. }
+            | Record::Resumed { .. }
+            | Record::RollbackDecided { .. }
+            | Record::RollbackBegan {}
+            | Record::AbortDecided { .. }
+            | Record::Breached { .. }
+            | Record::Ended { .. }
+            | Record::ClosedBy { .. } => {}
         }
     }
 
@@ -185,7 +203,14 @@ impl State {
 
     fn retry_unsettled(&mut self, phase: PhaseRef) {
         for task in self.tasks.values_mut().filter(|t| t.phase == phase) {
-            let again = matches!(task.status, TaskStatus::Ended { .. } | TaskStatus::Voided);
+            let again = match task.status {
+                TaskStatus::Ended { .. } | TaskStatus::Voided => true,
+                TaskStatus::Waiting
+                | TaskStatus::Released
+                | TaskStatus::Lost
+                | TaskStatus::Waived
+                | TaskStatus::Owed => false,
+            };
             if again && !task.is_settled() {
                 task.status = TaskStatus::Waiting;
                 task.resolved = None;
@@ -216,7 +241,7 @@ impl State {
         }
     }
 
-    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &crate::record::Signed) {
+    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &Signed) {
         self.watches.remove(&(step.clone(), agent.clone()));
         let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
             return;
@@ -347,5 +372,19 @@ impl State {
                     .step(step)
                     .is_some_and(|(_, spec)| spec.undoable || !spec.proof)
         })
+    }
+}
+
+/// What becomes of an open task when its agent's journal is lost.
+fn lost_with_journal() -> Outcome {
+    Outcome::Unknown {
+        reason: "the agent came back without the journal that says how far it got".to_owned(),
+    }
+}
+
+/// What becomes of a task that another coordinator may have released.
+fn lost_with_decisions() -> Outcome {
+    Outcome::Unknown {
+        reason: "another coordinator has led this run since it was released".to_owned(),
     }
 }

@@ -110,7 +110,15 @@ impl Run {
         match self.state.phase(phase).map(|p| &p.status) {
             Some(PhaseStatus::Preparing) => waits.extend(self.waits_before_release(phase)),
             Some(PhaseStatus::Failed { .. }) => waits.push(Wait::Decision { phase }),
-            _ => {}
+            // A released phase waits for the outcomes listed above; the others
+            // are passed at once.
+            Some(
+                PhaseStatus::Pending
+                | PhaseStatus::Released
+                | PhaseStatus::Completed
+                | PhaseStatus::Skipped { .. },
+            )
+            | None => {}
         }
         waits
     }
@@ -156,14 +164,16 @@ impl Run {
             .into_iter()
             .flat_map(|p| p.tasks.keys())
         {
-            let vote = self.live.votes.get(agent).map(|vote| &vote.verdict);
-            if matches!(vote, None | Some(Verdict::Busy)) {
-                waits.push(Wait::Vote {
-                    agent: agent.clone(),
-                    connected: self.live.connected.contains(agent),
-                    busy: vote.is_some(),
-                });
-            }
+            let busy = match self.live.votes.get(agent).map(|vote| &vote.verdict) {
+                None => false,
+                Some(Verdict::Busy) => true,
+                Some(Verdict::Ready { .. } | Verdict::Refuse { .. } | Verdict::Lapsed) => continue,
+            };
+            waits.push(Wait::Vote {
+                agent: agent.clone(),
+                connected: self.live.connected.contains(agent),
+                busy,
+            });
         }
         let Some(spec) = self.state.spec(phase).filter(|_| waits.is_empty()) else {
             return waits;
@@ -171,7 +181,7 @@ impl Run {
         if !self.gate_is_open(phase, spec) {
             waits.push(match spec.gate {
                 Gate::Hold => Wait::HoldGate { phase },
-                _ => Wait::Approval { phase },
+                Gate::Approval | Gate::None => Wait::Approval { phase },
             });
             return waits;
         }

@@ -148,7 +148,9 @@ impl Participant {
             .filter(|p| p.attempt == header.attempt)
             .and_then(|p| match p.status {
                 PromiseStatus::Tombstoned { why } => Some((why, p.tasks.clone())),
-                _ => None,
+                PromiseStatus::Live
+                | PromiseStatus::Refused { .. }
+                | PromiseStatus::Released { .. } => None,
             });
         let Some((why, tasks)) = closed else {
             self.send_reports_of(header, effects);
@@ -241,7 +243,12 @@ impl Participant {
             .and_then(|e| self.state.promise(&e.run, e.phase));
         match promise.map(|promise| &promise.status) {
             Some(PromiseStatus::Released { inputs, .. }) => inputs.clone(),
-            _ => BTreeMap::new(),
+            Some(
+                PromiseStatus::Live
+                | PromiseStatus::Refused { .. }
+                | PromiseStatus::Tombstoned { .. },
+            )
+            | None => BTreeMap::new(),
         }
     }
 
@@ -375,7 +382,10 @@ impl Participant {
         let step = match (&execution.stage, purpose) {
             (Stage::Probing(step), Purpose::Start) => step,
             (Stage::Recovering(step), Purpose::AfterCrash) => step,
-            _ => return None,
+            (
+                Stage::Idle | Stage::Probing(_) | Stage::Acting(_) | Stage::Recovering(_),
+                Purpose::Vote | Purpose::Start | Purpose::AfterCrash,
+            ) => return None,
         };
         let same =
             execution.run == *run && execution.phase == phase && execution.attempt == attempt;

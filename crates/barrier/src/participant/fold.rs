@@ -4,7 +4,7 @@ use super::Entry;
 use super::state::{Promise, PromiseStatus, RunLog, State, WatchLog};
 use crate::ids::{Digest, PhaseRef, RunId, Track};
 use crate::message::TaskReport;
-use crate::record::{ParticipantRecord, Tombstone};
+use crate::record::{ParticipantRecord, Tombstone, UnknownFormat};
 use std::collections::BTreeMap;
 
 /// Why an agent's journal can't be folded.
@@ -17,6 +17,14 @@ pub enum ParticipantFoldError {
         expected: u64,
         found: u64,
     },
+    /// The first record doesn't open a journal.
+    #[error("the agent's journal doesn't begin with its `opened` record")]
+    NotOpened,
+    #[error("record {seq} opens the journal a second time")]
+    OpenedTwice { seq: u64 },
+    /// The journal was written in a form that this version doesn't know.
+    #[error(transparent)]
+    Format(#[from] UnknownFormat),
 }
 
 impl State {
@@ -33,6 +41,14 @@ impl State {
                     found: entry.seq,
                 });
             }
+            match (entry.seq, &entry.record) {
+                (1, ParticipantRecord::Opened { format }) => format.check()?,
+                (1, _) => return Err(ParticipantFoldError::NotOpened),
+                (seq, ParticipantRecord::Opened { .. }) => {
+                    return Err(ParticipantFoldError::OpenedTwice { seq });
+                }
+                (_, _) => {}
+            }
             state.apply(&entry);
         }
         Ok(state)
@@ -42,6 +58,8 @@ impl State {
     pub(super) fn apply(&mut self, entry: &Entry) {
         self.last = entry.seq;
         match &entry.record {
+            // Checked by the fold; it says nothing of any run.
+            ParticipantRecord::Opened { .. } => {}
             ParticipantRecord::Obeyed {
                 run,
                 term,
@@ -135,7 +153,16 @@ impl State {
                     };
                 }
             }
-            _ => {}
+            // [`State::apply`] handles these elsewhere.
+            ParticipantRecord::Opened { .. }
+            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Ended { .. }
+            | ParticipantRecord::Acked { .. }
+            | ParticipantRecord::WatchArmed { .. }
+            | ParticipantRecord::WatchBroke { .. }
+            | ParticipantRecord::Disarmed { .. }
+            | ParticipantRecord::Closed { .. } => {}
         }
     }
 
@@ -192,7 +219,18 @@ impl State {
                     task.unacknowledged = false;
                 }
             }
-            _ => {}
+            // [`State::apply`] handles these elsewhere.
+            ParticipantRecord::Opened { .. }
+            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Promised { .. }
+            | ParticipantRecord::Refused { .. }
+            | ParticipantRecord::Tombstoned { .. }
+            | ParticipantRecord::ForwardClosed { .. }
+            | ParticipantRecord::Released { .. }
+            | ParticipantRecord::WatchArmed { .. }
+            | ParticipantRecord::WatchBroke { .. }
+            | ParticipantRecord::Disarmed { .. }
+            | ParticipantRecord::Closed { .. } => {}
         }
     }
 
@@ -225,7 +263,18 @@ impl State {
                     log.watches.retain(|step, _| !steps.contains(step));
                 }
             }
-            _ => {}
+            // [`State::apply`] handles these elsewhere.
+            ParticipantRecord::Opened { .. }
+            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Promised { .. }
+            | ParticipantRecord::Refused { .. }
+            | ParticipantRecord::Tombstoned { .. }
+            | ParticipantRecord::ForwardClosed { .. }
+            | ParticipantRecord::Released { .. }
+            | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Ended { .. }
+            | ParticipantRecord::Acked { .. }
+            | ParticipantRecord::Closed { .. } => {}
         }
     }
 }

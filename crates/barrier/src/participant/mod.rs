@@ -12,7 +12,7 @@
 use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
 use crate::layout::Outputs;
 use crate::message::{Order, Outcome, Probe, Reply, Standing, TaskOrder};
-use crate::record::ParticipantRecord;
+use crate::record::{FormatVersion, ParticipantRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -377,13 +377,21 @@ impl Participant {
         let execution = self.live.execution.as_ref()?;
         match &execution.stage {
             Stage::Acting(step) => Some((&execution.run, execution.phase, execution.attempt, step)),
-            _ => None,
+            Stage::Idle | Stage::Probing(_) | Stage::Recovering(_) => None,
         }
     }
 
     /// Records something: in the state at once, on disk before whatever
     /// follows in the list.
     fn persist(&mut self, record: ParticipantRecord, effects: &mut Vec<Effect>) {
+        if self.state.last == 0 {
+            let format = FormatVersion::CURRENT;
+            self.append(ParticipantRecord::Opened { format }, effects);
+        }
+        self.append(record, effects);
+    }
+
+    fn append(&mut self, record: ParticipantRecord, effects: &mut Vec<Effect>) {
         let entry = Entry {
             seq: self.state.last + 1,
             record,

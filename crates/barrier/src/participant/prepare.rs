@@ -416,11 +416,13 @@ mod tests {
     }
 
     fn verdicts(effects: Vec<Effect>) -> Vec<Verdict> {
-        let votes = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Send(Reply::Vote { verdict, .. }) => Some(verdict),
-            _ => None,
-        });
-        votes.collect()
+        let mut verdicts = Vec::new();
+        for effect in effects {
+            if let Effect::Send(Reply::Vote { verdict, .. }) = effect {
+                verdicts.push(verdict);
+            }
+        }
+        verdicts
     }
 
     #[test]

@@ -100,7 +100,9 @@ impl Participant {
         let promise = self.state.promise(&execution.run, execution.phase)?;
         match &promise.status {
             PromiseStatus::Released { captures, .. } => captures.get(of).cloned(),
-            _ => None,
+            PromiseStatus::Live
+            | PromiseStatus::Refused { .. }
+            | PromiseStatus::Tombstoned { .. } => None,
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The barrier's tests from outside: stories and chance, in one small world.
+//! The barrier's tests from outside: scenarios, random interleavings and stored
+//! journals, all in one small simulated world.
 
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
+mod journal;
 mod property;
 mod support;
 mod transcripts;

@@ -15,9 +15,20 @@ use lockstep_barrier::record::Resolution;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
+}
+
+/// The world after a scenario, by the name of its file.
+pub fn play_scenario(name: &str) -> Sim {
+    let file = folder().join(format!("{name}.txt"));
+    let text = fs::read_to_string(file).expect("a scenario");
+    play(&text).1.expect("a scenario has a plan")
+}
+
 #[test]
-fn every_story_goes_as_it_is_told() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+fn every_scenario_plays_as_written() {
+    let folder = folder();
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .expect("the scenarios")
         .map(|entry| entry.expect("a file").path())
@@ -33,7 +44,8 @@ fn every_story_goes_as_it_is_told() {
 fn check(file: &Path) -> Option<String> {
     println!("{}", file.display());
     let told = fs::read_to_string(file).expect("a readable file");
-    let (played, violations) = play(&told);
+    let (played, sim) = play(&told);
+    let violations = sim.map(|sim| sim.violations).unwrap_or_default();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     if !violations.is_empty() {
         return Some(format!("{name}: {}\n{played}", violations.join("; ")));
@@ -58,7 +70,7 @@ fn check(file: &Path) -> Option<String> {
     ))
 }
 
-fn play(text: &str) -> (String, Vec<String>) {
+fn play(text: &str) -> (String, Option<Sim>) {
     let mut sim: Option<Sim> = None;
     let mut played = String::new();
     for block in text.trim_end().split("\n\n") {
@@ -77,8 +89,7 @@ fn play(text: &str) -> (String, Vec<String>) {
         }
         played.push('\n');
     }
-    let violations = sim.map(|sim| sim.violations).unwrap_or_default();
-    (format!("{}\n", played.trim_end()), violations)
+    (format!("{}\n", played.trim_end()), sim)
 }
 
 fn run_block(sim: &mut Option<Sim>, commands: &[&str]) -> Vec<String> {

@@ -4,18 +4,19 @@
 //! every boundary between two of them, and shows everything that becomes
 //! durable or touches a host to the invariants.
 
+pub mod invariants;
 pub mod plan;
 pub mod show;
 
+use invariants::{Happening, World};
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
     AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
 };
-use lockstep_barrier::invariants::{Happening, World};
 use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
 use lockstep_barrier::participant::{self, Participant, Purpose};
-use lockstep_barrier::record::Begin;
+use lockstep_barrier::record::{Begin, JournalPlace};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -560,7 +561,12 @@ impl Sim {
             return false;
         };
         let from = name.clone();
-        let place = None;
+        let agent = self.agent(name);
+        let place = Some(JournalPlace {
+            journal: agent.journal.clone(),
+            position: agent.disk.len() as u64,
+            hash: format!("hash-{}", agent.disk.len()),
+        });
         self.coordinator(coordinator::Event::Reply { from, reply, place });
         true
     }

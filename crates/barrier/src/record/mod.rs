@@ -1,0 +1,120 @@
+//! What both sides write to their journals.
+//!
+//! A machine's durable state is the fold of these records and of nothing
+//! else. They are stored as JSON, tagged by `record`. Reading rejects an
+//! unknown record or field: a coordinator that overlooked part of what was
+//! decided would decide it again.
+//!
+//! The first record of a run ([`Record::Began`]) and of an agent's journal
+//! ([`ParticipantRecord::Opened`]) names the [`FormatVersion`] of all that
+//! follow.
+
+mod coordinator;
+mod participant;
+
+pub use coordinator::{
+    Because, Begin, Consumed, Debt, DebtCause, Ending, Failure, JournalPlace, Record, Resolution,
+    RollbackCause, Signed, SkipCause,
+};
+pub use participant::{ParticipantRecord, Tombstone};
+use serde::{Deserialize, Serialize};
+
+/// Version of the form of the records. It changes whenever a journal written
+/// by one build can't be read, or would be read differently, by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FormatVersion(pub u32);
+
+/// The journal was written in a form that this build doesn't know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}; this version reads and writes format {}", found_text(*.found), .known.0)]
+pub struct UnknownFormat {
+    /// `None` where the first record names no version.
+    pub found: Option<FormatVersion>,
+    pub known: FormatVersion,
+}
+
+fn found_text(found: Option<FormatVersion>) -> String {
+    match found {
+        Some(FormatVersion(version)) => format!("it was written in format {version}"),
+        None => "its first record names no format".to_owned(),
+    }
+}
+
+impl FormatVersion {
+    /// What this build writes, and the only version that it reads.
+    pub const CURRENT: Self = Self(1);
+
+    /// Checks the version that a first record names.
+    ///
+    /// # Errors
+    /// When this build doesn't know it.
+    pub fn check(self) -> Result<(), UnknownFormat> {
+        if self == Self::CURRENT {
+            return Ok(());
+        }
+        Err(UnknownFormat {
+            found: Some(self),
+            known: Self::CURRENT,
+        })
+    }
+
+    /// Checks the version in the JSON text of a journal's first record, and
+    /// reads nothing else of it. A store calls this before it decodes any
+    /// record: those of another version need not be readable here, and "unknown
+    /// field" would name a symptom instead of the cause.
+    ///
+    /// # Errors
+    /// When this build doesn't know the version, or the record names none.
+    /// Every released version writes it, so a journal without it is none that
+    /// this build may guess the meaning of.
+    pub fn check_first_record(json: &str) -> Result<(), UnknownFormat> {
+        #[derive(Deserialize)]
+        struct First {
+            format: Option<FormatVersion>,
+        }
+        let first = serde_json::from_str::<First>(json);
+        let found = first.ok().and_then(|first| first.format);
+        found.map_or(
+            Err(UnknownFormat {
+                found: None,
+                known: Self::CURRENT,
+            }),
+            Self::check,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_records_and_fields_are_refused() {
+        let known = r#"{"record":"completed","phase":{"track":"forward","index":3}}"#;
+        assert!(serde_json::from_str::<Record>(known).is_ok());
+        for text in [
+            r#"{"record":"completed","phase":{"track":"forward","index":3},"also":1}"#,
+            r#"{"record":"finished","phase":{"track":"forward","index":3}}"#,
+            r#"{"record":"completed"}"#,
+        ] {
+            assert!(serde_json::from_str::<Record>(text).is_err(), "{text}");
+        }
+        let known = r#"{"record":"closed","run":"r"}"#;
+        assert!(serde_json::from_str::<ParticipantRecord>(known).is_ok());
+        let more = r#"{"record":"closed","run":"r","also":1}"#;
+        assert!(serde_json::from_str::<ParticipantRecord>(more).is_err());
+    }
+
+    #[test]
+    fn a_journal_of_another_format_is_named_as_one() {
+        let check = FormatVersion::check_first_record;
+        assert_eq!(check(r#"{"record":"opened","format":1}"#), Ok(()));
+        let newer = check(r#"{"record":"created","format":2,"more":[]}"#);
+        let newer = newer.map_err(|error| error.to_string());
+        let message = "it was written in format 2; this version reads and writes format 1";
+        assert_eq!(newer, Err(message.to_owned()));
+        let unversioned = check(r#"{"record":"obeyed"}"#).map_err(|error| error.found);
+        assert_eq!(unversioned, Err(None));
+    }
+}

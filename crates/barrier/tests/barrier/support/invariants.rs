@@ -1,0 +1,693 @@
+//! The ten invariants of the protocol, as named functions
+//! (`docs/protocol.md`, "The invariants").
+//!
+//! [`World`] folds everything that became durable or touched a host, on any
+//! machine, in the order in which it happened. Each invariant is given the
+//! world before an event and the event itself. The transcripts and the
+//! property test pass every effect to [`World::observe`]. The product can't
+//! check these at run time, because no machine sees all of this.
+
+use lockstep_barrier::coordinator::{self, ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
+use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
+use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::participant;
+use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something that happened, for good.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// The coordinator's record is durable.
+    Decided(coordinator::Entry),
+    /// An agent's record is durable.
+    Recorded {
+        agent: AgentName,
+        entry: participant::Entry,
+    },
+    /// A driver began to change a host.
+    Started {
+        agent: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        step: StepId,
+        mode: Mode,
+    },
+    /// A host is, or is no longer, as a forward step leaves it.
+    Host {
+        agent: AgentName,
+        step: StepId,
+        /// Its effect is in place.
+        changed: bool,
+    },
+    /// A watch looked and saw nothing.
+    Clean { agent: AgentName, step: StepId },
+    /// The coordinator's journal was replaced by an older one. What it knows
+    /// and decides from here on is no longer one story with what was before,
+    /// and is not followed.
+    CoordinatorRestored,
+    /// An agent's disk is gone, its host is not.
+    JournalLost { agent: AgentName },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant {invariant} is broken: {detail}")]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub detail: String,
+}
+
+/// A promise, as the invariants need it.
+#[derive(Debug, Clone, PartialEq)]
+struct Promised {
+    at: Millis,
+    term: Term,
+    released: bool,
+    tombstoned: bool,
+}
+
+/// Everything that has become durable or touched a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    state: Option<State>,
+    promises: BTreeMap<(AgentName, PhaseRef, u32), Promised>,
+    obeyed: BTreeMap<AgentName, (Term, Decision)>,
+    started: BTreeSet<(AgentName, StepId, u32)>,
+    /// Started and not ended, by agent.
+    running: BTreeMap<AgentName, (PhaseRef, StepId)>,
+    done: BTreeSet<TaskKey>,
+    ended: BTreeMap<(AgentName, StepId, u32), Outcome>,
+    armed: BTreeSet<TaskKey>,
+    clean: BTreeMap<TaskKey, Millis>,
+    changed: BTreeSet<TaskKey>,
+    lost: BTreeSet<AgentName>,
+}
+
+type Check = fn(&World, Millis, &Happening) -> Result<(), String>;
+
+/// The invariants by name.
+pub const INVARIANTS: [(&str, Check); 10] = [
+    ("phases_in_order", phases_in_order),
+    ("release_needs_every_vote", release_needs_every_vote),
+    ("at_most_once", at_most_once),
+    ("nothing_stale_is_obeyed", nothing_stale_is_obeyed),
+    ("no_automatic_way_back", no_automatic_way_back),
+    ("one_direction_at_a_time", one_direction_at_a_time),
+    ("rolled_back_means_restored", rolled_back_means_restored),
+    ("journals_agree", journals_agree),
+    (
+        "release_needs_a_current_proof",
+        release_needs_a_current_proof,
+    ),
+    ("guard_down_before_doors_open", guard_down_before_doors_open),
+];
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self {
+            state: None,
+            promises: BTreeMap::new(),
+            obeyed: BTreeMap::new(),
+            started: BTreeSet::new(),
+            running: BTreeMap::new(),
+            done: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            armed: BTreeSet::new(),
+            clean: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Checks a happening against every invariant, then takes it in.
+    ///
+    /// # Errors
+    /// The first invariant that it breaks.
+    pub fn observe(&mut self, now: Millis, happening: &Happening) -> Result<(), Violation> {
+        for (invariant, check) in INVARIANTS {
+            check(self, now, happening).map_err(|detail| Violation { invariant, detail })?;
+        }
+        self.take(now, happening);
+        Ok(())
+    }
+
+    /// Forward steps whose effect is in place, by the hosts themselves.
+    pub fn changed(&self) -> &BTreeSet<TaskKey> {
+        &self.changed
+    }
+
+    fn take(&mut self, now: Millis, happening: &Happening) {
+        match happening {
+            Happening::Decided(entry) => self.take_decision(entry),
+            Happening::Recorded { agent, entry } => self.take_record(now, agent, &entry.record),
+            Happening::Started {
+                agent,
+                phase,
+                attempt,
+                step,
+                ..
+            } => {
+                self.started.insert((agent.clone(), step.clone(), *attempt));
+                self.running.insert(agent.clone(), (*phase, step.clone()));
+            }
+            Happening::Host {
+                agent,
+                step,
+                changed,
+            } => {
+                let key = (step.clone(), agent.clone());
+                if *changed {
+                    self.changed.insert(key);
+                } else {
+                    self.changed.remove(&key);
+                }
+            }
+            Happening::Clean { agent, step } => {
+                self.clean.insert((step.clone(), agent.clone()), now);
+            }
+            Happening::CoordinatorRestored => self.state = None,
+            Happening::JournalLost { agent } => {
+                self.lost.insert(agent.clone());
+                self.running.remove(agent);
+                self.armed.retain(|(_, whose)| whose != agent);
+            }
+        }
+    }
+
+    fn take_decision(&mut self, entry: &coordinator::Entry) {
+        match &mut self.state {
+            Some(state) => state.apply(entry),
+            // After a restored backup the entries don't begin a journal, and
+            // the run is not followed any more.
+            None => self.state = State::fold([entry.clone()]).ok(),
+        }
+        if let (Some(state), Record::Breached { .. }) = (&self.state, &entry.record) {
+            let voided = |key: &TaskKey| {
+                state
+                    .tasks
+                    .get(key)
+                    .is_some_and(|task| task.status == TaskStatus::Voided)
+            };
+            self.done.retain(|key| !voided(key));
+        }
+    }
+
+    fn take_record(&mut self, now: Millis, agent: &AgentName, record: &ParticipantRecord) {
+        match record {
+            ParticipantRecord::Obeyed { term, decision, .. } => {
+                self.obeyed.insert(agent.clone(), (*term, *decision));
+            }
+            ParticipantRecord::Promised { phase, attempt, .. } => {
+                let term = self.obeyed.get(agent).map_or(Term::default(), |(t, _)| *t);
+                let promised = Promised {
+                    at: now,
+                    term,
+                    released: false,
+                    tombstoned: false,
+                };
+                self.promises
+                    .insert((agent.clone(), *phase, *attempt), promised);
+            }
+            ParticipantRecord::Tombstoned { phase, attempt, .. } => {
+                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
+                    promise.tombstoned = true;
+                }
+            }
+            ParticipantRecord::ForwardClosed { .. } => {
+                for ((whose, phase, _), promise) in &mut self.promises {
+                    if whose == agent && phase.track == Track::Forward && !promise.released {
+                        promise.tombstoned = true;
+                    }
+                }
+            }
+            ParticipantRecord::Released { phase, attempt, .. } => {
+                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
+                    promise.released = true;
+                }
+            }
+            ParticipantRecord::Ended { report } => {
+                let key = (report.step.clone(), agent.clone());
+                if report.outcome.is_good() {
+                    self.done.insert(key);
+                }
+                if self
+                    .running
+                    .get(agent)
+                    .is_some_and(|(_, s)| *s == report.step)
+                {
+                    self.running.remove(agent);
+                }
+                self.ended.insert(
+                    (agent.clone(), report.step.clone(), report.attempt),
+                    report.outcome.clone(),
+                );
+            }
+            ParticipantRecord::WatchArmed { task, .. } => {
+                self.armed.insert((task.step.clone(), agent.clone()));
+            }
+            ParticipantRecord::Disarmed { steps, .. } => {
+                for step in steps {
+                    self.armed.remove(&(step.clone(), agent.clone()));
+                }
+            }
+            ParticipantRecord::Closed { .. } => {
+                self.armed.retain(|(_, whose)| whose != agent);
+            }
+            // No invariant depends on these.
+            ParticipantRecord::Opened { .. }
+            | ParticipantRecord::Refused { .. }
+            | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Acked { .. }
+            | ParticipantRecord::WatchBroke { .. } => {}
+        }
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.state.as_ref().map(|state| &state.begin.layout.digest)
+    }
+
+    /// The run goes on without knowing how this task stands, and says so.
+    fn is_passed(&self, key: &TaskKey) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        let status = state.tasks.get(key).map(|task| &task.status);
+        matches!(status, Some(TaskStatus::Waived | TaskStatus::Owed))
+            || state.journals_lost.contains(&key.1)
+            || self.lost.contains(&key.1)
+    }
+}
+
+/// 1. A task of a phase starts only when the completion of every phase before
+///    it is durable and nothing in them is open. In a rollback, a phase that
+///    failed and may be left behind counts as over.
+pub fn phases_in_order(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
+    let (Happening::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    let before = state.phases(phase.track).iter().take(phase.index as usize);
+    for (index, earlier) in before.enumerate() {
+        let over = earlier.status.is_over() || earlier.status.is_left_behind();
+        let at = PhaseRef {
+            track: phase.track,
+            index: index as u32,
+        };
+        let open = state.tasks_of(at).any(|(_, task)| task.is_open());
+        if !over || open {
+            return Err(format!("{step} of {phase} started while {at} is not over"));
+        }
+    }
+    Ok(())
+}
+
+/// 2. A release exists only with a promise of this attempt and term from
+///    everyone; a task starts only when its release is durable and its
+///    promise was kept.
+pub fn release_needs_every_vote(
+    world: &World,
+    _now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let Some(state) = &world.state else {
+        return Ok(());
+    };
+    match happening {
+        Happening::Decided(entry) => {
+            let Record::Released { phase, attempt, .. } = &entry.record else {
+                return Ok(());
+            };
+            let round = state.phase(*phase).map(|p| &p.tasks);
+            for agent in round.into_iter().flat_map(|tasks| tasks.keys()) {
+                let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
+                if promise.is_none_or(|promise| promise.term != state.term) {
+                    return Err(format!(
+                        "{phase} attempt {attempt} was released without {agent}'s promise in term {}",
+                        state.term.number
+                    ));
+                }
+            }
+        }
+        Happening::Started {
+            agent,
+            phase,
+            attempt,
+            step,
+            ..
+        } => {
+            let released = state.phase(*phase).is_some_and(|p| p.ever_released)
+                && state
+                    .tasks
+                    .get(&(step.clone(), agent.clone()))
+                    .is_some_and(|task| task.attempt >= *attempt);
+            let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
+            if !released || promise.is_none_or(|p| p.tombstoned || !p.released) {
+                return Err(format!(
+                    "{step} on {agent} started in {phase} attempt {attempt} without a release of a live promise"
+                ));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// 3. Per attempt a task is carried out at most once, and never again after
+///    `done` unless a breach voided it.
+pub fn at_most_once(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
+    let Happening::Started {
+        agent,
+        attempt,
+        step,
+        ..
+    } = happening
+    else {
+        return Ok(());
+    };
+    let attempted = (agent.clone(), step.clone(), *attempt);
+    if world.started.contains(&attempted) && !world.lost.contains(agent) {
+        return Err(format!(
+            "{step} on {agent} started twice in attempt {attempt}"
+        ));
+    }
+    if world.done.contains(&(step.clone(), agent.clone())) {
+        return Err(format!("{step} on {agent} started again after it was done"));
+    }
+    if let Some((_, running)) = world.running.get(agent) {
+        return Err(format!("{step} started on {agent} beside {running}"));
+    }
+    Ok(())
+}
+
+/// 4. No agent obeys a lower decision, a stale term or another plan, and none
+///    takes a release after its promise has lapsed. A run of which decisions
+///    are lost decides nothing but its end.
+pub fn nothing_stale_is_obeyed(
+    world: &World,
+    now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    if let Happening::Decided(entry) = happening {
+        return only_ends_where_decisions_are_lost(world, &entry.record);
+    }
+    let Happening::Recorded { agent, entry } = happening else {
+        return Ok(());
+    };
+    match &entry.record {
+        ParticipantRecord::Obeyed { term, decision, .. } => {
+            let known = world.obeyed.get(agent).copied();
+            if let Some((t, d)) = known.filter(|_| !world.lost.contains(agent)) {
+                let forked = term.number == t.number && term.incarnation != t.incarnation;
+                if term.number < t.number || forked || *decision < d {
+                    return Err(format!(
+                        "{agent} went back from {t:?}/{d} to {term:?}/{decision}"
+                    ));
+                }
+            }
+        }
+        ParticipantRecord::Promised { digest, .. }
+            if world.digest().is_some_and(|plan| plan != digest) =>
+        {
+            return Err(format!("{agent} promised for plan {digest}"));
+        }
+        ParticipantRecord::Released { phase, attempt, .. } => {
+            let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
+            let start_by = match &world.state {
+                Some(state) => state.spec(*phase).map_or(0, |spec| spec.start_by),
+                None => Millis::MAX,
+            };
+            let live =
+                promise.is_some_and(|p| !p.tombstoned && now < p.at.saturating_add(start_by));
+            if !live {
+                return Err(format!(
+                    "{agent} took the release of {phase} attempt {attempt} on no live promise"
+                ));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<(), String> {
+    let lost = world
+        .state
+        .as_ref()
+        .is_some_and(|state| !state.decisions_lost.is_empty());
+    let goes_on = match record {
+        Record::Preparing { .. }
+        | Record::GateOpened { .. }
+        | Record::Released { .. }
+        | Record::Completed { .. }
+        | Record::RollbackDecided { .. }
+        | Record::RollbackBegan {} => true,
+        Record::Began { .. }
+        | Record::TermBegan { .. }
+        | Record::TookOver { .. }
+        | Record::TaskEnded { .. }
+        | Record::TaskLost { .. }
+        | Record::Revoked { .. }
+        | Record::Failed { .. }
+        | Record::Skipped { .. }
+        | Record::RetryDecided { .. }
+        | Record::Waived { .. }
+        | Record::UnknownResolved { .. }
+        | Record::Paused { .. }
+        | Record::Resumed { .. }
+        | Record::AbortDecided { .. }
+        | Record::Breached { .. }
+        | Record::Disarmed { .. }
+        | Record::Contradicted { .. }
+        | Record::Owed { .. }
+        | Record::JournalLost { .. }
+        | Record::Ended { .. }
+        | Record::ClosedBy { .. } => false,
+    };
+    if lost && goes_on {
+        return Err(format!("{record:?} while decisions of the run are lost"));
+    }
+    Ok(())
+}
+
+/// 5. Behind the point of no return nothing rolls back by itself, and by
+///    request only where it never started.
+pub fn no_automatic_way_back(
+    world: &World,
+    _now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    match &entry.record {
+        Record::RollbackDecided { cause } if state.past_no_return() => match cause {
+            RollbackCause::Operator { .. } if state.no_return_is_tombstoned() => Ok(()),
+            RollbackCause::Operator { .. }
+            | RollbackCause::Policy { .. }
+            | RollbackCause::Budget { .. } => {
+                Err(format!("{cause:?} behind the point of no return"))
+            }
+        },
+        _ => Ok(()),
+    }
+}
+
+/// 6. Nothing starts forward when a rollback has begun; nothing is undone
+///    while forward work is open, and open work is passed as a debt only where
+///    it is lost and its agent detachable (R18).
+pub fn one_direction_at_a_time(
+    world: &World,
+    _now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let Some(state) = &world.state else {
+        return Ok(());
+    };
+    if let Happening::Decided(entry) = happening {
+        return may_be_owed(state, &entry.record);
+    }
+    let Happening::Started {
+        phase, step, agent, ..
+    } = happening
+    else {
+        return Ok(());
+    };
+    let began = state.rollback.as_ref().is_some_and(|r| r.began);
+    let passed = world.is_passed(&(step.clone(), agent.clone()));
+    if phase.track == Track::Forward {
+        return if began && !passed {
+            Err(format!("{step} on {agent} started forward in a rollback"))
+        } else {
+            Ok(())
+        };
+    }
+    let forward_open = state
+        .open_tasks()
+        .any(|(_, task)| task.phase.track == Track::Forward);
+    let forward_runs = world.running.iter().any(|(whose, (at, running))| {
+        at.track == Track::Forward && !world.is_passed(&(running.clone(), whose.clone()))
+    });
+    if !began || forward_open || forward_runs {
+        return Err(format!(
+            "{step} on {agent} undoes while forward work is open"
+        ));
+    }
+    Ok(())
+}
+
+fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
+    let Record::Owed { debt } = record else {
+        return Ok(());
+    };
+    let task = state.tasks.get(&(debt.step.clone(), debt.agent.clone()));
+    let open = task.filter(|task| task.is_open());
+    let detachable = state.begin.layout.detachable.contains(&debt.agent);
+    match open {
+        Some(task) if task.status != TaskStatus::Lost || !detachable => Err(format!(
+            "{} on {} is open and was passed as a debt",
+            debt.step, debt.agent
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// 7. `rolled back` means that every host is as before, but for the debts; a
+///    run that is given up owes whatever is still in effect.
+pub fn rolled_back_means_restored(
+    world: &World,
+    _now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    let (Record::Ended {
+        ending: Ending::RolledBack,
+    }
+    | Record::Ended {
+        ending: Ending::Aborted,
+    }) = &entry.record
+    else {
+        return Ok(());
+    };
+    for (step, agent) in &world.changed {
+        let owed = state.debts.iter().any(|debt| {
+            let undoes = state.step(&debt.step).map(|(_, spec)| &spec.mode);
+            debt.agent == *agent
+                && (debt.step == *step || undoes == Some(&Mode::Undo { of: step.clone() }))
+        });
+        let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
+        if undoable && !owed {
+            return Err(format!(
+                "{step} is still in effect on {agent} and nobody owes it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// 8. The coordinator records only outcomes that the agent's journal holds,
+///    and a run ends with no task open.
+pub fn journals_agree(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
+    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    match &entry.record {
+        Record::TaskEnded { agent, report, .. } => {
+            let key = (agent.clone(), report.step.clone(), report.attempt);
+            if world.ended.get(&key) != Some(&report.outcome) && !world.lost.contains(agent) {
+                return Err(format!(
+                    "{} on {agent} is recorded as {:?}, its own journal says {:?}",
+                    report.step,
+                    report.outcome,
+                    world.ended.get(&key)
+                ));
+            }
+        }
+        Record::Ended { .. } => {
+            if let Some(((step, agent), _)) = state.open_tasks().next() {
+                return Err(format!("the run ends while {step} on {agent} is open"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// 9. A forward release, the point of no return's above all, needs a current
+///    attestation of every watch that stands, and no proof may be void.
+pub fn release_needs_a_current_proof(
+    world: &World,
+    now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    let Record::Released { phase, .. } = &entry.record else {
+        return Ok(());
+    };
+    if phase.track != Track::Forward {
+        return Ok(());
+    }
+    if state.breach_pending.is_some() {
+        return Err(format!("{phase} was released over a breach"));
+    }
+    for key in state.attesting_watches() {
+        let fresh = world
+            .clean
+            .get(key)
+            .is_some_and(|at| at.saturating_add(ATTESTATION_MAX_AGE) >= now);
+        if !fresh {
+            return Err(format!(
+                "{phase} was released without a fresh attestation of {} on {}",
+                key.0, key.1
+            ));
+        }
+    }
+    let void = state
+        .tasks
+        .iter()
+        .find(|(_, task)| task.phase.index < phase.index && task.status == TaskStatus::Voided);
+    match void {
+        Some(((step, _), _)) => Err(format!(
+            "{phase} was released with the proof of {step} void"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// 10. A watch is disarmed before the doors that it keeps shut are opened.
+pub fn guard_down_before_doors_open(
+    world: &World,
+    _now: Millis,
+    happening: &Happening,
+) -> Result<(), String> {
+    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+        return Ok(());
+    };
+    let still_up = |wanted: &dyn Fn(&TaskKey) -> bool| {
+        let waived = |key: &TaskKey| {
+            let mut debts = state.debts.iter();
+            debts.any(|debt| debt.step == key.0 && debt.agent == key.1)
+        };
+        let up = world.armed.iter().find(|key| wanted(key) && !waived(key));
+        match up {
+            Some((step, agent)) => Err(format!("{step} on {agent} still stands")),
+            None => Ok(()),
+        }
+    };
+    match &entry.record {
+        Record::RollbackBegan {} => still_up(&|_| true),
+        Record::Released { phase, .. } if phase.track == Track::Forward => still_up(&|key| {
+            let until = state.step(&key.0).and_then(|(_, spec)| spec.watch_until);
+            until.is_some_and(|until| until <= phase.index)
+        }),
+        _ => Ok(()),
+    }
+}
