@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Where documents are.
+/// Directories whose documents are checked.
 const DIRECTORIES: [&str; 8] = [
     "",
     ".github",

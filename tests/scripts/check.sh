@@ -20,9 +20,11 @@ advisories() {
 }
 
 check "format" cargo fmt --all --check
+check "style" python3 tests/scripts/style.py
 check "spelling" typos
 check "protocol: lint" buf lint
 check "protocol: nothing breaks proto/image.binpb" buf breaking --against proto/image.binpb
+check "dependencies: none unused" cargo-shear shear --deny-warnings
 check "dependencies: bans, licences, sources" \
     cargo-deny deny --log-level error check bans licenses sources
 check "dependencies: advisories" advisories

@@ -26,7 +26,7 @@ pub struct Warm<T> {
 }
 
 struct Shelf<T> {
-    /// Oldest first.
+    /// In order of age, the oldest first.
     idle: Vec<Idle<T>>,
     /// Somebody waits for the oldest to be too old.
     swept: bool,

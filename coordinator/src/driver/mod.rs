@@ -55,7 +55,7 @@ pub struct Driver {
     store: Store,
     agents: Agents,
     runs: BTreeMap<RunId, RunCell>,
-    /// Oldest first.
+    /// In order of age, the oldest first.
     order: Vec<RunId>,
     preflights: Preflights,
     started: BTreeMap<String, String>,

@@ -1,15 +1,14 @@
 //! The command `dms-double`.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
-
 use clap::Parser;
 use dms_double::api::{App, router};
 use dms_double::config::Config;
 use dms_double::metrics::Metrics;
 use dms_double::replicate::replicator::Replicator;
 use dms_double::task::registry::Registry;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 
 /// AWS DMS and CloudWatch for rehearsals, with a replicator that moves rows.
 #[derive(Parser)]

@@ -4,16 +4,15 @@
 //! It prints `oracle-simulator ready` once every door is open, and ends with
 //! SIGTERM or SIGINT; the database ends with it.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
-
 use clap::Parser;
 use oracle_simulator::config::{self, Config};
 use oracle_simulator::control::{self, Control};
 use oracle_simulator::engine::{Engine, ScriptError};
 use oracle_simulator::listener::{self, Manager};
 use oracle_simulator::{bequeath, listener::Instance};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 
 /// A simulated Oracle database for rehearsals.
 #[derive(Debug, Parser)]

@@ -4,13 +4,12 @@
 //! where a fault was asked for), no order was lost or doubled, and every step
 //! was seen; 1 otherwise.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
 use clap::Parser;
 use lockstep_tests::range::layout::Layout;
 use lockstep_tests::range::{Error, Options};
 use lockstep_tests::rehearsal::{self, Fault, Kill, Settings};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Rehearse a cutover from Oracle to PostgreSQL on this machine.
 #[derive(Debug, Parser)]

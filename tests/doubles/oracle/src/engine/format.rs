@@ -484,9 +484,8 @@ fn whole_part(whole: &str, int_digits: &str, places: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr;
-
     use super::*;
+    use std::str::FromStr;
 
     #[test]
     fn dates_come_out_by_the_model() {

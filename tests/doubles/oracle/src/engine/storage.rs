@@ -132,7 +132,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table.
     pub fn new(owner: String, name: String, columns: Vec<ColumnDef>, created_scn: Scn) -> Self {
         Self {
             owner,
@@ -241,9 +240,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use std::sync::Arc;
 
     fn row(number: i64) -> Row {
         Arc::new(vec![Datum::int(number)])

@@ -50,7 +50,6 @@ impl<'s, S: Source> Reader<'s, S> {
         self.position == self.buffer.len()
     }
 
-    /// One byte.
     pub fn u8(&mut self) -> Result<u8, TnsError> {
         while self.at_packet_end() {
             self.buffer = self.source.next_payload()?;
@@ -158,17 +157,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty message.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The message's bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// One byte.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes.push(value);
         self
