@@ -48,18 +48,27 @@ async fn dial(domain: &Domain, server: Server) -> Result<(), ConnectError> {
     outcome.map(drop)
 }
 
+async fn check(domain: &Domain, cases: Vec<(&str, Server, Refusal)>) {
+    let mut wrong = Vec::new();
+    for (name, server, expected) in cases {
+        match dial(domain, server).await {
+            Err(ConnectError::Tls { source, .. }) if source == expected => {}
+            other => wrong.push(format!("{name}: {other:?}, not {expected:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test]
-async fn nobody_else_passes_for_a_coordinator() {
+async fn the_coordinator_itself_is_accepted() {
+    let domain = Domain::new();
+    dial(&domain, tls(domain.pair("main"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_other_name_passes_for_a_coordinator() {
     let domain = Domain::new();
     let ca = domain.signer();
-    domain.issue("coordinator/withdrawn");
-    let withdrawn = domain.pair("withdrawn");
-    domain
-        .authority
-        .revoke(&domain.path("withdrawn.pem"))
-        .unwrap();
-    let stranger = Signer::stranger("somebody else");
-    let namesake = Signer::stranger("Lockstep example.org");
     let named = |uris: &[&'static str]| tls(ca.sign(&Leaf::coordinator().uris(uris)));
     let role = |found: &str| {
         let found = found.parse().unwrap();
@@ -68,11 +77,6 @@ async fn nobody_else_passes_for_a_coordinator() {
             expected: Role::Coordinator,
         })
     };
-    let tls12 = reckless_server(&rustls::version::TLS12, ca.sign(&Leaf::coordinator()));
-    let mut http1 = reckless_server(&rustls::version::TLS13, ca.sign(&Leaf::coordinator()));
-    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let client_only = Leaf::coordinator().usages(&[Usage::ClientAuth]);
-
     let cases = vec![
         (
             "an agent",
@@ -105,6 +109,24 @@ async fn nobody_else_passes_for_a_coordinator() {
                 expected: "example.org".parse().unwrap(),
             }),
         ),
+    ];
+    check(&domain, cases).await;
+}
+
+#[tokio::test]
+async fn no_other_certificate_passes_for_a_coordinators() {
+    let domain = Domain::new();
+    let ca = domain.signer();
+    domain.issue("coordinator/withdrawn");
+    let withdrawn = domain.pair("withdrawn");
+    domain
+        .authority
+        .revoke(&domain.path("withdrawn.pem"))
+        .unwrap();
+    let stranger = Signer::stranger("somebody else");
+    let namesake = Signer::stranger("Lockstep example.org");
+    let client_only = Leaf::coordinator().usages(&[Usage::ClientAuth]);
+    let cases = vec![
         (
             "for clients only",
             tls(ca.sign(&client_only)),
@@ -146,6 +168,18 @@ async fn nobody_else_passes_for_a_coordinator() {
             tls(ca.usurper().sign(&Leaf::coordinator())),
             Refusal::IssuerNotAuthority,
         ),
+    ];
+    check(&domain, cases).await;
+}
+
+#[tokio::test]
+async fn no_other_protocol_passes_for_a_coordinators() {
+    let domain = Domain::new();
+    let ca = domain.signer();
+    let tls12 = reckless_server(&rustls::version::TLS12, ca.sign(&Leaf::coordinator()));
+    let mut http1 = reckless_server(&rustls::version::TLS13, ca.sign(&Leaf::coordinator()));
+    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let cases = vec![
         ("TLS 1.2", Server::Tls(Box::new(tls12)), Refusal::TlsVersion),
         (
             "HTTP/1.1 inside",
@@ -158,16 +192,7 @@ async fn nobody_else_passes_for_a_coordinator() {
             Refusal::NotTls,
         ),
     ];
-    let mut wrong = Vec::new();
-    for (name, server, expected) in cases {
-        match dial(&domain, server).await {
-            Err(ConnectError::Tls { source, .. }) if source == expected => {}
-            other => wrong.push(format!("{name}: {other:?}, not {expected:?}")),
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-
-    dial(&domain, tls(domain.pair("main"))).await.unwrap();
+    check(&domain, cases).await;
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ impl Node {
             .iter()
             .position(|entry| entry.key == "vars")
             .map(|index| entries.remove(index).node);
-        let variables = definitions_of(definitions.as_ref(), overrides, &self.at, &mut faults);
+        let variables = definitions_of(definitions.as_ref(), overrides, &mut faults);
         self.replace_variables(&variables, &mut faults);
         faults
     }
@@ -70,14 +70,12 @@ impl Node {
 fn definitions_of(
     definitions: Option<&Node>,
     overrides: &BTreeMap<String, String>,
-    whole: &Range<usize>,
     faults: &mut Vec<(Fault, Range<usize>)>,
 ) -> BTreeMap<String, Value> {
     let mut variables = BTreeMap::new();
-    let entries = match definitions.map(|node| &node.content) {
-        Some(Content::Map(entries)) => entries.as_slice(),
-        Some(_) => {
-            let at = definitions.map_or(whole.clone(), |node| node.at.clone());
+    let entries = match definitions.map(|node| (&node.content, &node.at)) {
+        Some((Content::Map(entries), _)) => entries.as_slice(),
+        Some((_, at)) => {
             faults.push((
                 Fault::new(
                     diagnose::WRONG_VALUE,
@@ -85,37 +83,25 @@ fn definitions_of(
                     "vars is not a map",
                     "write one \"name: value\" per line below vars",
                 ),
-                at,
+                at.clone(),
             ));
             &[]
         }
         None => &[],
     };
     for entry in entries {
-        let value = match (overrides.get(&entry.key), &entry.node.content) {
-            (Some(given), Content::Number(_)) => given
-                .parse::<Number>()
-                .map_or_else(|_| Value::String(given.clone()), Value::Number),
-            (Some(given), Content::Bool(_)) => match given.as_str() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                _ => Value::String(given.clone()),
-            },
-            (Some(given), _) => Value::String(given.clone()),
-            (None, Content::Null) => {
-                faults.push((
-                    Fault::new(
-                        diagnose::VARIABLE,
-                        "/vars",
-                        format!("variable {:?} has no value", entry.key),
-                        format!("give one with --var {}=VALUE", entry.key),
-                    ),
-                    entry.key_at.clone(),
-                ));
-                Value::String(String::new())
-            }
-            (None, _) => entry.node.to_value(),
-        };
+        let value = value_of(entry, overrides.get(&entry.key)).unwrap_or_else(|| {
+            faults.push((
+                Fault::new(
+                    diagnose::VARIABLE,
+                    "/vars",
+                    format!("variable {:?} has no value", entry.key),
+                    format!("give one with --var {}=VALUE", entry.key),
+                ),
+                entry.key_at.clone(),
+            ));
+            Value::String(String::new())
+        });
         if mentions_variable(&value) {
             faults.push((
                 Fault::new(
@@ -144,6 +130,23 @@ fn definitions_of(
         ));
     }
     variables
+}
+
+/// What was given for a variable, in the type of the file's value; otherwise
+/// the file's value. `None` when the file leaves it open and none was given.
+fn value_of(entry: &Entry, given: Option<&String>) -> Option<Value> {
+    let text = |given: &String| Value::String(given.clone());
+    Some(match (given, &entry.node.content) {
+        (Some(given), Content::Number(_)) => given
+            .parse::<Number>()
+            .map_or_else(|_| text(given), Value::Number),
+        (Some(given), Content::Bool(_)) => given
+            .parse::<bool>()
+            .map_or_else(|_| text(given), Value::Bool),
+        (Some(given), _) => text(given),
+        (None, Content::Null) => return None,
+        (None, _) => entry.node.to_value(),
+    })
 }
 
 fn mentions_variable(value: &Value) -> bool {

@@ -52,9 +52,8 @@ fn code(result: Result<impl Sized, Error>) -> i32 {
         .expect("an ORA code")
 }
 
-#[test]
-fn values_of_every_type_arrive() {
-    let (instance, connection) = sysdba();
+/// Answers "select every type" with a row of every type and a row of NULLs.
+fn answer_every_type(database: &support::Scripted) {
     let day = DateTime {
         year: 2024,
         month: 2,
@@ -64,7 +63,7 @@ fn values_of_every_type_arrive() {
         second: 15,
         nanos: 0,
     };
-    instance.database.on_query(
+    database.on_query(
         "select every type",
         vec![
             column("V", Kind::Varchar2(60)),
@@ -95,6 +94,12 @@ fn values_of_every_type_arrive() {
             vec![Value::Null; 9],
         ],
     );
+}
+
+#[test]
+fn values_of_every_type_arrive() {
+    let (instance, connection) = sysdba();
+    answer_every_type(&instance.database);
     let rows: Vec<_> = connection
         .query("select every type", &[])
         .unwrap()

@@ -578,7 +578,7 @@ async fn metrics_come_from_the_running_task() {
 }
 
 #[tokio::test]
-async fn alarms_and_dashboards_are_kept_and_judged() {
+async fn an_alarm_is_judged_when_it_is_asked_for() {
     let double = Double::start().await;
     let client = &double.cloudwatch;
     let datum = cw::MetricDatum::builder()
@@ -643,7 +643,12 @@ async fn alarms_and_dashboards_are_kept_and_judged() {
             .metric_alarms()
             .is_empty()
     );
+}
 
+#[tokio::test]
+async fn a_dashboard_is_returned_as_it_was_put() {
+    let double = Double::start().await;
+    let client = &double.cloudwatch;
     let invalid = client
         .put_dashboard()
         .dashboard_name("night")

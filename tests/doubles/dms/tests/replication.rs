@@ -296,8 +296,39 @@ fn place_orders(connection: &Connection, orders: std::ops::Range<i64>) {
     }
 }
 
+fn pay_one_order_and_delete_a_line(connection: &Connection) {
+    for statement in [
+        "UPDATE SHOP.ORDERS SET NOTE = 'paid' WHERE ID = 5",
+        "DELETE FROM SHOP.ORDER_LINES WHERE ID = 6",
+    ] {
+        connection.execute(statement, &[]).unwrap();
+    }
+    connection.commit().unwrap();
+}
+
+/// Kills the sessions of DMS other than the given one; says how many.
+fn kill_dms_sessions(admin: &Connection) -> usize {
+    let others = "SELECT SID, SERIAL# FROM V$SESSION WHERE USERNAME = 'DMS_USER' AND SID <> SYS_CONTEXT('USERENV', 'SID')";
+    let sessions: Vec<(u32, u32)> = admin
+        .query_as(others, &[])
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for (sid, serial) in &sessions {
+        let kill = format!("ALTER SYSTEM KILL SESSION '{sid},{serial}' IMMEDIATE");
+        admin.execute(&kill, &[]).unwrap();
+    }
+    sessions.len()
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+/// [`place_orders`] on a thread of its own.
+async fn order(shop: &Arc<Connection>, orders: std::ops::Range<i64>) {
+    let writer = Arc::clone(shop);
+    blocking(move || place_orders(&writer, orders)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,8 +337,7 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
         return;
     };
     let shop = Arc::new(range.oracle.connect("SHOP"));
-    let writer = Arc::clone(&shop);
-    blocking(move || place_orders(&writer, 0..20)).await;
+    order(&shop, 0..20).await;
 
     let mappings = mappings("SHOP", "ORDER%", "convert-lowercase");
     let arn = range.create(
@@ -319,24 +349,14 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     );
     range.until_status(&arn, Status::Ready).await;
     range.start_task(&arn, StartType::StartReplication).await;
-    let writer = Arc::clone(&shop);
-    blocking(move || place_orders(&writer, 20..120)).await;
+    order(&shop, 20..120).await;
     range
         .until_postgres("SELECT count(*)::text FROM shop.orders", "120")
         .await;
 
     // A change of every kind, then the DMS session is killed and its listener shut.
     let writer = Arc::clone(&shop);
-    blocking(move || {
-        writer
-            .execute("UPDATE SHOP.ORDERS SET NOTE = 'paid' WHERE ID = 5", &[])
-            .unwrap();
-        writer
-            .execute("DELETE FROM SHOP.ORDER_LINES WHERE ID = 6", &[])
-            .unwrap();
-        writer.commit().unwrap();
-    })
-    .await;
+    blocking(move || pay_one_order_and_delete_a_line(&writer)).await;
     range
         .until_postgres("SELECT count(*)::text FROM shop.order_lines", "119")
         .await;
@@ -345,17 +365,7 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     listeners
         .stop("ora-1", "LISTENER_DMS", Requester::Lsnrctl)
         .unwrap();
-    let killed = blocking(move || {
-        let mine = "SELECT SID, SERIAL# FROM V$SESSION WHERE USERNAME = 'DMS_USER' AND SID <> SYS_CONTEXT('USERENV', 'SID')";
-        let sessions: Vec<(u32, u32)> = admin.query_as(mine, &[]).unwrap().map(Result::unwrap).collect();
-        for (sid, serial) in &sessions {
-            let kill = format!("ALTER SYSTEM KILL SESSION '{sid},{serial}' IMMEDIATE");
-            admin.execute(&kill, &[]).unwrap();
-        }
-        sessions.len()
-    })
-    .await;
-    assert_eq!(killed, 1);
+    assert_eq!(blocking(move || kill_dms_sessions(&admin)).await, 1);
     let progress = Arc::clone(&range.registry.task(&arn).unwrap().progress);
     until("a refused connection", async || {
         let last = progress.snapshot().counters.last_error.unwrap_or_default();
@@ -366,8 +376,7 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     listeners
         .start("ora-1", "LISTENER_DMS", Requester::Lsnrctl)
         .unwrap();
-    let writer = Arc::clone(&shop);
-    blocking(move || place_orders(&writer, 120..220)).await;
+    order(&shop, 120..220).await;
     range
         .until_postgres("SELECT count(*)::text FROM shop.orders", "220")
         .await;
@@ -375,8 +384,7 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     let stopped = range.stop_task(&arn).await;
     assert_eq!(stopped.stop_reason, Some("Stop Reason NORMAL"));
     assert_eq!(stopped.last_failure, None);
-    let writer = Arc::clone(&shop);
-    blocking(move || place_orders(&writer, 220..240)).await;
+    order(&shop, 220..240).await;
     range.start_task(&arn, StartType::ResumeProcessing).await;
     range
         .until_postgres("SELECT count(*)::text FROM shop.orders", "240")
@@ -406,6 +414,31 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     range.stop_task(&arn).await;
 }
 
+/// Changes of every kind, the row of `shop.log` last.
+const CHANGES: &str = "BEGIN; INSERT INTO shop.orders VALUES (1, 1001, 'O''Brien', 12.34, E'two\nlines', '2026-11-23 01:02:03');
+    INSERT INTO shop.order_lines VALUES (1, 1, '2026-11-23 01:02:03.5', '\\x00ff'); COMMIT;
+    INSERT INTO shop.orders (id, order_no) VALUES (2, 1002);
+    UPDATE shop.orders SET note = 'changed' WHERE id = 2;
+    INSERT INTO shop.orders (id, order_no) VALUES (3, 1003);
+    DELETE FROM shop.orders WHERE id = 3;
+    INSERT INTO shop.log VALUES ('kept')";
+
+fn orders_in_oracle(connection: &Connection) -> Vec<String> {
+    let query = "SELECT ID || '|' || CUSTOMER || '|' || AMOUNT || '|' || NOTE || '|' || TO_CHAR(PLACED_AT, 'YYYY-MM-DD HH24:MI:SS') FROM SHOP.ORDERS ORDER BY ID";
+    let rows = connection.query_as(query, &[]).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// Waits until a table in Oracle has that many rows.
+async fn until_count(connection: &Arc<Connection>, table: &str, rows: i64) {
+    let query = format!("SELECT COUNT(*) FROM {table}");
+    until(&format!("{rows} rows in {table}"), async || {
+        let (connection, query) = (Arc::clone(connection), query.clone());
+        blocking(move || connection.query_row_as::<i64>(&query, &[]).unwrap()).await == rows
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_back_streams_from_a_slot_and_applies_once() {
     let Some(range) = Range::start().await else {
@@ -428,34 +461,11 @@ async fn the_way_back_streams_from_a_slot_and_applies_once() {
         )
         .await;
 
-    range
-        .postgres
-        .batch_execute(
-            "BEGIN; INSERT INTO shop.orders VALUES (1, 1001, 'O''Brien', 12.34, E'two\nlines', '2026-11-23 01:02:03');
-             INSERT INTO shop.order_lines VALUES (1, 1, '2026-11-23 01:02:03.5', '\\x00ff'); COMMIT;
-             INSERT INTO shop.orders (id, order_no) VALUES (2, 1002);
-             UPDATE shop.orders SET note = 'changed' WHERE id = 2;
-             INSERT INTO shop.orders (id, order_no) VALUES (3, 1003);
-             DELETE FROM shop.orders WHERE id = 3;
-             INSERT INTO shop.log VALUES ('kept')",
-        )
-        .await
-        .unwrap();
+    range.postgres.batch_execute(CHANGES).await.unwrap();
     let shop = Arc::new(range.oracle.connect("SHOP"));
+    until_count(&shop, "SHOP.LOG", 1).await;
     let reader = Arc::clone(&shop);
-    let log_arrived = "SELECT COUNT(*) FROM SHOP.LOG";
-    until("the last row in Oracle", async || {
-        let reader = Arc::clone(&reader);
-        blocking(move || reader.query_row_as::<i64>(log_arrived, &[]).unwrap()).await == 1
-    })
-    .await;
-    let reader = Arc::clone(&shop);
-    let rows = blocking(move || {
-        let query = "SELECT ID || '|' || CUSTOMER || '|' || AMOUNT || '|' || NOTE || '|' || TO_CHAR(PLACED_AT, 'YYYY-MM-DD HH24:MI:SS') FROM SHOP.ORDERS ORDER BY ID";
-        let rows: Vec<String> = reader.query_as(query, &[]).unwrap().map(Result::unwrap).collect();
-        rows
-    })
-    .await;
+    let rows = blocking(move || orders_in_oracle(&reader)).await;
     assert_eq!(
         rows,
         [
@@ -478,18 +488,7 @@ async fn the_way_back_streams_from_a_slot_and_applies_once() {
         .await
         .unwrap();
     range.start_task(&arn, StartType::ResumeProcessing).await;
-    let reader = Arc::clone(&shop);
-    until("order 4 in Oracle", async || {
-        let reader = Arc::clone(&reader);
-        blocking(move || {
-            reader
-                .query_row_as::<i64>("SELECT COUNT(*) FROM SHOP.ORDERS", &[])
-                .unwrap()
-        })
-        .await
-            == 3
-    })
-    .await;
+    until_count(&shop, "SHOP.ORDERS", 3).await;
     let snapshot = range.registry.task(&arn).unwrap().progress.snapshot();
     assert_eq!(snapshot.counters.exceptions, 0);
 
@@ -502,15 +501,8 @@ async fn the_way_back_streams_from_a_slot_and_applies_once() {
         .await
         .unwrap();
     until("the loss to be counted", async || {
-        range
-            .registry
-            .task(&arn)
-            .unwrap()
-            .progress
-            .snapshot()
-            .counters
-            .lost_without_key
-            == 1
+        let task = range.registry.task(&arn).unwrap();
+        task.progress.snapshot().counters.lost_without_key == 1
     })
     .await;
 

@@ -99,18 +99,16 @@ impl Exec<'_> {
                 expr,
                 ..
             } => {
+                let function = match trim_where {
+                    Some(TrimWhereField::Leading) => "LTRIM",
+                    Some(TrimWhereField::Trailing) => "RTRIM",
+                    _ => "TRIM",
+                };
                 let mut arguments = vec![self.eval(expr, scope)?];
                 if let Some(what) = trim_what {
                     arguments.push(self.eval(what, scope)?);
                 }
-                functions::scalar(
-                    match trim_where {
-                        Some(TrimWhereField::Leading) => "LTRIM",
-                        Some(TrimWhereField::Trailing) => "RTRIM",
-                        _ => "TRIM",
-                    },
-                    &arguments,
-                )
+                functions::scalar(function, &arguments)
             }
             Expr::Ceil {
                 expr,
@@ -120,19 +118,7 @@ impl Exec<'_> {
                 expr,
                 field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime),
             } => functions::scalar("FLOOR", &[self.eval(expr, scope)?]),
-            Expr::TypedString(typed) => {
-                let Literal::SingleQuotedString(text) = &typed.value.value else {
-                    return Err(unsupported("this literal").into());
-                };
-                match typed.data_type {
-                    DataType::Date => Ok(Datum::Date(format::parse_date(text, "YYYY-MM-DD")?)),
-                    DataType::Timestamp(..) => Ok(Datum::Timestamp(format::parse_date(
-                        text,
-                        "YYYY-MM-DD HH24:MI:SS.FF",
-                    )?)),
-                    _ => Err(unsupported("this literal").into()),
-                }
-            }
+            Expr::TypedString(typed) => typed_literal(&typed.value.value, &typed.data_type),
             Expr::Interval(interval) => {
                 let amount = self.eval(&interval.value, scope)?;
                 functions::interval(&amount, interval.leading_field.as_ref())
@@ -261,6 +247,27 @@ impl Exec<'_> {
         }
     }
 
+    /// AND or OR of two conditions, in three-valued logic: `decisive` decides
+    /// by itself (false for AND, true for OR). The second one is evaluated
+    /// only when the first doesn't decide.
+    fn combined(
+        &mut self,
+        [left, right]: [&Expr; 2],
+        decisive: bool,
+        scope: &Scope<'_>,
+    ) -> Outcome<Option<bool>> {
+        let left = self.truth(left, scope)?;
+        if left == Some(decisive) {
+            return Ok(left);
+        }
+        let right = self.truth(right, scope)?;
+        Ok(if right == Some(decisive) {
+            right
+        } else {
+            left.and(right)
+        })
+    }
+
     /// The truth of a condition; `None` is unknown.
     pub fn truth(&mut self, expr: &Expr, scope: &Scope<'_>) -> Outcome<Option<bool>> {
         match expr {
@@ -271,36 +278,9 @@ impl Exec<'_> {
             } => Ok(self.truth(expr, scope)?.map(|truth| !truth)),
             Expr::BinaryOp {
                 left,
-                op: BinaryOperator::And,
+                op: op @ (BinaryOperator::And | BinaryOperator::Or),
                 right,
-            } => {
-                let left = self.truth(left, scope)?;
-                if left == Some(false) {
-                    return Ok(left);
-                }
-                let right = self.truth(right, scope)?;
-                Ok(if right == Some(false) {
-                    right
-                } else {
-                    left.and(right)
-                })
-            }
-            Expr::BinaryOp {
-                left,
-                op: BinaryOperator::Or,
-                right,
-            } => {
-                let left = self.truth(left, scope)?;
-                if left == Some(true) {
-                    return Ok(left);
-                }
-                let right = self.truth(right, scope)?;
-                Ok(if right == Some(true) {
-                    right
-                } else {
-                    left.and(right)
-                })
-            }
+            } => self.combined([left, right], *op == BinaryOperator::Or, scope),
             Expr::BinaryOp { left, op, right } => self.comparison(left, op, right, scope),
             Expr::IsNull(inner) => Ok(Some(self.eval(inner, scope)?.is_null())),
             Expr::IsNotNull(inner) => Ok(Some(!self.eval(inner, scope)?.is_null())),
@@ -310,16 +290,7 @@ impl Exec<'_> {
                 low,
                 high,
             } => {
-                let value = self.eval(expr, scope)?;
-                let above = value.compare(&self.eval(low, scope)?)?.map(Ordering::is_ge);
-                let below = value
-                    .compare(&self.eval(high, scope)?)?
-                    .map(Ordering::is_le);
-                let inside = match (above, below) {
-                    (Some(false), _) | (_, Some(false)) => Some(false),
-                    (Some(true), Some(true)) => Some(true),
-                    _ => None,
-                };
+                let inside = self.between(expr, [low, high], scope)?;
                 Ok(inside.map(|inside| inside != *negated))
             }
             Expr::InList {
@@ -356,24 +327,49 @@ impl Exec<'_> {
                 escape_char,
                 ..
             } => {
-                let text = self.eval(expr, scope)?.string();
-                let pattern = self.eval(pattern, scope)?.string();
-                let escape = match escape_char {
-                    Some(escape) => self
-                        .eval(escape, scope)?
-                        .string()
-                        .and_then(|e| e.chars().next()),
-                    None => None,
-                };
-                Ok(match (text, pattern) {
-                    (Some(text), Some(pattern)) => {
-                        Some(text::like(&text, &pattern, escape) != *negated)
-                    }
-                    _ => None,
-                })
+                let like = self.like([expr, pattern], escape_char.as_deref(), scope)?;
+                Ok(like.map(|like| like != *negated))
             }
             _ => stop(920, "invalid relational operator"),
         }
+    }
+
+    fn between(
+        &mut self,
+        expr: &Expr,
+        [low, high]: [&Expr; 2],
+        scope: &Scope<'_>,
+    ) -> Outcome<Option<bool>> {
+        let value = self.eval(expr, scope)?;
+        let above = value.compare(&self.eval(low, scope)?)?.map(Ordering::is_ge);
+        let below = value
+            .compare(&self.eval(high, scope)?)?
+            .map(Ordering::is_le);
+        Ok(match (above, below) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        })
+    }
+
+    fn like(
+        &mut self,
+        [text, pattern]: [&Expr; 2],
+        escape: Option<&Expr>,
+        scope: &Scope<'_>,
+    ) -> Outcome<Option<bool>> {
+        let text = self.eval(text, scope)?.string();
+        let pattern = self.eval(pattern, scope)?.string();
+        let escape = match escape {
+            Some(escape) => self
+                .eval(escape, scope)?
+                .string()
+                .and_then(|e| e.chars().next()),
+            None => None,
+        };
+        Ok(text
+            .zip(pattern)
+            .map(|(text, pattern)| text::like(&text, &pattern, escape)))
     }
 
     fn row_value(&mut self, expr: &Expr, scope: &Scope<'_>) -> Outcome<Vec<Datum>> {
@@ -433,6 +429,21 @@ impl Exec<'_> {
             }
             Err(other) => Err(other),
         }
+    }
+}
+
+/// `DATE '…'` and `TIMESTAMP '…'`.
+fn typed_literal(literal: &Literal, kind: &DataType) -> Outcome<Datum> {
+    let Literal::SingleQuotedString(text) = literal else {
+        return Err(unsupported("this literal").into());
+    };
+    match kind {
+        DataType::Date => Ok(Datum::Date(format::parse_date(text, "YYYY-MM-DD")?)),
+        DataType::Timestamp(..) => Ok(Datum::Timestamp(format::parse_date(
+            text,
+            "YYYY-MM-DD HH24:MI:SS.FF",
+        )?)),
+        _ => Err(unsupported("this literal").into()),
     }
 }
 

@@ -309,49 +309,58 @@ fn ranged(value: i32, range: std::ops::RangeInclusive<i32>, error: (u32, &str)) 
     }
 }
 
+const NUMERIC: (u32, &str) = (
+    1858,
+    "a non-numeric character was found where a numeric was expected",
+);
+
+/// A year of the given element, and how many bytes it takes.
+fn read_year(element: &str, rest: &str) -> Outcome<(i16, usize)> {
+    if matches!(element, "YY" | "RR") {
+        let (year, width) = digits(rest, 2, NUMERIC)?;
+        let century = if element == "RR" && year >= 50 {
+            1900
+        } else {
+            2000
+        };
+        return Ok(((century + year) as i16, width));
+    }
+    let (year, width) = digits(rest, 4, NUMERIC)?;
+    if !(1..=9999).contains(&year) {
+        return stop(
+            1841,
+            "(full) year must be between -4713 and +9999, and not be 0",
+        );
+    }
+    Ok((year as i16, width))
+}
+
+/// A month by its name, whole or abbreviated, and how many bytes it takes.
+fn read_month_name(rest: &str) -> Outcome<(i8, usize)> {
+    let upper = rest.to_ascii_uppercase();
+    let Some(index) = MONTHS.iter().position(|m| upper.starts_with(&m[..3])) else {
+        return stop(1843, "not a valid month");
+    };
+    let width = if upper.starts_with(MONTHS[index]) {
+        MONTHS[index].len()
+    } else {
+        3
+    };
+    Ok((index as i8 + 1, width))
+}
+
 fn read_element<'t>(into: &mut Reading, element: &str, rest: &'t str) -> Outcome<&'t str> {
-    const NUMERIC: (u32, &str) = (
-        1858,
-        "a non-numeric character was found where a numeric was expected",
-    );
     let width;
     match element {
-        "YYYY" | "RRRR" | "IYYY" => {
-            let (year, w) = digits(rest, 4, NUMERIC)?;
-            if !(1..=9999).contains(&year) {
-                return stop(
-                    1841,
-                    "(full) year must be between -4713 and +9999, and not be 0",
-                );
-            }
-            (into.year, width) = (year as i16, w);
-        }
-        "YY" | "RR" => {
-            let (year, w) = digits(rest, 2, NUMERIC)?;
-            let century = if element == "RR" && year >= 50 {
-                1900
-            } else {
-                2000
-            };
-            (into.year, width) = ((century + year) as i16, w);
+        "YYYY" | "RRRR" | "IYYY" | "YY" | "RR" => {
+            (into.year, width) = read_year(element, rest)?;
         }
         "MM" => {
             let (month, w) = digits(rest, 2, NUMERIC)?;
             into.month = ranged(month, 1..=12, (1843, "not a valid month"))?;
             width = w;
         }
-        "MON" | "MONTH" => {
-            let upper = rest.to_ascii_uppercase();
-            let Some(index) = MONTHS.iter().position(|m| upper.starts_with(&m[..3])) else {
-                return stop(1843, "not a valid month");
-            };
-            into.month = index as i8 + 1;
-            width = if upper.starts_with(MONTHS[index]) {
-                MONTHS[index].len()
-            } else {
-                3
-            };
-        }
+        "MON" | "MONTH" => (into.month, width) = read_month_name(rest)?,
         "DD" => {
             let (day, w) = digits(rest, 2, NUMERIC)?;
             let error = (1847, "day of month must be between 1 and last day of month");

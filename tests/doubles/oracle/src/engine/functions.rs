@@ -111,7 +111,6 @@ impl Exec<'_> {
 /// A function of values alone.
 pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
     let first = args.first().cloned().unwrap_or(Datum::Null);
-    let wrong = || -> Outcome<Datum> { stop(909, "invalid number of arguments") };
     // Functions that give NULL for a NULL first argument.
     let nullable = !matches!(
         name,
@@ -151,23 +150,7 @@ pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
             &args[1].string().unwrap_or_default(),
             &args[2].string().unwrap_or_default(),
         ))),
-        ("TRIM" | "LTRIM" | "RTRIM", 1 | 2) => {
-            let set = args
-                .get(1)
-                .and_then(Datum::string)
-                .unwrap_or_else(|| " ".to_owned());
-            let left = if name == "RTRIM" {
-                &text
-            } else {
-                text.trim_start_matches(|c| set.contains(c))
-            };
-            let both = if name == "LTRIM" {
-                left
-            } else {
-                left.trim_end_matches(|c| set.contains(c))
-            };
-            Ok(Datum::text(both))
-        }
+        ("TRIM" | "LTRIM" | "RTRIM", 1 | 2) => Ok(Datum::text(trim(name, &text, args.get(1)))),
         ("LPAD" | "RPAD", 2 | 3) => pad(name, &text, args),
         ("CHR", 1) => {
             let code = u32::try_from(first.integer()?)
@@ -176,6 +159,20 @@ pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
             Ok(Datum::opt(code.map(String::from)))
         }
         ("ASCII", 1) => Ok(Datum::int(text.chars().next().map_or(0, |c| c as u32))),
+        ("RAWTOHEX", 1) => Ok(Datum::text(hex::encode_upper(first.raw()?))),
+        ("HEXTORAW", 1) => Ok(Datum::Raw(first.raw()?)),
+        ("UTL_RAW.CAST_TO_RAW", 1) => Ok(Datum::Raw(text.into_bytes())),
+        ("UTL_RAW.CAST_TO_VARCHAR2", 1) => Ok(Datum::text(
+            String::from_utf8_lossy(&first.raw()?).into_owned(),
+        )),
+        ("STANDARD_HASH", 1 | 2) => standard_hash(&first, args.get(1)),
+        _ => numeric(name, first, args),
+    }
+}
+
+/// Functions of numbers, and conversions to them.
+fn numeric(name: &str, first: Datum, args: &[Datum]) -> Outcome<Datum> {
+    match (name, args.len()) {
         ("GREATEST" | "LEAST", 1..) => extreme(name, args),
         ("ABS", 1) => Ok(Datum::Number(first.number()?.abs())),
         ("SIGN", 1) => Ok(Datum::int(first.number()?.cmp(&BigDecimal::zero()) as i8)),
@@ -188,17 +185,25 @@ pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
         ("MOD", 2) => modulo(&first, &args[1]),
         ("POWER", 2) => power(&first, &args[1]),
         ("ROUND" | "TRUNC", 1 | 2) => round_or_trunc(name, &first, args.get(1)),
-        ("TO_CHAR", 1..) => to_char(&first, args.get(1)),
         ("TO_NUMBER", 1..) => to_number(&first, args.get(1)),
+        _ => temporal(name, first, args),
+    }
+}
+
+/// Functions of dates and intervals, and conversions to and from them.
+fn temporal(name: &str, first: Datum, args: &[Datum]) -> Outcome<Datum> {
+    let text = || first.string().unwrap_or_default();
+    match (name, args.len()) {
+        ("TO_CHAR", 1..) => to_char(&first, args.get(1)),
         ("TO_DATE", 1..) => {
             let model = args
                 .get(1)
                 .and_then(Datum::string)
                 .unwrap_or_else(|| format::nls().date);
-            Ok(match first {
-                Datum::Date(_) => first,
-                Datum::Timestamp(at) => Datum::Date(at),
-                _ => Datum::Date(format::parse_date(&text, &model)?),
+            Ok(match &first {
+                Datum::Date(_) => first.clone(),
+                Datum::Timestamp(at) => Datum::Date(*at),
+                _ => Datum::Date(format::parse_date(&text(), &model)?),
             })
         }
         ("TO_TIMESTAMP", 1..) => {
@@ -206,9 +211,9 @@ pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
                 .get(1)
                 .and_then(Datum::string)
                 .unwrap_or_else(|| format::nls().timestamp);
-            Ok(match first {
-                Datum::Date(at) | Datum::Timestamp(at) => Datum::Timestamp(at),
-                _ => Datum::Timestamp(format::parse_date(&text, &model)?),
+            Ok(match &first {
+                Datum::Date(at) | Datum::Timestamp(at) => Datum::Timestamp(*at),
+                _ => Datum::Timestamp(format::parse_date(&text(), &model)?),
             })
         }
         ("ADD_MONTHS", 2) => add_months(&first, &args[1]),
@@ -226,16 +231,27 @@ pub fn scalar(name: &str, args: &[Datum]) -> Outcome<Datum> {
             let unit = args[1].string().unwrap_or_default().to_uppercase();
             interval_of(&first.number()?, &unit)
         }
-        ("RAWTOHEX", 1) => Ok(Datum::text(hex::encode_upper(first.raw()?))),
-        ("HEXTORAW", 1) => Ok(Datum::Raw(first.raw()?)),
-        ("UTL_RAW.CAST_TO_RAW", 1) => Ok(Datum::Raw(text.into_bytes())),
-        ("UTL_RAW.CAST_TO_VARCHAR2", 1) => Ok(Datum::text(
-            String::from_utf8_lossy(&first.raw()?).into_owned(),
-        )),
-        ("STANDARD_HASH", 1 | 2) => standard_hash(&first, args.get(1)),
-        _ if is_known(name) => wrong(),
+        _ if is_known(name) => stop(909, "invalid number of arguments"),
         _ => Err(no_column(&format!("\"{name}\"")).into()),
     }
+}
+
+/// TRIM, LTRIM or RTRIM of the characters in a set; of blanks without one.
+fn trim(name: &str, text: &str, set: Option<&Datum>) -> String {
+    let set = set
+        .and_then(Datum::string)
+        .unwrap_or_else(|| " ".to_owned());
+    let left = if name == "RTRIM" {
+        text
+    } else {
+        text.trim_start_matches(|c| set.contains(c))
+    };
+    let both = if name == "LTRIM" {
+        left
+    } else {
+        left.trim_end_matches(|c| set.contains(c))
+    };
+    both.to_owned()
 }
 
 fn is_known(name: &str) -> bool {

@@ -107,6 +107,21 @@ fn interval(calendar: &str) -> Option<Duration> {
     Some(Duration::from_secs(unit? * times))
 }
 
+/// The parameters of CREATE_JOB by position.
+const CREATE_JOB: &[&str] = &[
+    "JOB_NAME",
+    "JOB_TYPE",
+    "JOB_ACTION",
+    "NUMBER_OF_ARGUMENTS",
+    "START_DATE",
+    "REPEAT_INTERVAL",
+    "END_DATE",
+    "JOB_CLASS",
+    "ENABLED",
+    "AUTO_DROP",
+    "COMMENTS",
+];
+
 /// Runs a DBMS_SCHEDULER procedure.
 pub fn procedure(
     call: &mut Call<'_>,
@@ -116,19 +131,7 @@ pub fn procedure(
     // These procedures commit, like DDL.
     call.commit();
     let order: &[&str] = if name.ends_with("CREATE_JOB") {
-        &[
-            "JOB_NAME",
-            "JOB_TYPE",
-            "JOB_ACTION",
-            "NUMBER_OF_ARGUMENTS",
-            "START_DATE",
-            "REPEAT_INTERVAL",
-            "END_DATE",
-            "JOB_CLASS",
-            "ENABLED",
-            "AUTO_DROP",
-            "COMMENTS",
-        ]
+        CREATE_JOB
     } else {
         &["JOB_NAME", "FORCE"]
     };
@@ -155,6 +158,7 @@ pub fn procedure(
     }
     let force = get("FORCE").is_some_and(|force| force == "TRUE");
     let unknown = || ora(27475, format!("unknown job \"{}\".\"{}\"", key.0, key.1));
+    let running = || ora(27478, format!("job \"{}\".\"{}\" is running", key.0, key.1));
     let now = clock::epoch_ms();
     let job = call.st.jobs.get_mut(&key).ok_or_else(unknown)?;
     match name {
@@ -164,10 +168,7 @@ pub fn procedure(
         }
         "DBMS_SCHEDULER.DISABLE" => {
             if job.running.is_some() && !force {
-                return Err(ora(
-                    27478,
-                    format!("job \"{}\".\"{}\" is running", key.0, key.1),
-                ));
+                return Err(running());
             }
             job.enabled = false;
         }
@@ -175,10 +176,7 @@ pub fn procedure(
         "DBMS_SCHEDULER.STOP_JOB" => return stop_job(call, &key),
         _ => {
             if job.running.is_some() && !force {
-                return Err(ora(
-                    27478,
-                    format!("job \"{}\".\"{}\" is running", key.0, key.1),
-                ));
+                return Err(running());
             }
             if job.running.is_some() {
                 stop_job(call, &key)?;

@@ -78,18 +78,6 @@ impl State {
                         "restricted": instance.restricted })
             })
             .collect();
-        let sessions: Vec<Value> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| !session.is_background())
-            .map(|(key, session)| {
-                json!({ "inst_id": key.inst, "sid": key.sid, "serial": session.serial,
-                        "user": session.user, "machine": session.machine,
-                        "program": session.program, "listener": session.listener,
-                        "status": super::views::session_status(session),
-                        "module": session.module })
-            })
-            .collect();
         let accounts: BTreeMap<&String, &str> = self
             .users
             .iter()
@@ -104,18 +92,6 @@ impl State {
                 )
             })
             .collect();
-        let triggers: BTreeMap<String, &str> = self
-            .triggers
-            .iter()
-            .map(|((owner, name), trigger)| {
-                let status = if trigger.enabled {
-                    "ENABLED"
-                } else {
-                    "DISABLED"
-                };
-                (format!("{owner}.{name}"), status)
-            })
-            .collect();
         let jobs: Vec<Value> = self
             .jobs
             .iter()
@@ -127,12 +103,12 @@ impl State {
         json!({
             "scn": self.scn,
             "instances": instances,
-            "sessions": sessions,
+            "sessions": self.observe_sessions(),
             "sessions_killed": self.observed.killed,
             "parameters": self.parameters.observe_memory(),
             "spfile": self.parameters.observe_spfile(),
             "accounts": accounts,
-            "triggers": triggers,
+            "triggers": self.observe_triggers(),
             "jobs": jobs,
             "sequences": self.observe_sequences(),
             "commits": self.observe_commits(),
@@ -140,6 +116,34 @@ impl State {
             "checkpoints": self.observed.checkpoints,
             "statements": self.observed.statements,
         })
+    }
+
+    fn observe_sessions(&self) -> Vec<Value> {
+        self.sessions
+            .iter()
+            .filter(|(_, session)| !session.is_background())
+            .map(|(key, session)| {
+                json!({ "inst_id": key.inst, "sid": key.sid, "serial": session.serial,
+                        "user": session.user, "machine": session.machine,
+                        "program": session.program, "listener": session.listener,
+                        "status": super::views::session_status(session),
+                        "module": session.module })
+            })
+            .collect()
+    }
+
+    fn observe_triggers(&self) -> BTreeMap<String, &str> {
+        self.triggers
+            .iter()
+            .map(|((owner, name), trigger)| {
+                let status = if trigger.enabled {
+                    "ENABLED"
+                } else {
+                    "DISABLED"
+                };
+                (format!("{owner}.{name}"), status)
+            })
+            .collect()
     }
 
     fn observe_sequences(&self) -> BTreeMap<String, i64> {
