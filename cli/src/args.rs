@@ -1,10 +1,9 @@
 //! The command line as a whole; each command's own options are in its file.
 
-use clap::{Parser, Subcommand};
-
 use crate::commands::{agents, pki, plan, preflight, run};
 use crate::config::Connection;
 use crate::output::Format;
+use clap::{Parser, Subcommand};
 
 /// Cut over from Oracle to PostgreSQL, every host in step.
 ///

@@ -1,13 +1,11 @@
 //! Where the coordinator is and who we are: flags before the environment before
 //! the file.
 
-use std::path::{Path, PathBuf};
-
-use lockstep_pki::CredentialFiles;
-use serde::Deserialize;
-
 use crate::exit::Exit;
 use crate::failure::{CONFIGURATION, Failure};
+use lockstep_pki::CredentialFiles;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 /// The options that every command takes. clap reads the environment.
 #[derive(Debug, Clone, Default, clap::Args)]

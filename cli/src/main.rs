@@ -16,12 +16,11 @@ mod plan_file;
 mod status;
 mod view;
 
-use std::process::ExitCode;
-
 use args::Arguments;
 use clap::Parser;
 use lockstep_telemetry::TelemetryConfig;
 use output::Format;
+use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

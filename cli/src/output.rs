@@ -1,13 +1,11 @@
 //! The three forms of output, and writing them without surprise at a closed pipe.
 
-use std::io::{self, IsTerminal, Write};
-
+use crate::exit::Exit;
+use crate::failure::{FILE, Failure};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-
-use crate::exit::Exit;
-use crate::failure::{FILE, Failure};
+use std::io::{self, IsTerminal, Write};
 
 /// The form of what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

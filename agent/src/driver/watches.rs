@@ -17,7 +17,6 @@ const BREACHES: usize = 16;
 /// How long a watch may take to stop when it is disarmed, before it is aborted.
 const DISARM_LIMIT: Duration = Duration::from_secs(5);
 
-/// An armed watch.
 pub(super) struct Watching {
     pub(super) cancel: CancellationToken,
     work: JoinHandle<()>,

@@ -1,10 +1,6 @@
 //! `lockstep preflight`: what each task would do on the real hosts, and what
 //! stands in the way. Nothing is changed anywhere.
 
-use std::fmt::Write;
-
-use lockstep_proto::v1::PreflightRequest;
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
@@ -12,6 +8,8 @@ use crate::failure::{Failure, OBSTACLES};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
 use crate::status;
+use lockstep_proto::v1::PreflightRequest;
+use std::fmt::Write;
 
 /// Probes a plan.
 #[derive(Debug, clap::Args)]

@@ -20,6 +20,10 @@ pub fn boot_time() -> u64 {
 }
 
 /// Milliseconds since the epoch: for people, never for decisions.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub fn wall_time() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

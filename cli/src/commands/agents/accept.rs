@@ -1,12 +1,11 @@
 //! `lockstep agents accept`.
 
-use lockstep_proto::v1::AcceptAgentRequest;
-
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::status::Agent;
+use lockstep_proto::v1::AcceptAgentRequest;
 
 /// Ends an agent's quarantine.
 #[derive(Debug, clap::Args)]

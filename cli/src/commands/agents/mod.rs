@@ -4,15 +4,14 @@ mod accept;
 mod list;
 mod show;
 
-use clap::Subcommand;
-use lockstep_proto::v1::ListAgentsRequest;
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::status::Agent;
+use clap::Subcommand;
+use lockstep_proto::v1::ListAgentsRequest;
 
 /// What to do about agents.
 #[derive(Debug, Subcommand)]

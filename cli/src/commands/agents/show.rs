@@ -1,13 +1,12 @@
 //! `lockstep agents show`.
 
-use std::fmt::Write;
-
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::{Failure, NOT_FOUND};
 use crate::output::{self, Format};
 use crate::status::Agent;
 use crate::view::moment;
+use std::fmt::Write;
 
 /// Shows one agent.
 #[derive(Debug, clap::Args)]

@@ -1,13 +1,11 @@
 //! `lockstep pki init`.
 
-use std::path::PathBuf;
-
-use lockstep_pki::{Authority, TrustDomain};
-use serde_json::json;
-
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use lockstep_pki::{Authority, TrustDomain};
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Makes an authority.
 #[derive(Debug, clap::Args)]

@@ -1,16 +1,14 @@
 //! `lockstep pki issue`.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use jiff::Timestamp;
-use lockstep_pki::{Authority, Identity};
-use serde_json::json;
-
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view::moment;
+use jiff::Timestamp;
+use lockstep_pki::{Authority, Identity};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Makes a certificate and its key.
 #[derive(Debug, clap::Args)]

@@ -4,12 +4,11 @@ mod init;
 mod issue;
 mod revoke;
 
-use clap::Subcommand;
-use lockstep_pki::AuthorityError;
-
 use crate::exit::Exit;
 use crate::failure::{AUTHORITY, Failure};
 use crate::output::Format;
+use clap::Subcommand;
+use lockstep_pki::AuthorityError;
 
 /// What to do with certificates.
 #[derive(Debug, Subcommand)]

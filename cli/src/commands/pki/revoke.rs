@@ -1,13 +1,11 @@
 //! `lockstep pki revoke`.
 
-use std::path::PathBuf;
-
-use lockstep_pki::Authority;
-use serde_json::json;
-
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use lockstep_pki::Authority;
+use serde_json::json;
+use std::path::PathBuf;
 
 /// Withdraws a certificate.
 #[derive(Debug, clap::Args)]

@@ -1,13 +1,11 @@
 //! `lockstep plan check`.
 
-use std::io::{IsTerminal, stderr};
-
-use serde_json::json;
-
 use crate::exit::Exit;
 use crate::failure::{Failure, PLAN};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use serde_json::json;
+use std::io::{IsTerminal, stderr};
 
 /// Checks a plan.
 #[derive(Debug, clap::Args)]

@@ -3,11 +3,10 @@
 mod check;
 mod show;
 
-use clap::Subcommand;
-
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use clap::Subcommand;
 
 /// What to look at.
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,10 @@
 //! `lockstep plan show`.
 
-use lockstep_plan::{Phase, render};
-
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use lockstep_plan::{Phase, render};
 
 /// Shows what a plan expands to.
 #[derive(Debug, clap::Args)]

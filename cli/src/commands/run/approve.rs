@@ -1,9 +1,5 @@
 //! `lockstep run approve`: opens one gate of exactly the plan that was read.
 
-use std::path::PathBuf;
-
-use lockstep_proto::v1::ApproveRunRequest;
-
 use crate::commands::run::verbs::Target;
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
@@ -11,6 +7,8 @@ use crate::failure::{DIGEST, Failure};
 use crate::output::Format;
 use crate::plan_file::PlanFile;
 use crate::view::short;
+use lockstep_proto::v1::ApproveRunRequest;
+use std::path::PathBuf;
 
 /// Fewest digits of a digest that are taken for the whole: the 12 that every
 /// view shows.

@@ -1,13 +1,12 @@
 //! `lockstep run events`.
 
-use lockstep_proto::v1::ListRunEventsRequest;
-
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::status::Event;
 use crate::view;
+use lockstep_proto::v1::ListRunEventsRequest;
 
 /// Prints a run's journal.
 #[derive(Debug, clap::Args)]

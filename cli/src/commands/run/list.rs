@@ -1,13 +1,12 @@
 //! `lockstep run list`.
 
-use lockstep_proto::v1::ListRunsRequest;
-
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::status::Run;
 use crate::view;
+use lockstep_proto::v1::ListRunsRequest;
 
 /// Lists runs.
 #[derive(Debug, clap::Args)]

@@ -8,15 +8,14 @@ mod start;
 mod verbs;
 mod watch;
 
-use clap::Subcommand;
-use lockstep_proto::v1::GetRunRequest;
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::status::Run;
+use clap::Subcommand;
+use lockstep_proto::v1::GetRunRequest;
 
 /// What to do about runs. RUN is a run's id, or `latest`.
 #[derive(Debug, Subcommand)]

@@ -1,9 +1,5 @@
 //! `lockstep run start`.
 
-use lockstep_proto::v1::StartRunRequest;
-use serde_json::json;
-use uuid::Uuid;
-
 use crate::commands::run::watch::{Patience, follow};
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
@@ -11,6 +7,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use lockstep_proto::v1::StartRunRequest;
+use serde_json::json;
+use uuid::Uuid;
 
 /// Starts a run.
 #[derive(Debug, clap::Args)]

@@ -2,10 +2,6 @@
 //!
 //! Each verb carries an id of its own, so that a repeated message acts once.
 
-use clap::ValueEnum;
-use lockstep_proto::v1;
-use uuid::Uuid;
-
 use crate::commands::run::watch::{Patience, follow};
 use crate::coordinator::Coordinator;
 use crate::exit::Exit;
@@ -13,6 +9,9 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::status::Run;
 use crate::view;
+use clap::ValueEnum;
+use lockstep_proto::v1;
+use uuid::Uuid;
 
 /// Which run, and what comes after the verb.
 #[derive(Debug, clap::Args)]

@@ -1,18 +1,16 @@
 //! `lockstep run watch`, and the watching that other commands end with.
 
-use std::time::Duration;
-
-use jiff::SignedDuration;
-use lockstep_proto::v1::{GetRunRequest, WatchRunRequest, WatchRunResponse};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Status, Streaming};
-
 use crate::coordinator::{Coordinator, lost};
 use crate::exit::Exit;
 use crate::failure::{Failure, TIMED_OUT};
 use crate::output::Format;
 use crate::status::{Happening, Run, RunOutcome};
 use crate::view::watch::View;
+use jiff::SignedDuration;
+use lockstep_proto::v1::{GetRunRequest, WatchRunRequest, WatchRunResponse};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::{Status, Streaming};
 
 /// How long a coordinator that has gone is waited for: a restart takes seconds,
 /// a service manager's back-off half a minute.

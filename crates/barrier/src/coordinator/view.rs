@@ -46,7 +46,6 @@ pub enum Wait {
         agent: AgentName,
         step: StepId,
     },
-    /// An outcome.
     Outcome {
         agent: AgentName,
         step: StepId,
