@@ -1,0 +1,471 @@
+//! The status of runs, phases, tasks and agents: the one form that the
+//! coordinator produces and that every output renders.
+
+use crate::diagnosis::Diagnosis;
+use crate::exit::Exit;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Declares an enumeration whose values have one spelling each, for text and
+/// JSON alike.
+macro_rules! words {
+    (
+        $(#[$of_type:meta])*
+        $name:ident { $($(#[$of_value:meta])* $value:ident = $word:literal,)* }
+    ) => {
+        $(#[$of_type])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$of_value])* #[serde(rename = $word)] $value,)*
+        }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$value),*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word),*
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// A run as a whole.
+    #[derive(Default)]
+    RunOutcome {
+        #[default]
+        Running = "running",
+        /// It waits for an operator.
+        Waiting = "waiting",
+        /// Every phase is done.
+        Completed = "completed",
+        RolledBack = "rolled-back",
+        /// Failed with nothing to roll back.
+        Failed = "failed",
+        /// Ended by an operator; what was changed stays changed.
+        Aborted = "aborted",
+    }
+}
+
+impl RunOutcome {
+    /// Whether the run is over.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Running | Self::Waiting)
+    }
+}
+
+words! {
+    /// A phase as a whole.
+    #[derive(Default)]
+    PhaseOutcome {
+        #[default]
+        Pending = "pending",
+        /// Votes are collected.
+        Preparing = "preparing",
+        /// It waits at its gate.
+        Gated = "gated",
+        Executing = "executing",
+        Done = "done",
+        Failed = "failed",
+        /// Skipped by an operator, or without tasks.
+        Skipped = "skipped",
+        /// Was done and has been rolled back.
+        Undone = "undone",
+    }
+}
+
+words! {
+    /// How a task stands, or how it ended.
+    #[derive(Default)]
+    TaskOutcome {
+        #[default]
+        Pending = "pending",
+        /// Its agent voted to execute it.
+        Ready = "ready",
+        /// Its agent voted against the phase.
+        Refused = "refused",
+        /// Released; no outcome yet.
+        Open = "open",
+        /// Released; its agent did not report in time.
+        Lost = "lost",
+        /// An operator stopped waiting for it.
+        Waived = "waived",
+        /// Its release no longer counts.
+        Voided = "voided",
+        /// A waived agent has yet to undo it.
+        UndoOutstanding = "undo-outstanding",
+        Done = "done",
+        /// It was so before; nothing was done.
+        Unchanged = "unchanged",
+        /// A watch is in effect.
+        Armed = "armed",
+        Failed = "failed",
+        /// Neither the agent nor its probe can tell.
+        Unknown = "unknown",
+        /// Undo found that someone else had changed it since.
+        Drifted = "drifted",
+        /// The agent was interrupted; the work had no complete effect.
+        Interrupted = "interrupted",
+        /// Never started, and not going to start in this attempt.
+        NotStarted = "not-started",
+        /// The promise had lapsed when the release came.
+        Lapsed = "lapsed",
+    }
+}
+
+impl TaskOutcome {
+    /// Whether the task went wrong, or nobody knows.
+    pub const fn is_bad(self) -> bool {
+        match self {
+            Self::Failed
+            | Self::Unknown
+            | Self::Drifted
+            | Self::Interrupted
+            | Self::Lapsed
+            | Self::Lost
+            | Self::Refused => true,
+            Self::Pending
+            | Self::Ready
+            | Self::Open
+            | Self::Waived
+            | Self::Voided
+            | Self::UndoOutstanding
+            | Self::Done
+            | Self::Unchanged
+            | Self::Armed
+            | Self::NotStarted => false,
+        }
+    }
+}
+
+words! {
+    #[derive(Default)]
+    Track {
+        #[default]
+        Forward = "forward",
+        Rollback = "rollback",
+    }
+}
+
+words! {
+    /// What a phase waits for before its release.
+    #[derive(Default)]
+    Gate {
+        #[default]
+        None = "none",
+        /// An operator's approval of the plan's digest.
+        Approval = "approval",
+        /// An operator's resume.
+        Hold = "hold",
+    }
+}
+
+words! {
+    /// What the probe of a task found.
+    Finding {
+        /// There is work to do.
+        Pending = "pending",
+        /// The wanted state is in effect.
+        Satisfied = "satisfied",
+        /// The probe cannot tell.
+        Indeterminate = "indeterminate",
+    }
+}
+
+words! {
+    LineKind {
+        /// The action began.
+        Started = "started",
+        /// A remark by the agent.
+        Note = "note",
+        /// Output of a program.
+        Output = "output",
+    }
+}
+
+/// The status of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// UUIDv7.
+    pub id: String,
+    /// Name of the plan.
+    pub plan: String,
+    /// Kind of the plan.
+    pub kind: String,
+    /// Digest of the plan, hex.
+    pub digest: String,
+    pub outcome: RunOutcome,
+    /// How a command that waited for this outcome ends; none while the run is
+    /// running. Only the coordinator knows whether a waiting run has failed.
+    pub exit_code: Option<Exit>,
+    pub trace_id: String,
+    pub started_by: String,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Sequence of the last journal entry.
+    pub sequence: u64,
+    /// What it waits for, a sentence each; empty once it is over.
+    pub waits_on: Vec<String>,
+    /// Why it holds, failed or rolled back; empty if nothing went wrong.
+    pub reason: String,
+    /// How long applications could not write.
+    pub write_outage_ms: u64,
+    /// The limit of that; 0 without a budget.
+    pub outage_budget_ms: u64,
+    /// Undos that waived agents have yet to do, a sentence each.
+    pub outstanding_undo: Vec<String>,
+    /// What is still changed after an abort or an undo that failed.
+    pub still_changed: Vec<String>,
+    /// Both tracks, forward first; empty in lists.
+    pub phases: Vec<PhaseStatus>,
+}
+
+impl RunStatus {
+    /// The phase that is being worked on, if any.
+    pub fn current(&self) -> Option<&PhaseStatus> {
+        let active = |phase: &&PhaseStatus| {
+            matches!(
+                phase.outcome,
+                PhaseOutcome::Preparing
+                    | PhaseOutcome::Gated
+                    | PhaseOutcome::Executing
+                    | PhaseOutcome::Failed
+            )
+        };
+        // The rollback track comes after the phase that failed.
+        self.phases.iter().rev().find(active)
+    }
+}
+
+/// The status of a phase.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseStatus {
+    /// Unique in the run.
+    pub name: String,
+    /// The standard phase it belongs to; equals the name in plans of kind Plan.
+    pub standard: String,
+    pub track: Track,
+    /// Position in the track.
+    pub index: u32,
+    /// Steps of the runbook that this phase performs.
+    pub runbook_steps: Vec<String>,
+    pub outcome: PhaseOutcome,
+    pub attempt: u32,
+    pub gate: Gate,
+    /// From the first Prepare to completion, less the longest chain of actions
+    /// of one agent: the cost of the barrier itself.
+    pub barrier_ms: u64,
+    /// From release to completion.
+    pub took_ms: u64,
+    /// When it was first prepared.
+    pub prepared_at: Option<Timestamp>,
+    pub released_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// The status of one agent's task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    pub agent: String,
+    pub step: String,
+    pub action: String,
+    /// The forward step that it undoes.
+    pub undo_of: Option<String>,
+    pub outcome: TaskOutcome,
+    /// What the outcome alone does not say, such as what drifted; for a failed
+    /// task the diagnosis on one line.
+    pub detail: String,
+    /// Why it failed, in parts.
+    pub diagnosis: Option<Diagnosis>,
+    /// How long the action took.
+    pub took_ms: u64,
+    /// Attempt of the outcome.
+    pub attempt: u32,
+    /// Values for later steps: an object, or null.
+    pub outputs: Value,
+}
+
+/// A journal entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEvent {
+    pub sequence: u64,
+    pub at: Option<Timestamp>,
+    /// The record's kind, such as `released` or `task-ended`.
+    pub kind: String,
+    /// One line for people.
+    pub summary: String,
+    pub record: Value,
+    /// Hash over this entry and the one before, hex.
+    pub hash: String,
+}
+
+/// A line of a task that is executing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskLine {
+    pub agent: String,
+    /// Name of the phase.
+    pub phase: String,
+    pub step: String,
+    pub kind: LineKind,
+    pub line: String,
+    pub at: Option<Timestamp>,
+}
+
+/// One message of a watched run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum RunUpdate {
+    /// Sent first, and after every journal entry.
+    Status {
+        run: Box<RunStatus>,
+    },
+    Event {
+        event: RunEvent,
+    },
+    Line {
+        line: TaskLine,
+    },
+}
+
+/// The status of an agent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    pub name: String,
+    /// Whether its session is open.
+    pub connected: bool,
+    /// Why it is in quarantine.
+    pub quarantine: Option<String>,
+    /// Labels by which parties choose it.
+    pub labels: BTreeMap<String, String>,
+    pub version: String,
+    pub journal_id: String,
+    /// Where it connects from.
+    pub address: String,
+    pub last_seen: Option<Timestamp>,
+    /// The run it is locked to.
+    pub run: Option<String>,
+    /// Actions that its policy allows.
+    pub allowed_actions: Vec<String>,
+}
+
+impl AgentStatus {
+    /// Connection and quarantine in words.
+    pub fn state(&self) -> &'static str {
+        match (&self.quarantine, self.connected) {
+            // A second agent of the same name was refused.
+            (Some(_), true) => "connected, a copy quarantined",
+            (Some(_), false) => "quarantined",
+            (None, true) => "connected",
+            (None, false) => "disconnected",
+        }
+    }
+}
+
+/// One agent's part of a preflight.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreflightReport {
+    /// The agent; none for the plan as a whole.
+    pub agent: Option<String>,
+    /// Obstacles that belong to no task.
+    pub obstacles: Vec<String>,
+    pub tasks: Vec<PreflightTask>,
+}
+
+impl PreflightReport {
+    /// Number of obstacles, those of tasks included.
+    pub fn obstacle_count(&self) -> usize {
+        let of_tasks = self.tasks.iter().map(|task| task.obstacles.len());
+        self.obstacles.len() + of_tasks.sum::<usize>()
+    }
+}
+
+/// A task as its probe saw it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreflightTask {
+    /// Name of the phase.
+    pub phase: String,
+    pub step: String,
+    pub action: String,
+    /// None where the probe could not run.
+    pub finding: Option<Finding>,
+    /// What would be done, a line each.
+    pub would_do: Vec<String>,
+    /// What prevents it.
+    pub obstacles: Vec<String>,
+    pub remarks: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_spelling<T>(all: &[T])
+    where
+        T: fmt::Display + Serialize + for<'de> Deserialize<'de> + PartialEq + fmt::Debug,
+    {
+        let kebab = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        for value in all {
+            let word = value.to_string();
+            assert!(kebab(&word), "{word}");
+            let json = serde_json::to_value(value).unwrap();
+            assert_eq!(json, Value::String(word));
+            assert_eq!(&serde_json::from_value::<T>(json).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn text_and_json_spell_every_value_alike() {
+        one_spelling(RunOutcome::ALL);
+        one_spelling(PhaseOutcome::ALL);
+        one_spelling(TaskOutcome::ALL);
+        one_spelling(Track::ALL);
+        one_spelling(Gate::ALL);
+        one_spelling(Finding::ALL);
+        one_spelling(LineKind::ALL);
+    }
+
+    #[test]
+    fn the_rollback_is_current_after_the_phase_that_failed() {
+        let phase = |track, outcome| PhaseStatus {
+            track,
+            outcome,
+            ..PhaseStatus::default()
+        };
+        let mut run = RunStatus {
+            phases: vec![
+                phase(Track::Forward, PhaseOutcome::Done),
+                phase(Track::Forward, PhaseOutcome::Failed),
+                phase(Track::Rollback, PhaseOutcome::Executing),
+            ],
+            ..RunStatus::default()
+        };
+        assert_eq!(run.current().unwrap().track, Track::Rollback);
+        run.phases.truncate(1);
+        assert_eq!(run.current(), None);
+    }
+
+    #[test]
+    fn an_exit_code_is_a_number_in_json() {
+        let run = RunStatus {
+            outcome: RunOutcome::RolledBack,
+            exit_code: Some(Exit::RolledBack),
+            ..RunStatus::default()
+        };
+        let json = serde_json::to_value(&run).unwrap();
+        assert_eq!(json["exit_code"], 5);
+        assert_eq!(json["outcome"], "rolled-back");
+        assert_eq!(serde_json::from_value::<RunStatus>(json).unwrap(), run);
+    }
+}
