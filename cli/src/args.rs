@@ -1,6 +1,9 @@
 //! The command line as a whole; each command's own options are in its file.
 
-use crate::commands::{agents, pki, plan, preflight, run};
+use clap::{Args, Parser, Subcommand};
+use lockstep_api::Exit;
+
+use crate::commands::{agents, explain, pki, plan, preflight, run};
 use crate::config::Connection;
 use crate::output::Format;
 use clap::{Parser, Subcommand};
@@ -12,10 +15,10 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, max_term_width = 100)]
 pub struct Arguments {
-    /// The form of the output.
+    /// Output format.
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Format,
-    /// What is logged on standard error, such as info or debug.
+    /// Log filter for standard error, such as info or debug.
     #[arg(
         long,
         global = true,
@@ -24,31 +27,37 @@ pub struct Arguments {
         value_name = "FILTER"
     )]
     pub log: String,
-    /// Where the coordinator is, and who we are.
-    #[command(flatten, next_help_heading = "Connection")]
-    pub connection: Connection,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// A group of commands that connect to the coordinator.
+#[derive(Debug, Args)]
+pub struct Connected<C: Subcommand> {
+    #[command(flatten, next_help_heading = "Connection")]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: C,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make and withdraw certificates with a private authority.
+    /// Create and revoke certificates with a private authority.
     #[command(subcommand)]
     Pki(pki::Command),
-    /// Look at plans; no coordinator is asked.
+    /// Check and show plans offline.
     #[command(subcommand)]
     Plan(plan::Command),
-    /// Probe a plan's tasks on the real hosts; nothing is changed.
+    /// Probe the tasks of a plan on their hosts; nothing is changed.
     Preflight(preflight::Preflight),
-    /// Look at agents.
-    #[command(subcommand)]
-    Agents(agents::Command),
-    /// Start runs, look at them and decide about them.
-    #[command(subcommand)]
-    Run(run::Command),
+    /// List, show and accept agents.
+    Agents(Connected<agents::Command>),
+    /// Start, watch and control runs.
+    Run(Connected<run::Command>),
+    /// Explain an error code offline, or list all codes.
+    Explain(explain::Explain),
 }
 
 #[cfg(test)]
@@ -59,5 +68,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn only_commands_that_connect_take_a_coordinator() {
+        let address = ["--coordinator", "https://c:1"];
+        let accepts = |command: &[&str]| {
+            let line = ["lockstep"].iter().chain(command).chain(&address);
+            Arguments::try_parse_from(line).is_ok()
+        };
+        for command in [
+            ["run", "list"].as_slice(),
+            &["agents", "list"],
+            &["preflight", "plan.yaml"],
+        ] {
+            assert!(accepts(command), "{command:?}");
+        }
+        for command in [
+            ["explain"].as_slice(),
+            &["plan", "schema"],
+            &["pki", "init", "--domain", "example.org"],
+        ] {
+            assert!(!accepts(command), "{command:?}");
+        }
     }
 }

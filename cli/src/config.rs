@@ -1,13 +1,19 @@
-//! Where the coordinator is and who we are: flags before the environment before
-//! the file.
+//! Address and credentials: flags take precedence over the environment, and that
+//! over the file.
 
-use crate::exit::Exit;
+use lockstep_api::Exit;
+use std::path::{Path, PathBuf};
+
+use lockstep_pki::CredentialFiles;
+use serde::Deserialize;
+
 use crate::failure::{CONFIGURATION, Failure};
 use lockstep_pki::CredentialFiles;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// The options that every command takes. clap reads the environment.
+/// Options of the commands that connect to the coordinator. clap reads the
+/// environment; `global` extends them to subcommands.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connection {
     /// The coordinator's address, https://HOST:PORT.
@@ -91,7 +97,7 @@ impl Connection {
 }
 
 fn missing(name: &str) -> Failure {
-    Failure::refused(CONFIGURATION, format!("it isn't said which {name} to use")).remedy(format!(
+    Failure::refused(CONFIGURATION, format!("no {name} is configured")).remedy(format!(
         "give --{name}, set LOCKSTEP_{}, or write {name} = \"…\" into ~/.config/lockstep/cli.toml",
         name.to_uppercase()
     ))
@@ -155,7 +161,7 @@ mod tests {
             };
             flags.resolve().unwrap_err().text()
         };
-        assert!(resolve("ca = \"ca.pem\"").contains("which coordinator to use"));
+        assert!(resolve("ca = \"ca.pem\"").contains("no coordinator is configured"));
         assert!(resolve("coordinater = \"x\"").contains("unknown field `coordinater`"));
     }
 }

@@ -1,20 +1,20 @@
 //! `lockstep`: what an operator does with plans, runs, agents and certificates.
 //!
-//! The command holds no state. It reads files, asks the coordinator, and prints;
-//! what happened is told by its output, its exit code and, when something went
-//! wrong, one error on standard error.
+//! The command holds no state. It reads files, sends requests to the coordinator,
+//! and prints. It reports by its output, its exit code and, on failure, one error
+//! on standard error.
 
 mod args;
 mod commands;
 mod config;
-mod convert;
 mod coordinator;
-mod exit;
 mod failure;
 mod output;
 mod plan_file;
-mod status;
 mod view;
+
+use lockstep_api::Exit;
+use std::process::ExitCode;
 
 use args::Arguments;
 use clap::Parser;
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
         Ok(_guard) => Box::pin(commands::carry_out(arguments)).await,
         Err(error) => Err(failure::Failure::of(
             failure::CONFIGURATION,
-            exit::Exit::Refused,
+            lockstep_api::Exit::Refused,
             &error,
         )),
     };

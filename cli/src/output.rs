@@ -1,6 +1,12 @@
 //! The three forms of output, and writing them without surprise at a closed pipe.
 
-use crate::exit::Exit;
+use lockstep_api::Exit;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
 use crate::failure::{FILE, Failure};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};

@@ -8,6 +8,10 @@ use std::fs::File;
 use std::io::{IsTerminal, Read, stderr};
 use std::path::PathBuf;
 
+use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
+
+use crate::failure::{FILE, Failure, PLAN};
+
 /// A plan file and the values of its variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PlanFile {
@@ -24,7 +28,8 @@ pub struct PlanFile {
 pub struct Loaded {
     /// The expanded plan.
     pub plan: Plan,
-    source: String,
+    /// The text it was made from.
+    pub source: String,
 }
 
 impl PlanFile {
@@ -74,7 +79,7 @@ impl PlanFile {
     /// Reads a plan that is to be used.
     ///
     /// # Errors
-    /// The file can't be read, or the plan has problems, all of which are told.
+    /// The file can't be read, or the plan has problems, all of which are reported.
     pub fn load(&self) -> Result<Loaded, Failure> {
         let (Checked { plan, problems }, source) = self.check()?;
         match plan {
@@ -82,19 +87,8 @@ impl PlanFile {
             None => Err(
                 Failure::refused(PLAN, format!("{} can't be run", self.path.display()))
                     .report(problems.render(stderr().is_terminal()), problems.json())
-                    .remedy("mend the plan; nothing was sent to the coordinator"),
+                    .remedy("fix the plan; nothing was sent to the coordinator"),
             ),
-        }
-    }
-}
-
-impl Loaded {
-    /// The plan as the coordinator takes it.
-    pub fn document(self) -> PlanDocument {
-        PlanDocument {
-            plan_json: self.plan.to_json(),
-            digest: self.plan.digest().to_string(),
-            source: self.source,
         }
     }
 }

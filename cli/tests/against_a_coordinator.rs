@@ -14,7 +14,7 @@ async fn a_watched_run_ends_the_command_with_its_own_code() {
         (RunOutcome::Completed, 0, "run completed"),
         (RunOutcome::Failed, 1, "run failed"),
         (RunOutcome::Aborted, 1, "run aborted"),
-        (RunOutcome::RolledBack, 5, "run rolled back"),
+        (RunOutcome::RolledBack, 5, "run rolled-back"),
         (
             RunOutcome::Waiting,
             6,

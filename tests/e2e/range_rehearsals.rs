@@ -41,7 +41,7 @@ fn rolls_back(fault: Fault) {
     let run = report.run.as_ref().unwrap();
     assert_eq!(
         (run.outcome.as_str(), run.exit_code),
-        ("rolled_back", Some(5))
+        ("rolled-back", Some(5))
     );
     assert_eq!(report.not_restored, Vec::<String>::new());
     let workload = &report.workload;

@@ -1,41 +1,35 @@
-//! `lockstep preflight`: what each task would do on the real hosts, and what
-//! stands in the way. Nothing is changed anywhere.
+//! `lockstep preflight`: what each task would do on its host, and which obstacles
+//! prevent it. Nothing is changed anywhere.
+
+use lockstep_api::{Exit, Finding, PreflightReport};
+use std::fmt::Write;
 
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::{Failure, OBSTACLES};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
-use crate::status;
-use lockstep_proto::v1::PreflightRequest;
-use std::fmt::Write;
 
 /// Probes a plan.
 #[derive(Debug, clap::Args)]
 pub struct Preflight {
     #[command(flatten)]
     file: PlanFile,
+    #[command(flatten, next_help_heading = "Connection")]
+    connection: Connection,
 }
 
 impl Preflight {
-    pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
-        let plan = self.file.load()?.document();
-        let coordinator = Coordinator::connect(connection).await?;
-        let request = coordinator.request(PreflightRequest { plan: Some(plan) });
-        let mut answers = coordinator
-            .client()
-            .preflight(request)
-            .await
-            .map_err(|status| coordinator.failure(&status))?
-            .into_inner();
-        let mut parts: Vec<status::Preflight> = Vec::new();
-        while let Some(part) = answers
-            .message()
+    pub async fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+        let plan = self.file.load()?;
+        let coordinator = Coordinator::connect(&self.connection).await?;
+        let mut reports = coordinator.preflight(plan).await?;
+        let mut parts: Vec<PreflightReport> = Vec::new();
+        while let Some(part) = reports
+            .next()
             .await
             .map_err(|status| coordinator.failure(&status))?
         {
-            let part = part.into();
             match format {
                 Format::Table => output::text(&text(&part))?,
                 Format::Jsonl => output::value(format, &part)?,
@@ -50,14 +44,8 @@ impl Preflight {
     }
 }
 
-fn verdict(parts: &[status::Preflight]) -> Result<Exit, Failure> {
-    let obstacles: usize = parts
-        .iter()
-        .map(|part| {
-            let tasks = part.tasks.iter().map(|task| task.obstacles.len());
-            part.obstacles.len() + tasks.sum::<usize>()
-        })
-        .sum();
+fn verdict(parts: &[PreflightReport]) -> Result<Exit, Failure> {
+    let obstacles: usize = parts.iter().map(PreflightReport::obstacle_count).sum();
     if obstacles == 0 {
         return Ok(Exit::Done);
     }
@@ -70,7 +58,7 @@ fn verdict(parts: &[status::Preflight]) -> Result<Exit, Failure> {
 }
 
 /// One agent's part for people.
-fn text(part: &status::Preflight) -> String {
+fn text(part: &PreflightReport) -> String {
     let mut text = String::new();
     // Writing into a String has no way to fail.
     let _ = writeln!(
@@ -83,9 +71,9 @@ fn text(part: &status::Preflight) -> String {
     }
     for task in &part.tasks {
         let finding = match task.finding {
-            Some("already") => "  (is so already)",
-            Some("unclear") => "  (the probe can't tell)",
-            _ => "",
+            Some(Finding::Satisfied) => "  (already satisfied)",
+            Some(Finding::Indeterminate) => "  (the probe can't tell)",
+            Some(Finding::Pending) | None => "",
         };
         let _ = writeln!(
             text,
@@ -110,15 +98,15 @@ fn text(part: &status::Preflight) -> String {
 mod tests {
     use super::*;
 
-    fn part(obstacles: &[&str]) -> status::Preflight {
-        status::Preflight {
+    fn part(obstacles: &[&str]) -> PreflightReport {
+        PreflightReport {
             agent: Some("app-1".to_owned()),
             obstacles: Vec::new(),
-            tasks: vec![status::PreflightTask {
+            tasks: vec![lockstep_api::PreflightTask {
                 phase: "stop".to_owned(),
                 step: "web".to_owned(),
                 action: "service.stop".to_owned(),
-                finding: Some("todo"),
+                finding: Some(Finding::Pending),
                 would_do: vec!["stop shop.service".to_owned()],
                 obstacles: obstacles.iter().map(|&text| text.to_owned()).collect(),
                 remarks: Vec::new(),

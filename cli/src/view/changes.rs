@@ -3,13 +3,16 @@
 //! Pure, so that the plain view of a pipe and the live view of a terminal tell
 //! the same story.
 
-use crate::status::{Line, Phase, PhaseOutcome, Run, RunOutcome, Task};
 use crate::view::run::{outage, task_line};
 use crate::view::{duration, short};
+use lockstep_api::{
+    LineKind, PhaseOutcome, PhaseStatus, RunOutcome, RunStatus, TaskLine, TaskOutcome, TaskStatus,
+    Track,
+};
 
 /// The lines that tell how `next` differs from `before`; from nothing, where the
 /// watching begins with this state.
-pub fn between(before: Option<&Run>, next: &Run) -> Vec<String> {
+pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if before.is_none() {
         let digest = short(&next.digest);
@@ -29,17 +32,17 @@ pub fn between(before: Option<&Run>, next: &Run) -> Vec<String> {
 }
 
 /// A line of a task that is at work.
-pub fn of_line(line: &Line) -> String {
-    match line.kind.as_str() {
-        "output" => format!("{} {} | {}", line.agent, line.step, line.line),
-        "started" => format!("{} {} started {}", line.agent, line.step, line.line),
-        _ => format!("{} {}: {}", line.agent, line.step, line.line),
+pub fn of_line(line: &TaskLine) -> String {
+    match line.kind {
+        LineKind::Output => format!("{} {} | {}", line.agent, line.step, line.line),
+        LineKind::Started => format!("{} {} started {}", line.agent, line.step, line.line),
+        LineKind::Note => format!("{} {}: {}", line.agent, line.step, line.line),
     }
     .trim_end()
     .to_owned()
 }
 
-fn phase_lines(was: Option<&Phase>, phase: &Phase, lines: &mut Vec<String>) {
+fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<String>) {
     let old = was
         .map(|was| (was.outcome, was.attempt))
         .unwrap_or_default();
@@ -67,13 +70,12 @@ fn phase_lines(was: Option<&Phase>, phase: &Phase, lines: &mut Vec<String>) {
     }
 }
 
-fn phase_line(phase: &Phase) -> String {
-    let back = if phase.track == "rollback" {
-        "rollback phase"
-    } else {
-        "phase"
+fn phase_line(phase: &PhaseStatus) -> String {
+    let back = match phase.track {
+        Track::Rollback => "rollback phase",
+        Track::Forward => "phase",
     };
-    let mut line = format!("{back} {}: {}", phase.name, phase.outcome.as_str());
+    let mut line = format!("{back} {}: {}", phase.name, phase.outcome);
     if phase.attempt > 1 {
         line.push_str(&format!(", attempt {}", phase.attempt));
     }
@@ -87,8 +89,11 @@ fn phase_line(phase: &Phase) -> String {
     line
 }
 
-fn task_change(old: Option<&Task>, task: &Task) -> Option<String> {
-    let quiet = matches!(task.outcome.as_str(), "" | "pending" | "ready" | "open");
+fn task_change(old: Option<&TaskStatus>, task: &TaskStatus) -> Option<String> {
+    let quiet = matches!(
+        task.outcome,
+        TaskOutcome::Pending | TaskOutcome::Ready | TaskOutcome::Open
+    );
     let same = old.is_some_and(|old| {
         old.outcome == task.outcome && old.attempt == task.attempt && old.detail == task.detail
     });
@@ -98,7 +103,7 @@ fn task_change(old: Option<&Task>, task: &Task) -> Option<String> {
     Some(task_line(task))
 }
 
-fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {
+fn run_lines(before: Option<&RunStatus>, next: &RunStatus, lines: &mut Vec<String>) {
     if next.outcome == RunOutcome::Waiting {
         let same =
             before.is_some_and(|run| run.outcome == next.outcome && run.waits_on == next.waits_on);
@@ -114,8 +119,8 @@ fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {
         }
     }
     let was = before.map(|run| run.outcome);
-    if next.outcome.is_end() && was != Some(next.outcome) {
-        let mut line = format!("run {}", next.outcome.as_str());
+    if next.outcome.is_final() && was != Some(next.outcome) {
+        let mut line = format!("run {}", next.outcome);
         if !next.reason.is_empty() {
             line.push_str(&format!(": {}", next.reason));
         }
@@ -128,7 +133,11 @@ fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {
                 .iter()
                 .map(|what| format!("still changed: {what}")),
         );
-        lines.extend(next.debts.iter().map(|what| format!("owed: {what}")));
+        lines.extend(
+            next.outstanding_undo
+                .iter()
+                .map(|what| format!("undo outstanding: {what}")),
+        );
     }
 }
 
@@ -136,44 +145,44 @@ fn run_lines(before: Option<&Run>, next: &Run, lines: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn run(outcome: PhaseOutcome, task: &str) -> Run {
-        Run {
+    fn run(outcome: PhaseOutcome, task: TaskOutcome) -> RunStatus {
+        RunStatus {
             id: "r1".to_owned(),
             plan: "shop".to_owned(),
             kind: "Plan".to_owned(),
             digest: "d".repeat(64),
-            phases: vec![Phase {
+            phases: vec![PhaseStatus {
                 name: "stop".to_owned(),
-                track: "forward",
+                track: Track::Forward,
                 outcome,
                 attempt: 1,
                 took_ms: 1_200,
                 barrier_ms: 12,
-                tasks: vec![Task {
+                tasks: vec![TaskStatus {
                     agent: "app-1".to_owned(),
                     step: "web".to_owned(),
                     action: "service.stop".to_owned(),
-                    outcome: task.to_owned(),
-                    ms: 700,
-                    ..Task::default()
+                    outcome: task,
+                    took_ms: 700,
+                    ..TaskStatus::default()
                 }],
-                ..Phase::default()
+                ..PhaseStatus::default()
             }],
-            ..Run::default()
+            ..RunStatus::default()
         }
     }
 
     #[test]
     fn a_run_is_told_as_it_goes() {
         let mut told = Vec::new();
-        let mut before: Option<Run> = None;
-        let mut done = run(PhaseOutcome::Done, "done");
+        let mut before: Option<RunStatus> = None;
+        let mut done = run(PhaseOutcome::Done, TaskOutcome::Done);
         done.outcome = RunOutcome::Completed;
         for next in [
-            run(PhaseOutcome::Preparing, "pending"),
-            run(PhaseOutcome::Executing, "open"),
-            run(PhaseOutcome::Executing, "open"),
-            run(PhaseOutcome::Executing, "done"),
+            run(PhaseOutcome::Preparing, TaskOutcome::Pending),
+            run(PhaseOutcome::Executing, TaskOutcome::Open),
+            run(PhaseOutcome::Executing, TaskOutcome::Open),
+            run(PhaseOutcome::Executing, TaskOutcome::Done),
             done,
         ] {
             told.extend(between(before.as_ref(), &next));
@@ -194,11 +203,11 @@ mod tests {
 
     #[test]
     fn waiting_is_told_once_with_its_reason() {
-        let mut waiting = run(PhaseOutcome::Failed, "failed");
+        let mut waiting = run(PhaseOutcome::Failed, TaskOutcome::Failed);
         waiting.outcome = RunOutcome::Waiting;
         waiting.reason = "phase stop failed".to_owned();
         waiting.waits_on = vec!["an operator".to_owned()];
-        let before = run(PhaseOutcome::Executing, "open");
+        let before = run(PhaseOutcome::Executing, TaskOutcome::Open);
         assert_eq!(
             between(Some(&before), &waiting),
             [

@@ -1,8 +1,8 @@
 //! What each host is doing right now, in a few rows at the foot of a terminal.
 
-use crate::status::{Line, Phase, PhaseOutcome, Run};
 use crate::view::run::outage;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lockstep_api::{LineKind, PhaseOutcome, PhaseStatus, RunStatus, TaskLine, TaskOutcome, Track};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ impl Live {
         self.screen.suspend(write)
     }
 
-    /// Takes in how the run stands.
-    pub fn stands(&mut self, run: &Run) {
+    /// Shows a new status of the run.
+    pub fn stands(&mut self, run: &RunStatus) {
         self.head.set_message(head(run));
         let working: Vec<(&str, String)> = run
             .current()
@@ -81,19 +81,19 @@ impl Live {
         self.more.set_message(more);
     }
 
-    /// Takes in what a task says.
-    pub fn works(&mut self, line: &Line) {
+    /// Shows a line of a task.
+    pub fn works(&mut self, line: &TaskLine) {
         let Some(row) = self.row(&line.agent) else {
             return;
         };
         let said: String = line.line.chars().take(MAX_LINE).collect();
-        if line.kind == "started" {
+        if line.kind == LineKind::Started {
             row.reset_elapsed();
         }
         row.set_message(format!("{}  {said}", line.step));
     }
 
-    /// Takes the rows away.
+    /// Removes the rows.
     pub fn clear(&self) {
         // A terminal that can't be cleared keeps its rows; nothing is lost.
         let _ = self.screen.clear();
@@ -117,22 +117,22 @@ impl Live {
 }
 
 /// The run in one row.
-fn head(run: &Run) -> String {
+fn head(run: &RunStatus) -> String {
     let forward = run
         .phases
         .iter()
-        .filter(|phase| phase.track == "forward")
+        .filter(|phase| phase.track == Track::Forward)
         .count();
-    let mut parts = vec![format!("{} {}", run.plan, run.outcome.as_str())];
+    let mut parts = vec![format!("{} {}", run.plan, run.outcome)];
     if let Some(phase) = run.current() {
         let number = run.phases.iter().filter(|other| other.track == phase.track);
         let number = number.take_while(|other| other.name != phase.name).count() + 1;
-        let of = if phase.track == "forward" {
+        let of = if phase.track == Track::Forward {
             format!("phase {number}/{forward}")
         } else {
             format!("rollback phase {number}")
         };
-        parts.push(format!("{of} {} {}", phase.name, phase.outcome.as_str()));
+        parts.push(format!("{of} {} {}", phase.name, phase.outcome));
     }
     if run.write_outage_ms > 0 {
         parts.push(format!("write outage {}", outage(run)));
@@ -141,9 +141,13 @@ fn head(run: &Run) -> String {
 }
 
 /// Each agent that has an open task, with the first such task.
-fn working(phase: &Phase) -> Vec<(&str, String)> {
+fn working(phase: &PhaseStatus) -> Vec<(&str, String)> {
     let mut working: Vec<(&str, String)> = Vec::new();
-    for task in phase.tasks.iter().filter(|task| task.outcome == "open") {
+    for task in phase
+        .tasks
+        .iter()
+        .filter(|task| task.outcome == TaskOutcome::Open)
+    {
         if !working.iter().any(|(agent, _)| *agent == task.agent) {
             working.push((&task.agent, format!("{} ({})", task.step, task.action)));
         }
@@ -159,25 +163,25 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Task;
+    use lockstep_api::TaskStatus;
 
     #[test]
     fn the_head_says_where_the_run_is() {
-        let phase = |name: &str, track, outcome| Phase {
+        let phase = |name: &str, track, outcome| PhaseStatus {
             name: name.to_owned(),
             track,
             outcome,
-            ..Phase::default()
+            ..PhaseStatus::default()
         };
-        let mut run = Run {
+        let mut run = RunStatus {
             plan: "shop".to_owned(),
             write_outage_ms: 1_200,
             phases: vec![
-                phase("stop", "forward", PhaseOutcome::Done),
-                phase("start", "forward", PhaseOutcome::Executing),
-                phase("back", "rollback", PhaseOutcome::Pending),
+                phase("stop", Track::Forward, PhaseOutcome::Done),
+                phase("start", Track::Forward, PhaseOutcome::Executing),
+                phase("back", Track::Rollback, PhaseOutcome::Pending),
             ],
-            ..Run::default()
+            ..RunStatus::default()
         };
         assert_eq!(
             head(&run),
@@ -193,21 +197,21 @@ mod tests {
 
     #[test]
     fn an_agent_is_shown_with_the_task_it_is_at() {
-        let task = |agent: &str, step: &str, outcome: &str| Task {
+        let task = |agent: &str, step: &str, outcome| TaskStatus {
             agent: agent.to_owned(),
             step: step.to_owned(),
             action: "service.stop".to_owned(),
-            outcome: outcome.to_owned(),
-            ..Task::default()
+            outcome,
+            ..TaskStatus::default()
         };
-        let phase = Phase {
+        let phase = PhaseStatus {
             tasks: vec![
-                task("a", "one", "done"),
-                task("a", "two", "open"),
-                task("a", "three", "open"),
-                task("b", "one", "done"),
+                task("a", "one", TaskOutcome::Done),
+                task("a", "two", TaskOutcome::Open),
+                task("a", "three", TaskOutcome::Open),
+                task("b", "one", TaskOutcome::Done),
             ],
-            ..Phase::default()
+            ..PhaseStatus::default()
         };
         assert_eq!(working(&phase), [("a", "two (service.stop)".to_owned())]);
     }

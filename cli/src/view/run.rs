@@ -1,18 +1,18 @@
 //! A run and lists of runs, as text.
 
 use crate::output::{table, table_text};
-use crate::status::{Event, Phase, Run, Task};
 use crate::view::{clock, duration, moment, short};
+use lockstep_api::{PhaseStatus, RunEvent, RunStatus, TaskOutcome, TaskStatus, Track};
 use std::fmt::Write;
 
 /// One line for each run.
-pub fn list(runs: &[Run]) -> String {
+pub fn list(runs: &[RunStatus]) -> String {
     let mut table = table(&["RUN", "PLAN", "OUTCOME", "STARTED", "ENDED", "BY"]);
     for run in runs {
         table.add_row([
             run.id.clone(),
             run.plan.clone(),
-            run.outcome.as_str().to_owned(),
+            run.outcome.to_string(),
             moment(run.started_at),
             moment(run.ended_at),
             run.started_by.clone(),
@@ -22,7 +22,7 @@ pub fn list(runs: &[Run]) -> String {
 }
 
 /// Everything that is to be known about one run.
-pub fn show(run: &Run) -> String {
+pub fn show(run: &RunStatus) -> String {
     let mut text = head(run);
     text.push('\n');
     text.push_str(&phases(&run.phases));
@@ -30,7 +30,7 @@ pub fn show(run: &Run) -> String {
         .phases
         .iter()
         .flat_map(|phase| phase.tasks.iter().map(move |task| (phase, task)))
-        .filter(|(_, task)| task.is_bad() || task.outcome == "open")
+        .filter(|(_, task)| task.outcome.is_bad() || task.outcome == TaskOutcome::Open)
         .collect();
     if !troubled.is_empty() {
         text.push_str("\nTasks that are open or went wrong:\n");
@@ -39,14 +39,14 @@ pub fn show(run: &Run) -> String {
             let _ = writeln!(text, "  {}: {}", phase.name, task_line(task));
         }
     }
-    text.push_str(&section("What it waits for", &run.waits_on));
+    text.push_str(&section("Waiting for", &run.waits_on));
     text.push_str(&section("Still changed", &run.still_changed));
-    text.push_str(&section("Owed by waived agents", &run.debts));
+    text.push_str(&section("Undo outstanding", &run.outstanding_undo));
     text
 }
 
 /// What a run is and how it stands, without its phases.
-pub fn head(run: &Run) -> String {
+pub fn head(run: &RunStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -73,7 +73,7 @@ pub fn head(run: &Run) -> String {
 }
 
 /// The write outage against its budget; empty where there is none.
-pub fn outage(run: &Run) -> String {
+pub fn outage(run: &RunStatus) -> String {
     match (run.write_outage_ms, run.outage_budget_ms) {
         (0, _) => String::new(),
         (ms, 0) => duration(ms),
@@ -82,14 +82,14 @@ pub fn outage(run: &Run) -> String {
 }
 
 /// A task in one line.
-pub fn task_line(task: &Task) -> String {
+pub fn task_line(task: &TaskStatus) -> String {
     let mut line = format!("{} {} ({})", task.agent, task.step, task.action);
     if let Some(step) = &task.undo_of {
         let _ = write!(line, " undoing {step}");
     }
     let _ = write!(line, " {}", task.outcome);
-    if task.ms > 0 && matches!(task.outcome.as_str(), "done" | "failed") {
-        let _ = write!(line, " after {}", duration(task.ms));
+    if task.took_ms > 0 && matches!(task.outcome, TaskOutcome::Done | TaskOutcome::Failed) {
+        let _ = write!(line, " after {}", duration(task.took_ms));
     }
     if !task.detail.is_empty() {
         let _ = write!(line, ": {}", task.detail);
@@ -98,7 +98,7 @@ pub fn task_line(task: &Task) -> String {
 }
 
 /// One line for each journal entry.
-pub fn events(events: &[Event]) -> String {
+pub fn events(events: &[RunEvent]) -> String {
     let mut text = String::new();
     for event in events {
         let at = event.at.map(clock).unwrap_or_default();
@@ -111,23 +111,27 @@ pub fn events(events: &[Event]) -> String {
     text
 }
 
-fn phases(phases: &[Phase]) -> String {
+fn phases(phases: &[PhaseStatus]) -> String {
     let mut table = table(&["PHASE", "STEPS", "OUTCOME", "TASKS", "TOOK", "BARRIER"]);
     for phase in phases {
         let finished = phase
             .tasks
             .iter()
-            .filter(|task| matches!(task.outcome.as_str(), "done" | "already" | "standing"))
+            .filter(|task| {
+                matches!(
+                    task.outcome,
+                    TaskOutcome::Done | TaskOutcome::Unchanged | TaskOutcome::Armed
+                )
+            })
             .count();
-        let back = if phase.track == "rollback" {
-            "↩ "
-        } else {
-            ""
+        let back = match phase.track {
+            Track::Rollback => "↩ ",
+            Track::Forward => "",
         };
         table.add_row([
             format!("{back}{}", phase.name),
-            phase.seed_steps.join(", "),
-            phase.outcome.as_str().to_owned(),
+            phase.runbook_steps.join(", "),
+            phase.outcome.to_string(),
             format!("{finished}/{}", phase.tasks.len()),
             phase
                 .completed_at
@@ -153,19 +157,19 @@ fn section(title: &str, lines: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{PhaseOutcome, RunOutcome};
+    use lockstep_api::{PhaseOutcome, RunOutcome};
 
     #[test]
     fn what_went_wrong_is_told_with_what_is_left() {
-        let task = Task {
+        let task = TaskStatus {
             agent: "app-1".to_owned(),
             step: "stop-web".to_owned(),
             action: "service.stop".to_owned(),
-            outcome: "failed".to_owned(),
+            outcome: TaskOutcome::Failed,
             detail: "shop.service is still active".to_owned(),
-            ..Task::default()
+            ..TaskStatus::default()
         };
-        let run = Run {
+        let run = RunStatus {
             id: "0198".to_owned(),
             plan: "shop".to_owned(),
             kind: "Plan".to_owned(),
@@ -175,13 +179,13 @@ mod tests {
             waits_on: vec!["an operator: retry, skip, roll back or abort".to_owned()],
             write_outage_ms: 1_500,
             outage_budget_ms: 60_000,
-            phases: vec![Phase {
+            phases: vec![PhaseStatus {
                 name: "stop".to_owned(),
                 outcome: PhaseOutcome::Failed,
                 tasks: vec![task],
-                ..Phase::default()
+                ..PhaseStatus::default()
             }],
-            ..Run::default()
+            ..RunStatus::default()
         };
         let text = show(&run);
         for expected in [
@@ -189,7 +193,7 @@ mod tests {
             "outcome   waiting\n",
             "outage    1.5 s of 1 min 00 s\n",
             "  stop: app-1 stop-web (service.stop) failed: shop.service is still active\n",
-            "What it waits for:\n  an operator: retry, skip, roll back or abort\n",
+            "Waiting for:\n  an operator: retry, skip, roll back or abort\n",
         ] {
             assert!(
                 text.contains(expected),

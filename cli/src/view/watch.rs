@@ -1,16 +1,16 @@
-//! Showing what happens in a run while it happens, in each form of output.
+//! Shows the updates of a running run in each output format.
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::status::{Happening, Run};
 use crate::view::live::Live;
 use crate::view::{changes, clock};
 use jiff::Timestamp;
+use lockstep_api::{RunStatus, RunUpdate};
 
-/// Where the happenings of one run go.
+/// Writes the updates of one run.
 pub struct View {
     form: Form,
-    last: Option<Run>,
+    last: Option<RunStatus>,
 }
 
 enum Form {
@@ -36,16 +36,16 @@ impl View {
         Self { form, last: None }
     }
 
-    /// Shows one happening.
+    /// Shows one update.
     ///
     /// # Errors
     /// The output can't be written.
-    pub fn show(&mut self, happening: Happening) -> Result<(), Failure> {
+    pub fn show(&mut self, update: RunUpdate) -> Result<(), Failure> {
         if matches!(self.form, Form::Objects) {
-            output::value(Format::Jsonl, &happening)?;
+            output::value(Format::Jsonl, &update)?;
         }
-        match happening {
-            Happening::Status { run } => {
+        match update {
+            RunUpdate::Status { run } => {
                 if matches!(self.form, Form::Lines | Form::Live(_)) {
                     let lines = changes::between(self.last.as_ref(), &run);
                     self.lines(&lines)?;
@@ -55,13 +55,13 @@ impl View {
                 }
                 self.last = Some(*run);
             }
-            Happening::Line { line } => match &mut self.form {
+            RunUpdate::Line { line } => match &mut self.form {
                 Form::Lines => self.lines(&[changes::of_line(&line)])?,
                 Form::Live(live) => live.works(&line),
                 Form::Objects | Form::Document => {}
             },
             // The changes of the status tell people the same.
-            Happening::Event { .. } => {}
+            RunUpdate::Event { .. } => {}
         }
         Ok(())
     }

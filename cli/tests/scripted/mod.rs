@@ -1,6 +1,8 @@
 //! A coordinator that answers operators by script, behind the real listener.
 
+use lockstep_api::Diagnosis;
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
+use lockstep_proto::convert::status::diagnosis_to_status;
 use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
 use lockstep_proto::v1::watch_run_response::Happening;
 use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};
@@ -12,7 +14,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_stream::{Stream, StreamExt};
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 /// One thing that a watch is answered with.
@@ -222,10 +223,9 @@ macro_rules! not_asked {
                 &self,
                 _request: Request<v1::AbortRunRequest>,
             ) -> Result<Response<v1::AbortRunResponse>, Status> {
-                let mut status = Status::failed_precondition("LS4101: the run r-1 has ended");
-                let remedy = MetadataValue::from_bytes(b"start another");
-                status.metadata_mut().insert_bin("lockstep-remedy-bin", remedy);
-                Err(status)
+                let ended = Diagnosis::new(lockstep_api::Code::LS4101, "the run r-1 has ended")
+                    .remedy("start another");
+                Err(diagnosis_to_status(tonic::Code::FailedPrecondition, &ended))
             }
 
             $(

@@ -221,40 +221,36 @@ fn task_status(
         attempt: task.attempt,
         ..v1::TaskStatus::default()
     };
-    match &task.status {
-        TaskStatus::Waiting => status.outcome = vote_of(run, at, agent).to_owned(),
-        TaskStatus::Released => status.outcome = "open".to_owned(),
-        TaskStatus::Lost => status.outcome = "lost".to_owned(),
-        TaskStatus::Waived => status.outcome = "waived".to_owned(),
-        TaskStatus::Voided => status.outcome = "voided".to_owned(),
-        TaskStatus::Owed => status.outcome = "owed".to_owned(),
+    status.set_outcome(match &task.status {
+        TaskStatus::Waiting => vote_of(run, at, agent),
+        TaskStatus::Released => v1::TaskOutcome::Open,
+        TaskStatus::Lost => v1::TaskOutcome::Lost,
+        TaskStatus::Waived => v1::TaskOutcome::Waived,
+        TaskStatus::Voided => v1::TaskOutcome::Voided,
+        TaskStatus::Owed => v1::TaskOutcome::UndoOutstanding,
         TaskStatus::Ended { report } => {
-            let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
-            let name = kind.as_str_name().trim_start_matches("OUTCOME_KIND_");
-            status.outcome = name.to_lowercase().replace('_', "-");
-            status.detail = detail;
+            status.detail = convert::outcome_to_wire(report.outcome.clone()).1;
             status.took_ms = report.took;
-            status.outputs_json = if report.outputs.is_empty() {
-                String::new()
-            } else {
-                serde_json::to_string(&report.outputs).unwrap_or_default()
-            };
+            if !report.outputs.is_empty() {
+                status.outputs_json = serde_json::to_string(&report.outputs).unwrap_or_default();
+            }
+            outcome::of_task(&report.outcome)
         }
-    }
+    });
     status
 }
 
-fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> &'static str {
+fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> v1::TaskOutcome {
     if run.state().current() != Some(at) {
-        return "pending";
+        return v1::TaskOutcome::Pending;
     }
     match run
         .votes
         .and_then(|votes| votes.get(agent))
         .map(|vote| &vote.verdict)
     {
-        Some(Verdict::Ready { .. }) => "ready",
-        Some(Verdict::Refuse { .. }) => "refused",
-        _ => "pending",
+        Some(Verdict::Ready { .. }) => v1::TaskOutcome::Ready,
+        Some(Verdict::Refuse { .. }) => v1::TaskOutcome::Refused,
+        _ => v1::TaskOutcome::Pending,
     }
 }

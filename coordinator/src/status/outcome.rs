@@ -97,6 +97,21 @@ pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::
     }
 }
 
+/// How a task ended.
+pub(super) fn of_task(outcome: &Outcome) -> v1::TaskOutcome {
+    match outcome {
+        Outcome::Done => v1::TaskOutcome::Done,
+        Outcome::Already => v1::TaskOutcome::Unchanged,
+        Outcome::Standing => v1::TaskOutcome::Armed,
+        Outcome::Failed { .. } => v1::TaskOutcome::Failed,
+        Outcome::Unknown { .. } => v1::TaskOutcome::Unknown,
+        Outcome::Drifted { .. } => v1::TaskOutcome::Drifted,
+        Outcome::Interrupted => v1::TaskOutcome::Interrupted,
+        Outcome::NotStarted => v1::TaskOutcome::NotStarted,
+        Outcome::Lapsed => v1::TaskOutcome::Lapsed,
+    }
+}
+
 /// Whether a phase had changed something, and all that the rollback plan takes
 /// back of it was taken back.
 fn taken_back(state: &State, at: PhaseRef) -> bool {

@@ -214,7 +214,7 @@ phases:
 fn an_abort_and_a_rollback_wait_for_what_is_at_work() {
     let fleet = Fleet::of(&BOTH);
     let before = fleet.snapshot(&BOTH);
-    for (verb, outcome, code) in [("abort", "aborted", 1), ("rollback", "rolled_back", 5)] {
+    for (verb, outcome, code) in [("abort", "aborted", 1), ("rollback", "rolled-back", 5)] {
         let plan = fleet.plan(
             "at-work",
             "\

@@ -276,7 +276,7 @@ fn a_preflight_tells_what_would_be_done_and_does_nothing() {
             command["would_do"],
             json!([format!("/bin/sh {}", script.display())])
         );
-        assert_eq!(file["finding"], "todo");
+        assert_eq!(file["finding"], "pending");
         let line = file["would_do"][0].as_str().unwrap();
         let path = fleet.host(agent).path("etc/database.toml");
         assert!(

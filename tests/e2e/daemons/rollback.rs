@@ -70,7 +70,7 @@ fn a_failure_brings_every_host_back_to_what_it_was() {
     fleet.host("app-2").let_go("first");
     let told = fleet.watch(&run);
     assert_eq!(told.code, 5, "{told}");
-    assert_eq!(told.json["outcome"], "rolled_back");
+    assert_eq!(told.json["outcome"], "rolled-back");
     assert_eq!(told.json["exit_code"], 5);
     assert_eq!(told.json["still_changed"], json!([]));
     let reason = told.json["reason"].as_str().unwrap();

@@ -121,7 +121,7 @@ fn a_run_is_one_trace_through_all_processes() {
     fleet.host("app-2").spoil("second");
     let rolled_back = fleet.then_watch(&["run", "start", &plan]).json;
     assert_eq!(completed["outcome"], "completed");
-    assert_eq!(rolled_back["outcome"], "rolled_back");
+    assert_eq!(rolled_back["outcome"], "rolled-back");
     until("both runs to be drawn", || {
         let seen = collector.0.lock().unwrap();
         let runs = seen.iter().filter(|span| span.name == "run");

@@ -1,14 +1,13 @@
 //! `lockstep agents list`.
 
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::status::Agent;
 use crate::view::moment;
+use lockstep_api::{AgentStatus, Exit};
 
 pub async fn carry_out(coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
-    let agents = super::all(coordinator).await?;
+    let agents = coordinator.agents().await?;
     match format {
         Format::Table => output::text(&text(&agents))?,
         Format::Json | Format::Jsonl => output::values(format, &agents)?,
@@ -16,15 +15,15 @@ pub async fn carry_out(coordinator: &Coordinator, format: Format) -> Result<Exit
     Ok(Exit::Done)
 }
 
-fn text(agents: &[Agent]) -> String {
-    let mut table = output::table(&["AGENT", "STATE", "LABELS", "VERSION", "LAST HEARD", "RUN"]);
+fn text(agents: &[AgentStatus]) -> String {
+    let mut table = output::table(&["AGENT", "STATE", "LABELS", "VERSION", "LAST SEEN", "RUN"]);
     for agent in agents {
         table.add_row([
             agent.name.clone(),
             agent.state().to_owned(),
             super::labels(agent),
             agent.version.clone(),
-            moment(agent.last_heard),
+            moment(agent.last_seen),
             agent.run.clone().unwrap_or_default(),
         ]);
     }
@@ -37,14 +36,14 @@ mod tests {
 
     #[test]
     fn an_agent_takes_a_line() {
-        let agent = Agent {
+        let agent = AgentStatus {
             name: "db-1".to_owned(),
             connected: true,
             labels: [("role".to_owned(), "oracle".to_owned())].into(),
             version: "0.1.0".to_owned(),
             ..Agent::default()
         };
-        let away = Agent {
+        let away = AgentStatus {
             name: "db-2".to_owned(),
             ..Agent::default()
         };
@@ -54,6 +53,6 @@ mod tests {
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(lines[1], ["db-1", "connected", "role=oracle", "0.1.0", "–"]);
-        assert_eq!(lines[2], ["db-2", "away", "–"]);
+        assert_eq!(lines[2], ["db-2", "disconnected", "–"]);
     }
 }

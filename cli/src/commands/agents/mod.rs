@@ -1,19 +1,18 @@
-//! `lockstep agents`: who is there, and what each may do.
+//! `lockstep agents`: the agents that the coordinator knows.
 
 mod accept;
 mod list;
 mod show;
 
+use clap::Subcommand;
+use lockstep_api::{AgentStatus, Exit};
+
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Format;
-use crate::status::Agent;
-use clap::Subcommand;
-use lockstep_proto::v1::ListAgentsRequest;
 
-/// What to do about agents.
+/// Commands about agents.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List all agents that the coordinator knows.
@@ -39,17 +38,8 @@ impl Command {
     }
 }
 
-async fn all(coordinator: &Coordinator) -> Result<Vec<Agent>, Failure> {
-    let answer = coordinator
-        .call(ListAgentsRequest {}, async |mut client, request| {
-            client.list_agents(request).await
-        })
-        .await?;
-    Ok(answer.agents.into_iter().map(Agent::from).collect())
-}
-
 /// Labels as they are written in plans.
-fn labels(agent: &Agent) -> String {
+fn labels(agent: &AgentStatus) -> String {
     let labels: Vec<_> = agent
         .labels
         .iter()

@@ -1,17 +1,18 @@
 //! `lockstep agents show`.
 
+use lockstep_api::{AgentStatus, Exit};
+use std::fmt::Write;
+
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::{Failure, NOT_FOUND};
 use crate::output::{self, Format};
-use crate::status::Agent;
 use crate::view::moment;
 use std::fmt::Write;
 
 /// Shows one agent.
 #[derive(Debug, clap::Args)]
 pub struct Show {
-    /// Its name.
+    /// Name of the agent.
     agent: String,
 }
 
@@ -21,7 +22,7 @@ impl Show {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let agents = super::all(coordinator).await?;
+        let agents = coordinator.agents().await?;
         let Some(agent) = agents.iter().find(|agent| agent.name == self.agent) else {
             let what = format!("the coordinator knows no agent {:?}", self.agent);
             return Err(Failure::refused(NOT_FOUND, what).remedy(
@@ -37,7 +38,7 @@ impl Show {
 }
 
 /// Everything about one agent, for people.
-pub fn text(agent: &Agent) -> String {
+pub fn text(agent: &AgentStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -47,11 +48,11 @@ pub fn text(agent: &Agent) -> String {
     };
     line("agent", &agent.name);
     line("state", agent.state());
-    line("because", agent.quarantine.as_deref().unwrap_or_default());
+    line("reason", agent.quarantine.as_deref().unwrap_or_default());
     line("labels", &super::labels(agent));
     line("version", &agent.version);
     line("address", &agent.address);
-    line("last heard", &moment(agent.last_heard));
+    line("last seen", &moment(agent.last_seen));
     line("run", agent.run.as_deref().unwrap_or_default());
     line("journal", &agent.journal_id);
     line("may do", &agent.allowed_actions.join(" "));

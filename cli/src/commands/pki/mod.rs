@@ -4,20 +4,23 @@ mod init;
 mod issue;
 mod revoke;
 
-use crate::exit::Exit;
+use clap::Subcommand;
+use lockstep_api::Exit;
+use lockstep_pki::AuthorityError;
+
 use crate::failure::{AUTHORITY, Failure};
 use crate::output::Format;
 use clap::Subcommand;
 use lockstep_pki::AuthorityError;
 
-/// What to do with certificates.
+/// Commands about certificates.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make an authority for a trust domain.
+    /// Create an authority for a trust domain.
     Init(init::Init),
-    /// Make a certificate and key for an agent, a coordinator or an operator.
+    /// Create a certificate and key for an agent, a coordinator or an operator.
     Issue(issue::Issue),
-    /// Withdraw a certificate: it joins the revocation list.
+    /// Revoke a certificate: add it to the revocation list.
     Revoke(revoke::Revoke),
 }
 

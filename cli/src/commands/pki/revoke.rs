@@ -1,6 +1,11 @@
 //! `lockstep pki revoke`.
 
-use crate::exit::Exit;
+use lockstep_api::Exit;
+use std::path::PathBuf;
+
+use lockstep_pki::Authority;
+use serde_json::json;
+
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use lockstep_pki::Authority;

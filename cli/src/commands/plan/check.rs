@@ -1,6 +1,10 @@
 //! `lockstep plan check`.
 
-use crate::exit::Exit;
+use lockstep_api::Exit;
+use std::io::{IsTerminal, stderr};
+
+use serde_json::json;
+
 use crate::failure::{Failure, PLAN};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;

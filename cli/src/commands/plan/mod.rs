@@ -3,15 +3,17 @@
 mod check;
 mod show;
 
-use crate::exit::Exit;
+use clap::Subcommand;
+use lockstep_api::Exit;
+
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use clap::Subcommand;
 
-/// What to look at.
+/// Commands about plans.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a plan; tell all its problems with their places.
+    /// Check a plan; report all problems with their locations.
     Check(check::Check),
     /// Show what a plan expands to.
     Show(show::Show),
@@ -20,7 +22,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
     /// The file can't be read, or the plan has problems.

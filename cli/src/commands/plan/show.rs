@@ -1,6 +1,8 @@
 //! `lockstep plan show`.
 
-use crate::exit::Exit;
+use lockstep_api::Exit;
+use lockstep_plan::{Phase, render};
+
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
@@ -11,7 +13,7 @@ use lockstep_plan::{Phase, render};
 pub struct Show {
     #[command(flatten)]
     file: PlanFile,
-    /// The way back instead of the way forward.
+    /// Show the rollback instead of the forward phases.
     #[arg(long)]
     rollback: bool,
 }

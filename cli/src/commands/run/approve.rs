@@ -1,8 +1,10 @@
 //! `lockstep run approve`: opens one gate of exactly the plan that was read.
 
+use lockstep_api::Exit;
+use std::path::PathBuf;
+
 use crate::commands::run::verbs::Target;
-use crate::coordinator::Coordinator;
-use crate::exit::Exit;
+use crate::coordinator::{Coordinator, Verb};
 use crate::failure::{DIGEST, Failure};
 use crate::output::Format;
 use crate::plan_file::PlanFile;
@@ -24,7 +26,7 @@ pub struct Approve {
     phase: String,
     #[command(flatten)]
     approved: Approved,
-    /// Stands in the journal.
+    /// Why; recorded in the journal.
     #[arg(long)]
     reason: Option<String>,
 }
@@ -52,20 +54,15 @@ impl Approve {
             (None, Some(path)) => PlanFile::at(path).load()?.plan.digest().to_string(),
             (None, None) => String::new(),
         };
-        let run = super::get(coordinator, &self.target.run).await?;
+        let run = coordinator.run(&self.target.run).await?;
         check(&approved, &run.digest)?;
-        let verb = self.target.verb(coordinator, self.reason).await?;
-        let request = ApproveRunRequest {
-            verb: Some(verb),
+        let verb = Verb::Approve {
             phase: self.phase,
-            plan_digest: run.digest,
+            digest: run.digest,
         };
-        let answer = coordinator
-            .call(request, async |mut client, request| {
-                client.approve_run(request).await
-            })
-            .await?;
-        self.target.tell(coordinator, answer.run, format).await
+        self.target
+            .send(coordinator, verb, self.reason, format)
+            .await
     }
 }
 

@@ -1,10 +1,10 @@
 //! `lockstep run events`.
 
+use lockstep_api::Exit;
+
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::status::Event;
 use crate::view;
 use lockstep_proto::v1::ListRunEventsRequest;
 
@@ -25,16 +25,7 @@ impl Events {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let request = ListRunEventsRequest {
-            run_id: super::wire_id(&self.run),
-            after_sequence: self.after,
-        };
-        let answer = coordinator
-            .call(request, async |mut client, request| {
-                client.list_run_events(request).await
-            })
-            .await?;
-        let events: Vec<Event> = answer.events.into_iter().map(Event::from).collect();
+        let events = coordinator.events(&self.run, self.after).await?;
         match format {
             Format::Table => output::text(&view::run::events(&events))?,
             Format::Json | Format::Jsonl => output::values(format, &events)?,

@@ -1,17 +1,17 @@
 //! `lockstep run list`.
 
+use lockstep_api::Exit;
+
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::status::Run;
 use crate::view;
 use lockstep_proto::v1::ListRunsRequest;
 
 /// Lists runs.
 #[derive(Debug, clap::Args)]
 pub struct List {
-    /// How many at most.
+    /// Maximum number of runs.
     #[arg(long, default_value_t = 50)]
     limit: u32,
 }
@@ -22,13 +22,7 @@ impl List {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let request = ListRunsRequest { limit: self.limit };
-        let answer = coordinator
-            .call(request, async |mut client, request| {
-                client.list_runs(request).await
-            })
-            .await?;
-        let runs: Vec<Run> = answer.runs.into_iter().map(Run::from).collect();
+        let runs = coordinator.runs(self.limit).await?;
         match format {
             Format::Table => output::text(&view::run::list(&runs))?,
             Format::Json | Format::Jsonl => output::values(format, &runs)?,

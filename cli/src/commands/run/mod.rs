@@ -1,4 +1,4 @@
-//! `lockstep run`: starting runs, looking at them, deciding about them.
+//! `lockstep run`: starting, watching and controlling runs.
 
 mod approve;
 mod events;
@@ -8,52 +8,51 @@ mod start;
 mod verbs;
 mod watch;
 
+use clap::Subcommand;
+use lockstep_api::Exit;
+
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Format;
-use crate::status::Run;
-use clap::Subcommand;
-use lockstep_proto::v1::GetRunRequest;
 
-/// What to do about runs. RUN is a run's id, or `latest`.
+/// Commands about runs. RUN is the id of a run, or `latest`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a run of a plan.
     Start(start::Start),
     #[command(flatten)]
-    Asking(Asking),
+    ConnectedCommand(ConnectedCommand),
 }
 
-/// What begins with a question to the coordinator.
+/// Commands that connect to the coordinator before anything else.
 #[derive(Debug, Subcommand)]
-pub enum Asking {
+pub enum ConnectedCommand {
     /// List runs, newest first.
     List(list::List),
-    /// Show how a run stands.
+    /// Show the status of a run.
     Show(show::Show),
     /// Watch a run until it ends or waits for an operator.
     Watch(watch::Watch),
-    /// Print a run's journal.
+    /// Print the journal of a run.
     Events(events::Events),
-    /// Open an approval gate of exactly this plan.
+    /// Approve a phase at its approval gate.
     Approve(approve::Approve),
-    /// Release nothing more until resumed.
+    /// Pause the run: no further phase is released until it is resumed.
     Pause(verbs::Pause),
-    /// End a pause or a hold.
+    /// End a pause or open a hold gate.
     Resume(verbs::Resume),
-    /// Run again what failed in the phase that holds.
+    /// Retry the failed tasks of the held phase.
     Retry(verbs::Retry),
-    /// Pass over the phase that holds.
+    /// Skip the held phase.
     Skip(verbs::Skip),
     /// Roll the run back.
     Rollback(verbs::Rollback),
-    /// End the run as it stands; what is still changed stays changed.
+    /// Abort the run; changes that were made are not undone.
     Abort(verbs::Abort),
-    /// Stop waiting for a lost task; its agent owes the undo.
+    /// Stop waiting for a lost task; its agent has to undo it later.
     Waive(verbs::Waive),
-    /// Say how a task whose outcome is unknown has ended.
+    /// Record the outcome of a task whose outcome is unknown.
     Resolve(verbs::Resolve),
 }
 
@@ -64,9 +63,9 @@ impl Command {
     /// The coordinator can't be asked, or refuses.
     pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
         match self {
-            // A plan is checked before anybody is asked.
+            // The plan is checked before the coordinator is contacted.
             Self::Start(command) => command.carry_out(connection, format).await,
-            Self::Asking(command) => {
+            Self::ConnectedCommand(command) => {
                 let coordinator = Coordinator::connect(connection).await?;
                 command.carry_out(&coordinator, format).await
             }
@@ -74,7 +73,7 @@ impl Command {
     }
 }
 
-impl Asking {
+impl ConnectedCommand {
     async fn carry_out(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         match self {
             Self::List(command) => command.carry_out(coordinator, format).await,
@@ -94,26 +93,5 @@ impl Asking {
     }
 }
 
-/// The name that stands for the newest run.
-const LATEST: &str = "latest";
-
-/// A run's id as the wire has it: empty for the newest.
-fn wire_id(run: &str) -> String {
-    if run == LATEST {
-        String::new()
-    } else {
-        run.to_owned()
-    }
-}
-
-async fn get(coordinator: &Coordinator, run: &str) -> Result<Run, Failure> {
-    let request = GetRunRequest {
-        run_id: wire_id(run),
-    };
-    let answer = coordinator
-        .call(request, async |mut client, request| {
-            client.get_run(request).await
-        })
-        .await?;
-    Ok(answer.run.unwrap_or_default().into())
-}
+/// Names the newest run.
+pub const LATEST: &str = "latest";

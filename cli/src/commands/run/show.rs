@@ -1,12 +1,12 @@
 //! `lockstep run show`.
 
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view;
+use lockstep_api::Exit;
 
-/// Shows how a run stands.
+/// Shows the status of a run.
 #[derive(Debug, clap::Args)]
 pub struct Show {
     /// The run.
@@ -20,7 +20,7 @@ impl Show {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let run = super::get(coordinator, &self.run).await?;
+        let run = coordinator.run(&self.run).await?;
         match format {
             Format::Table => output::text(&view::run::show(&run))?,
             Format::Json | Format::Jsonl => output::value(format, &run)?,

@@ -1,9 +1,11 @@
 //! `lockstep run start`.
 
+use lockstep_api::Exit;
+use serde_json::json;
+
 use crate::commands::run::watch::{Patience, follow};
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
@@ -25,14 +27,10 @@ pub struct Start {
 
 impl Start {
     pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
-        let document = self.file.load()?.document();
-        let digest = document.digest.clone();
+        let plan = self.file.load()?;
+        let digest = plan.plan.digest().to_string();
         let coordinator = Coordinator::connect(connection).await?;
-        let request = StartRunRequest {
-            plan: Some(document),
-            request_id: Uuid::now_v7().to_string(),
-        };
-        let run = coordinator.start(request).await?;
+        let run = coordinator.start(plan).await?;
         if self.watch {
             return follow(&coordinator, &run, &self.patience, format).await;
         }

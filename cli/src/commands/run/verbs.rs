@@ -1,24 +1,18 @@
-//! What an operator decides about a run, one verb each.
-//!
-//! Each verb carries an id of its own, so that a repeated message acts once.
+//! The verbs by which an operator controls a run.
 
 use crate::commands::run::watch::{Patience, follow};
-use crate::coordinator::Coordinator;
-use crate::exit::Exit;
+use crate::coordinator::{Coordinator, ObservedOutcome, Verb, VerbRequest};
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::status::Run;
 use crate::view;
-use clap::ValueEnum;
-use lockstep_proto::v1;
-use uuid::Uuid;
+use lockstep_api::Exit;
 
-/// Which run, and what comes after the verb.
+/// Which run, and what to do after the verb.
 #[derive(Debug, clap::Args)]
 pub struct Target {
     /// The run.
     pub run: String,
-    /// Only if nothing has happened in the run since this sequence.
+    /// Only if the run's journal has no entry after this sequence.
     #[arg(
         long,
         default_value_t = 0,
@@ -26,7 +20,7 @@ pub struct Target {
         value_name = "SEQUENCE"
     )]
     if_sequence: u64,
-    /// Watch the run afterwards and end with its exit code.
+    /// Watch the run afterwards and exit with its exit code.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -34,32 +28,28 @@ pub struct Target {
 }
 
 impl Target {
-    /// What every verb carries.
-    pub async fn verb(
+    /// Sends the verb and shows the run's status after it.
+    ///
+    /// # Errors
+    /// The coordinator refuses, or doesn't answer.
+    pub async fn send(
         &self,
         coordinator: &Coordinator,
+        verb: Verb,
         reason: Option<String>,
-    ) -> Result<v1::Verb, Failure> {
-        let run_id = match self.run.as_str() {
-            super::LATEST => super::get(coordinator, &self.run).await?.id,
-            id => id.to_owned(),
-        };
-        Ok(v1::Verb {
-            run_id,
-            request_id: Uuid::now_v7().to_string(),
-            expected_sequence: self.if_sequence,
-            reason: reason.unwrap_or_default(),
-        })
-    }
-
-    /// Tells how the run stands after the verb.
-    pub async fn tell(
-        &self,
-        coordinator: &Coordinator,
-        run: Option<v1::RunStatus>,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let run = Run::from(run.unwrap_or_default());
+        let run = match self.run.as_str() {
+            // The verb must not act on a run that is started meanwhile.
+            super::LATEST => coordinator.run(&self.run).await?.id,
+            id => id.to_owned(),
+        };
+        let request = VerbRequest {
+            run,
+            if_sequence: self.if_sequence,
+            reason,
+        };
+        let run = coordinator.send(request, verb).await?;
         if self.watch {
             return follow(coordinator, &run.id, &self.patience, format).await;
         }
@@ -71,15 +61,15 @@ impl Target {
     }
 }
 
-/// Defines a verb whose request holds nothing but the verb itself.
+/// Defines a verb that takes nothing but a reason.
 macro_rules! plain_verb {
-    ($name:ident, $request:ident, $method:ident, $kind:ty) => {
+    ($name:ident, $kind:ty) => {
         #[doc = concat!("`lockstep run ", stringify!($name), "`.")]
         #[derive(Debug, clap::Args)]
         pub struct $name {
             #[command(flatten)]
             target: Target,
-            /// Why; stands in the journal.
+            /// Why; recorded in the journal.
             #[arg(long)]
             reason: $kind,
         }
@@ -90,26 +80,21 @@ macro_rules! plain_verb {
                 coordinator: &Coordinator,
                 format: Format,
             ) -> Result<Exit, Failure> {
-                let verb = self.target.verb(coordinator, self.reason.into()).await?;
-                let request = v1::$request { verb: Some(verb) };
-                let answer = coordinator
-                    .call(request, async |mut client, request| {
-                        client.$method(request).await
-                    })
-                    .await?;
-                self.target.tell(coordinator, answer.run, format).await
+                self.target
+                    .send(coordinator, Verb::$name, self.reason.into(), format)
+                    .await
             }
         }
     };
 }
 
-plain_verb!(Pause, PauseRunRequest, pause_run, Option<String>);
-plain_verb!(Resume, ResumeRunRequest, resume_run, Option<String>);
-plain_verb!(Retry, RetryRunRequest, retry_run, Option<String>);
-plain_verb!(Rollback, RollbackRunRequest, rollback_run, Option<String>);
+plain_verb!(Pause, Option<String>);
+plain_verb!(Resume, Option<String>);
+plain_verb!(Retry, Option<String>);
+plain_verb!(Rollback, Option<String>);
 // These leave something undone, so the journal must say why.
-plain_verb!(Skip, SkipRunRequest, skip_run, String);
-plain_verb!(Abort, AbortRunRequest, abort_run, String);
+plain_verb!(Skip, String);
+plain_verb!(Abort, String);
 
 /// Which task of a run.
 #[derive(Debug, clap::Args)]
@@ -120,7 +105,7 @@ pub struct TaskOfRun {
     /// The step.
     #[arg(long)]
     step: String,
-    /// Why; stands in the journal.
+    /// Why; recorded in the journal.
     #[arg(long)]
     reason: String,
 }
@@ -140,31 +125,14 @@ impl Waive {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let verb = self
-            .target
-            .verb(coordinator, Some(self.task.reason))
-            .await?;
-        let request = v1::WaiveTaskRequest {
-            verb: Some(verb),
+        let verb = Verb::Waive {
             agent: self.task.agent,
-            step_id: self.task.step,
+            step: self.task.step,
         };
-        let answer = coordinator
-            .call(request, async |mut client, request| {
-                client.waive_task(request).await
-            })
-            .await?;
-        self.target.tell(coordinator, answer.run, format).await
+        self.target
+            .send(coordinator, verb, Some(self.task.reason), format)
+            .await
     }
-}
-
-/// How a task has ended in truth.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Truth {
-    /// Its effect is there.
-    Done,
-    /// Its effect isn't there.
-    Failed,
 }
 
 /// `lockstep run resolve`.
@@ -174,9 +142,9 @@ pub struct Resolve {
     target: Target,
     #[command(flatten)]
     task: TaskOfRun,
-    /// How it has ended, as somebody has seen on the host.
+    /// The outcome, as observed on the host.
     #[arg(long = "as", value_name = "OUTCOME")]
-    truth: Truth,
+    outcome: ObservedOutcome,
 }
 
 impl Resolve {
@@ -185,25 +153,13 @@ impl Resolve {
         coordinator: &Coordinator,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let verb = self
-            .target
-            .verb(coordinator, Some(self.task.reason))
-            .await?;
-        let outcome = match self.truth {
-            Truth::Done => v1::OutcomeKind::Done,
-            Truth::Failed => v1::OutcomeKind::Failed,
-        };
-        let request = v1::ResolveTaskRequest {
-            verb: Some(verb),
+        let verb = Verb::Resolve {
             agent: self.task.agent,
-            step_id: self.task.step,
-            outcome: outcome.into(),
+            step: self.task.step,
+            outcome: self.outcome,
         };
-        let answer = coordinator
-            .call(request, async |mut client, request| {
-                client.resolve_task(request).await
-            })
-            .await?;
-        self.target.tell(coordinator, answer.run, format).await
+        self.target
+            .send(coordinator, verb, Some(self.task.reason), format)
+            .await
     }
 }

@@ -1,10 +1,15 @@
 //! `lockstep run watch`, and the watching that other commands end with.
 
-use crate::coordinator::{Coordinator, lost};
-use crate::exit::Exit;
+use lockstep_api::{Exit, RunOutcome, RunStatus, RunUpdate};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Status;
+
+use crate::coordinator::{Coordinator, Updates, lost};
 use crate::failure::{Failure, TIMED_OUT};
 use crate::output::Format;
-use crate::status::{Happening, Run, RunOutcome};
 use crate::view::watch::View;
 use jiff::SignedDuration;
 use lockstep_proto::v1::{GetRunRequest, WatchRunRequest, WatchRunResponse};
@@ -72,7 +77,7 @@ pub async fn follow(
     let mut view = View::new(format);
     let mut watcher = Watcher {
         coordinator,
-        run: super::wire_id(run),
+        run: run.to_owned(),
         sequence: 0,
         last: None,
         patience,
@@ -90,7 +95,7 @@ struct Watcher<'a> {
     /// The last journal entry that was shown.
     sequence: u64,
     /// How the run stood last.
-    last: Option<Run>,
+    last: Option<RunStatus>,
     patience: &'a Patience,
     until: Instant,
     /// When the coordinator was last heard; none before the first time.
@@ -128,18 +133,10 @@ impl Watcher<'_> {
 
     /// Shows one stream to its end.
     async fn stream(&mut self, view: &mut View) -> Result<Exit, Ended> {
-        let request = WatchRunRequest {
-            run_id: self.run.clone(),
-            after_sequence: self.sequence,
-        };
-        let mut client = self.coordinator.client();
-        let mut stream = client
-            .watch_run(self.coordinator.request(request))
-            .await?
-            .into_inner();
-        while let Some(happening) = self.next(&mut stream).await? {
-            let exit = self.take_in(&happening);
-            view.show(happening).map_err(Ended::View)?;
+        let mut updates = self.coordinator.watch(&self.run, self.sequence).await?;
+        while let Some(update) = self.next(&mut updates).await? {
+            let exit = self.record(&update);
+            view.show(update).map_err(Ended::View)?;
             if let Some(exit) = exit {
                 return Ok(exit);
             }
@@ -150,62 +147,54 @@ impl Watcher<'_> {
         )))
     }
 
-    /// The next happening; none at the end of the stream. A run that has fallen
+    /// The next update; none at the end of the stream. A run that has fallen
     /// silent is asked how it stands: that a gate is reached is no journal entry,
     /// and so isn't announced.
-    async fn next(
-        &mut self,
-        stream: &mut Streaming<WatchRunResponse>,
-    ) -> Result<Option<Happening>, Status> {
+    async fn next(&mut self, updates: &mut Updates) -> Result<Option<RunUpdate>, Status> {
         loop {
-            let happening = match timeout(SILENCE, stream.message()).await {
-                Ok(message) => match message? {
-                    Some(message) => Happening::of_wire(message),
+            let update = match timeout(SILENCE, updates.next()).await {
+                Ok(update) => match update? {
+                    Some(update) => Some(update),
                     None => return Ok(None),
                 },
-                Err(_) => self.ask().await?,
+                Err(_) => self.poll().await?,
             };
             self.heard = Some(Instant::now());
-            if happening.is_some() {
-                return Ok(happening);
+            if update.is_some() {
+                return Ok(update);
             }
         }
     }
 
     /// How the run stands, if that is anything new.
-    async fn ask(&self) -> Result<Option<Happening>, Status> {
-        let request = self.coordinator.request(GetRunRequest {
-            run_id: self.run.clone(),
-        });
-        let mut client = self.coordinator.client();
-        let answer = client.get_run(request).await?.into_inner();
-        let run = Run::from(answer.run.unwrap_or_default());
+    async fn poll(&self) -> Result<Option<RunUpdate>, Status> {
+        let run = self.coordinator.poll(&self.run).await?;
         let known = self.last.as_ref().is_some_and(|last| {
             // The outage grows by itself.
             let write_outage_ms = run.write_outage_ms;
-            Run {
+            RunStatus {
                 write_outage_ms,
                 ..last.clone()
             } == run
         });
-        Ok((!known).then(|| Happening::Status { run: Box::new(run) }))
+        Ok((!known).then(|| RunUpdate::Status { run: Box::new(run) }))
     }
 
     /// Remembers where to go on, and says how the command ends if this is its end.
-    fn take_in(&mut self, happening: &Happening) -> Option<Exit> {
-        match happening {
-            Happening::Status { run } => {
+    fn record(&mut self, update: &RunUpdate) -> Option<Exit> {
+        match update {
+            RunUpdate::Status { run } => {
                 // The newest run may be another one after a lost connection.
                 self.run.clone_from(&run.id);
-                self.last = Some(Run::clone(run));
+                self.last = Some(RunStatus::clone(run));
                 let stays = self.patience.stay && run.outcome == RunOutcome::Waiting;
-                run.exit().filter(|_| !stays)
+                run.exit_code.filter(|_| !stays)
             }
-            Happening::Event { event } => {
+            RunUpdate::Event { event } => {
                 self.sequence = self.sequence.max(event.sequence);
                 None
             }
-            Happening::Line { .. } => None,
+            RunUpdate::Line { .. } => None,
         }
     }
 

@@ -42,14 +42,11 @@ fn call(address: SocketAddr, pki: &Path, ca: &str, name: &str, format: &str) -> 
     let mut command = Command::new(binary("lockstep"));
     command
         .env_clear()
-        .args(["-o", format, "--coordinator"])
-        .arg(format!("https://{address}"))
-        .arg("--ca")
-        .arg(pki.join(ca))
-        .arg("--cert")
-        .arg(pki.join(format!("{name}.pem")))
-        .arg("--key")
-        .arg(pki.join(format!("{name}-key.pem")));
+        .args(["-o", format])
+        .env("LOCKSTEP_COORDINATOR", format!("https://{address}"))
+        .env("LOCKSTEP_CA", pki.join(ca))
+        .env("LOCKSTEP_CERT", pki.join(format!("{name}.pem")))
+        .env("LOCKSTEP_KEY", pki.join(format!("{name}-key.pem")));
     command
 }
 

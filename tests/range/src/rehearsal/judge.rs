@@ -50,7 +50,7 @@ pub(super) fn misses(fault: Fault, run: &RunStatus) -> Vec<String> {
         .filter(|phase| phase.standard == name && phase.track != "rollback")
         .flat_map(|phase| &phase.tasks)
         .collect();
-    let executed = |task: &&TaskStatus| matches!(task.outcome.as_str(), "done" | "standing");
+    let executed = |task: &&TaskStatus| matches!(task.outcome.as_str(), "done" | "armed");
     let failed: Vec<&str> = run
         .phases
         .iter()

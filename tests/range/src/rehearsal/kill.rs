@@ -231,7 +231,7 @@ mod tests {
         let status = |outcome: &str| {
             json!({"type": "status", "run": {"phases": [{"tasks": [
                 {"agent": "ora-1", "step": "finalize", "outcome": outcome},
-                {"agent": "ora-1", "step": "fence", "outcome": "standing"},
+                {"agent": "ora-1", "step": "fence", "outcome": "armed"},
             ]}]}})
         };
         assert!(!kill().has_ended(&status("open")));

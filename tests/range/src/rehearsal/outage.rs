@@ -18,7 +18,7 @@ pub(super) fn of(run: &RunStatus, verdict: &Verdict) -> Option<(i64, i64)> {
             .last_on_oracle_epoch_ms
             .zip(verdict.first_on_postgres_epoch_ms);
     }
-    let over = ["completed", "rolled_back", "failed", "aborted"];
+    let over = ["completed", "rolled-back", "failed", "aborted"];
     if !over.contains(&run.outcome.as_str()) {
         return None;
     }
@@ -42,7 +42,7 @@ pub(super) fn overhead((from, to): (i64, i64), phases: &[PhaseStatus]) -> u64 {
 fn critical_path(phase: &PhaseStatus) -> i64 {
     let chain = |agent: &str| {
         let own = phase.tasks.iter().filter(|task| task.agent == agent);
-        own.map(|task| task.ms).sum::<u64>()
+        own.map(|task| task.took_ms).sum::<u64>()
     };
     let longest = phase.tasks.iter().map(|task| chain(&task.agent)).max();
     i64::try_from(longest.unwrap_or_default()).unwrap_or(i64::MAX)
@@ -67,7 +67,7 @@ mod tests {
                 .iter()
                 .map(|(agent, ms)| TaskStatus {
                     agent: (*agent).to_owned(),
-                    ms: *ms,
+                    took_ms: *ms,
                     ..TaskStatus::default()
                 })
                 .collect(),
@@ -102,7 +102,7 @@ mod tests {
             outcome: outcome.into(),
             ..RunStatus::default()
         };
-        assert_eq!(of(&run("rolled_back"), &verdict), Some((5, 9)));
+        assert_eq!(of(&run("rolled-back"), &verdict), Some((5, 9)));
         assert_eq!(of(&run("waiting"), &verdict), None);
         let switched = Verdict {
             write_outage_ms: Some(7),

@@ -39,7 +39,7 @@ pub struct RunStatus {
     /// Kind of the plan: `Cutover`, `Restart` or `Plan`.
     pub kind: String,
     pub digest: String,
-    /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`, `running`.
+    /// `completed`, `rolled-back`, `failed`, `aborted`, `waiting`, `running`.
     pub outcome: String,
     /// The command's exit code for it; none while it goes on.
     pub exit_code: Option<u8>,
@@ -63,7 +63,7 @@ pub struct PhaseStatus {
     /// `forward` or `rollback`.
     pub track: String,
     /// Steps of the procedure.
-    pub seed_steps: Vec<String>,
+    pub runbook_steps: Vec<String>,
     /// `done`, `failed`, `skipped`, `undone`…
     pub outcome: String,
     /// What the barrier itself cost.
@@ -84,11 +84,11 @@ pub struct TaskStatus {
     pub agent: String,
     pub step: String,
     pub action: String,
-    /// `done`, `already`, `failed`…
+    /// `done`, `unchanged`, `failed`…
     pub outcome: String,
     pub detail: String,
     /// How long the action took.
-    pub ms: u64,
+    pub took_ms: u64,
     pub outputs: Value,
 }
 

@@ -60,7 +60,7 @@ pub struct Run {
     /// Kind of the plan.
     pub kind: String,
     pub digest: String,
-    /// `completed`, `rolled_back`, `failed`, `aborted`, `waiting`.
+    /// `completed`, `rolled-back`, `failed`, `aborted`, `waiting`.
     pub outcome: String,
     /// With which the command that watched it to the end has ended.
     pub exit_code: Option<u8>,
@@ -121,7 +121,7 @@ impl From<&PhaseStatus> for Phase {
     fn from(phase: &PhaseStatus) -> Self {
         Self {
             name: phase.name.clone(),
-            seed_steps: phase.seed_steps.clone(),
+            seed_steps: phase.runbook_steps.clone(),
             outcome: outcome_of(phase).to_owned(),
             barrier_ms: phase.barrier_ms,
             tasks: phase.tasks.iter().map(Task::from).collect(),
@@ -146,7 +146,7 @@ impl From<&TaskStatus> for Task {
             agent: task.agent.clone(),
             action: task.action.clone(),
             outcome: task.outcome.clone(),
-            ms: task.ms,
+            ms: task.took_ms,
             detail: task.detail.clone(),
         }
     }
@@ -192,7 +192,7 @@ impl Report {
             "completed" | "waiting" if status.kind == "Cutover" => observed.repeated,
             _ => Vec::new(),
         };
-        let not_restored = if status.outcome == "rolled_back" {
+        let not_restored = if status.outcome == "rolled-back" {
             observed.after.differences(&observed.before)
         } else {
             Vec::new()
@@ -296,7 +296,7 @@ impl Report {
         };
         let mut found = Vec::new();
         let wanted = if settings.fault.is_some() {
-            ("rolled_back", Some(5))
+            ("rolled-back", Some(5))
         } else {
             ("completed", Some(0))
         };

@@ -4,6 +4,8 @@
 //! from the wire every missing or impossible part is an [`Invalid`] that
 //! names it, and the message goes no further.
 
+pub mod status;
+
 use crate::v1;
 use lockstep_barrier::ids::{Digest, Header, PhaseRef, RunId, StepId, Term, Track};
 use lockstep_barrier::message::{

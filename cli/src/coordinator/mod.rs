@@ -1,16 +1,21 @@
-//! Talking to the coordinator, and what its answers mean for the command.
+//! The connection to the coordinator, and what its answers mean for the command.
+//!
+//! Nothing else of the command names a generated type.
+
+mod requests;
 
 use crate::config::{Config, Connection};
-use crate::exit::Exit;
 use crate::failure::{
     CONFIGURATION, COORDINATOR, CREDENTIALS, Failure, INSECURE, NOT_FOUND, NOT_PERMITTED, REFUSED,
     TIMED_OUT, UNREACHABLE,
 };
+use lockstep_api::Exit;
 use lockstep_pki::{ConnectError, Credentials, Refusal};
+use lockstep_proto::convert::status::diagnosis_from_status;
 use lockstep_proto::limits::MAX_ANSWER;
-use lockstep_proto::v1::StartRunRequest;
 use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
 use lockstep_telemetry::TraceContext;
+pub use requests::{ObservedOutcome, Updates, Verb, VerbRequest};
 use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
@@ -21,21 +26,15 @@ use tonic::{Code, Request, Response, Status};
 /// journal; what takes longer is streamed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a run may take to start: every agent looks at every task of a
+/// How long a run may take to start: every agent probes every task of a
 /// cutover first. The coordinator gives up on them before.
 const START_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// How often a silent connection is probed, and how long the answer may take, so
-/// that watching notices a coordinator's host that has gone.
+/// that watching notices the loss of the coordinator's host.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Where a refused verb carries its code.
-const CODE_KEY: &str = "lockstep-code";
-
-/// Where it carries what to do next; binary, since sentences aren't always ASCII.
-const REMEDY_KEY: &str = "lockstep-remedy-bin";
-
-/// A coordinator and our way to it.
+/// A coordinator, connected.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     address: String,
@@ -81,7 +80,7 @@ impl Coordinator {
     }
 
     /// A request that carries the trace of this command.
-    pub fn request<M>(&self, message: M) -> Request<M> {
+    fn request<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         // Hexadecimal digits and dashes are always a valid value.
         if let Ok(traceparent) = self.trace.to_string().parse() {
@@ -91,7 +90,7 @@ impl Coordinator {
     }
 
     /// The generated client, for one call; clones share the connection.
-    pub fn client(&self) -> OperatorServiceClient<Channel> {
+    fn client(&self) -> OperatorServiceClient<Channel> {
         self.client.clone()
     }
 
@@ -99,7 +98,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// What the coordinator refused, or that it didn't answer.
-    pub async fn call<M, R, F>(
+    async fn call<M, R, F>(
         &self,
         message: M,
         send: impl FnOnce(OperatorServiceClient<Channel>, Request<M>) -> F,
@@ -109,16 +108,6 @@ impl Coordinator {
     {
         let answer = send(self.client(), self.request(message));
         self.within(REQUEST_TIMEOUT, answer).await
-    }
-
-    /// Starts a run, which takes as long as the agents look; gives its id.
-    ///
-    /// # Errors
-    /// What stands in the way, or that the coordinator didn't answer.
-    pub async fn start(&self, request: StartRunRequest) -> Result<String, Failure> {
-        let mut client = self.client();
-        let answer = client.start_run(self.request(request));
-        Ok(self.within(START_TIMEOUT, answer).await?.run_id)
     }
 
     async fn within<R>(
@@ -140,7 +129,7 @@ impl Coordinator {
             limit.as_secs()
         );
         Failure::new(TIMED_OUT, Exit::TimedOut, what)
-            .remedy("the request may have been carried out: look with lockstep run show")
+            .remedy("the request may have been performed: check with lockstep run show")
     }
 
     /// What a status means.
@@ -160,39 +149,21 @@ impl Coordinator {
             | Code::ResourceExhausted => (REFUSED, Exit::Refused),
             _ => (COORDINATOR, Exit::Failed),
         };
-        let (given, what) = split_code(status.message());
-        let metadata = status.metadata();
-        let given = metadata
-            .get(CODE_KEY)
-            .and_then(|value| value.to_str().ok())
-            .or(given);
-        let mut failure = Failure::new(code, exit, what);
-        if let Some(given) = given {
-            failure = failure.with_code(given);
+        match diagnosis_from_status(status) {
+            Some(diagnosis) => Failure::diagnosed(exit, diagnosis),
+            None => undiagnosed(status.message(), code, exit),
         }
-        let remedy = metadata
-            .get_bin(REMEDY_KEY)
-            .and_then(|value| value.to_bytes().ok());
-        if let Some(remedy) = remedy.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()) {
-            failure = failure.remedy(remedy);
-        }
-        failure
     }
 }
 
-/// Takes the code off a message of the form `LS1234: what happened`.
-fn split_code(message: &str) -> (Option<&str>, &str) {
-    match message.split_once(": ") {
-        Some((code, what)) if is_code(code) => (Some(code), what),
-        _ => (None, message),
-    }
-}
-
-fn is_code(text: &str) -> bool {
-    text.len() == 6
-        && text
-            .strip_prefix("LS")
-            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+/// A failure of a status that carries no diagnosis: its message may begin with
+/// a code.
+fn undiagnosed(message: &str, code: lockstep_api::Code, exit: Exit) -> Failure {
+    let given = message
+        .split_once(": ")
+        .and_then(|(code, what)| Some((lockstep_api::Code::find(code)?, what)));
+    let (code, what) = given.unwrap_or((code, message));
+    Failure::new(code, exit, what)
 }
 
 /// Whether the connection was lost rather than the request refused.
@@ -241,7 +212,8 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::metadata::MetadataValue;
+    use lockstep_api::Diagnosis;
+    use lockstep_proto::convert::status::diagnosis_to_status;
 
     fn coordinator() -> Coordinator {
         let channel = Endpoint::from_static("https://coordinator:7400").connect_lazy();
@@ -271,17 +243,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_coordinators_own_code_and_remedy_are_told() {
-        let mut status = Status::failed_precondition("the run has ended");
-        status
-            .metadata_mut()
-            .insert(CODE_KEY, MetadataValue::from_static("LS4101"));
-        let remedy = MetadataValue::from_bytes("start another run – with the same plan".as_bytes());
-        status.metadata_mut().insert_bin(REMEDY_KEY, remedy);
+    async fn the_coordinators_diagnosis_is_shown_in_parts() {
+        let diagnosis = Diagnosis::new(lockstep_api::Code::LS4101, "the run has ended")
+            .state_left("nothing was changed")
+            .remedy("start another run – with the same plan");
+        let status = diagnosis_to_status(Code::FailedPrecondition, &diagnosis);
+        let failure = coordinator().failure(&status);
         assert_eq!(
-            coordinator().failure(&status).text(),
-            "error[LS4101]: the run has ended\n  next: start another run – with the same plan\n"
+            failure.text(),
+            "error[LS4101]: the run has ended\n  state: nothing was changed\n  \
+             next: start another run – with the same plan\n"
         );
+        assert_eq!(failure.json()["error"]["state_left"], "nothing was changed");
         let status = Status::failed_precondition("LS4102: not now");
         assert_eq!(
             coordinator().failure(&status).text(),
