@@ -1,7 +1,7 @@
 //! The wire protocol of Lockstep: what `lockstep/v1/*.proto` generates.
 //!
-//! Generated types stop at one conversion file per daemon; nothing else of a
-//! daemon knows them.
+//! [`convert`] translates them to and from the types of the barrier and of
+//! `lockstep-api`.
 
 pub mod convert;
 pub mod limits;

@@ -87,7 +87,10 @@ fn sources_name_declared_codes_only_and_every_code_is_raised() {
         .iter()
         .filter(|(code, _)| Code::find(code).is_none())
         .collect();
-    assert!(undeclared.is_empty(), "declare {undeclared:?} in crates/api");
+    assert!(
+        undeclared.is_empty(),
+        "declare {undeclared:?} in crates/api"
+    );
     let unused: Vec<_> = Code::ALL
         .iter()
         .filter(|code| !raised.contains_key(code.as_str()))

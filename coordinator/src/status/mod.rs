@@ -68,7 +68,7 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
         started_at_ms: timeline.began,
         ended_at_ms: timeline.ended,
         outcome: outcome.into(),
-        exit_code: outcome::exit_code(run, outcome),
+        exit_code: outcome::exit_code(run, outcome).into(),
         trace_id: trace_id(&state.begin.trace),
         sequence: state.last,
         waits_on: if outcome::is_final(outcome) {
@@ -234,7 +234,7 @@ fn task_status(
             if !report.outputs.is_empty() {
                 status.outputs_json = serde_json::to_string(&report.outputs).unwrap_or_default();
             }
-            outcome::of_task(&report.outcome)
+            outcome::of_task(&report.outcome).into()
         }
     });
     status

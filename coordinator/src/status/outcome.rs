@@ -1,6 +1,7 @@
 //! In one word: how a run stands, and how each of its phases does.
 
 use super::View;
+use lockstep_api::{Exit, TaskOutcome};
 use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, Wait};
 use lockstep_barrier::ids::{PhaseRef, Track};
 use lockstep_barrier::message::{Mode, Outcome};
@@ -39,12 +40,14 @@ fn needs_operator(wait: &Wait) -> bool {
     }
 }
 
-/// Exit codes of the operator's command for this outcome.
-pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> i32 {
+/// How a command that waits for this outcome ends; a running run has no exit yet.
+pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> Exit {
     match outcome {
-        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => 0,
-        v1::RunOutcome::RolledBack => 5,
-        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => 1,
+        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => {
+            Exit::Done
+        }
+        v1::RunOutcome::RolledBack => Exit::RolledBack,
+        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => Exit::Failed,
         v1::RunOutcome::Waiting => {
             let only_gates = run
                 .waits_on()
@@ -56,7 +59,11 @@ pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> i32 {
                         Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
                     )
                 });
-            if only_gates { 6 } else { 1 }
+            if only_gates {
+                Exit::Waiting
+            } else {
+                Exit::Failed
+            }
         }
     }
 }
@@ -98,17 +105,17 @@ pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::
 }
 
 /// How a task ended.
-pub(super) fn of_task(outcome: &Outcome) -> v1::TaskOutcome {
+pub(super) fn of_task(outcome: &Outcome) -> TaskOutcome {
     match outcome {
-        Outcome::Done => v1::TaskOutcome::Done,
-        Outcome::Already => v1::TaskOutcome::Unchanged,
-        Outcome::Standing => v1::TaskOutcome::Armed,
-        Outcome::Failed { .. } => v1::TaskOutcome::Failed,
-        Outcome::Unknown { .. } => v1::TaskOutcome::Unknown,
-        Outcome::Drifted { .. } => v1::TaskOutcome::Drifted,
-        Outcome::Interrupted => v1::TaskOutcome::Interrupted,
-        Outcome::NotStarted => v1::TaskOutcome::NotStarted,
-        Outcome::Lapsed => v1::TaskOutcome::Lapsed,
+        Outcome::Done => TaskOutcome::Done,
+        Outcome::Already => TaskOutcome::Unchanged,
+        Outcome::Standing => TaskOutcome::Armed,
+        Outcome::Failed { .. } => TaskOutcome::Failed,
+        Outcome::Unknown { .. } => TaskOutcome::Unknown,
+        Outcome::Drifted { .. } => TaskOutcome::Drifted,
+        Outcome::Interrupted => TaskOutcome::Interrupted,
+        Outcome::NotStarted => TaskOutcome::NotStarted,
+        Outcome::Lapsed => TaskOutcome::Lapsed,
     }
 }
 
@@ -325,7 +332,7 @@ mod tests {
         let state = folded(records);
         let view = View::closed(&state);
         assert_eq!(of_run(&view), v1::RunOutcome::Failed);
-        assert_eq!(exit_code(&view, of_run(&view)), 1);
+        assert_eq!(exit_code(&view, of_run(&view)), Exit::Failed);
         assert_eq!(outcomes(&state)[0], Failed);
     }
 }

@@ -1,8 +1,10 @@
 //! A run in sentences: why it holds, what it waits for, what happened.
 
+use super::outcome;
+use lockstep_api::TaskOutcome;
 use lockstep_barrier::coordinator::{PhaseStatus, State, TaskState, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
-use lockstep_barrier::record::{Ending, Failure, RollbackCause};
+use lockstep_barrier::record::{Ending, Failure, Resolution, RollbackCause};
 use lockstep_proto::convert;
 
 pub(super) fn reason(state: &State) -> String {
@@ -201,11 +203,8 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
             phase: at, attempt, ..
         } => format!("{}: released, attempt {attempt}", phase(at)),
         R::TaskEnded { agent, report, .. } => {
-            let (kind, detail) = convert::outcome_to_wire(report.outcome.clone());
-            let outcome = kind
-                .as_str_name()
-                .trim_start_matches("OUTCOME_KIND_")
-                .to_lowercase();
+            let (_, detail) = convert::outcome_to_wire(report.outcome.clone());
+            let outcome = outcome::of_task(&report.outcome);
             let detail = if detail.is_empty() {
                 detail
             } else {
@@ -238,11 +237,13 @@ pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> Stri
             step,
             resolution,
             signed,
-        } => format!(
-            "{step} on {agent}: resolved as {resolution:?} {}",
-            by(signed)
-        )
-        .to_lowercase(),
+        } => {
+            let outcome = match resolution {
+                Resolution::Done => TaskOutcome::Done,
+                Resolution::Failed => TaskOutcome::Failed,
+            };
+            format!("{step} on {agent}: resolved as {outcome} {}", by(signed))
+        }
         R::Paused { signed } => format!("paused {}", by(signed)),
         R::Resumed { signed } => format!("resumed {}", by(signed)),
         R::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),

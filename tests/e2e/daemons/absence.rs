@@ -62,7 +62,10 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     let told = fleet.then_watch(&retry);
     assert_eq!(told.code, 0, "{told}");
     assert_eq!(task(&told.json, "app-2", "first")["outcome"], "waived");
-    assert!(told.json["outstanding_undo"].to_string().contains("app-2"), "{told}");
+    assert!(
+        told.json["outstanding_undo"].to_string().contains("app-2"),
+        "{told}"
+    );
 
     // It comes back, and nothing of all that is carried out any more.
     fleet.host("app-2").let_go("first");
