@@ -1,13 +1,8 @@
 //! Address and credentials: flags take precedence over the environment, and that
 //! over the file.
 
-use lockstep_api::Exit;
-use std::path::{Path, PathBuf};
-
-use lockstep_pki::CredentialFiles;
-use serde::Deserialize;
-
 use crate::failure::{CONFIGURATION, Failure};
+use lockstep_api::Exit;
 use lockstep_pki::CredentialFiles;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

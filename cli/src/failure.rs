@@ -1,8 +1,7 @@
 //! How a command fails: one error with its code, the chain of causes, the state
 //! that things were left in, and what to do next.
 
-use lockstep_api::Exit;
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{Code, Diagnosis, Exit};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Write;

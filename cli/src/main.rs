@@ -13,11 +13,9 @@ mod output;
 mod plan_file;
 mod view;
 
-use lockstep_api::Exit;
-use std::process::ExitCode;
-
 use args::Arguments;
 use clap::Parser;
+use lockstep_api::Exit;
 use lockstep_telemetry::TelemetryConfig;
 use output::Format;
 use std::process::ExitCode;

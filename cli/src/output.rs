@@ -1,15 +1,9 @@
 //! The three forms of output, and writing them without surprise at a closed pipe.
 
-use lockstep_api::Exit;
-use std::io::{self, IsTerminal, Write};
-
-use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
-use serde::Serialize;
-
 use crate::failure::{FILE, Failure};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
+use lockstep_api::Exit;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 

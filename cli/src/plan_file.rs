@@ -2,15 +2,10 @@
 
 use crate::failure::{FILE, Failure, PLAN};
 use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
-use lockstep_proto::v1::PlanDocument;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read, stderr};
 use std::path::PathBuf;
-
-use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
-
-use crate::failure::{FILE, Failure, PLAN};
 
 /// A plan file and the values of its variables.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,14 +1,13 @@
 //! `lockstep preflight`: what each task would do on its host, and which obstacles
 //! prevent it. Nothing is changed anywhere.
 
-use lockstep_api::{Exit, Finding, PreflightReport};
-use std::fmt::Write;
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::failure::{Failure, OBSTACLES};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use lockstep_api::{Exit, Finding, PreflightReport};
+use std::fmt::Write;
 
 /// Probes a plan.
 #[derive(Debug, clap::Args)]

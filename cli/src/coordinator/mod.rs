@@ -34,7 +34,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(330);
 /// that watching notices the loss of the coordinator's host.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A coordinator, connected.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     address: String,

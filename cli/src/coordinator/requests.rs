@@ -308,7 +308,6 @@ fn document(loaded: Loaded) -> v1::PlanDocument {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn incomprehensible(error: Invalid) -> Status {
     Status::internal(format!(
         "the coordinator's answer can't be understood; is it of another version? {error}"

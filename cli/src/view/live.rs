@@ -93,7 +93,6 @@ impl Live {
         row.set_message(format!("{}  {said}", line.step));
     }
 
-    /// Removes the rows.
     pub fn clear(&self) {
         // A terminal that can't be cleared keeps its rows; nothing is lost.
         let _ = self.screen.clear();

@@ -25,7 +25,6 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// All codes, ascending.
             pub const ALL: &'static [Self] = &[$(Self::$code),*];
 
             pub const fn as_str(self) -> &'static str {

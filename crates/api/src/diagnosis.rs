@@ -12,7 +12,6 @@ use std::fmt;
 #[serde(deny_unknown_fields)]
 pub struct Diagnosis {
     pub code: Code,
-    /// What happened, where.
     pub what: String,
     /// The errors below it, outermost first.
     #[serde(default)]

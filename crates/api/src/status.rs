@@ -71,7 +71,6 @@ words! {
     PhaseOutcome {
         #[default]
         Pending = "pending",
-        /// Votes are collected.
         Preparing = "preparing",
         /// It waits at its gate.
         Gated = "gated",
@@ -166,7 +165,6 @@ words! {
         None = "none",
         /// An operator's approval of the plan's digest.
         Approval = "approval",
-        /// An operator's resume.
         Hold = "hold",
     }
 }
@@ -185,7 +183,6 @@ words! {
 
 words! {
     LineKind {
-        /// The action began.
         Started = "started",
         /// A remark by the agent.
         Note = "note",
@@ -297,7 +294,6 @@ pub struct TaskStatus {
     pub outputs: Value,
 }
 
-/// A journal entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunEvent {
     pub sequence: u64,
@@ -402,7 +398,6 @@ pub struct PreflightTask {
     pub finding: Option<Finding>,
     /// What would be done, a line each.
     pub would_do: Vec<String>,
-    /// What prevents it.
     pub obstacles: Vec<String>,
     pub remarks: Vec<String>,
 }

@@ -4,13 +4,12 @@ mod accept;
 mod list;
 mod show;
 
-use clap::Subcommand;
-use lockstep_api::{AgentStatus, Exit};
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::Format;
+use clap::Subcommand;
+use lockstep_api::{AgentStatus, Exit};
 
 /// Commands about agents.
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,10 @@
 //! `lockstep agents show`.
 
-use lockstep_api::{AgentStatus, Exit};
-use std::fmt::Write;
-
 use crate::coordinator::Coordinator;
 use crate::failure::{Failure, NOT_FOUND};
 use crate::output::{self, Format};
 use crate::view::moment;
+use lockstep_api::{AgentStatus, Exit};
 use std::fmt::Write;
 
 /// Shows one agent.

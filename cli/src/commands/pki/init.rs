@@ -1,13 +1,8 @@
 //! `lockstep pki init`.
 
-use lockstep_api::Exit;
-use std::path::PathBuf;
-
-use lockstep_pki::{Authority, TrustDomain};
-use serde_json::json;
-
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use lockstep_api::Exit;
 use lockstep_pki::{Authority, TrustDomain};
 use serde_json::json;
 use std::path::PathBuf;

@@ -1,17 +1,10 @@
 //! `lockstep pki issue`.
 
-use lockstep_api::Exit;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use jiff::Timestamp;
-use lockstep_pki::{Authority, Identity};
-use serde_json::json;
-
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view::moment;
 use jiff::Timestamp;
+use lockstep_api::Exit;
 use lockstep_pki::{Authority, Identity};
 use serde_json::json;
 use std::path::PathBuf;

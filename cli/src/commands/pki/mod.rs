@@ -4,13 +4,10 @@ mod init;
 mod issue;
 mod revoke;
 
-use clap::Subcommand;
-use lockstep_api::Exit;
-use lockstep_pki::AuthorityError;
-
 use crate::failure::{AUTHORITY, Failure};
 use crate::output::Format;
 use clap::Subcommand;
+use lockstep_api::Exit;
 use lockstep_pki::AuthorityError;
 
 /// Commands about certificates.

@@ -1,13 +1,9 @@
 //! `lockstep plan check`.
 
-use lockstep_api::Exit;
-use std::io::{IsTerminal, stderr};
-
-use serde_json::json;
-
 use crate::failure::{Failure, PLAN};
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use lockstep_api::Exit;
 use serde_json::json;
 use std::io::{IsTerminal, stderr};
 

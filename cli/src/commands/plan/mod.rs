@@ -3,12 +3,10 @@
 mod check;
 mod show;
 
-use clap::Subcommand;
-use lockstep_api::Exit;
-
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use clap::Subcommand;
+use lockstep_api::Exit;
 
 /// Commands about plans.
 #[derive(Debug, Subcommand)]

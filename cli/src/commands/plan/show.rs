@@ -1,11 +1,9 @@
 //! `lockstep plan show`.
 
-use lockstep_api::Exit;
-use lockstep_plan::{Phase, render};
-
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
+use lockstep_api::Exit;
 use lockstep_plan::{Phase, render};
 
 /// Shows what a plan expands to.

@@ -1,15 +1,12 @@
 //! `lockstep run approve`: opens one gate of exactly the plan that was read.
 
-use lockstep_api::Exit;
-use std::path::PathBuf;
-
 use crate::commands::run::verbs::Target;
 use crate::coordinator::{Coordinator, Verb};
 use crate::failure::{DIGEST, Failure};
 use crate::output::Format;
 use crate::plan_file::PlanFile;
 use crate::view::short;
-use lockstep_proto::v1::ApproveRunRequest;
+use lockstep_api::Exit;
 use std::path::PathBuf;
 
 /// Fewest digits of a digest that are taken for the whole: the 12 that every

@@ -1,12 +1,10 @@
 //! `lockstep run events`.
 
-use lockstep_api::Exit;
-
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view;
-use lockstep_proto::v1::ListRunEventsRequest;
+use lockstep_api::Exit;
 
 /// Prints a run's journal.
 #[derive(Debug, clap::Args)]

@@ -1,12 +1,10 @@
 //! `lockstep run list`.
 
-use lockstep_api::Exit;
-
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view;
-use lockstep_proto::v1::ListRunsRequest;
+use lockstep_api::Exit;
 
 /// Lists runs.
 #[derive(Debug, clap::Args)]

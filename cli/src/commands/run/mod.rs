@@ -8,13 +8,12 @@ mod start;
 mod verbs;
 mod watch;
 
-use clap::Subcommand;
-use lockstep_api::Exit;
-
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::Format;
+use clap::Subcommand;
+use lockstep_api::Exit;
 
 /// Commands about runs. RUN is the id of a run, or `latest`.
 #[derive(Debug, Subcommand)]

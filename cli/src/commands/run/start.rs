@@ -1,17 +1,13 @@
 //! `lockstep run start`.
 
-use lockstep_api::Exit;
-use serde_json::json;
-
 use crate::commands::run::watch::{Patience, follow};
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::plan_file::PlanFile;
-use lockstep_proto::v1::StartRunRequest;
+use lockstep_api::Exit;
 use serde_json::json;
-use uuid::Uuid;
 
 /// Starts a run.
 #[derive(Debug, clap::Args)]

@@ -1,21 +1,14 @@
 //! `lockstep run watch`, and the watching that other commands end with.
 
-use lockstep_api::{Exit, RunOutcome, RunStatus, RunUpdate};
-use std::time::Duration;
-
-use jiff::SignedDuration;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::Status;
-
 use crate::coordinator::{Coordinator, Updates, lost};
 use crate::failure::{Failure, TIMED_OUT};
 use crate::output::Format;
 use crate::view::watch::View;
 use jiff::SignedDuration;
-use lockstep_proto::v1::{GetRunRequest, WatchRunRequest, WatchRunResponse};
+use lockstep_api::{Exit, RunOutcome, RunStatus, RunUpdate};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// How long a coordinator that has gone is waited for: a restart takes seconds,
 /// a service manager's back-off half a minute.
