@@ -4,7 +4,6 @@ use crate::commands::{agents, explain, pki, plan, preflight, run};
 use crate::config::Connection;
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
-use lockstep_api::Exit;
 
 /// Cut over from Oracle to PostgreSQL, every host in step.
 ///

@@ -15,7 +15,6 @@ mod view;
 
 use args::Arguments;
 use clap::Parser;
-use lockstep_api::Exit;
 use lockstep_telemetry::TelemetryConfig;
 use output::Format;
 use std::process::ExitCode;

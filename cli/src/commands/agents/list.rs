@@ -41,11 +41,11 @@ mod tests {
             connected: true,
             labels: [("role".to_owned(), "oracle".to_owned())].into(),
             version: "0.1.0".to_owned(),
-            ..Agent::default()
+            ..AgentStatus::default()
         };
         let away = AgentStatus {
             name: "db-2".to_owned(),
-            ..Agent::default()
+            ..AgentStatus::default()
         };
         let text = text(&[agent, away]);
         let lines: Vec<Vec<&str>> = text
