@@ -1,18 +1,19 @@
-//! The way to the driver for everything that serves: methods, no channels.
+//! The driver's interface to everything that serves: methods, no channels.
 
-use crate::agents::Outbox;
-use crate::preflights::Answers;
+use crate::agents::{Introduction, Outbox};
+use crate::plans::CheckedPlan;
+use crate::preflights::{Answers, TaskFinding};
 use crate::runs::Happening;
 use lockstep_barrier::coordinator::VerbAction;
-use lockstep_barrier::ids::AgentName;
+use lockstep_barrier::ids::{AgentName, PhaseRef, RunId};
 use lockstep_proto::v1;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-/// Questions and messages that may wait for the driver; senders wait beyond
-/// it. A thousand agents answer a release at once.
+/// Inputs that may wait for the driver; beyond that, senders wait. A thousand
+/// agents answer a release at once.
 const INPUTS: usize = 4096;
 
-/// Why something was refused: what the caller gets as a gRPC status.
+/// Why a request was refused; the caller receives it as a gRPC status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -29,8 +30,10 @@ pub enum RefusalKind {
     /// There is no such thing.
     NotFound,
     Precondition,
-    /// The process is ending.
+    /// The process is ending, or its journal can't be read.
     Unavailable,
+    /// A defect of the coordinator.
+    Internal,
 }
 
 impl Refusal {
@@ -46,7 +49,7 @@ pub type Answer<T> = Result<T, Refusal>;
 
 pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 
-/// A verb as an operator asked for it, the phase still by name.
+/// A verb as an operator submitted it, the phase by name.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// The run; empty: the newest.
@@ -54,7 +57,7 @@ pub struct Asked {
     pub request: String,
     pub by: String,
     pub reason: Option<String>,
-    /// Sequence as the operator saw it.
+    /// The run's sequence as the operator saw it; `None`: don't compare.
     pub expected: Option<u64>,
     pub action: AskedAction,
 }
@@ -72,39 +75,42 @@ pub enum AskedAction {
     Other(VerbAction),
 }
 
+/// What the driver's queue holds. Each kind is matched without a wildcard, so
+/// that a variant without an answer doesn't compile.
 pub(crate) enum Input {
-    Hello {
-        hello: Box<v1::Hello>,
-        address: String,
-        outbox: Outbox,
-        reply: Reply<(u64, v1::Welcome)>,
-    },
-    Agent {
-        agent: AgentName,
-        session: u64,
-        message: Box<v1::session_request::Message>,
-        /// Position and hash of its journal's last entry, with outcomes.
-        place: (u64, String),
-    },
-    Gone {
-        agent: AgentName,
-        session: u64,
-    },
+    Command(Command),
+    Query(Query),
+    Session(SessionEvent),
+}
+
+/// What may change something.
+pub(crate) enum Command {
     Preflight {
-        plan: v1::PlanDocument,
+        plan: CheckedPlan,
         answers: Answers,
         reply: Reply<()>,
     },
-    Started {
-        request: String,
-        reply: Reply<Option<String>>,
-    },
-    Start {
-        plan: v1::PlanDocument,
+    StartRun {
+        plan: CheckedPlan,
         request: String,
         by: String,
         reply: Reply<String>,
     },
+    Verb {
+        asked: Box<Asked>,
+        reply: Reply<v1::RunStatus>,
+    },
+    Accept {
+        agent: String,
+        by: String,
+        reason: String,
+        reply: Reply<v1::AgentStatus>,
+    },
+    Stop,
+}
+
+/// What only reads.
+pub(crate) enum Query {
     List {
         limit: usize,
         reply: Reply<Vec<v1::RunStatus>>,
@@ -123,29 +129,71 @@ pub(crate) enum Input {
         after: u64,
         reply: Reply<Vec<v1::RunEvent>>,
     },
-    Verb {
-        asked: Box<Asked>,
-        reply: Reply<v1::RunStatus>,
-    },
     Agents {
         reply: Reply<Vec<v1::AgentStatus>>,
     },
-    Accept {
-        agent: String,
-        by: String,
-        reason: String,
-        reply: Reply<v1::AgentStatus>,
-    },
-    Stop,
 }
 
-/// What a watcher begins with.
+/// What happens in agents' sessions.
+pub(crate) enum SessionEvent {
+    Opened {
+        introduction: Box<Introduction>,
+        address: String,
+        outbox: Outbox,
+        reply: Reply<u64>,
+    },
+    Reported {
+        agent: AgentName,
+        session: u64,
+        report: Box<AgentReport>,
+    },
+    Closed {
+        agent: AgentName,
+        session: u64,
+    },
+}
+
+/// What an agent reports in its session.
+#[derive(Debug)]
+pub enum AgentReport {
+    Reply {
+        reply: lockstep_barrier::message::Reply,
+        /// Position and hash of the last entry in its journal; sent with
+        /// outcomes, otherwise 0 and empty.
+        place: (u64, String),
+    },
+    Progress(Progress),
+    Preflight {
+        request: String,
+        findings: Vec<TaskFinding>,
+    },
+}
+
+/// A line about a task that is running. It may be lost.
+#[derive(Debug)]
+pub struct Progress {
+    pub run: RunId,
+    pub phase: Option<PhaseRef>,
+    pub step: String,
+    pub kind: LineKind,
+    pub line: String,
+    /// Lines before this one that were not sent because the link was slow.
+    pub omitted: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineKind {
+    Started,
+    Note,
+    Output,
+}
+
+/// What a watcher starts with.
 pub struct Watched {
-    /// How the run stands.
     pub status: v1::RunStatus,
     /// Entries it hasn't seen.
     pub missed: Vec<v1::RunEvent>,
-    /// What happens from now on.
+    /// Updates from now on.
     pub happenings: broadcast::Receiver<Happening>,
 }
 
@@ -160,74 +208,87 @@ impl Handle {
         (Self { inputs }, queue)
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
-        let ending = || {
-            Refusal::new(
-                RefusalKind::Unavailable,
-                "the coordinator is ending; try again",
-            )
-        };
+    async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         self.inputs
-            .send(question(reply))
+            .send(input(reply))
             .await
-            .map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?
+            .map_err(|_| self.unanswered())?;
+        answer.await.map_err(|_| self.unanswered())?
     }
 
-    /// Introduces an agent's session.
+    /// Why a request has no answer: the driver has closed its queue, or it has
+    /// dropped the reply.
+    fn unanswered(&self) -> Refusal {
+        if self.inputs.is_closed() {
+            return Refusal::new(
+                RefusalKind::Unavailable,
+                "the coordinator is ending; try again",
+            );
+        }
+        tracing::error!("a request was dropped without an answer");
+        Refusal::new(
+            RefusalKind::Internal,
+            "the coordinator dropped the request without an answer, which is a defect of it; \
+             whether the request took effect is not known: check with `lockstep run status`",
+        )
+    }
+
+    async fn command<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
+        self.ask(|reply| Input::Command(command(reply))).await
+    }
+
+    async fn query<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Answer<T> {
+        self.ask(|reply| Input::Query(query(reply))).await
+    }
+
+    /// Opens an agent's session and returns its number. The outbox's first
+    /// message is the Welcome.
     ///
     /// # Errors
-    /// When it is not admitted.
-    pub async fn hello(
+    /// If the agent is not admitted.
+    pub async fn open_session(
         &self,
-        hello: v1::Hello,
+        introduction: Introduction,
         address: String,
         outbox: Outbox,
-    ) -> Answer<(u64, v1::Welcome)> {
-        let hello = Box::new(hello);
-        self.ask(|reply| Input::Hello {
-            hello,
-            address,
-            outbox,
-            reply,
+    ) -> Answer<u64> {
+        let introduction = Box::new(introduction);
+        self.ask(|reply| {
+            Input::Session(SessionEvent::Opened {
+                introduction,
+                address,
+                outbox,
+                reply,
+            })
         })
         .await
     }
 
-    /// Passes on what an agent says, with position and hash of its journal's
-    /// last entry.
-    pub async fn agent_says(
-        &self,
-        agent: AgentName,
-        session: u64,
-        message: v1::session_request::Message,
-        place: (u64, String),
-    ) {
-        let message = Box::new(message);
-        // A driver that is gone needs no messages.
-        let _ = self
-            .inputs
-            .send(Input::Agent {
-                agent,
-                session,
-                message,
-                place,
-            })
-            .await;
+    /// Passes an agent's report on. After the driver has stopped, it is
+    /// dropped; the agent repeats what matters in its next session.
+    pub async fn report(&self, agent: AgentName, session: u64, report: AgentReport) {
+        let report = Box::new(report);
+        let event = SessionEvent::Reported {
+            agent,
+            session,
+            report,
+        };
+        let _ = self.inputs.send(Input::Session(event)).await;
     }
 
-    /// Says that a session ended.
-    pub async fn agent_gone(&self, agent: AgentName, session: u64) {
-        let _ = self.inputs.send(Input::Gone { agent, session }).await;
+    pub async fn close_session(&self, agent: AgentName, session: u64) {
+        let event = SessionEvent::Closed { agent, session };
+        let _ = self.inputs.send(Input::Session(event)).await;
     }
 
-    /// Asks every agent of a plan to look.
+    /// Asks every agent of a plan to probe its tasks; the parts go to
+    /// `answers`.
     ///
     /// # Errors
-    /// When the plan isn't one.
-    pub async fn preflight(&self, plan: v1::PlanDocument, answers: Answers) -> Answer<()> {
-        self.ask(|reply| Input::Preflight {
+    /// If the process ends.
+    pub async fn preflight(&self, plan: CheckedPlan, answers: Answers) -> Answer<()> {
+        self.command(|reply| Command::Preflight {
             plan,
             answers,
             reply,
@@ -235,25 +296,18 @@ impl Handle {
         .await
     }
 
-    /// The run that this request has started before, if it has.
+    /// Starts a run and returns its id; for a cutover, after a preflight
+    /// without obstacles. The same request id again returns the same run.
     ///
     /// # Errors
-    /// When the process ends.
-    pub async fn started(&self, request: String) -> Answer<Option<String>> {
-        self.ask(|reply| Input::Started { request, reply }).await
-    }
-
-    /// Starts a run and gives its id.
-    ///
-    /// # Errors
-    /// When the plan isn't one, or its parties aren't there.
-    pub async fn start(
+    /// If the plan has obstacles, or its parties can't be resolved.
+    pub async fn start_run(
         &self,
-        plan: v1::PlanDocument,
+        plan: CheckedPlan,
         request: String,
         by: String,
     ) -> Answer<String> {
-        self.ask(|reply| Input::Start {
+        self.command(|reply| Command::StartRun {
             plan,
             request,
             by,
@@ -265,63 +319,62 @@ impl Handle {
     /// Runs, newest first.
     ///
     /// # Errors
-    /// When the process ends.
+    /// If the process ends.
     pub async fn list(&self, limit: usize) -> Answer<Vec<v1::RunStatus>> {
-        self.ask(|reply| Input::List { limit, reply }).await
+        self.query(|reply| Query::List { limit, reply }).await
     }
 
-    /// How a run stands.
-    ///
     /// # Errors
-    /// When there is none of that id.
+    /// If there is no run of that id.
     pub async fn get(&self, run: String) -> Answer<v1::RunStatus> {
-        self.ask(|reply| Input::Get { run, reply }).await
+        self.query(|reply| Query::Get { run, reply }).await
     }
 
-    /// How a run stands and what happens from then on.
+    /// A run's status and its updates from then on.
     ///
     /// # Errors
-    /// When there is none of that id.
+    /// If there is no run of that id.
     pub async fn watch(&self, run: String, after: u64) -> Answer<Watched> {
-        self.ask(|reply| Input::Watch { run, after, reply }).await
+        self.query(|reply| Query::Watch { run, after, reply }).await
     }
 
-    /// A run's journal.
+    /// A run's journal entries after the given sequence.
     ///
     /// # Errors
-    /// When there is none of that id.
+    /// If there is no run of that id.
     pub async fn events(&self, run: String, after: u64) -> Answer<Vec<v1::RunEvent>> {
-        self.ask(|reply| Input::Events { run, after, reply }).await
+        self.query(|reply| Query::Events { run, after, reply })
+            .await
     }
 
-    /// Carries out what an operator asks for.
+    /// Executes an operator's verb.
     ///
     /// # Errors
-    /// When it can't be done now.
+    /// If it is not possible now.
     pub async fn verb(&self, asked: Asked) -> Answer<v1::RunStatus> {
         let asked = Box::new(asked);
-        self.ask(|reply| Input::Verb { asked, reply }).await
+        self.command(|reply| Command::Verb { asked, reply }).await
     }
 
     /// Every known agent.
     ///
     /// # Errors
-    /// When the process ends.
+    /// If the process ends.
     pub async fn agents(&self) -> Answer<Vec<v1::AgentStatus>> {
-        self.ask(|reply| Input::Agents { reply }).await
+        self.query(|reply| Query::Agents { reply }).await
     }
 
     /// Ends an agent's quarantine.
     ///
     /// # Errors
-    /// When it isn't in quarantine.
+    /// If it isn't in quarantine.
     pub async fn accept(
         &self,
         agent: String,
         by: String,
         reason: String,
     ) -> Answer<v1::AgentStatus> {
-        self.ask(|reply| Input::Accept {
+        self.command(|reply| Command::Accept {
             agent,
             by,
             reason,
@@ -331,6 +384,26 @@ impl Handle {
     }
 
     pub async fn stop(&self) {
-        let _ = self.inputs.send(Input::Stop).await;
+        let _ = self.inputs.send(Input::Command(Command::Stop)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_reply_is_not_reported_as_the_coordinators_end() {
+        let (handle, mut queue) = Handle::new();
+        let asking = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.agents().await }
+        });
+        drop(queue.recv().await.expect("a query"));
+        let refusal = asking.await.unwrap().unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Internal);
+        drop(queue);
+        let refusal = handle.agents().await.unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Unavailable);
     }
 }

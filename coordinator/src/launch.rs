@@ -1,4 +1,4 @@
-//! From a plan to a run: parties become agents, phases become a layout.
+//! From a plan to a run: resolves parties to agents and phases to a layout.
 
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
 use lockstep_barrier::layout::{Gate, Layout, OnFailure, Outage, PhaseSpec, StepSpec};
@@ -18,10 +18,10 @@ pub struct Candidate {
     pub busy_with: Option<String>,
 }
 
-/// Who is there: connected and not in quarantine.
+/// Agents that are connected and not in quarantine.
 pub type Candidates = BTreeMap<AgentName, Candidate>;
 
-/// What stands in the way of a run, a sentence each, with remedy.
+/// What prevents a run, a sentence each, with remedy.
 pub type Obstacles = Vec<String>;
 
 /// A plan with its parties resolved.
@@ -35,7 +35,7 @@ pub struct Cast {
 /// Resolves the parties (R21) and checks everything about them at once.
 ///
 /// # Errors
-/// Every obstacle there is.
+/// Every obstacle found.
 pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<Cast, Obstacles> {
     let mut obstacles = Obstacles::new();
     let mut cast = Cast {
@@ -95,8 +95,8 @@ fn miscount(name: &str, party: &lockstep_plan::Party, matching: &[AgentName]) ->
     )
 }
 
-/// Actions that an agent's policy would refuse anyway: better said before
-/// anything starts. The agent's own check stays the one that counts.
+/// Actions that an agent's policy would refuse: reported before anything
+/// starts. The agent's own check remains authoritative.
 fn not_allowed(plan: &Plan, cast: &Cast, candidates: &Candidates) -> Obstacles {
     let mut refused: BTreeSet<(String, AgentName)> = BTreeSet::new();
     for step in steps(plan) {
@@ -138,7 +138,7 @@ fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
 }
 
 /// The layout of a plan with this cast.
-pub fn layout(plan: &Plan, cast: &Cast) -> Layout {
+pub fn layout(plan: &Plan, digest: &lockstep_plan::Digest, cast: &Cast) -> Layout {
     let index = |name: &str| plan.phases.iter().position(|phase| phase.name == name);
     let number = |name: &str| index(name).and_then(|i| u32::try_from(i).ok()).unwrap_or(0);
     let phases = |phases: &[lockstep_plan::Phase]| -> Vec<PhaseSpec> {
@@ -160,7 +160,7 @@ pub fn layout(plan: &Plan, cast: &Cast) -> Layout {
             .collect()
     };
     Layout {
-        digest: Digest(plan.digest().to_string()),
+        digest: Digest(digest.to_string()),
         forward: phases(&plan.phases),
         rollback: phases(&plan.rollback),
         detachable: detachable(plan, cast),
@@ -234,7 +234,8 @@ fn spec(step: &Step, cast: &Cast, number: &impl Fn(&str) -> u32) -> StepSpec {
     }
 }
 
-/// Every forward task of each agent, in order: what a preflight looks at.
+/// Every forward task of each agent, in order: the tasks that a preflight
+/// probes.
 pub fn tasks_by_agent(plan: &Plan, cast: &Cast) -> BTreeMap<AgentName, Vec<(String, TaskOrder)>> {
     let mut tasks: BTreeMap<AgentName, Vec<(String, TaskOrder)>> = BTreeMap::new();
     for phase in &plan.phases {

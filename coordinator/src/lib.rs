@@ -2,16 +2,18 @@
 //!
 //! It holds no credentials and runs no SQL, no shell and no AWS call: it
 //! orders named actions on named resources. A run's state is the fold of its
-//! journal; after `kill -9` it takes its runs up where they stood, under a
-//! new term.
+//! journal; after `kill -9` it resumes its runs under a new term.
 
-mod agents;
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod agents;
 pub mod config;
 pub mod driver;
 pub mod grpc;
 pub mod handle;
 pub mod launch;
-mod preflights;
+pub mod plans;
+pub mod preflights;
 mod runs;
 mod spans;
 mod status;

@@ -1,104 +1,147 @@
-//! Preflights under way: what was asked of whom, and where the answers go.
+//! Preflights in progress: which agents were asked about which tasks, and who
+//! receives their reports.
 
 use crate::launch::{Cast, tasks_by_agent};
 use lockstep_barrier::ids::AgentName;
+use lockstep_barrier::message::{Finding, TaskOrder};
 use lockstep_plan::Plan;
-use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
-use tonic::Status;
 
-/// Where a preflight's answers go.
-pub type Answers = mpsc::Sender<Result<v1::PreflightResponse, Status>>;
+/// Where the parts of an operator's preflight go.
+pub type Answers = mpsc::Sender<AgentPreflight>;
 
-/// Room for one answer of every agent of a large plan; the receiver is the
+/// Room for one part of every agent of a large plan; the receiver is the
 /// operator's own stream.
 pub const ANSWERS: usize = 1024;
 
+/// One agent's part of a preflight, or what concerns the plan as a whole.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AgentPreflight {
+    /// `None`: the plan as a whole.
+    pub agent: Option<AgentName>,
+    pub tasks: Vec<TaskPreflight>,
+    /// Obstacles that belong to no task.
+    pub obstacles: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskPreflight {
+    pub phase: String,
+    pub action: String,
+    pub found: TaskFinding,
+}
+
+/// An agent's report on one task.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TaskFinding {
+    pub step: String,
+    /// What would be done, a line each.
+    pub would_do: Vec<String>,
+    /// What prevents it, a sentence each, with remedy.
+    pub obstacles: Vec<String>,
+    pub remarks: Vec<String>,
+    /// `None`: the task was not probed.
+    pub finding: Option<Finding>,
+}
+
+impl AgentPreflight {
+    /// Every obstacle, with agent and step.
+    pub fn into_obstacles(self) -> impl Iterator<Item = String> {
+        let agent = self.agent.map(|agent| agent.0).unwrap_or_default();
+        let of_tasks = self.tasks.into_iter().flat_map(move |task| {
+            let place = format!("{agent} {}", task.found.step);
+            let obstacles = task.found.obstacles.into_iter();
+            obstacles.map(move |obstacle| format!("{place}: {obstacle}"))
+        });
+        self.obstacles.into_iter().chain(of_tasks)
+    }
+}
+
+/// Who receives the parts of a preflight.
+#[derive(Clone)]
+pub enum Recipient {
+    Operator(Answers),
+    /// The pending start of a run, by its number.
+    Start(u64),
+}
+
 struct Pending {
-    /// Phase and action by step, in order, for the agent.
+    /// Phase, step and action of each task, in order.
     asked: Vec<(String, String, String)>,
-    answers: Answers,
+    recipient: Recipient,
+}
+
+/// An agent's tasks with the request id that comes back in its report.
+pub struct PreflightOrder {
+    pub agent: AgentName,
+    pub request: String,
+    pub tasks: Vec<TaskOrder>,
 }
 
 #[derive(Default)]
 pub struct Preflights {
     pending: BTreeMap<(String, AgentName), Pending>,
     count: u64,
+    /// Parts for pending starts, which the driver collects.
+    for_starts: Vec<(u64, AgentPreflight)>,
 }
 
 impl Preflights {
-    /// What to send to whom for this plan; answers are expected from then on.
-    pub fn ask(
-        &mut self,
-        plan: &Plan,
-        cast: &Cast,
-        answers: &Answers,
-    ) -> Vec<(AgentName, v1::PreflightOrder)> {
+    /// The orders to send for this plan; one report of each agent is expected
+    /// from then on.
+    pub fn ask(&mut self, plan: &Plan, cast: &Cast, recipient: &Recipient) -> Vec<PreflightOrder> {
         self.count += 1;
-        let request_id = self.count.to_string();
+        let request = self.count.to_string();
         let mut orders = Vec::new();
         for (agent, tasks) in tasks_by_agent(plan, cast) {
             let asked = tasks
                 .iter()
                 .map(|(phase, task)| (phase.clone(), task.step.0.clone(), task.action.clone()))
                 .collect();
-            let tasks = tasks.into_iter().map(|(_, task)| task.into()).collect();
             let pending = Pending {
                 asked,
-                answers: answers.clone(),
+                recipient: recipient.clone(),
             };
             self.pending
-                .insert((request_id.clone(), agent.clone()), pending);
-            orders.push((
+                .insert((request.clone(), agent.clone()), pending);
+            orders.push(PreflightOrder {
                 agent,
-                v1::PreflightOrder {
-                    request_id: request_id.clone(),
-                    tasks,
-                },
-            ));
+                request: request.clone(),
+                tasks: tasks.into_iter().map(|(_, task)| task).collect(),
+            });
         }
         orders
     }
 
-    pub fn report(&mut self, agent: &AgentName, report: v1::PreflightReport) {
-        let Some(pending) = self.pending.remove(&(report.request_id, agent.clone())) else {
+    /// Passes an agent's report on; one that nobody asked for is dropped.
+    pub fn report(&mut self, agent: &AgentName, request: String, findings: Vec<TaskFinding>) {
+        let Some(pending) = self.pending.remove(&(request, agent.clone())) else {
             return;
         };
-        let findings: BTreeMap<String, v1::PreflightFinding> = report
-            .findings
-            .into_iter()
-            .map(|f| (f.step_id.clone(), f))
-            .collect();
+        let mut findings: BTreeMap<String, TaskFinding> =
+            findings.into_iter().map(|f| (f.step.clone(), f)).collect();
         let tasks = pending
             .asked
             .into_iter()
-            .map(|(phase, step_id, action)| {
-                let found = findings.get(&step_id).cloned();
-                let found = found.unwrap_or_else(|| unseen(agent, &step_id));
-                v1::PreflightTask {
-                    phase,
-                    action,
-                    step_id,
-                    would_do: found.would_do,
-                    obstacles: found.obstacles,
-                    remarks: found.remarks,
-                    finding: found.finding,
-                }
+            .map(|(phase, step, action)| TaskPreflight {
+                phase,
+                action,
+                found: findings
+                    .remove(&step)
+                    .unwrap_or_else(|| not_reported(agent, step)),
             })
             .collect();
-        answer(
-            &pending.answers,
-            v1::PreflightResponse {
-                agent: agent.to_string(),
-                tasks,
-                obstacles: Vec::new(),
-            },
-        );
+        let part = AgentPreflight {
+            agent: Some(agent.clone()),
+            tasks,
+            obstacles: Vec::new(),
+        };
+        self.deliver(&pending.recipient, part);
     }
 
-    /// An agent can't answer any more.
-    pub fn gone(&mut self, agent: &AgentName) {
+    /// The agent's session ended: it can't answer any more.
+    pub fn disconnected(&mut self, agent: &AgentName) {
         let lost: Vec<(String, AgentName)> = self
             .pending
             .keys()
@@ -107,36 +150,48 @@ impl Preflights {
             .collect();
         for key in lost {
             if let Some(pending) = self.pending.remove(&key) {
-                let obstacles = vec![format!(
-                    "LS4301: {agent} disconnected before it had answered; see its log"
-                )];
-                let agent = agent.to_string();
-                answer(
-                    &pending.answers,
-                    v1::PreflightResponse {
-                        agent,
-                        tasks: vec![],
-                        obstacles,
-                    },
-                );
+                let obstacle =
+                    format!("LS4301: {agent} disconnected before it had answered; see its log");
+                let part = AgentPreflight {
+                    agent: Some(agent.clone()),
+                    tasks: Vec::new(),
+                    obstacles: vec![obstacle],
+                };
+                self.deliver(&pending.recipient, part);
             }
+        }
+    }
+
+    /// Whether [`Preflights::take_for_starts`] has something.
+    pub fn has_for_starts(&self) -> bool {
+        !self.for_starts.is_empty()
+    }
+
+    /// The parts that have arrived for pending starts since the last call.
+    pub fn take_for_starts(&mut self) -> Vec<(u64, AgentPreflight)> {
+        std::mem::take(&mut self.for_starts)
+    }
+
+    fn deliver(&mut self, recipient: &Recipient, part: AgentPreflight) {
+        match recipient {
+            Recipient::Operator(answers) => {
+                // An operator who has disconnected doesn't need the answer.
+                let _ = answers.try_send(part);
+            }
+            Recipient::Start(number) => self.for_starts.push((*number, part)),
         }
     }
 }
 
-/// A step that the agent's report leaves out was not looked at.
-fn unseen(agent: &AgentName, step: &str) -> v1::PreflightFinding {
-    v1::PreflightFinding {
+/// A step that the agent's report leaves out was not probed.
+fn not_reported(agent: &AgentName, step: String) -> TaskFinding {
+    TaskFinding {
         obstacles: vec![format!(
             "LS4301: {agent} has not told what it found for {step}; see its log"
         )],
-        ..Default::default()
+        step,
+        ..TaskFinding::default()
     }
-}
-
-fn answer(answers: &Answers, response: v1::PreflightResponse) {
-    // An operator who has gone away doesn't need the answer.
-    let _ = answers.try_send(Ok(response));
 }
 
 #[cfg(test)]
@@ -149,17 +204,17 @@ mod tests {
         let agent = AgentName::from("app-1");
         let of = |text: &str| text.to_owned();
         let asked = vec![(of("one"), of("first"), of("command.run"))];
+        let recipient = Recipient::Operator(answers);
         let mut preflights = Preflights::default();
         preflights
             .pending
-            .insert((of("1"), agent.clone()), Pending { asked, answers });
-        let report = v1::PreflightReport {
-            request_id: of("1"),
-            findings: vec![],
-        };
-        preflights.report(&agent, report);
-        let part = parts.try_recv().unwrap().unwrap();
-        let told = &part.tasks[0].obstacles[0];
-        assert!(told.contains("app-1") && told.contains("first"), "{told}");
+            .insert((of("1"), agent.clone()), Pending { asked, recipient });
+        preflights.report(&agent, of("1"), Vec::new());
+        let part = parts.try_recv().unwrap();
+        let obstacle = &part.tasks[0].found.obstacles[0];
+        assert!(
+            obstacle.contains("app-1") && obstacle.contains("first"),
+            "{obstacle}"
+        );
     }
 }

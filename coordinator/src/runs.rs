@@ -1,5 +1,5 @@
-//! A run as the driver holds it: the machine, its plan, what views and traces
-//! need.
+//! A run as the driver holds it: the state machine, its plan, and the data for
+//! views and traces.
 
 use crate::spans::RunSpans;
 use crate::status::{self, View};
@@ -9,60 +9,67 @@ use lockstep_barrier::coordinator::{Run, State, Wait};
 use lockstep_barrier::ids::PhaseRef;
 use lockstep_plan::Plan;
 use lockstep_proto::v1;
+use std::sync::Arc;
 use tokio::sync::broadcast;
 
-/// Happenings that a watcher may lag behind before it is given the whole
-/// status instead.
+/// Updates that a watcher may lag behind before it receives the whole status
+/// instead.
 const WATCHERS: usize = 1024;
 
-/// What happens in a run, to everyone who watches.
+/// An update about a run, for everyone who watches it.
 pub type Happening = v1::watch_run_response::Happening;
 
-/// The machine, or what is left of a run that is over.
+/// The state machine, or the final state of a run that is over.
 pub enum Machine {
-    /// It goes on, or its agents haven't all heard that it is over.
+    /// Not ended, or not every agent has confirmed that it ended.
     Live(Box<Run>),
     Closed(Box<State>),
 }
 
+impl Machine {
+    pub fn state(&self) -> &State {
+        match self {
+            Self::Live(run) => run.state(),
+            Self::Closed(state) => state,
+        }
+    }
+}
+
 pub struct RunCell {
     machine: Machine,
-    plan: Plan,
+    plan: Arc<Plan>,
     timeline: Timeline,
     spans: RunSpans,
     watchers: broadcast::Sender<Happening>,
-    /// What it waited for when the watchers were last told.
-    told: Vec<Wait>,
+    /// What it waited for at the last status sent to the watchers.
+    announced: Vec<Wait>,
 }
 
 impl RunCell {
-    /// Takes a machine in, with the entries it was folded from.
-    ///
-    /// # Errors
-    /// Where the plan it began with can't be read.
-    pub fn new(machine: Machine, entries: &[Stored]) -> Result<Self, serde_json::Error> {
-        let state = match &machine {
-            Machine::Live(run) => run.state(),
-            Machine::Closed(state) => state,
-        };
-        let plan = serde_json::from_value(state.begin.rest["plan"].clone())?;
+    /// With the entries that the machine was folded from.
+    pub fn new(machine: Machine, plan: Arc<Plan>, entries: &[Stored]) -> Self {
+        let state = machine.state();
         let mut timeline = Timeline::default();
         for stored in entries {
             timeline.note(&stored.entry, stored.at_ms);
         }
         let spans = RunSpans::open(state);
         let (watchers, _) = broadcast::channel(WATCHERS);
-        Ok(Self {
+        Self {
             machine,
             plan,
             timeline,
             spans,
             watchers,
-            told: Vec::new(),
-        })
+            announced: Vec::new(),
+        }
     }
 
-    /// The machine, while the run isn't over.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The state machine, unless the run is over.
     pub fn run(&mut self) -> Option<&mut Run> {
         match &mut self.machine {
             Machine::Live(run) => Some(run),
@@ -71,13 +78,10 @@ impl RunCell {
     }
 
     pub fn state(&self) -> &State {
-        match &self.machine {
-            Machine::Live(run) => run.state(),
-            Machine::Closed(state) => state,
-        }
+        self.machine.state()
     }
 
-    /// The machine, to look at.
+    /// Like [`RunCell::run`], read only.
     pub fn live(&self) -> Option<&Run> {
         match &self.machine {
             Machine::Live(run) => Some(run),
@@ -85,22 +89,20 @@ impl RunCell {
         }
     }
 
-    /// What orders carry as their trace.
+    /// The trace context that orders carry.
     pub fn traceparent(&self) -> String {
         self.spans.traceparent()
     }
 
-    /// Follows an entry that has just become durable: as much as orders need.
+    /// Updates timeline and spans with an entry that has just become durable,
+    /// which the orders after it need.
     pub fn follow(&mut self, stored: &Stored) {
         self.timeline.note(&stored.entry, stored.at_ms);
-        let state = match &self.machine {
-            Machine::Live(run) => run.state(),
-            Machine::Closed(state) => state,
-        };
+        let state = self.machine.state();
         self.spans.note(state, &stored.entry.record);
     }
 
-    /// Tells the log and the watchers of such an entry.
+    /// Logs such an entry and sends it to the watchers.
     pub fn announce(&self, stored: &Stored) {
         let event = self.event(stored);
         tracing::info!(
@@ -112,7 +114,8 @@ impl RunCell {
         self.tell(Happening::Event(event));
     }
 
-    /// Lets a run go that is over and whose agents all know.
+    /// Drops the state machine of a run that has ended and that every agent has
+    /// closed.
     pub fn close_if_over(&mut self) {
         if let Machine::Live(run) = &self.machine
             && run.is_closed()
@@ -130,7 +133,7 @@ impl RunCell {
         )
     }
 
-    /// How it stands, without its phases.
+    /// The status without its phases.
     pub fn brief(&self) -> v1::RunStatus {
         status::brief(
             &self.view(),
@@ -140,7 +143,7 @@ impl RunCell {
         )
     }
 
-    /// A journal entry as views show it.
+    /// A journal entry in the form of views.
     pub fn event(&self, stored: &Stored) -> v1::RunEvent {
         v1::RunEvent {
             sequence: stored.entry.seq,
@@ -152,38 +155,36 @@ impl RunCell {
         }
     }
 
-    /// Tells whoever watches; nobody watching is fine.
+    /// Sends an update to the watchers, if there are any.
     pub fn tell(&self, happening: Happening) {
         let _ = self.watchers.send(happening);
     }
 
-    /// Tells whoever watches how the run stands, if anything has changed:
-    /// votes leave no entry in the journal, but a gate that is reached by
-    /// them must be seen.
-    pub fn tell_status(&mut self, journaled: bool) {
+    /// Sends the status to the watchers if it has changed. Votes leave no entry
+    /// in the journal, but watchers must see a gate that was reached by them.
+    pub fn announce_status(&mut self, journaled: bool) {
         if self.watchers.receiver_count() == 0 {
             return;
         }
         let waits = self.live().map(Run::waits_on).unwrap_or_default();
-        if journaled || waits != self.told {
+        if journaled || waits != self.announced {
             self.tell(Happening::Status(self.status()));
-            self.told = waits;
+            self.announced = waits;
         }
     }
 
-    /// Everything that happens from now on.
+    /// Every update from now on.
     pub fn watch(&self) -> broadcast::Receiver<Happening> {
         self.watchers.subscribe()
     }
 
-    /// Name of a phase.
     pub fn phase_name(&self, phase: PhaseRef) -> String {
         self.state()
             .spec(phase)
             .map_or_else(|| phase.to_string(), |spec| spec.name.clone())
     }
 
-    /// The phase of that name, forward or back.
+    /// The phase of that name, forward or rollback.
     pub fn phase_named(&self, name: &str) -> Option<PhaseRef> {
         use lockstep_barrier::ids::Track;
         let find = |track, phases: &[lockstep_plan::Phase]| {

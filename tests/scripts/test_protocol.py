@@ -6,7 +6,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUF = ROOT / ".tools/node/node_modules/.bin/buf"
-FIELD = "  uint64 heartbeat_ms = 3;"
+FIELD = "  uint64 journal_position = 4;"
 
 
 def breaking(protocol):
@@ -36,4 +36,4 @@ def test_a_removed_field_is_found(tmp_path):
     agent.write_text(text.replace(FIELD, ""))
     result = breaking(tmp_path)
     assert result.returncode != 0
-    assert "heartbeat_ms" in result.stdout
+    assert "journal_position" in result.stdout

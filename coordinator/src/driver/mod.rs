@@ -1,27 +1,30 @@
 //! The coordinator's one event loop.
 //!
-//! It alone calls the runs' machines. What several inputs lead to is written
-//! to the journal in one append and only then sent, told and answered: nobody
-//! hears of anything that is not on disk (persist before send), and a
-//! thousand outcomes cost one fsync.
+//! It alone calls the runs' state machines. The records of a batch of inputs
+//! are written to the journal in one append, and only then are orders sent,
+//! watchers notified and requests answered: nothing leaves the process that is
+//! not on disk (persist before send), and a thousand outcomes cost one fsync.
 
 mod requests;
 mod sessions;
+mod starts;
 
-use crate::agents::Agents;
-use crate::handle::{Handle, Input};
+use crate::agents::{AgentMessage, Agents, ToAgent};
+use crate::handle::{Command, Handle, Input, Query};
+use crate::plans::RunDocument;
 use crate::preflights::Preflights;
 use crate::runs::{Machine, RunCell};
 use crate::store::{Store, StoreError, Stored};
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
-use lockstep_proto::v1;
+use starts::PendingStarts;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Inputs taken in before their records are written together.
+/// Inputs handled before their records are written together.
 const BATCH: usize = 512;
 
 /// Why the driver can't start.
@@ -30,7 +33,7 @@ pub enum StartError {
     /// The journal can't be used.
     #[error("the coordinator can't start")]
     Store(#[from] StoreError),
-    /// A run's records don't make sense together.
+    /// A run's records are inconsistent.
     #[error("LS4104: the journal of run {run} contradicts itself: {problem}")]
     Fold { run: RunId, problem: String },
     /// The plan a run began with can't be read.
@@ -41,10 +44,10 @@ pub enum StartError {
     },
 }
 
-/// What is to be done once the batch is on disk.
+/// Runs once the batch is on disk.
 type Afterwards = Box<dyn FnOnce(&mut Driver) + Send>;
 
-/// The loop and all it owns.
+/// The loop and its state.
 pub struct Driver {
     name: String,
     term: Term,
@@ -58,18 +61,21 @@ pub struct Driver {
     /// In order of age, the oldest first.
     order: Vec<RunId>,
     preflights: Preflights,
+    /// Runs by the request that started them.
     started: BTreeMap<String, String>,
+    /// Dropped before every reply that is still held, so that whoever waits for
+    /// one finds the queue closed.
     queue: mpsc::Receiver<Input>,
+    starts: PendingStarts,
     effects: Vec<(RunId, Effect)>,
     afterwards: Vec<Afterwards>,
 }
 
 impl Driver {
-    /// Begins a term, reads the journal and takes every run up where it
-    /// stood.
+    /// Begins a term, reads the journal and resumes every run.
     ///
     /// # Errors
-    /// Where the journal can't be used.
+    /// If the journal can't be used.
     pub fn start(
         name: String,
         mut store: Store,
@@ -94,10 +100,11 @@ impl Driver {
             preflights: Preflights::default(),
             started: BTreeMap::new(),
             queue,
+            starts: PendingStarts::default(),
             effects: Vec::new(),
             afterwards: Vec::new(),
         };
-        driver.take_up_runs(&accepted_at)?;
+        driver.resume_runs(&accepted_at)?;
         driver.flush()?;
         tracing::info!(
             term = term.number,
@@ -107,7 +114,7 @@ impl Driver {
         Ok((driver, handle))
     }
 
-    fn take_up_runs(&mut self, accepted_at: &BTreeMap<String, u64>) -> Result<(), StartError> {
+    fn resume_runs(&mut self, accepted_at: &BTreeMap<String, u64>) -> Result<(), StartError> {
         for run in self.store.runs()? {
             let stored = self.store.entries(&run, 0)?;
             self.remember_places(&stored, accepted_at);
@@ -130,14 +137,15 @@ impl Driver {
                     .map_err(|e| fold(&e))?;
                 (Machine::Live(Box::new(run)), effects)
             };
-            let cell = RunCell::new(machine, &stored).map_err(|source| StartError::Plan {
+            let document = RunDocument::read(&machine.state().begin);
+            let document = document.map_err(|source| StartError::Plan {
                 run: run.clone(),
                 source,
             })?;
-            let request = cell.state().begin.rest["request"]
-                .as_str()
-                .unwrap_or_default();
-            self.started.insert(request.to_owned(), run.to_string());
+            let plan = Arc::new(document.plan.into_owned());
+            let cell = RunCell::new(machine, plan, &stored);
+            let request = document.request.into_owned();
+            self.started.insert(request, run.to_string());
             self.runs.insert(run.clone(), cell);
             self.order.push(run.clone());
             self.effects
@@ -146,8 +154,8 @@ impl Driver {
         Ok(())
     }
 
-    /// What agents' journals had come to, unless an operator has accepted one
-    /// that has gone back since (R10).
+    /// Records how far agents' journals had got, unless an operator has since
+    /// accepted one that has gone back (R10).
     fn remember_places(&mut self, stored: &[Stored], accepted_at: &BTreeMap<String, u64>) {
         for stored in stored {
             if let Some((agent, place)) = stored.entry.record.place()
@@ -160,10 +168,10 @@ impl Driver {
         }
     }
 
-    /// Runs until told to stop.
+    /// Runs until stopped.
     ///
     /// # Errors
-    /// When the journal fails: the process must end (R23).
+    /// If the journal fails: the process must end (R23).
     pub async fn run(mut self) -> Result<(), StoreError> {
         loop {
             let tick = until(self.next_deadline());
@@ -173,10 +181,10 @@ impl Driver {
             };
             let mut stop = self.queue.is_closed() && first.is_none();
             if let Some(input) = first {
-                stop |= self.hear(input)?;
+                stop |= self.handle(input)?;
                 for _ in 1..BATCH {
                     match self.queue.try_recv() {
-                        Ok(input) => stop |= self.hear(input)?,
+                        Ok(input) => stop |= self.handle(input)?,
                         Err(_) => break,
                     }
                 }
@@ -190,9 +198,9 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Option<Millis> {
-        self.runs
-            .values()
-            .filter_map(|cell| cell.live()?.next_deadline())
+        let runs = self.runs.values();
+        runs.filter_map(|cell| cell.live()?.next_deadline())
+            .chain(self.starts.next_deadline())
             .min()
     }
 
@@ -225,106 +233,86 @@ impl Driver {
             .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
     }
 
-    /// Takes one input in; `true` where it says to stop.
-    fn hear(&mut self, input: Input) -> Result<bool, StoreError> {
+    /// Handles one input; `true` if it ends the loop.
+    fn handle(&mut self, input: Input) -> Result<bool, StoreError> {
         match input {
-            Input::Hello {
-                hello,
-                address,
-                outbox,
-                reply,
-            } => {
-                let answer = self.admit(*hello, address, outbox)?;
-                self.afterwards(|_| drop(reply.send(answer)));
-            }
-            Input::Agent {
-                agent,
-                session,
-                message,
-                place,
-            } => self.agent_says(agent, session, *message, place),
-            Input::Gone { agent, session } => {
-                if self.agents.gone(&agent, session) {
-                    self.disconnected(&agent);
-                }
-            }
-            Input::Preflight {
+            Input::Command(command) => return self.command(command),
+            Input::Session(event) => self.session_event(event)?,
+            // Queries are answered from what is on disk: after the batch.
+            Input::Query(query) => self.afterwards(|driver| driver.query(query)),
+        }
+        Ok(false)
+    }
+
+    fn command(&mut self, command: Command) -> Result<bool, StoreError> {
+        match command {
+            Command::Preflight {
                 plan,
                 answers,
                 reply,
             } => {
-                let answer = self.preflight(plan, answers);
-                self.afterwards(|_| drop(reply.send(answer)));
+                self.preflight(&plan, answers);
+                self.afterwards(|_| drop(reply.send(Ok(()))));
             }
-            Input::Start {
+            Command::StartRun {
                 plan,
                 request,
                 by,
                 reply,
-            } => {
-                let answer = self.begin(plan, request, by);
-                self.afterwards(|_| drop(reply.send(answer)));
-            }
-            Input::Verb { asked, reply } => {
+            } => self.start_run(plan, request, by, reply),
+            Command::Verb { asked, reply } => {
                 let answer = self.verb(*asked);
                 self.afterwards(move |driver| {
                     drop(reply.send(answer.and_then(|run| driver.status(&run))));
                 });
             }
-            Input::Accept {
+            Command::Accept {
                 agent,
                 by,
                 reason,
                 reply,
             } => {
-                // What the session that it may end has said is not the accepted
-                // journal's.
+                // It may end a session of the other process, whose reports
+                // must not be counted for the accepted journal.
                 self.flush()?;
                 let answer = self.accept(&agent, &by, &reason)?;
                 self.afterwards(|_| drop(reply.send(answer)));
             }
-            Input::Stop => return Ok(true),
-            question => self.answer(question),
+            Command::Stop => return Ok(true),
         }
         Ok(false)
     }
 
-    /// Questions that change nothing are answered from what is on disk: after
-    /// the batch.
-    fn answer(&mut self, question: Input) {
-        self.afterwards(move |driver| match question {
-            Input::List { limit, reply } => {
-                let newest = driver.order.iter().rev().take(limit);
+    fn query(&self, query: Query) {
+        match query {
+            Query::List { limit, reply } => {
+                let newest = self.order.iter().rev().take(limit);
                 let runs = newest
-                    .filter_map(|run| driver.runs.get(run))
+                    .filter_map(|run| self.runs.get(run))
                     .map(RunCell::brief);
                 drop(reply.send(Ok(runs.collect())));
             }
-            Input::Started { request, reply } => {
-                // Requests without an id are not the same one.
-                let begun = driver.started.get(&request).filter(|_| !request.is_empty());
-                drop(reply.send(Ok(begun.cloned())));
+            Query::Get { run, reply } => drop(reply.send(self.status(&run))),
+            Query::Watch { run, after, reply } => drop(reply.send(self.watch(&run, after))),
+            Query::Events { run, after, reply } => drop(reply.send(self.events(&run, after))),
+            Query::Agents { reply } => {
+                drop(reply.send(Ok(self.agents.status(&self.locked()))));
             }
-            Input::Get { run, reply } => drop(reply.send(driver.status(&run))),
-            Input::Watch { run, after, reply } => drop(reply.send(driver.watch(&run, after))),
-            Input::Events { run, after, reply } => drop(reply.send(driver.events(&run, after))),
-            Input::Agents { reply } => {
-                drop(reply.send(Ok(driver.agents.status(&driver.locked()))));
-            }
-            _ => {}
-        });
+        }
     }
 
     fn afterwards(&mut self, what: impl FnOnce(&mut Self) + Send + 'static) {
         self.afterwards.push(Box::new(what));
     }
 
-    /// Writes what the batch decided, then sends and tells it. A send that
-    /// fails is an event of its own, so this goes on until nothing is left.
+    /// Writes the batch's records, then sends its orders. A send that fails is
+    /// an event that may have effects of its own, so this repeats until there
+    /// are none.
     fn flush(&mut self) -> Result<(), StoreError> {
         loop {
+            self.settle_starts();
             self.write_and_send()?;
-            if self.effects.is_empty() {
+            if self.effects.is_empty() && !self.preflights.has_for_starts() {
                 break;
             }
         }
@@ -362,7 +350,7 @@ impl Driver {
         for (run, to, order) in orders {
             self.send(&run, &to, order);
         }
-        // Whoever watches waits for the work, never the work for them.
+        // Orders go out before watchers are notified.
         let mut changed: Vec<RunId> = Vec::new();
         for (run, stored) in written() {
             if let Some(cell) = self.runs.get(run) {
@@ -373,7 +361,7 @@ impl Driver {
             }
         }
         for (run, cell) in &mut self.runs {
-            cell.tell_status(changed.contains(run));
+            cell.announce_status(changed.contains(run));
             cell.close_if_over();
         }
         Ok(())
@@ -386,16 +374,16 @@ impl Driver {
             .get(run)
             .map(RunCell::traceparent)
             .unwrap_or_default();
-        let message = Some(order.into());
+        let message = AgentMessage::Order(order);
         let sent = self.agents.send(
             to,
-            v1::SessionResponse {
+            ToAgent {
                 traceparent,
                 message,
             },
         );
         if !sent {
-            self.preflights.gone(to);
+            self.preflights.disconnected(to);
             for run in self.runs_of(to) {
                 self.happen(&run, Event::Disconnected(to.clone()));
             }
@@ -413,7 +401,7 @@ impl Driver {
             .collect()
     }
 
-    /// Agents that belong to a run that isn't over.
+    /// Agents locked to a run that isn't over.
     fn locked(&self) -> BTreeMap<AgentName, RunId> {
         let mut locked = BTreeMap::new();
         for (id, cell) in &self.runs {

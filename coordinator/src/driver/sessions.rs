@@ -1,158 +1,157 @@
-//! Agents' sessions: who is admitted, under which term, and what they say.
+//! Agents' sessions: which agents are admitted, under which term, and what
+//! they report.
 
 use super::Driver;
-use crate::agents::NotAdmitted;
-use crate::handle::{Answer, Refusal, RefusalKind};
+use crate::agents::{AgentMessage, Introduction, NotAdmitted, Outbox, ToAgent, Welcome};
+use crate::handle::{AgentReport, Answer, LineKind, Progress, Refusal, RefusalKind, SessionEvent};
 use crate::runs::{Happening, Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
-use lockstep_barrier::message::Order;
-use lockstep_barrier::message::Standing;
-use lockstep_proto::{convert, v1};
-
-/// What agents are told in their Welcome.
-const HEARTBEAT_MS: u64 = 5_000;
+use lockstep_barrier::message::{Order, Reply, Standing};
+use lockstep_proto::v1;
+use std::sync::Arc;
 
 impl Driver {
-    pub(super) fn admit(
+    pub(super) fn session_event(&mut self, event: SessionEvent) -> Result<(), StoreError> {
+        match event {
+            SessionEvent::Opened {
+                introduction,
+                address,
+                outbox,
+                reply,
+            } => {
+                let answer = self.admit(*introduction, address, outbox)?;
+                self.afterwards(|_| drop(reply.send(answer)));
+            }
+            SessionEvent::Reported {
+                agent,
+                session,
+                report,
+            } => self.reported(&agent, session, *report),
+            SessionEvent::Closed { agent, session } => {
+                if self.agents.disconnect(&agent, session) {
+                    self.disconnected(&agent);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(
         &mut self,
-        hello: v1::Hello,
+        introduction: Introduction,
         address: String,
-        outbox: crate::agents::Outbox,
-    ) -> Result<Answer<(u64, v1::Welcome)>, StoreError> {
-        let foreign = self.is_foreign(&hello);
-        if let Err(refusal) = self.check_term(&hello)? {
+        outbox: Outbox,
+    ) -> Result<Answer<u64>, StoreError> {
+        let state = introduction.state.clone();
+        let agent = state.agent.clone();
+        let foreign = self.is_foreign(&state);
+        if let Err(refusal) = self.check_term(&state)? {
             return Ok(Err(refusal));
         }
-        let given_up = self.close_unknown(&hello);
-        let agent = AgentName(hello.agent.clone());
-        let refused = |message| Refusal::new(RefusalKind::Precondition, message);
-        let admission = match self
-            .agents
-            .admit(hello, address, outbox, lockstep_clock::wall_time())
-        {
-            Ok(admission) => admission,
+        let close_unknown = self.close_unknown(&state);
+        let now = lockstep_clock::wall_time();
+        let welcoming = outbox.clone();
+        let (session, admitted) = match self.agents.admit(introduction, address, outbox, now) {
+            Ok(admitted) => admitted,
             Err(NotAdmitted { why, quarantine }) => {
                 tracing::error!(%agent, "{why}");
                 if let Some(waits) = &quarantine {
                     self.store.quarantine(waits)?;
                 }
-                return Ok(Err(refused(why)));
+                return Ok(Err(Refusal::new(RefusalKind::Precondition, why)));
             }
         };
-        let (journal_position, journal_hash) = admission
-            .place
-            .map(|place| (place.position, place.hash))
-            .unwrap_or_default();
-        if let Some(known) = &admission.first_seen {
+        if let Some(known) = &admitted.first_seen {
             self.store.remember(known)?;
         }
-        tracing::info!(%agent, session = admission.session, "agent connected");
-        for run in self.runs_of(&agent) {
-            let lost = self
-                .runs
-                .get(&run)
-                .and_then(RunCell::live)
-                .is_some_and(|run| {
-                    run.journal_of(&agent)
-                        .is_some_and(|journal| *journal != admission.standing.journal)
-                });
-            if lost {
+        let welcome = AgentMessage::Welcome(Welcome {
+            coordinator: self.name.clone(),
+            term: self.term,
+            place: admitted.place,
+        });
+        // Before any order. It can't fail: the outbox is empty, and its reader
+        // waits for this session's number. A failure would show at the first
+        // order, which ends the session.
+        let _ = welcoming.try_send(welcome.into());
+        tracing::info!(%agent, session, "agent connected");
+        self.connected(&state, foreign);
+        if let Some(order) = close_unknown {
+            self.agents
+                .send(&agent, ToAgent::from(AgentMessage::Order(order)));
+        }
+        // Nobody answers what the agent's earlier session was asked.
+        self.preflights.disconnected(&agent);
+        Ok(Ok(session))
+    }
+
+    /// Informs the agent's runs of its new session.
+    fn connected(&mut self, state: &Standing, foreign: bool) {
+        let agent = &state.agent;
+        for run in self.runs_of(agent) {
+            let live = self.runs.get(&run).and_then(RunCell::live);
+            let journal = live.and_then(|run| run.journal_of(agent));
+            if journal.is_some_and(|journal| *journal != state.journal) {
                 self.happen(&run, Event::Quarantined(agent.clone()));
             }
-            self.take_over_run(&run, &admission.standing, foreign);
-            self.happen(&run, Event::Connected(admission.standing.clone()));
+            self.take_over_run(&run, state, foreign);
+            self.happen(&run, Event::Connected(state.clone()));
         }
-        if let Some(order) = given_up {
-            let message = Some(order.into());
-            let traceparent = String::new();
-            self.agents.send(
-                &agent,
-                v1::SessionResponse {
-                    traceparent,
-                    message,
-                },
-            );
-        }
-        // What its earlier session was asked, nobody answers any more.
-        self.preflights.gone(&agent);
-        let welcome = v1::Welcome {
-            coordinator: self.name.clone(),
-            term: Some(self.term.into()),
-            heartbeat_ms: HEARTBEAT_MS,
-            journal_position,
-            journal_hash,
-        };
-        Ok(Ok((admission.session, welcome)))
     }
 
-    /// The agent has obeyed a term that this coordinator has never led. That
-    /// it is lower than ours is no excuse: each start makes ours higher.
-    fn is_foreign(&self, hello: &v1::Hello) -> bool {
-        let met: Term = hello.term.unwrap_or_default().into();
-        met != Term::default() && !self.terms.contains(&met)
+    /// The agent has accepted a term that this coordinator has never led. A
+    /// lower number than ours proves nothing: each start makes ours higher.
+    fn is_foreign(&self, state: &Standing) -> bool {
+        state.term != Term::default() && !self.terms.contains(&state.term)
     }
 
-    /// The agent is in a run that this journal doesn't hold: it is of before
-    /// the run, and what was decided in it is lost.
-    fn lacks_run_of(&self, hello: &v1::Hello) -> bool {
-        !hello.run_id.is_empty() && !self.runs.contains_key(&RunId(hello.run_id.clone()))
+    /// The run the agent is locked to, if this journal doesn't hold it: the
+    /// journal is older than the run, and the run's decisions are lost.
+    fn unknown_run<'a>(&self, state: &'a Standing) -> Option<&'a RunId> {
+        state
+            .run
+            .as_ref()
+            .filter(|run| !self.runs.contains_key(run))
     }
 
-    /// Taking over, nobody can go on with such a run: its agent lets it go.
-    fn close_unknown(&self, hello: &v1::Hello) -> Option<Order> {
-        if !self.lacks_run_of(hello) {
-            return None;
-        }
+    /// After a take-over nobody can continue such a run: the agent closes it.
+    fn close_unknown(&self, state: &Standing) -> Option<Order> {
+        let run = self.unknown_run(state)?;
         tracing::warn!(
-            agent = hello.agent,
-            run = hello.run_id,
+            agent = %state.agent,
+            %run,
             "closing a run of which this coordinator's journal holds nothing"
         );
         Some(Order::Close {
-            run: RunId(hello.run_id.clone()),
+            run: run.clone(),
             term: self.term,
-            decision: hello.decision.saturating_add(1),
+            decision: state.decision.saturating_add(1),
         })
     }
 
-    /// Tells a run that what another coordinator has decided in it is lost: it
-    /// led this member, or this member has obeyed more than the run's journal
-    /// knows (R11).
-    fn take_over_run(&mut self, run: &RunId, standing: &Standing, foreign: bool) {
+    /// Informs a run that another coordinator's decisions in it are lost: that
+    /// one led this member, or this member has accepted more decisions than the
+    /// run's journal holds (R11).
+    fn take_over_run(&mut self, run: &RunId, state: &Standing, foreign: bool) {
         let lacks = self
             .runs
             .get(run)
             .and_then(RunCell::live)
-            .is_some_and(|run| run.is_foreign(standing).is_some());
+            .is_some_and(|run| run.is_foreign(state).is_some());
         if self.take_over && (foreign || lacks) {
-            self.happen(run, Event::TakenOver(standing.clone()));
+            self.happen(run, Event::TakenOver(state.clone()));
         }
     }
 
-    /// A coordinator that meets a term which it has never led stops deciding
-    /// until it is told to take over (R11).
-    pub(super) fn check_term(&mut self, hello: &v1::Hello) -> Result<Answer<()>, StoreError> {
-        let met: Term = hello.term.unwrap_or_default().into();
-        let foreign = self.is_foreign(hello);
-        if foreign && self.take_over {
-            self.lead_above(met)?;
-        } else if foreign && self.fenced.is_none() {
-            let why = format!(
-                "LS4204: {} has obeyed term {} of another coordinator, and this one leads term {}; \
-                 find the other one and stop it, then start this one with --take-over",
-                hello.agent, met.number, self.term.number
-            );
-            tracing::error!("{why}");
-            self.fenced = Some(why);
-        } else if self.lacks_run_of(hello) && !self.take_over && self.fenced.is_none() {
-            let why = format!(
-                "LS4204: {} is in run {}, of which this coordinator's journal holds nothing: it \
-                 was restored from a backup, or another one leads; find that one and stop it, \
-                 then start this one with --take-over, which ends the run",
-                hello.agent, hello.run_id
-            );
+    /// A coordinator that meets a term which it has never led makes no more
+    /// decisions until it is started with `--take-over` (R11).
+    fn check_term(&mut self, state: &Standing) -> Result<Answer<()>, StoreError> {
+        if self.is_foreign(state) && self.take_over {
+            self.lead_above(state.term)?;
+        } else if self.fenced.is_none()
+            && let Some(why) = self.reason_to_fence(state)
+        {
             tracing::error!("{why}");
             self.fenced = Some(why);
         }
@@ -162,9 +161,26 @@ impl Driver {
         })
     }
 
-    /// Takes every run up again above another coordinator's term. Every
-    /// session begins anew, for the machines that knew of them are gone.
-    pub(super) fn lead_above(&mut self, other: Term) -> Result<(), StoreError> {
+    fn reason_to_fence(&self, state: &Standing) -> Option<String> {
+        let agent = &state.agent;
+        if self.is_foreign(state) {
+            return Some(format!(
+                "LS4204: {agent} has obeyed term {} of another coordinator, and this one leads \
+                 term {}; find the other one and stop it, then start this one with --take-over",
+                state.term.number, self.term.number
+            ));
+        }
+        let run = self.unknown_run(state).filter(|_| !self.take_over)?;
+        Some(format!(
+            "LS4204: {agent} is in run {run}, of which this coordinator's journal holds nothing: \
+             it was restored from a backup, or another one leads; find that one and stop it, then \
+             start this one with --take-over, which ends the run"
+        ))
+    }
+
+    /// Resumes every run above another coordinator's term. Every session is
+    /// ended, because the state machines that knew of them are replaced.
+    fn lead_above(&mut self, other: Term) -> Result<(), StoreError> {
         self.flush()?;
         self.agents.end_sessions();
         self.term = self.store.take_over(&other)?;
@@ -173,20 +189,20 @@ impl Driver {
             term = self.term.number,
             "taking over above another coordinator's term"
         );
-        let live: Vec<RunId> = self
+        let live: Vec<(RunId, Arc<lockstep_plan::Plan>)> = self
             .runs
             .iter()
             .filter(|(_, cell)| cell.live().is_some())
-            .map(|(run, _)| run.clone())
+            .map(|(run, cell)| (run.clone(), cell.plan().clone()))
             .collect();
-        for run in live {
+        for (run, plan) in live {
             let stored = self.store.entries(&run, 0)?;
             let entries = stored.iter().map(|stored| stored.entry.clone());
             match Run::resume(lockstep_clock::boot_time(), entries, self.term) {
                 Ok((machine, effects)) => {
-                    if let Ok(cell) = RunCell::new(Machine::Live(Box::new(machine)), &stored) {
-                        self.runs.insert(run.clone(), cell);
-                    }
+                    let machine = Machine::Live(Box::new(machine));
+                    let cell = RunCell::new(machine, plan, &stored);
+                    self.runs.insert(run.clone(), cell);
                     self.effects
                         .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
                 }
@@ -196,76 +212,80 @@ impl Driver {
         Ok(())
     }
 
-    /// Nobody speaks for this agent any more.
+    /// The agent has no session any more.
     pub(super) fn disconnected(&mut self, agent: &AgentName) {
         tracing::warn!(%agent, "the agent's session ended");
-        self.preflights.gone(agent);
+        self.preflights.disconnected(agent);
         for run in self.runs_of(agent) {
             self.happen(&run, Event::Disconnected(agent.clone()));
         }
     }
 
-    pub(super) fn agent_says(
-        &mut self,
-        agent: AgentName,
-        session: u64,
-        message: v1::session_request::Message,
-        place: (u64, String),
-    ) {
-        use v1::session_request::Message as M;
-        if !self.agents.is_current(&agent, session) {
+    fn reported(&mut self, agent: &AgentName, session: u64, report: AgentReport) {
+        if !self.agents.is_current(agent, session) {
             return;
         }
-        self.agents.heard(&agent, lockstep_clock::wall_time());
-        match message {
-            M::Progress(progress) => self.progress(&agent, progress),
-            M::PreflightReport(report) => self.preflights.report(&agent, report),
-            message => match convert::reply(message) {
-                Ok(reply) => {
-                    tracing::debug!(%agent, reply = reply.name(), "heard");
-                    let run = run_of(&reply).clone();
-                    let place = self.agents.place(&agent, place);
-                    let from = agent;
-                    self.happen(&run, Event::Reply { from, reply, place });
-                }
-                Err(invalid) => {
-                    tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");
-                }
-            },
+        self.agents.seen(agent, lockstep_clock::wall_time());
+        match report {
+            AgentReport::Progress(progress) => self.progress(agent, progress),
+            AgentReport::Preflight { request, findings } => {
+                self.preflights.report(agent, request, findings);
+            }
+            AgentReport::Reply { reply, place } => {
+                tracing::debug!(%agent, reply = reply.name(), "received");
+                let run = run_of(&reply).clone();
+                let place = self.agents.place(agent, place);
+                let from = agent.clone();
+                self.happen(&run, Event::Reply { from, reply, place });
+            }
         }
     }
 
-    pub(super) fn progress(&self, agent: &AgentName, progress: v1::Progress) {
-        let Some(cell) = self.runs.get(&RunId(progress.run_id.clone())) else {
+    fn progress(&self, agent: &AgentName, progress: Progress) {
+        let Some(cell) = self.runs.get(&progress.run) else {
             return;
         };
-        let phase = progress.phase.and_then(|phase| phase.try_into().ok());
-        let kind = match progress.kind() {
-            v1::ProgressKind::Started => "started",
-            v1::ProgressKind::Output => "output",
-            v1::ProgressKind::Note | v1::ProgressKind::Unspecified => "note",
-        };
-        cell.tell(Happening::Line(v1::TaskLine {
-            agent: agent.to_string(),
-            phase: phase
-                .map(|phase| cell.phase_name(phase))
-                .unwrap_or_default(),
-            step_id: progress.step_id,
-            kind: kind.to_owned(),
-            line: progress.line,
-            at_ms: lockstep_clock::wall_time(),
-        }));
+        for line in lines(agent, cell, progress) {
+            cell.tell(Happening::Line(line));
+        }
     }
 }
 
-fn run_of(reply: &lockstep_barrier::message::Reply) -> &RunId {
-    use lockstep_barrier::message::Reply as R;
+/// What watchers see of a progress line: before it, how many were omitted.
+fn lines(agent: &AgentName, cell: &RunCell, progress: Progress) -> Vec<v1::TaskLine> {
+    let phase = progress.phase.map(|phase| cell.phase_name(phase));
+    let line = |kind: LineKind, line: String| v1::TaskLine {
+        agent: agent.to_string(),
+        phase: phase.clone().unwrap_or_default(),
+        step_id: progress.step.clone(),
+        kind: match kind {
+            LineKind::Started => "started",
+            LineKind::Note => "note",
+            LineKind::Output => "output",
+        }
+        .to_owned(),
+        line,
+        at_ms: lockstep_clock::wall_time(),
+    };
+    let omitted = match progress.omitted {
+        0 => None,
+        1 => Some("1 line omitted: the link was slow".to_owned()),
+        omitted => Some(format!("{omitted} lines omitted: the link was slow")),
+    };
+    let omitted = omitted.map(|text| line(LineKind::Note, text));
+    omitted
+        .into_iter()
+        .chain([line(progress.kind, progress.line)])
+        .collect()
+}
+
+fn run_of(reply: &Reply) -> &RunId {
     match reply {
-        R::Vote { run, .. }
-        | R::Attestation { run, .. }
-        | R::Breach { run, .. }
-        | R::Disarmed { run, .. }
-        | R::Closed { run } => run,
-        R::Outcome(report) => &report.run,
+        Reply::Vote { run, .. }
+        | Reply::Attestation { run, .. }
+        | Reply::Breach { run, .. }
+        | Reply::Disarmed { run, .. }
+        | Reply::Closed { run } => run,
+        Reply::Outcome(report) => &report.run,
     }
 }

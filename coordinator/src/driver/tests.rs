@@ -1,12 +1,18 @@
-//! Requests whose agents come and go under them.
+//! Requests whose agents connect and disconnect meanwhile.
 
 use super::Driver;
-use crate::handle::Handle;
+use crate::agents::{AgentMessage, Introduction, ToAgent};
+use crate::handle::{AgentReport, Answer, Handle, RefusalKind};
+use crate::plans::CheckedPlan;
+use crate::preflights::TaskFinding;
 use crate::store::Store;
-use lockstep_barrier::ids::AgentName;
+use lockstep_barrier::ids::{AgentName, Term};
+use lockstep_barrier::message::Standing;
 use lockstep_plan::Overrides;
-use lockstep_proto::v1;
+use lockstep_plan::model::Kind;
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 const PLAN: &str = "
 kind: Plan
@@ -18,32 +24,47 @@ phases:
       - { id: first, party: apps, action: command.run, params: { command: first } }
 ";
 
-fn document() -> v1::PlanDocument {
+fn plan() -> CheckedPlan {
     let plan = lockstep_plan::load("look.yaml", PLAN, &Overrides::default()).unwrap();
-    v1::PlanDocument {
-        plan_json: plan.to_json(),
-        digest: plan.digest().to_string(),
-        source: PLAN.to_owned(),
-    }
+    CheckedPlan::check(&plan.to_json(), &plan.digest().to_string(), PLAN).unwrap()
 }
 
-type Orders = mpsc::Receiver<Result<v1::SessionResponse, tonic::Status>>;
+/// Such a plan as if it were a cutover's, which is probed before it starts.
+fn cutover() -> CheckedPlan {
+    let mut plan = lockstep_plan::load("look.yaml", PLAN, &Overrides::default()).unwrap();
+    plan.kind = Kind::Cutover;
+    CheckedPlan::trusted(plan, PLAN)
+}
 
-/// The one agent's session of that number, and what is sent on it.
+type Orders = mpsc::Receiver<ToAgent>;
+
+/// The one agent's session of that number, and the messages sent on it.
 async fn connect(handle: &Handle, session_number: u64) -> (u64, Orders) {
-    let hello = v1::Hello {
-        agent: "app-1".into(),
-        journal_id: "j1".into(),
+    let introduction = Introduction {
+        state: Standing {
+            agent: "app-1".into(),
+            journal: "j1".into(),
+            term: Term::default(),
+            run: None,
+            decision: 0,
+            release_age: None,
+            release_ages: BTreeMap::new(),
+        },
+        machine: String::new(),
+        boot: String::new(),
         session_number,
-        journal_position: session_number,
+        version: String::new(),
         labels: [("role".to_owned(), "app".to_owned())].into(),
         allowed_actions: vec!["command.run".to_owned()],
-        ..v1::Hello::default()
+        journal_position: session_number,
+        journal_disowned: false,
     };
-    let (outbox, orders) = mpsc::channel(16);
+    let (outbox, mut orders) = mpsc::channel(16);
     let address = "127.0.0.1:1".to_owned();
-    let (session, _) = handle.hello(hello, address, outbox).await.unwrap();
-    (session, orders)
+    let session = handle.open_session(introduction, address, outbox).await;
+    let first = orders.recv().await.unwrap();
+    assert!(matches!(first.message, AgentMessage::Welcome(_)));
+    (session.unwrap(), orders)
 }
 
 fn leading(state: &std::path::Path) -> Handle {
@@ -53,16 +74,41 @@ fn leading(state: &std::path::Path) -> Handle {
     handle
 }
 
+fn start(handle: &Handle, request: &str, plan: CheckedPlan) -> JoinHandle<Answer<String>> {
+    let (handle, request) = (handle.clone(), request.to_owned());
+    tokio::spawn(async move { handle.start_run(plan, request, "ana".to_owned()).await })
+}
+
+/// The request id of the preflight that the agent is ordered next.
+async fn preflight_order(orders: &mut Orders) -> String {
+    let message = orders.recv().await.unwrap().message;
+    let AgentMessage::Preflight { request, .. } = message else {
+        unreachable!("expected a preflight, got {message:?}");
+    };
+    request
+}
+
+async fn report(handle: &Handle, session: u64, request: String, obstacles: &[&str]) {
+    let finding = TaskFinding {
+        step: "first".to_owned(),
+        obstacles: obstacles.iter().map(|&text| text.to_owned()).collect(),
+        ..TaskFinding::default()
+    };
+    let findings = vec![finding];
+    let report = AgentReport::Preflight { request, findings };
+    handle.report("app-1".into(), session, report).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_ends_with_the_session_that_was_asked() {
     let state = tempfile::tempdir().unwrap();
     let handle = leading(state.path());
     let (old, _orders) = connect(&handle, 1).await;
     let (answers, mut parts) = mpsc::channel(4);
-    handle.preflight(document(), answers).await.unwrap();
+    handle.preflight(plan(), answers).await.unwrap();
     let (_, _orders) = connect(&handle, 2).await;
-    handle.agent_gone(AgentName::from("app-1"), old).await;
-    let part = parts.recv().await.unwrap().unwrap();
+    handle.close_session(AgentName::from("app-1"), old).await;
+    let part = parts.recv().await.unwrap();
     assert!(part.obstacles[0].contains("LS4301"), "{part:?}");
     assert!(parts.recv().await.is_none(), "nobody else was asked");
 }
@@ -73,10 +119,60 @@ async fn requests_without_an_id_are_not_the_same_one() {
         let state = tempfile::tempdir().unwrap();
         let handle = leading(state.path());
         let (_, _orders) = connect(&handle, 1).await;
-        let by = "ana".to_owned();
-        let begun = handle.start(document(), request.to_owned(), by).await;
-        let begun = begun.unwrap();
-        let known = handle.started(request.to_owned()).await.unwrap();
-        assert_eq!(known, same.then_some(begun), "{request:?}");
+        let first = start(&handle, request, plan()).await.unwrap().unwrap();
+        let again = start(&handle, request, plan()).await.unwrap();
+        if same {
+            assert_eq!(again.unwrap(), first);
+        } else {
+            // Its agent is in the first run.
+            assert!(again.unwrap_err().message.contains("LS4302"));
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_starts_once_every_agent_has_reported_without_obstacles() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (session, mut orders) = connect(&handle, 1).await;
+    let first = start(&handle, "r1", cutover());
+    let request = preflight_order(&mut orders).await;
+    let again = start(&handle, "r1", cutover());
+    assert!(handle.list(9).await.unwrap().is_empty(), "not started yet");
+    report(&handle, session, request, &[]).await;
+    let run = first.await.unwrap().unwrap();
+    assert_eq!(again.await.unwrap().unwrap(), run);
+    assert_eq!(handle.list(9).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_with_an_obstacle_is_refused_and_may_be_submitted_again() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (session, mut orders) = connect(&handle, 1).await;
+    let first = start(&handle, "r1", cutover());
+    let request = preflight_order(&mut orders).await;
+    report(&handle, session, request, &["no such account"]).await;
+    let refusal = first.await.unwrap().unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Precondition);
+    let expected = "LS4316: obstacles stand in the way of this plan, and nothing was started: \
+                    app-1 first: no such account; lockstep preflight shows all there is to see";
+    assert_eq!(refusal.message, expected);
+    let second = start(&handle, "r1", cutover());
+    let request = preflight_order(&mut orders).await;
+    report(&handle, session, request, &[]).await;
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_whose_operator_disconnected_is_not_started() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (session, mut orders) = connect(&handle, 1).await;
+    let operator = start(&handle, "r1", cutover());
+    let request = preflight_order(&mut orders).await;
+    operator.abort();
+    assert!(operator.await.unwrap_err().is_cancelled());
+    report(&handle, session, request, &[]).await;
+    assert!(handle.list(9).await.unwrap().is_empty());
 }

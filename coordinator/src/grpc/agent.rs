@@ -1,15 +1,18 @@
 //! Agents' sessions.
 
+use super::convert::{introduction, report, session_response};
 use crate::agents::OUTBOX;
 use crate::handle::Handle;
 use lockstep_barrier::ids::AgentName;
 use lockstep_pki::Peer;
 use lockstep_proto::v1::agent_service_server::AgentService;
 use lockstep_proto::v1::session_request::Message;
-use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse, session_response};
+use lockstep_proto::v1::{Hello, SessionRequest, SessionResponse};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long an agent may take to introduce itself.
@@ -27,7 +30,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl AgentService for Service {
-    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
 
     async fn session(
         &self,
@@ -41,36 +44,17 @@ impl AgentService for Service {
         let mut requests = request.into_inner();
         let hello = hello(&mut requests, &peer).await?;
         let agent = AgentName(hello.agent.clone());
-        let (outbox, responses) = mpsc::channel(OUTBOX);
-        let address = peer.address.to_string();
-        // The welcome must be the first thing in the stream, so the driver
-        // learns of the session only through `hello`, and orders follow it.
-        let (session, welcome) = self.handle.hello(hello, address, outbox.clone()).await?;
-        let welcome = SessionResponse {
-            traceparent: String::new(),
-            message: Some(session_response::Message::Welcome(welcome)),
-        };
-        let (stream, ordered) = mpsc::channel(OUTBOX);
-        stream
-            .try_send(Ok(welcome))
-            .map_err(|_| Status::internal("the session's queue is full before it began"))?;
-        drop(outbox);
-        tokio::spawn(forward(responses, stream));
+        // The driver queues the Welcome before it queues orders.
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let session = self
+            .handle
+            .open_session(introduction(hello), peer.address.to_string(), outbox)
+            .await?;
         tokio::spawn(listen(self.handle.clone(), agent, session, requests));
-        Ok(Response::new(ReceiverStream::new(ordered)))
-    }
-}
-
-/// Orders go into the stream behind the welcome; when the driver drops its
-/// end, the stream ends, and with it the session.
-async fn forward(
-    mut responses: mpsc::Receiver<Result<SessionResponse, Status>>,
-    stream: mpsc::Sender<Result<SessionResponse, Status>>,
-) {
-    while let Some(response) = responses.recv().await {
-        if stream.send(response).await.is_err() {
-            return;
-        }
+        // The stream, and with it the session, ends when the driver drops the
+        // outbox.
+        let responses = ReceiverStream::new(messages).map(session_response);
+        Ok(Response::new(Box::pin(responses.map(Ok))))
     }
 }
 
@@ -89,8 +73,12 @@ async fn listen(
                 ..
             })) => {
                 let place = (journal_position, journal_hash);
-                let agent = agent.clone();
-                handle.agent_says(agent, session, message, place).await;
+                match report(message, place) {
+                    Ok(report) => handle.report(agent.clone(), session, report).await,
+                    Err(invalid) => {
+                        tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");
+                    }
+                }
             }
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -100,7 +88,7 @@ async fn listen(
             }
         }
     }
-    handle.agent_gone(agent, session).await;
+    handle.close_session(agent, session).await;
 }
 
 async fn hello(requests: &mut Streaming<SessionRequest>, peer: &Peer) -> Result<Hello, Status> {

@@ -1,8 +1,8 @@
-//! What the coordinator serves, on its own mTLS listener.
+//! The coordinator's gRPC services, on its own mTLS listener.
 
 mod agent;
 mod authorize;
-mod look;
+mod convert;
 mod operator;
 
 use crate::handle::{Handle, Refusal, RefusalKind};
@@ -14,14 +14,14 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Server;
 
-/// Bytes of a refusal's message. Clients take headers of 16 KiB (hyper), and
-/// in one each byte that is not ASCII takes three.
+/// Bytes of a refusal's message. Clients accept headers of 16 KiB (hyper), in
+/// which each byte that is not ASCII takes three.
 const MESSAGE_LIMIT: usize = 4_000;
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 64;
-/// A ping that often, so that a dead link is noticed in seconds.
+/// Interval of pings, so that a dead link is detected within seconds.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// And the answer within that time.
+/// How long the answer to a ping may take.
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` completes.
@@ -58,11 +58,12 @@ impl From<Refusal> for Status {
             RefusalKind::NotFound => Self::not_found(message),
             RefusalKind::Precondition => Self::failed_precondition(message),
             RefusalKind::Unavailable => Self::unavailable(message),
+            RefusalKind::Internal => Self::internal(message),
         }
     }
 }
 
-/// A message as long as it can be told: it travels in a header.
+/// Truncates a message to what fits into a header.
 fn within_a_header(mut message: String) -> String {
     if message.len() > MESSAGE_LIMIT {
         message.truncate(message.floor_char_boundary(MESSAGE_LIMIT));
@@ -76,11 +77,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_cut_where_no_header_could_hold_it() {
+    fn a_message_that_no_header_could_hold_is_truncated() {
         let long = Refusal::new(RefusalKind::Invalid, "ä".repeat(MESSAGE_LIMIT));
-        let told = Status::from(long);
-        assert!(told.message().len() <= MESSAGE_LIMIT + '…'.len_utf8());
-        assert!(told.message().ends_with("ä…"));
+        let status = Status::from(long);
+        assert!(status.message().len() <= MESSAGE_LIMIT + '…'.len_utf8());
+        assert!(status.message().ends_with("ä…"));
         let short = Refusal::new(RefusalKind::Invalid, "LS4305: there is no run yet");
         assert_eq!(Status::from(short).message(), "LS4305: there is no run yet");
     }

@@ -1,7 +1,8 @@
 //! Operators' requests.
 
-use super::look::look_first;
+use super::convert::preflight_response;
 use crate::handle::{Asked, AskedAction, Handle, Watched};
+use crate::plans::CheckedPlan;
 use crate::preflights::ANSWERS;
 use crate::runs::Happening;
 use lockstep_barrier::coordinator::VerbAction;
@@ -9,13 +10,15 @@ use lockstep_barrier::record::Resolution;
 use lockstep_pki::Peer;
 use lockstep_proto::v1;
 use lockstep_proto::v1::operator_service_server::OperatorService;
+use std::pin::Pin;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-/// Runs listed where the request doesn't say how many.
+/// Runs listed if the request names no limit.
 const DEFAULT_LIST: u32 = 50;
-/// Happenings that may wait for a slow operator's link.
+/// Updates that may wait for a slow operator's link.
 const HAPPENINGS: usize = 1024;
 
 pub struct Service {
@@ -59,13 +62,23 @@ fn operator<T>(request: &Request<T>) -> Result<String, Status> {
         .ok_or_else(|| Status::unauthenticated("no certificate"))
 }
 
-fn plan(plan: Option<v1::PlanDocument>) -> Result<v1::PlanDocument, Status> {
-    plan.ok_or_else(|| Status::invalid_argument("the plan is missing"))
+/// Parses and verifies a plan, which for a large one takes a while, outside the
+/// driver and the runtime's own threads.
+async fn checked(document: Option<v1::PlanDocument>) -> Result<CheckedPlan, Status> {
+    let document = document.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
+    let checked = tokio::task::spawn_blocking(move || {
+        CheckedPlan::check(&document.plan_json, &document.digest, &document.source)
+    });
+    let checked = checked
+        .await
+        .map_err(|e| Status::internal(format!("the plan's verification failed: {e}")))?;
+    Ok(checked?)
 }
 
 #[tonic::async_trait]
 impl OperatorService for Service {
-    type PreflightStream = ReceiverStream<Result<v1::PreflightResponse, Status>>;
+    type PreflightStream =
+        Pin<Box<dyn Stream<Item = Result<v1::PreflightResponse, Status>> + Send>>;
     type WatchRunStream = ReceiverStream<Result<v1::WatchRunResponse, Status>>;
 
     async fn pause_run(
@@ -132,11 +145,11 @@ impl OperatorService for Service {
         &self,
         request: Request<v1::PreflightRequest>,
     ) -> Result<Response<Self::PreflightStream>, Status> {
-        let (answers, stream) = mpsc::channel(ANSWERS);
-        self.handle
-            .preflight(plan(request.into_inner().plan)?, answers)
-            .await?;
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let plan = checked(request.into_inner().plan).await?;
+        let (answers, parts) = mpsc::channel(ANSWERS);
+        self.handle.preflight(plan, answers).await?;
+        let parts = ReceiverStream::new(parts).map(preflight_response);
+        Ok(Response::new(Box::pin(parts.map(Ok))))
     }
 
     async fn start_run(
@@ -145,13 +158,8 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::StartRunResponse>, Status> {
         let by = operator(&request)?;
         let request = request.into_inner();
-        let document = plan(request.plan)?;
-        // The same request again: its agents are in the run that it began.
-        if let Some(run_id) = self.handle.started(request.request_id.clone()).await? {
-            return Ok(Response::new(v1::StartRunResponse { run_id }));
-        }
-        look_first(&self.handle, &document).await?;
-        let run_id = self.handle.start(document, request.request_id, by).await?;
+        let plan = checked(request.plan).await?;
+        let run_id = self.handle.start_run(plan, request.request_id, by).await?;
         Ok(Response::new(v1::StartRunResponse { run_id }))
     }
 
@@ -185,7 +193,7 @@ impl OperatorService for Service {
             .watch(request.run_id, request.after_sequence)
             .await?;
         let (stream, happenings) = mpsc::channel(HAPPENINGS);
-        tokio::spawn(tell(self.handle.clone(), watched, stream));
+        tokio::spawn(forward(self.handle.clone(), watched, stream));
         Ok(Response::new(ReceiverStream::new(happenings)))
     }
 
@@ -240,7 +248,14 @@ impl OperatorService for Service {
         let resolution = match request.outcome() {
             v1::OutcomeKind::Done => Resolution::Done,
             v1::OutcomeKind::Failed => Resolution::Failed,
-            _ => {
+            v1::OutcomeKind::Unspecified
+            | v1::OutcomeKind::Already
+            | v1::OutcomeKind::Standing
+            | v1::OutcomeKind::Unknown
+            | v1::OutcomeKind::Drifted
+            | v1::OutcomeKind::Interrupted
+            | v1::OutcomeKind::NotStarted
+            | v1::OutcomeKind::Lapsed => {
                 return Err(Status::invalid_argument(
                     "LS4314: an unknown task is resolved as done or as failed",
                 ));
@@ -280,9 +295,9 @@ impl OperatorService for Service {
     }
 }
 
-/// Tells an operator what happens until the run has ended. One who lags too
-/// far behind gets the status instead of what was missed.
-async fn tell(
+/// Sends an operator the run's updates until it has ended. One who lags too far
+/// behind receives the status instead of the missed updates.
+async fn forward(
     handle: Handle,
     watched: Watched,
     stream: mpsc::Sender<Result<v1::WatchRunResponse, Status>>,

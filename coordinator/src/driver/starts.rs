@@ -1,0 +1,333 @@
+//! Starting a run. A cutover's first state is its preflight: every agent
+//! probes every forward task, and with an obstacle nothing is started.
+//!
+//! Most tasks are probed again when their phase is prepared, but for all
+//! phases behind the fence that is during the outage. What prevents a task
+//! then could mostly be found before: a wrong name, a missing right. Plans of
+//! other kinds start without a preflight, because one of their steps may create
+//! what a later one needs.
+
+use super::Driver;
+use crate::agents::{AgentMessage, ToAgent};
+use crate::handle::{Answer, Refusal, RefusalKind, Reply};
+use crate::launch;
+use crate::plans::{CheckedPlan, RunDocument};
+use crate::preflights::{AgentPreflight, Answers, Recipient};
+use crate::runs::{Machine, RunCell};
+use lockstep_barrier::coordinator::{Event, Run};
+use lockstep_barrier::ids::{AgentName, Millis, RunId};
+use lockstep_barrier::record::Begin;
+use lockstep_plan::model::Kind;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long the preflight of all agents together may take, in milliseconds.
+/// Each agent also has a limit for each of its tasks, and they probe
+/// concurrently.
+const PREFLIGHT_LIMIT: Millis = 300_000;
+/// Obstacles that a refusal names. It travels in a header of bounded size, and
+/// the preflight command shows all of them.
+const NAMED: usize = 10;
+/// Bytes of each of them, so that all that are named fit into the refusal.
+const OBSTACLE_LIMIT: usize = 350;
+/// Bytes of a run's first record; the rest of a journal entry is for its
+/// envelope.
+const MAX_BEGIN: usize = lockstep_journal::MAX_BODY - (64 << 10);
+
+/// Starts that wait for their preflight, by number.
+#[derive(Default)]
+pub(super) struct PendingStarts {
+    by_number: BTreeMap<u64, PendingStart>,
+    count: u64,
+}
+
+struct PendingStart {
+    plan: CheckedPlan,
+    request: String,
+    by: String,
+    /// One for each time the request was made.
+    replies: Vec<Reply<String>>,
+    /// Agents that have not reported.
+    waiting: BTreeSet<AgentName>,
+    obstacles: Vec<String>,
+    deadline: Millis,
+}
+
+impl PendingStarts {
+    /// When the first of them has waited long enough.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        self.by_number.values().map(|start| start.deadline).min()
+    }
+
+    /// The pending start of this request; requests without an id are all
+    /// different.
+    fn of_request(&mut self, request: &str) -> Option<&mut PendingStart> {
+        self.by_number
+            .values_mut()
+            .find(|start| !request.is_empty() && start.request == request)
+    }
+
+    fn report(&mut self, number: u64, part: AgentPreflight) {
+        let Some(start) = self.by_number.get_mut(&number) else {
+            return;
+        };
+        if let Some(agent) = &part.agent {
+            start.waiting.remove(agent);
+        }
+        start.obstacles.extend(part.into_obstacles());
+    }
+
+    /// Removes those that have every report or have waited long enough.
+    fn take_due(&mut self, now: Millis) -> Vec<PendingStart> {
+        self.by_number
+            .extract_if(.., |_, start| {
+                start.waiting.is_empty() || start.deadline <= now
+            })
+            .map(|(_, start)| start)
+            .collect()
+    }
+}
+
+impl Driver {
+    pub(super) fn preflight(&mut self, plan: &CheckedPlan, answers: Answers) {
+        match launch::cast(plan.plan(), &self.candidates()) {
+            Ok(cast) => {
+                self.ask_agents(plan, &cast, &Recipient::Operator(answers));
+            }
+            Err(obstacles) => {
+                // An operator who has disconnected doesn't need the answer.
+                let _ = answers.try_send(AgentPreflight {
+                    obstacles,
+                    ..AgentPreflight::default()
+                });
+            }
+        }
+    }
+
+    /// Sends every agent of the plan its part of a preflight and returns their
+    /// names. The recipient gets one report for each.
+    fn ask_agents(
+        &mut self,
+        plan: &CheckedPlan,
+        cast: &launch::Cast,
+        recipient: &Recipient,
+    ) -> BTreeSet<AgentName> {
+        let mut asked = BTreeSet::new();
+        for order in self.preflights.ask(plan.plan(), cast, recipient) {
+            let message = AgentMessage::Preflight {
+                request: order.request,
+                tasks: order.tasks,
+            };
+            if !self.agents.send(&order.agent, ToAgent::from(message)) {
+                self.preflights.disconnected(&order.agent);
+            }
+            asked.insert(order.agent);
+        }
+        asked
+    }
+
+    /// Starts a run and replies with its id. A request id starts one run
+    /// however often it is submitted.
+    pub(super) fn start_run(
+        &mut self,
+        plan: CheckedPlan,
+        request: String,
+        by: String,
+        reply: Reply<String>,
+    ) {
+        if let Some(run) = self.started_by(&request) {
+            self.afterwards(|_| drop(reply.send(Ok(run))));
+        } else if let Some(pending) = self.starts.of_request(&request) {
+            pending.replies.push(reply);
+        } else if plan.plan().kind == Kind::Cutover {
+            self.begin_preflight(plan, request, by, reply);
+        } else {
+            let answer = self.begin(&plan, request, by);
+            self.afterwards(|_| drop(reply.send(answer)));
+        }
+    }
+
+    fn started_by(&self, request: &str) -> Option<String> {
+        // Requests without an id are all different.
+        self.started
+            .get(request)
+            .filter(|_| !request.is_empty())
+            .cloned()
+    }
+
+    fn begin_preflight(
+        &mut self,
+        plan: CheckedPlan,
+        request: String,
+        by: String,
+        reply: Reply<String>,
+    ) {
+        self.starts.count += 1;
+        let number = self.starts.count;
+        let (waiting, obstacles) = match launch::cast(plan.plan(), &self.candidates()) {
+            Ok(cast) => {
+                let asked = self.ask_agents(&plan, &cast, &Recipient::Start(number));
+                (asked, Vec::new())
+            }
+            Err(obstacles) => (BTreeSet::new(), obstacles),
+        };
+        let start = PendingStart {
+            plan,
+            request,
+            by,
+            replies: vec![reply],
+            waiting,
+            obstacles,
+            deadline: lockstep_clock::boot_time().saturating_add(PREFLIGHT_LIMIT),
+        };
+        self.starts.by_number.insert(number, start);
+    }
+
+    /// Starts or refuses what has its preflight.
+    pub(super) fn settle_starts(&mut self) {
+        for (number, part) in self.preflights.take_for_starts() {
+            self.starts.report(number, part);
+        }
+        for start in self.starts.take_due(lockstep_clock::boot_time()) {
+            self.settle(start);
+        }
+    }
+
+    fn settle(&mut self, start: PendingStart) {
+        let PendingStart {
+            plan,
+            request,
+            by,
+            replies,
+            waiting,
+            mut obstacles,
+            ..
+        } = start;
+        if replies.iter().all(Reply::is_closed) {
+            tracing::info!(
+                request,
+                by,
+                "not started: the operator disconnected during the preflight"
+            );
+            return;
+        }
+        if !waiting.is_empty() {
+            obstacles.push(format!(
+                "not every agent has answered within {} s",
+                PREFLIGHT_LIMIT / 1000
+            ));
+        }
+        let answer = if obstacles.is_empty() {
+            self.begin(&plan, request, by)
+        } else {
+            let message = refusal(&obstacles);
+            Err(Refusal::new(RefusalKind::Precondition, message))
+        };
+        self.afterwards(move |_| {
+            for reply in replies {
+                drop(reply.send(answer.clone()));
+            }
+        });
+    }
+
+    fn begin(&mut self, plan: &CheckedPlan, request: String, by: String) -> Answer<String> {
+        if let Some(why) = &self.fenced {
+            return Err(Refusal::new(RefusalKind::Precondition, why.clone()));
+        }
+        let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
+        let cast = launch::cast(plan.plan(), &self.candidates()).map_err(|obstacles| {
+            invalid(format!(
+                "LS4302: the run can't start: {}",
+                obstacles.join("; ")
+            ))
+        })?;
+        let rest = RunDocument::write(plan, &request)
+            .map_err(|e| invalid(format!("LS4304: the plan can't be kept: {e}")))?;
+        let id = RunId(uuid::Uuid::now_v7().to_string());
+        let begin = Begin {
+            run: id.clone(),
+            layout: launch::layout(plan.plan(), plan.digest(), &cast),
+            members: cast.members,
+            by,
+            trace: lockstep_telemetry::TraceContext::generate().to_string(),
+            rest,
+        };
+        fits(&begin)?;
+        let (run, effects) = Run::start(lockstep_clock::boot_time(), begin, self.term)
+            .map_err(|e| invalid(format!("LS4303: {e}")))?;
+        let machine = Machine::Live(Box::new(run));
+        let cell = RunCell::new(machine, plan.plan().clone(), &[]);
+        self.runs.insert(id.clone(), cell);
+        self.order.push(id.clone());
+        self.started.insert(request, id.to_string());
+        self.effects
+            .extend(effects.into_iter().map(|effect| (id.clone(), effect)));
+        for state in self.agents.states() {
+            if self.runs_of(&state.agent).contains(&id) {
+                self.happen(&id, Event::Connected(state));
+            }
+        }
+        Ok(id.to_string())
+    }
+}
+
+/// The journal fails on a record beyond its limit, which ends the coordinator;
+/// so the record is measured before the run exists.
+fn fits(begin: &Begin) -> Answer<()> {
+    let bytes = serde_json::to_vec(begin).map_or(usize::MAX, |json| json.len());
+    if bytes <= MAX_BEGIN {
+        return Ok(());
+    }
+    let message = format!(
+        "LS4315: the plan with its {} agents takes {bytes} bytes to begin with, more than \
+         {MAX_BEGIN}; nothing was started; split the plan, or name fewer agents in it",
+        begin.members.len()
+    );
+    Err(Refusal::new(RefusalKind::Invalid, message))
+}
+
+fn refusal(obstacles: &[String]) -> String {
+    let named = obstacles.iter().take(NAMED).map(|obstacle| {
+        let end = obstacle.floor_char_boundary(OBSTACLE_LIMIT);
+        let cut = if end < obstacle.len() { "…" } else { "" };
+        format!("{}{cut}", &obstacle[..end])
+    });
+    let named: Vec<String> = named.collect();
+    let more = match obstacles.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!(
+        "LS4316: obstacles stand in the way of this plan, and nothing was started: {}{more}; \
+         lockstep preflight shows all there is to see",
+        named.join("; ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preflights::{TaskFinding, TaskPreflight};
+
+    #[test]
+    fn a_refusal_names_agent_and_step_and_stays_short() {
+        let task = |step: &str, obstacles: &[&str]| TaskPreflight {
+            phase: String::new(),
+            action: String::new(),
+            found: TaskFinding {
+                step: step.to_owned(),
+                obstacles: obstacles.iter().map(|&text| text.to_owned()).collect(),
+                ..TaskFinding::default()
+            },
+        };
+        let part = AgentPreflight {
+            agent: Some(AgentName::from("ora-1")),
+            tasks: vec![task("listeners", &[]), task("accounts", &["no SHOPP"; 12])],
+            obstacles: vec![],
+        };
+        let obstacles: Vec<String> = part.into_obstacles().collect();
+        assert_eq!(obstacles.len(), 12);
+        let text = refusal(&obstacles);
+        assert!(text.contains("ora-1 accounts: no SHOPP; "), "{text}");
+        assert!(text.contains("; and 2 more; lockstep preflight"), "{text}");
+    }
+}

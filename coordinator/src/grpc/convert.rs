@@ -1,0 +1,143 @@
+//! Between wire types and the coordinator's own.
+
+use crate::agents::{AgentMessage, Introduction, ToAgent, Welcome};
+use crate::handle::{AgentReport, LineKind, Progress};
+use crate::preflights::{AgentPreflight, TaskFinding, TaskPreflight};
+use lockstep_barrier::ids::{AgentName, JournalId, RunId};
+use lockstep_barrier::message::Standing;
+use lockstep_proto::convert::{Invalid, reply};
+use lockstep_proto::v1;
+
+pub fn introduction(hello: v1::Hello) -> Introduction {
+    Introduction {
+        state: Standing {
+            agent: AgentName(hello.agent),
+            journal: JournalId(hello.journal_id),
+            term: hello.term.unwrap_or_default().into(),
+            run: (!hello.run_id.is_empty()).then_some(RunId(hello.run_id)),
+            decision: hello.decision,
+            release_age: hello.release_age_ms,
+            release_ages: hello
+                .release_ages
+                .iter()
+                .filter_map(|age| Some((age.phase?.try_into().ok()?, age.age_ms)))
+                .collect(),
+        },
+        machine: hello.machine_id,
+        boot: hello.boot_id,
+        session_number: hello.session_number,
+        version: hello.version,
+        labels: hello.labels.into_iter().collect(),
+        allowed_actions: hello.allowed_actions,
+        journal_position: hello.journal_position,
+        journal_disowned: hello.journal_disowned,
+    }
+}
+
+/// # Errors
+/// If the message is invalid, or not one that follows a hello.
+pub fn report(
+    message: v1::session_request::Message,
+    place: (u64, String),
+) -> Result<AgentReport, Invalid> {
+    use v1::session_request::Message as M;
+    Ok(match message {
+        M::Progress(line) => AgentReport::Progress(progress(line)),
+        M::PreflightReport(report) => AgentReport::Preflight {
+            request: report.request_id,
+            findings: report.findings.into_iter().map(finding).collect(),
+        },
+        message @ (M::Hello(_)
+        | M::Vote(_)
+        | M::TaskReport(_)
+        | M::Attestation(_)
+        | M::Breach(_)
+        | M::Disarmed(_)
+        | M::Closed(_)) => AgentReport::Reply {
+            reply: reply(message)?,
+            place,
+        },
+    })
+}
+
+fn progress(line: v1::Progress) -> Progress {
+    Progress {
+        kind: match line.kind() {
+            v1::ProgressKind::Started => LineKind::Started,
+            v1::ProgressKind::Output => LineKind::Output,
+            v1::ProgressKind::Note | v1::ProgressKind::Unspecified => LineKind::Note,
+        },
+        run: RunId(line.run_id),
+        phase: line.phase.and_then(|phase| phase.try_into().ok()),
+        step: line.step_id,
+        line: line.line,
+        omitted: line.omitted,
+    }
+}
+
+fn finding(finding: v1::PreflightFinding) -> TaskFinding {
+    TaskFinding {
+        finding: finding.finding().try_into().ok(),
+        step: finding.step_id,
+        would_do: finding.would_do,
+        obstacles: finding.obstacles,
+        remarks: finding.remarks,
+    }
+}
+
+pub fn preflight_response(part: AgentPreflight) -> v1::PreflightResponse {
+    v1::PreflightResponse {
+        agent: part.agent.map(|agent| agent.0).unwrap_or_default(),
+        tasks: part.tasks.into_iter().map(preflight_task).collect(),
+        obstacles: part.obstacles,
+    }
+}
+
+fn preflight_task(task: TaskPreflight) -> v1::PreflightTask {
+    let TaskPreflight {
+        phase,
+        action,
+        found,
+    } = task;
+    v1::PreflightTask {
+        phase,
+        action,
+        step_id: found.step,
+        would_do: found.would_do,
+        obstacles: found.obstacles,
+        remarks: found.remarks,
+        finding: found
+            .finding
+            .map_or(v1::Finding::Unspecified, v1::Finding::from)
+            .into(),
+    }
+}
+
+pub fn session_response(to_agent: ToAgent) -> v1::SessionResponse {
+    use v1::session_response::Message as M;
+    let message = match to_agent.message {
+        AgentMessage::Welcome(message) => M::Welcome(welcome(message)),
+        AgentMessage::Order(order) => order.into(),
+        AgentMessage::Preflight { request, tasks } => M::PreflightOrder(v1::PreflightOrder {
+            request_id: request,
+            tasks: tasks.into_iter().map(Into::into).collect(),
+        }),
+    };
+    v1::SessionResponse {
+        traceparent: to_agent.traceparent,
+        message: Some(message),
+    }
+}
+
+fn welcome(welcome: Welcome) -> v1::Welcome {
+    let (journal_position, journal_hash) = welcome
+        .place
+        .map(|place| (place.position, place.hash))
+        .unwrap_or_default();
+    v1::Welcome {
+        coordinator: welcome.coordinator,
+        term: Some(welcome.term.into()),
+        journal_position,
+        journal_hash,
+    }
+}
