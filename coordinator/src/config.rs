@@ -1,7 +1,7 @@
 //! The coordinator's configuration file, `coordinator.toml`.
 //!
-//! It names no database, no account and no password: the coordinator holds
-//! none.
+//! It names no database, no account and no password, because the coordinator
+//! uses none.
 
 use lockstep_pki::TlsSection;
 use lockstep_telemetry::TelemetrySection;
@@ -33,7 +33,7 @@ pub enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// It is not what it should be.
+    /// The file is not a valid configuration.
     #[error("LS4002: {path} is not a configuration of a coordinator")]
     Parse {
         path: PathBuf,
@@ -45,7 +45,7 @@ impl Config {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`ConfigError`] names the file and the place.
+    /// [`ConfigError`] names the file and the location.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn a_fault_is_reported_with_its_location() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("coordinator.toml");
         std::fs::write(&path, "name = \"main\"\nlisen = \"127.0.0.1:7443\"\n").unwrap();

@@ -20,8 +20,8 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, default_value = "/etc/lockstep/coordinator.toml")]
     config: PathBuf,
-    /// Lead above the term of another coordinator that agents have obeyed.
-    /// Only after that one is certainly stopped.
+    /// Lead above the term of another coordinator that agents have accepted.
+    /// Only after that coordinator is certainly stopped.
     #[arg(long)]
     take_over: bool,
 }
@@ -54,7 +54,6 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(grpc::serve(listener, handle.clone(), async {
-        // Either way it is time to stop.
         let _ = stopped.await;
     }));
     let (mut interrupt, mut terminate) = (
@@ -70,12 +69,12 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     });
     let outcome = driver.run().await;
     drop(stop);
-    // Sessions are cut: agents reconnect to whoever serves next.
+    // This cuts the sessions: agents reconnect to the next coordinator.
     serving.abort();
     Ok(outcome?)
 }
 
-/// A certificate of somebody else has a code of its own.
+/// A certificate with another identity has a code of its own.
 fn identity(error: SectionError) -> Box<dyn Error> {
     match error {
         SectionError::Credentials(error) => error.into(),

@@ -1,8 +1,8 @@
-//! The spans of a run: one for the run, one for each phase. Agents hang their
-//! tasks' spans below the phase that ordered them.
+//! The spans of a run: one for the run, one for each phase. The spans of tasks,
+//! which agents open, are children of the phase that ordered them.
 //!
-//! The run's trace id is drawn at its start and journaled with it, so the
-//! trace goes on when a coordinator does not.
+//! The run's trace id is generated at its start and journaled with it, so the
+//! trace continues after a restart of the coordinator.
 
 use lockstep_barrier::coordinator::State;
 use lockstep_barrier::ids::PhaseRef;
@@ -17,8 +17,8 @@ pub struct RunSpans {
 }
 
 impl RunSpans {
-    /// Opens the run's span below its journaled trace context; a run that has
-    /// ended has had its own.
+    /// Opens the run's span as a child of its journaled trace context, unless
+    /// the run has ended: its span was closed then.
     pub fn open(state: &State) -> Self {
         if state.ended.is_some() {
             return Self {
@@ -54,7 +54,30 @@ impl RunSpans {
                 self.phase = None;
                 self.run = Span::none();
             }
-            _ => {}
+            Record::Began { .. }
+            | Record::TermBegan { .. }
+            | Record::TookOver { .. }
+            | Record::Preparing { .. }
+            | Record::GateOpened { .. }
+            | Record::Released { .. }
+            | Record::TaskEnded { .. }
+            | Record::TaskLost { .. }
+            | Record::Revoked { .. }
+            | Record::Failed { .. }
+            | Record::RetryDecided { .. }
+            | Record::Waived { .. }
+            | Record::UnknownResolved { .. }
+            | Record::Paused { .. }
+            | Record::Resumed { .. }
+            | Record::RollbackDecided { .. }
+            | Record::RollbackBegan {}
+            | Record::AbortDecided { .. }
+            | Record::Breached { .. }
+            | Record::Disarmed { .. }
+            | Record::Contradicted { .. }
+            | Record::Owed { .. }
+            | Record::JournalLost { .. }
+            | Record::ClosedBy { .. } => {}
         }
     }
 

@@ -14,18 +14,15 @@ use std::path::{Path, PathBuf};
 const TERMS: &str = "terms";
 const AGENTS: &str = "agents";
 const QUARANTINE: &str = "quarantine";
-/// What a run's stream begins with.
+/// Prefix of a run's stream.
 const RUN: &str = "run/";
 
-/// Why the store can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The journal said no.
     #[error(
         "LS4101: the coordinator's journal failed; it ends now and reads it again when started"
     )]
     Journal(#[source] lockstep_journal::Error),
-    /// A record is not one of ours.
     #[error("LS4102: entry {seq} of {stream} in the coordinator's journal can't be read")]
     Record {
         stream: String,
@@ -41,7 +38,6 @@ pub enum StoreError {
         stream: String,
         source: UnknownFormat,
     },
-    /// The directory can't be made.
     #[error("LS4103: the state directory {path} can't be made")]
     Directory {
         path: PathBuf,
@@ -49,7 +45,7 @@ pub enum StoreError {
     },
 }
 
-/// An entry of a run with what the journal knows of it.
+/// An entry of a run with its metadata in the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     pub entry: Entry,
@@ -63,8 +59,8 @@ pub struct Stored {
     pub hash: String,
 }
 
-/// Which journal an agent came with when it was first seen, or was accepted
-/// with by an operator (R10).
+/// The journal that an agent had when it was first seen, or when an operator
+/// accepted it (R10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownAgent {
@@ -73,35 +69,34 @@ pub struct KnownAgent {
     /// The operator who accepted it; `None` on first sight.
     pub accepted_by: Option<String>,
     pub reason: Option<String>,
-    /// The machine that its journal is on (/etc/machine-id); empty where that
-    /// is not known.
+    /// The machine that its journal is on (/etc/machine-id); empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub machine: String,
 }
 
-/// An agent that is not let in until an operator accepts it (R10).
+/// An agent that is not admitted until an operator accepts it (R10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quarantined {
     pub agent: String,
-    /// The journal it came with.
+    /// The journal it presented.
     pub journal: String,
     /// The machine it came from.
     pub machine: String,
-    /// It is the known journal, but lacks entries that were heard of: what was
-    /// released to it since is not in it.
+    /// It is the known journal, but lacks entries that it held before, and with
+    /// them the releases since.
     pub gone_back: bool,
 }
 
-/// What the journal knows of agents.
+/// What the coordinator's journal holds about agents.
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// The last word on each.
+    /// The latest record of each.
     pub known: BTreeMap<String, KnownAgent>,
-    /// Those that wait for an operator.
+    /// Agents that wait for an operator.
     pub quarantine: BTreeMap<String, Quarantined>,
     /// Position, in this coordinator's journal, of each agent's acceptance by
-    /// an operator. What was heard of its journal before doesn't count.
+    /// an operator. Reports about its journal from before don't count.
     pub accepted_at: BTreeMap<String, u64>,
 }
 
@@ -113,7 +108,7 @@ impl Store {
     /// Opens the journal in the state directory, or creates it.
     ///
     /// # Errors
-    /// Where it is unusable or owned by another process.
+    /// If it is unusable or owned by another process.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(state_dir).map_err(|source| StoreError::Directory {
             path: state_dir.to_owned(),
@@ -145,13 +140,13 @@ impl Store {
     /// Every term that this coordinator has led, or has taken over.
     ///
     /// # Errors
-    /// Where the journal can't be read.
+    /// If the journal can't be read.
     pub fn terms(&self) -> Result<BTreeSet<Term>, StoreError> {
         let terms: Vec<(u64, Term)> = self.typed(TERMS)?;
         Ok(terms.into_iter().map(|(_, term)| term).collect())
     }
 
-    /// Takes another coordinator's term over, and begins one above it (R11).
+    /// Takes over another coordinator's term and begins one above it (R11).
     ///
     /// # Errors
     /// Fatal for the process.
@@ -165,7 +160,7 @@ impl Store {
     /// Every agent that was ever seen.
     ///
     /// # Errors
-    /// Where the journal can't be read.
+    /// If the journal can't be read.
     pub fn agents(&self) -> Result<Remembered, StoreError> {
         let mut remembered = Remembered::default();
         for (position, known) in self.placed::<KnownAgent>(AGENTS)? {
@@ -184,7 +179,7 @@ impl Store {
         Ok(remembered)
     }
 
-    /// Remembers that an agent waits for an operator.
+    /// Records that an agent waits for an operator.
     ///
     /// # Errors
     /// Fatal for the process.
@@ -195,7 +190,7 @@ impl Store {
         self.append_typed(QUARANTINE, seq, "agent-quarantined", waits)
     }
 
-    /// Remembers an agent.
+    /// Records an agent.
     ///
     /// # Errors
     /// Fatal for the process.
@@ -208,7 +203,7 @@ impl Store {
     /// Every run, oldest first.
     ///
     /// # Errors
-    /// Where the journal can't be read.
+    /// If the journal can't be read.
     pub fn runs(&self) -> Result<Vec<RunId>, StoreError> {
         let streams = self.journal.streams().map_err(StoreError::Journal)?;
         Ok(streams
@@ -221,7 +216,7 @@ impl Store {
     /// A run's entries after the given sequence.
     ///
     /// # Errors
-    /// Where one can't be read.
+    /// If one can't be read.
     pub fn entries(&self, run: &RunId, after: u64) -> Result<Vec<Stored>, StoreError> {
         let stream = format!("{RUN}{run}");
         let entries = self
@@ -258,7 +253,7 @@ impl Store {
             .collect())
     }
 
-    /// A stream's values with their positions in the whole journal.
+    /// A stream's values, each with its position in the whole journal.
     fn placed<T: for<'a> Deserialize<'a>>(
         &self,
         stream: &str,
@@ -301,7 +296,7 @@ impl Store {
     }
 
     fn append(&mut self, new: &[NewEntry]) -> Result<Vec<lockstep_journal::Entry>, StoreError> {
-        // fsync blocks; the runtime may use this thread's queue elsewhere.
+        // fsync blocks: lets the runtime move this thread's other tasks.
         tokio::task::block_in_place(|| self.journal.append(new, lockstep_clock::wall_time()))
             .map_err(StoreError::Journal)
     }
@@ -314,7 +309,7 @@ fn to_journal(run: &RunId, entry: &Entry) -> Result<NewEntry, StoreError> {
         seq: entry.seq,
         source,
     })?;
-    // Records are tagged: the tag is the kind.
+    // Records are tagged with their kind.
     let kind = body
         .get("record")
         .and_then(|kind| kind.as_str())

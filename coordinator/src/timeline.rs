@@ -1,16 +1,16 @@
-//! When things happened, for people: taken from the journal's wall-clock
-//! times, so it survives restarts. No decision rests on it.
+//! When a run and its phases reached which state. The times are the journal's
+//! wall-clock times, so they survive restarts; no decision depends on them.
 
 use lockstep_barrier::coordinator::Entry;
 use lockstep_barrier::ids::{AgentName, PhaseRef};
 use lockstep_barrier::record::Record;
 use std::collections::BTreeMap;
 
-/// When a phase reached what.
+/// Milliseconds since the epoch; 0: not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PhaseTimes {
     pub prepared: u64,
-    /// Latest Prepare round began.
+    /// Start of the latest Prepare round.
     pub round: u64,
     /// Its gate was opened, if it has one.
     pub gate_opened: u64,
@@ -19,19 +19,17 @@ pub struct PhaseTimes {
     pub ended: u64,
 }
 
-/// When a run reached what.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timeline {
     pub began: u64,
-    /// Ended; 0 while it goes on.
+    /// 0 while it has not ended.
     pub ended: u64,
     pub phases: BTreeMap<PhaseRef, PhaseTimes>,
-    /// Actions' own time by phase and agent, all of that agent's tasks.
+    /// Time spent in actions, by phase and agent, in milliseconds.
     actions: BTreeMap<(PhaseRef, AgentName), u64>,
 }
 
 impl Timeline {
-    /// Takes an entry in.
     pub fn note(&mut self, entry: &Entry, at_ms: u64) {
         match &entry.record {
             Record::Began { .. } => self.began = at_ms,
@@ -42,7 +40,7 @@ impl Timeline {
                     times.prepared = at_ms;
                 }
                 times.round = at_ms;
-                // What an earlier attempt took is not this one's.
+                // The time of an earlier attempt doesn't count for this one.
                 self.actions.retain(|(of, _), _| of != phase);
             }
             Record::GateOpened { phase, .. } => self.times(*phase).gate_opened = at_ms,
@@ -57,7 +55,24 @@ impl Timeline {
                     .entry((report.phase, agent.clone()))
                     .or_default() += report.took;
             }
-            _ => {}
+            Record::TermBegan { .. }
+            | Record::TookOver { .. }
+            | Record::TaskLost { .. }
+            | Record::Revoked { .. }
+            | Record::RetryDecided { .. }
+            | Record::Waived { .. }
+            | Record::UnknownResolved { .. }
+            | Record::Paused { .. }
+            | Record::Resumed { .. }
+            | Record::RollbackDecided { .. }
+            | Record::RollbackBegan {}
+            | Record::AbortDecided { .. }
+            | Record::Breached { .. }
+            | Record::Disarmed { .. }
+            | Record::Contradicted { .. }
+            | Record::Owed { .. }
+            | Record::JournalLost { .. }
+            | Record::ClosedBy { .. } => {}
         }
     }
 
@@ -76,8 +91,8 @@ impl Timeline {
             .unwrap_or(0)
     }
 
-    /// What the barrier itself cost a phase: from its (last) Prepare to its
-    /// end, less its critical path and less the wait at its gate.
+    /// The overhead of the barrier in a phase: from its last Prepare to its end,
+    /// less its critical path and less the wait at its gate.
     pub fn barrier(&self, phase: PhaseRef) -> u64 {
         let Some(times) = self.phases.get(&phase).filter(|times| times.released != 0) else {
             return 0;
@@ -110,7 +125,7 @@ mod tests {
     use lockstep_barrier::ids::Track;
 
     #[test]
-    fn the_barriers_cost_leaves_out_actions_and_gate() {
+    fn the_barriers_overhead_excludes_actions_and_gate() {
         let phase = PhaseRef {
             track: Track::Forward,
             index: 0,
@@ -131,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_that_was_left_out_cost_nothing() {
+    fn a_skipped_phase_has_no_overhead() {
         let phase = PhaseRef {
             track: Track::Rollback,
             index: 0,

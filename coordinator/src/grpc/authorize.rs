@@ -1,7 +1,7 @@
-//! Who may call what: one row for every RPC, default deny.
+//! Authorization: one row for every RPC, default deny.
 //!
-//! The certificate has been verified before anything here runs; this decides
-//! by the role in it. A path without a row is refused whoever calls.
+//! The certificate has been verified before; the decision depends on the role
+//! in it. A path without a row is refused for every role.
 
 use lockstep_pki::{Peer, Role};
 use std::task::{Context, Poll};
@@ -38,7 +38,7 @@ pub fn allows(path: &str, role: Role) -> bool {
         .any(|(known, allowed)| *known == path && *allowed == role)
 }
 
-/// Puts the matrix before every service.
+/// Applies the matrix to every service.
 #[derive(Clone)]
 pub struct Layer;
 
@@ -50,7 +50,6 @@ impl<S> tower_layer::Layer<S> for Layer {
     }
 }
 
-/// A service behind the matrix.
 #[derive(Clone)]
 pub struct Authorized<S> {
     inner: S,

@@ -1,21 +1,20 @@
-//! How a run stands, in the one type that every view renders.
+//! The status of a run, in the one type that every view renders.
 
 mod outcome;
+mod task;
 mod text;
 
 use crate::timeline::Timeline;
-use lockstep_barrier::coordinator::{PhaseState, Run, State, TaskState, TaskStatus, Vote, Wait};
+use lockstep_barrier::coordinator::{PhaseState, Run, State, Vote, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, Track};
-use lockstep_barrier::layout::StepSpec;
-use lockstep_barrier::message::{Mode, Verdict};
 use lockstep_barrier::record::Ending;
 use lockstep_plan::Plan;
-use lockstep_proto::{convert, v1};
+use lockstep_proto::v1;
 use std::collections::BTreeMap;
 pub use text::summary;
 
-/// A run as far as views need it: one that goes on, or the folded journal of
-/// one that is over.
+/// The part of a run that views need: of a live run, or of the folded journal
+/// of one that is over.
 pub struct View<'a> {
     state: &'a State,
     waits: Vec<Wait>,
@@ -23,7 +22,6 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Of a run that goes on.
     pub fn live(run: &'a Run) -> Self {
         Self {
             state: run.state(),
@@ -32,7 +30,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Of one that is over.
     pub fn closed(state: &'a State) -> Self {
         Self {
             state,
@@ -50,7 +47,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The run as it stands. `plan` is the document it was started with.
+/// The whole status. `plan` is the document the run was started with.
 pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
     let state = run.state();
     let outcome = outcome::of_run(run);
@@ -198,59 +195,7 @@ fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<v1::TaskStatus> {
         .flat_map(|step| step.agents.iter().map(move |agent| (step, agent)))
         .filter_map(|(step, agent)| {
             let task = state.tasks.get(&(step.id.clone(), agent.clone()))?;
-            Some(task_status(run, at, step, agent, task))
+            Some(task::status(run, at, step, agent, task))
         })
         .collect()
-}
-
-fn task_status(
-    run: &View<'_>,
-    at: PhaseRef,
-    step: &StepSpec,
-    agent: &AgentName,
-    task: &TaskState,
-) -> v1::TaskStatus {
-    let mut status = v1::TaskStatus {
-        agent: agent.to_string(),
-        step_id: step.id.to_string(),
-        action: step.action.clone(),
-        undo_of: match &step.mode {
-            Mode::Execute => String::new(),
-            Mode::Undo { of } => of.to_string(),
-        },
-        attempt: task.attempt,
-        ..v1::TaskStatus::default()
-    };
-    status.set_outcome(match &task.status {
-        TaskStatus::Waiting => vote_of(run, at, agent),
-        TaskStatus::Released => v1::TaskOutcome::Open,
-        TaskStatus::Lost => v1::TaskOutcome::Lost,
-        TaskStatus::Waived => v1::TaskOutcome::Waived,
-        TaskStatus::Voided => v1::TaskOutcome::Voided,
-        TaskStatus::Owed => v1::TaskOutcome::UndoOutstanding,
-        TaskStatus::Ended { report } => {
-            status.detail = convert::outcome_to_wire(report.outcome.clone()).1;
-            status.took_ms = report.took;
-            if !report.outputs.is_empty() {
-                status.outputs_json = serde_json::to_string(&report.outputs).unwrap_or_default();
-            }
-            outcome::of_task(&report.outcome).into()
-        }
-    });
-    status
-}
-
-fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> v1::TaskOutcome {
-    if run.state().current() != Some(at) {
-        return v1::TaskOutcome::Pending;
-    }
-    match run
-        .votes
-        .and_then(|votes| votes.get(agent))
-        .map(|vote| &vote.verdict)
-    {
-        Some(Verdict::Ready { .. }) => v1::TaskOutcome::Ready,
-        Some(Verdict::Refuse { .. }) => v1::TaskOutcome::Refused,
-        _ => v1::TaskOutcome::Pending,
-    }
 }

@@ -1,4 +1,4 @@
-//! In one word: how a run stands, and how each of its phases does.
+//! The outcome of a run and of each of its phases, one word each.
 
 use super::View;
 use lockstep_api::{Exit, TaskOutcome};
@@ -40,7 +40,27 @@ fn needs_operator(wait: &Wait) -> bool {
     }
 }
 
-/// How a command that waits for this outcome ends; a running run has no exit yet.
+/// Exit code of the operator's command, as documented for `lockstep`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Done,
+    Failed,
+    RolledBack,
+    /// The run waits at a gate or is paused, as intended.
+    Waiting,
+}
+
+impl From<Exit> for i32 {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::RolledBack => 5,
+            Exit::Waiting => 6,
+        }
+    }
+}
+
 pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> Exit {
     match outcome {
         v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => {
@@ -49,16 +69,13 @@ pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> Exit {
         v1::RunOutcome::RolledBack => Exit::RolledBack,
         v1::RunOutcome::Failed | v1::RunOutcome::Aborted => Exit::Failed,
         v1::RunOutcome::Waiting => {
-            let only_gates = run
-                .waits_on()
-                .iter()
-                .filter(|wait| needs_operator(wait))
-                .all(|wait| {
-                    matches!(
-                        wait,
-                        Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
-                    )
-                });
+            let mut decisions = run.waits_on().iter().filter(|wait| needs_operator(wait));
+            let only_gates = decisions.all(|wait| {
+                matches!(
+                    wait,
+                    Wait::Approval { .. } | Wait::HoldGate { .. } | Wait::Paused { .. }
+                )
+            });
             if only_gates {
                 Exit::Waiting
             } else {
@@ -75,12 +92,11 @@ fn failed_untouched(state: &State) -> bool {
     })
 }
 
-/// How a phase stands. Once the run is rolled back: one that failed is still
-/// `failed`, one whose changes were taken back is `undone`, one that had
-/// changed nothing is still `done`.
+/// After a rollback, a phase that failed is still `failed`, one whose changes
+/// were undone is `undone`, and one that had changed nothing is still `done`.
 pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::PhaseOutcome {
     let state = run.state();
-    let turned_back = at.track == Track::Forward && state.ended == Some(Ending::RolledBack);
+    let rolled_back = at.track == Track::Forward && state.ended == Some(Ending::RolledBack);
     match &phase.status {
         PhaseStatus::Pending => v1::PhaseOutcome::Pending,
         PhaseStatus::Preparing if state.ended.is_some() => v1::PhaseOutcome::Skipped,
@@ -94,34 +110,19 @@ pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::
                 v1::PhaseOutcome::Preparing
             }
         }
-        // The rollback was decided while it was at work.
-        PhaseStatus::Released if turned_back => v1::PhaseOutcome::Undone,
+        // The rollback was decided while it was executing.
+        PhaseStatus::Released if rolled_back => v1::PhaseOutcome::Undone,
         PhaseStatus::Released => v1::PhaseOutcome::Executing,
         PhaseStatus::Failed { .. } => v1::PhaseOutcome::Failed,
-        PhaseStatus::Completed if turned_back && taken_back(state, at) => v1::PhaseOutcome::Undone,
+        PhaseStatus::Completed if rolled_back && undone(state, at) => v1::PhaseOutcome::Undone,
         PhaseStatus::Completed => v1::PhaseOutcome::Done,
         PhaseStatus::Skipped { .. } => v1::PhaseOutcome::Skipped,
     }
 }
 
-/// How a task ended.
-pub(super) fn of_task(outcome: &Outcome) -> TaskOutcome {
-    match outcome {
-        Outcome::Done => TaskOutcome::Done,
-        Outcome::Already => TaskOutcome::Unchanged,
-        Outcome::Standing => TaskOutcome::Armed,
-        Outcome::Failed { .. } => TaskOutcome::Failed,
-        Outcome::Unknown { .. } => TaskOutcome::Unknown,
-        Outcome::Drifted { .. } => TaskOutcome::Drifted,
-        Outcome::Interrupted => TaskOutcome::Interrupted,
-        Outcome::NotStarted => TaskOutcome::NotStarted,
-        Outcome::Lapsed => TaskOutcome::Lapsed,
-    }
-}
-
-/// Whether a phase had changed something, and all that the rollback plan takes
-/// back of it was taken back.
-fn taken_back(state: &State, at: PhaseRef) -> bool {
+/// Whether a phase had changed something, and everything that the rollback plan
+/// undoes of it was undone.
+fn undone(state: &State, at: PhaseRef) -> bool {
     let undos = state.begin.layout.rollback.iter().flat_map(|p| &p.steps);
     let mut any = false;
     for undo in undos {
@@ -143,7 +144,7 @@ fn taken_back(state: &State, at: PhaseRef) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use lockstep_barrier::coordinator::Entry;
     use lockstep_barrier::ids::{JournalId, StepId, Term};
@@ -153,7 +154,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use v1::PhaseOutcome::{Done, Failed, Pending, Undone};
 
-    const AGENT: &str = "a";
+    pub(in crate::status) const AGENT: &str = "a";
 
     fn step(id: &str, mode: Mode) -> StepSpec {
         StepSpec {
@@ -183,12 +184,11 @@ mod tests {
         }
     }
 
-    fn at(track: Track, index: u32) -> PhaseRef {
+    pub(in crate::status) fn at(track: Track, index: u32) -> PhaseRef {
         PhaseRef { track, index }
     }
 
-    /// Four phases: a proof, two changes, one more; and the way back from all
-    /// changes.
+    /// Four phases: a proof and three changes; and the rollback of all changes.
     fn began() -> Record {
         let forward = ["proof", "one", "two", "three"];
         let undo = |of: &str| {
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    /// A phase whose one task ends like that.
-    fn carried_out(phase: PhaseRef, id: &str, outcome: Outcome) -> Vec<Record> {
+    /// A phase whose one task ends with this outcome.
+    fn executed(phase: PhaseRef, id: &str, outcome: Outcome) -> Vec<Record> {
         let failed = !outcome.is_good();
         let mut records = vec![
             Record::Preparing {
@@ -273,7 +273,7 @@ mod tests {
         ];
         for (index, of) in undone {
             let id = format!("undo-{of}");
-            records.extend(carried_out(at(Track::Rollback, *index), &id, Outcome::Done));
+            records.extend(executed(at(Track::Rollback, *index), &id, Outcome::Done));
         }
         records.push(Record::Ended {
             ending: Ending::RolledBack,
@@ -281,7 +281,7 @@ mod tests {
         records
     }
 
-    fn folded(records: Vec<Record>) -> State {
+    pub(in crate::status) fn folded(records: Vec<Record>) -> State {
         let entries = std::iter::once(began()).chain(records).zip(1..);
         State::fold(entries.map(|(record, seq)| Entry { seq, record })).unwrap()
     }
@@ -301,9 +301,9 @@ mod tests {
     #[test]
     fn after_a_rollback_each_phase_says_what_became_of_it() {
         let forward = |index| at(Track::Forward, index);
-        let mut records = carried_out(forward(0), "proof", Outcome::Done);
-        records.extend(carried_out(forward(1), "one", Outcome::Done));
-        records.extend(carried_out(forward(2), "two", failure()));
+        let mut records = executed(forward(0), "proof", Outcome::Done);
+        records.extend(executed(forward(1), "one", Outcome::Done));
+        records.extend(executed(forward(2), "two", failure()));
         let before = folded(records.clone());
         records.extend(rollback(forward(2), &[(1, "two"), (2, "one")]));
         let state = folded(records);
@@ -315,11 +315,11 @@ mod tests {
     #[test]
     fn what_was_so_before_is_not_undone() {
         let forward = |index| at(Track::Forward, index);
-        let mut records = carried_out(forward(0), "proof", Outcome::Done);
-        records.extend(carried_out(forward(1), "one", Outcome::Already));
-        records.extend(carried_out(forward(2), "two", Outcome::Done));
-        records.extend(carried_out(forward(3), "three", failure()));
-        // The undo of the second was passed over: its change is still there.
+        let mut records = executed(forward(0), "proof", Outcome::Done);
+        records.extend(executed(forward(1), "one", Outcome::Already));
+        records.extend(executed(forward(2), "two", Outcome::Done));
+        records.extend(executed(forward(3), "three", failure()));
+        // The undo of the second was skipped: its change is still in effect.
         records.extend(rollback(forward(3), &[(0, "three"), (2, "one")]));
         assert_eq!(outcomes(&folded(records)), [Done, Done, Done, Failed]);
     }
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_run_that_failed_before_it_changed_anything_has_failed() {
         let first = at(Track::Forward, 0);
-        let mut records = carried_out(first, "proof", failure());
+        let mut records = executed(first, "proof", failure());
         records.extend(rollback(first, &[]));
         let state = folded(records);
         let view = View::closed(&state);

@@ -1,11 +1,10 @@
 //! A run in sentences: why it holds, what it waits for, what happened.
 
-use super::outcome;
-use lockstep_api::TaskOutcome;
+use super::task;
 use lockstep_barrier::coordinator::{PhaseStatus, State, TaskState, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
-use lockstep_barrier::record::{Ending, Failure, Resolution, RollbackCause};
-use lockstep_proto::convert;
+use lockstep_barrier::message::TaskReport;
+use lockstep_barrier::record::{Ending, Failure, Record, Resolution, RollbackCause, Signed};
 
 pub(super) fn reason(state: &State) -> String {
     let failed = state
@@ -15,7 +14,11 @@ pub(super) fn reason(state: &State) -> String {
         .rev()
         .find_map(|phase| match &phase.status {
             PhaseStatus::Failed { failure, .. } => Some(failure_text(state, failure)),
-            _ => None,
+            PhaseStatus::Pending
+            | PhaseStatus::Preparing
+            | PhaseStatus::Released
+            | PhaseStatus::Completed
+            | PhaseStatus::Skipped { .. } => None,
         });
     let why_back = state
         .rollback
@@ -58,7 +61,7 @@ fn failure_text(state: &State, failure: &Failure) -> String {
                     .tasks
                     .get(&(step.clone(), agent.clone()))
                     .and_then(TaskState::outcome)
-                    .map(|outcome| convert::outcome_to_wire(outcome.clone()).1)
+                    .map(task::detail)
                     .filter(|detail| !detail.is_empty());
                 match detail {
                     Some(detail) => format!("{step} on {agent}: {detail}"),
@@ -133,7 +136,7 @@ fn decision_text(state: &State, phase: PhaseRef) -> String {
     )
 }
 
-/// What a run waits for, in a sentence.
+/// What a run waits for, as a phrase.
 pub(super) fn wait_text(state: &State, wait: &Wait) -> String {
     let phase = |phase: &PhaseRef| name(state, *phase);
     match wait {
@@ -171,103 +174,166 @@ pub(super) fn wait_text(state: &State, wait: &Wait) -> String {
         }
         Wait::TakeOver { reason } => format!("a take-over: {reason}"),
         Wait::GiveUp { reasons } => format!("an operator's `abort`: {}", reasons.join("; ")),
-        Wait::Close { agent } => format!("{agent} to hear that the run is over"),
+        Wait::Close { agent } => format!("{agent} to close the run"),
     }
 }
 
 /// One line for people about a journal entry.
-pub fn summary(state: &State, record: &lockstep_barrier::record::Record) -> String {
-    use lockstep_barrier::record::Record as R;
-    let phase = |at: &PhaseRef| name(state, *at);
-    let by = |signed: &lockstep_barrier::record::Signed| match &signed.reason {
-        Some(reason) => format!("by {}: {reason}", signed.by),
-        None => format!("by {}", signed.by),
-    };
+pub fn summary(state: &State, record: &Record) -> String {
+    let of = |phase: &PhaseRef, text: &str| format!("{}: {text}", name(state, *phase));
+    let task = |step: &StepId, agent: &AgentName, text: &str| format!("{step} on {agent}{text}");
     match record {
-        R::Began { begin, .. } => format!("run began, started by {}", begin.by),
-        R::TermBegan { term } => format!("coordinator took the run up under term {}", term.number),
-        R::TookOver {
+        Record::Began { begin, .. } => format!("run began, started by {}", begin.by),
+        Record::TermBegan { term } => {
+            format!("coordinator took the run up under term {}", term.number)
+        }
+        Record::TookOver {
             agent,
             term,
             decision,
-        } => format!(
-            "took over from another coordinator, of which {agent} has obeyed term {}, decision \
-             {decision}; the run can only be aborted",
-            term.number
-        ),
-        R::Preparing {
-            phase: at, attempt, ..
-        } => format!("{}: preparing, attempt {attempt}", phase(at)),
-        R::GateOpened { phase: at, signed } => format!("{}: gate opened {}", phase(at), by(signed)),
-        R::Released {
-            phase: at, attempt, ..
-        } => format!("{}: released, attempt {attempt}", phase(at)),
-        R::TaskEnded { agent, report, .. } => {
-            let (_, detail) = convert::outcome_to_wire(report.outcome.clone());
-            let outcome = outcome::of_task(&report.outcome);
-            let detail = if detail.is_empty() {
-                detail
-            } else {
-                format!(": {detail}")
-            };
-            format!(
-                "{} on {agent}: {outcome} in {} ms{detail}",
-                report.step, report.took
-            )
+        } => took_over(agent, term.number, *decision),
+        Record::Preparing { phase, attempt, .. } => {
+            of(phase, &format!("preparing, attempt {attempt}"))
         }
-        R::TaskLost { agent, step } => {
-            format!("{step} on {agent}: not heard of in time, still open")
+        Record::GateOpened { phase, signed } => of(phase, &format!("gate opened {}", by(signed))),
+        Record::Released { phase, attempt, .. } => {
+            of(phase, &format!("released, attempt {attempt}"))
         }
-        R::Revoked { phase: at, attempt } => format!("{}: attempt {attempt} revoked", phase(at)),
-        R::Failed {
-            phase: at, failure, ..
-        } => {
-            format!("{}: failed: {}", phase(at), failure_text(state, failure))
+        Record::TaskEnded { agent, report, .. } => task_ended(agent, report),
+        Record::TaskLost { agent, step } => task(step, agent, ": not heard of in time, still open"),
+        Record::Revoked { phase, attempt } => of(phase, &format!("attempt {attempt} revoked")),
+        Record::Failed { phase, failure, .. } => {
+            of(phase, &format!("failed: {}", failure_text(state, failure)))
         }
-        R::Completed { phase: at } => format!("{}: complete", phase(at)),
-        R::Skipped { phase: at, .. } => format!("{}: skipped", phase(at)),
-        R::RetryDecided { phase: at, .. } => format!("{}: to be tried again", phase(at)),
-        R::Waived {
+        Record::Completed { phase } => of(phase, "complete"),
+        Record::Skipped { phase, .. } => of(phase, "skipped"),
+        Record::RetryDecided { phase, .. } => of(phase, "to be tried again"),
+        Record::Waived {
             agent,
             step,
             signed,
-        } => format!("{step} on {agent}: waived {}", by(signed)),
-        R::UnknownResolved {
+        } => task(step, agent, &format!(": waived {}", by(signed))),
+        Record::UnknownResolved {
             agent,
             step,
             resolution,
             signed,
-        } => {
-            let outcome = match resolution {
-                Resolution::Done => TaskOutcome::Done,
-                Resolution::Failed => TaskOutcome::Failed,
-            };
-            format!("{step} on {agent}: resolved as {outcome} {}", by(signed))
-        }
-        R::Paused { signed } => format!("paused {}", by(signed)),
-        R::Resumed { signed } => format!("resumed {}", by(signed)),
-        R::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),
-        R::RollbackBegan {} => "nothing forward is open any more; rollback begins".to_owned(),
-        R::AbortDecided { signed } => format!("abort decided {}", by(signed)),
-        R::Breached {
+        } => task(step, agent, &resolved(*resolution, signed)),
+        Record::Paused { signed } => format!("paused {}", by(signed)),
+        Record::Resumed { signed } => format!("resumed {}", by(signed)),
+        Record::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),
+        Record::RollbackBegan {} => "nothing forward is open any more; rollback begins".to_owned(),
+        Record::AbortDecided { signed } => format!("abort decided {}", by(signed)),
+        Record::Breached {
             agent,
             step,
             detail,
-        } => format!("{step} on {agent} saw a breach: {detail}"),
-        R::Disarmed { agent, steps } => {
-            let steps: Vec<&str> = steps.iter().map(|step| step.0.as_str()).collect();
-            format!("{agent} disarmed {}", steps.join(", "))
-        }
-        R::Contradicted { agent, detail, .. } => {
+        } => task(step, agent, &format!(" saw a breach: {detail}")),
+        Record::Disarmed { agent, steps } => disarmed(agent, steps),
+        Record::Contradicted { agent, detail, .. } => {
             format!("{agent} contradicts what was recorded: {detail}")
         }
-        R::Owed { debt } => format!("{} owes the undo of {}", debt.agent, debt.step),
-        R::JournalLost { agent } => format!("{agent} came back without its journal"),
-        R::Ended { ending } => match ending {
-            Ending::Completed => "run completed".to_owned(),
-            Ending::RolledBack => "run rolled back".to_owned(),
-            Ending::Aborted => "run aborted".to_owned(),
-        },
-        R::ClosedBy { agent } => format!("{agent} is free of the run"),
+        Record::Owed { debt } => format!("{} owes the undo of {}", debt.agent, debt.step),
+        Record::JournalLost { agent } => format!("{agent} came back without its journal"),
+        Record::Ended { ending } => ended(*ending).to_owned(),
+        Record::ClosedBy { agent } => format!("{agent} is free of the run"),
+    }
+}
+
+fn by(signed: &Signed) -> String {
+    match &signed.reason {
+        Some(reason) => format!("by {}: {reason}", signed.by),
+        None => format!("by {}", signed.by),
+    }
+}
+
+fn took_over(agent: &AgentName, term: u64, decision: u64) -> String {
+    format!(
+        "took over from another coordinator, of which {agent} has obeyed term {term}, decision \
+         {decision}; the run can only be aborted"
+    )
+}
+
+fn task_ended(agent: &AgentName, report: &TaskReport) -> String {
+    let TaskReport {
+        step,
+        outcome,
+        took,
+        ..
+    } = report;
+    let detail = match task::detail(outcome) {
+        "" => String::new(),
+        detail => format!(": {detail}"),
+    };
+    let outcome = task::outcome_name(outcome);
+    format!("{step} on {agent}: {outcome} in {took} ms{detail}")
+}
+
+fn resolved(resolution: Resolution, signed: &Signed) -> String {
+    let resolution = match resolution {
+        Resolution::Done => "done",
+        Resolution::Failed => "failed",
+    };
+    format!(": resolved as {resolution} {}", by(signed))
+}
+
+fn disarmed(agent: &AgentName, steps: &[StepId]) -> String {
+    let steps: Vec<&str> = steps.iter().map(|step| step.0.as_str()).collect();
+    format!("{agent} disarmed {}", steps.join(", "))
+}
+
+fn ended(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Completed => "run completed",
+        Ending::RolledBack => "run rolled back",
+        Ending::Aborted => "run aborted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::outcome::tests::{AGENT, at, folded};
+    use lockstep_barrier::message::Outcome;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_reason_of_a_resolution_is_quoted_unaltered() {
+        let record = Record::UnknownResolved {
+            agent: "App-1".into(),
+            step: "stop".into(),
+            resolution: Resolution::Done,
+            signed: Signed {
+                by: "ana".to_owned(),
+                request: "r1".to_owned(),
+                reason: Some("Checked with Ana in SHOPP".to_owned()),
+            },
+        };
+        assert_eq!(
+            summary(&folded(Vec::new()), &record),
+            "stop on App-1: resolved as done by ana: Checked with Ana in SHOPP"
+        );
+    }
+
+    #[test]
+    fn an_outcome_is_spelled_as_in_the_status() {
+        let record = Record::TaskEnded {
+            agent: AGENT.into(),
+            place: None,
+            report: TaskReport {
+                run: "run".into(),
+                phase: at(Track::Forward, 0),
+                attempt: 1,
+                step: "stop".into(),
+                outcome: Outcome::NotStarted,
+                outputs: BTreeMap::new(),
+                capture: None,
+                took: 5,
+            },
+        };
+        assert_eq!(
+            summary(&folded(Vec::new()), &record),
+            "stop on a: not-started in 5 ms"
+        );
     }
 }
