@@ -4,11 +4,26 @@
 //! settings, files with passwords, what the agent will ever do. The
 //! coordinator never sees it.
 
-use lockstep_pki::TlsSection;
+use lockstep_daemon::{Codes, ConfigFileError, Daemon};
+use lockstep_pki::{Role, TlsConfig};
 use lockstep_telemetry::TelemetrySection;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// The agent as its configuration, journal and errors name it.
+pub const DAEMON: Daemon = Daemon {
+    role: Role::Agent,
+    codes: Codes {
+        config_unreadable: "LS3001",
+        config_invalid: "LS3002",
+        certificate_of_another: "LS3004",
+        journal_failed: "LS3101",
+        record_unreadable: "LS3102",
+        state_directory: "LS3103",
+        unknown_format: "LS3105",
+    },
+};
 
 /// `agent.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,7 +35,7 @@ pub struct Config {
     pub coordinator: String,
     /// Directory of the journal.
     pub state_dir: PathBuf,
-    pub tls: TlsSection,
+    pub tls: TlsConfig,
     /// Labels by which parties choose agents.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -236,18 +251,8 @@ pub struct AwsConfig {
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("LS3001: {path} can't be read")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    /// It is not what it should be.
-    #[error("LS3002: {path} is not a configuration of an agent")]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
     #[error("LS3003: {path}: {problem}")]
     Contradiction {
         path: PathBuf,
@@ -269,14 +274,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file, the place and the remedy.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let config: Self = DAEMON.load_config(path)?;
         let path = path.to_owned();
         if let Some(problem) = config.contradiction() {
             return Err(ConfigError::Contradiction { path, problem });
@@ -409,7 +407,7 @@ mod tests {
         }
         assert!(matches!(
             load("[labls]\na=\"b\""),
-            Err(ConfigError::Parse { .. })
+            Err(ConfigError::File(ConfigFileError::Parse { .. }))
         ));
     }
 

@@ -7,17 +7,13 @@
 
 use crate::action::Outputs;
 use crate::preflight::PreflightFinding;
-use lockstep_barrier::message::{Outcome, Probe};
+use lockstep_barrier::message::{Outcome, Probe, json_size};
 use lockstep_proto::convert::brief;
 use lockstep_proto::limits::{MAX_CAPTURES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
 
 /// Bytes of each further sentence when a refusal is full: enough for its code
 /// and what happened.
 const SHORT: usize = 200;
-
-fn json_size(value: &impl serde::Serialize) -> usize {
-    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
-}
 
 /// What is left of the limits of one vote.
 pub struct Vote {

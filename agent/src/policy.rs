@@ -5,6 +5,7 @@
 //! is looked at. A stolen coordinator can't run a command of its choice.
 
 use crate::config::{CommandPolicy, Config, ProcessPolicy};
+use lockstep_daemon::matches_pattern;
 use std::path::{Component, Path, PathBuf};
 
 /// Something an action needs permission for.
@@ -77,7 +78,7 @@ impl Policy {
             .policy
             .actions
             .iter()
-            .any(|pattern| matches(pattern, action))
+            .any(|pattern| matches_pattern(pattern, action))
         {
             return Err(Denied {
                 what: format!("the action {action}"),
@@ -101,7 +102,7 @@ impl Policy {
         let policy = &self.config.policy;
         let (allowed, what, remedy) = match need {
             Need::Unit(unit) => (
-                policy.units.iter().any(|pattern| matches(pattern, unit)),
+                policy.units.iter().any(|pattern| matches_pattern(pattern, unit)),
                 format!("the unit {unit}"),
                 format!("add \"{unit}\" to policy.units in agent.toml"),
             ),
@@ -141,14 +142,6 @@ impl Policy {
         } else {
             Err(Denied { what, remedy })
         }
-    }
-}
-
-/// A pattern is a name, or a beginning with `*` at its end.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => pattern == name,
     }
 }
 

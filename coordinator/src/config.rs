@@ -1,60 +1,51 @@
 //! The coordinator's configuration file, `coordinator.toml`.
 //!
-//! It names no database, no account and no password, because the coordinator
-//! uses none.
+//! It holds no credentials of databases or accounts: the coordinator never
+//! connects to them.
 
-use lockstep_pki::TlsSection;
+use lockstep_daemon::{Codes, ConfigFileError, Daemon};
+use lockstep_pki::{Role, TlsConfig};
 use lockstep_telemetry::TelemetrySection;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// The coordinator as its configuration, journal and errors name it.
+pub const DAEMON: Daemon = Daemon {
+    role: Role::Coordinator,
+    codes: Codes {
+        config_unreadable: "LS4001",
+        config_invalid: "LS4002",
+        certificate_of_another: "LS4004",
+        journal_failed: "LS4101",
+        record_unreadable: "LS4102",
+        state_directory: "LS4103",
+        unknown_format: "LS4106",
+    },
+};
+
 /// `coordinator.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Name; must be the one in the certificate.
+    /// Must be the name in the certificate.
     pub name: String,
-    /// Address on which agents and operators are served.
+    /// Address for connections from agents and operators.
     pub listen: SocketAddr,
     /// Directory of the journal.
     pub state_dir: PathBuf,
-    pub tls: TlsSection,
+    pub tls: TlsConfig,
     #[serde(default)]
     pub telemetry: TelemetrySection,
-}
-
-/// Why a configuration can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error("LS4001: {path} can't be read")]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    /// The file is not a valid configuration.
-    #[error("LS4002: {path} is not a configuration of a coordinator")]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
 }
 
 impl Config {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`ConfigError`] names the file and the location.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+    /// [`ConfigFileError`] names the file and the place in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigFileError> {
+        DAEMON.load_config(path)
     }
 }
 
@@ -77,7 +68,7 @@ mod tests {
         std::fs::write(&path, "name = \"main\"\nlisen = \"127.0.0.1:7443\"\n").unwrap();
         let error = Config::load(&path).unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Parse { source, .. }
+            matches!(&error, ConfigFileError::Parse { source, .. }
             if source.to_string().contains("lisen")),
             "{error}"
         );

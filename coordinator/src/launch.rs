@@ -3,6 +3,7 @@
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
 use lockstep_barrier::layout::{Gate, Layout, OnFailure, Outage, PhaseSpec, StepSpec};
 use lockstep_barrier::message::{Mode, TaskOrder};
+use lockstep_daemon::matches_pattern;
 use lockstep_plan::actions::Action;
 use lockstep_plan::{Plan, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +106,7 @@ fn not_allowed(plan: &Plan, cast: &Cast, candidates: &Candidates) -> Obstacles {
                 candidate
                     .allowed_actions
                     .iter()
-                    .any(|pattern| covers(pattern, &step.action))
+                    .any(|pattern| matches_pattern(pattern, &step.action))
             });
             if !allowed {
                 refused.insert((step.action.clone(), agent.clone()));
@@ -121,13 +122,6 @@ fn not_allowed(plan: &Plan, cast: &Cast, candidates: &Candidates) -> Obstacles {
             )
         })
         .collect()
-}
-
-fn covers(pattern: &str, action: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => action.starts_with(beginning),
-        None => pattern == action,
-    }
 }
 
 fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {

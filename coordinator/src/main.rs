@@ -2,15 +2,14 @@
 //! `docs/operating.md`.
 
 use clap::Parser;
-use lockstep_coordinator::config::Config;
+use lockstep_coordinator::config::{Config, DAEMON};
 use lockstep_coordinator::driver::Driver;
 use lockstep_coordinator::grpc;
 use lockstep_coordinator::store::Store;
-use lockstep_pki::{Listener, ListenerOptions, Role, SectionError};
+use lockstep_pki::{Listener, ListenerOptions};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Sequences runs across agents.
@@ -20,8 +19,8 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, default_value = "/etc/lockstep/coordinator.toml")]
     config: PathBuf,
-    /// Lead above the term of another coordinator that agents have accepted.
-    /// Only after that coordinator is certainly stopped.
+    /// Take over from another coordinator whose orders agents have accepted.
+    /// Use it only when that coordinator has certainly stopped.
     #[arg(long)]
     take_over: bool,
 }
@@ -30,23 +29,13 @@ struct Arguments {
 async fn main() -> ExitCode {
     lockstep_pki::install_provider();
     let arguments = Arguments::parse();
-    match run(&arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let chain = lockstep_telemetry::error_chain(error.as_ref());
-            eprintln!("lockstep-coordinator: {chain}");
-            ExitCode::FAILURE
-        }
-    }
+    lockstep_daemon::exit(&DAEMON, run(&arguments).await)
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = Config::load(&arguments.config)?;
     let _telemetry = lockstep_telemetry::init("lockstep-coordinator", &(&config.telemetry).into())?;
-    let credentials = config
-        .tls
-        .follow(Role::Coordinator, &config.name)
-        .map_err(identity)?;
+    let credentials = DAEMON.credentials(&config.tls, &config.name)?;
     let store = Store::open(&config.state_dir)?;
     let (driver, handle) = Driver::start(config.name.clone(), store, arguments.take_over)?;
     let listener = Listener::bind(config.listen, credentials, ListenerOptions::default())
@@ -54,30 +43,17 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(grpc::serve(listener, handle.clone(), async {
+        // Sent or dropped: the driver has ended.
         let _ = stopped.await;
     }));
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let shutdown = lockstep_daemon::shutdown_requested()?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        shutdown.await;
         handle.stop().await;
     });
     let outcome = driver.run().await;
     drop(stop);
-    // This cuts the sessions: agents reconnect to the next coordinator.
+    // Sessions are aborted; agents reconnect to the next coordinator process.
     serving.abort();
     Ok(outcome?)
-}
-
-/// A certificate with another identity has a code of its own.
-fn identity(error: SectionError) -> Box<dyn Error> {
-    match error {
-        SectionError::Credentials(error) => error.into(),
-        foreign @ SectionError::Foreign { .. } => format!("LS4004: {foreign}").into(),
-    }
 }

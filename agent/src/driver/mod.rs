@@ -21,6 +21,7 @@ use lockstep_barrier::ids::{BootId, Millis, RunId, StepId};
 use lockstep_barrier::message::{Order, Outcome, Reply};
 use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
 use lockstep_clock as clock;
+use lockstep_daemon::sleep_until;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,11 +104,11 @@ impl Driver {
         self.flush().await?;
         self.write()?;
         loop {
-            let tick = until(self.participant.next_deadline());
+            let tick = sleep_until(self.participant.next_deadline());
             let input = tokio::select! {
                 input = self.queue.recv() => input,
                 () = tick => Some(Input::Event(Event::Tick)),
-                () = until(self.write_by) => {
+                () = sleep_until(self.write_by) => {
                     self.write()?;
                     continue;
                 }
@@ -325,16 +326,10 @@ impl Driver {
 
     fn send(&mut self, reply: Reply) {
         tracing::debug!(reply = reply.name(), "sent");
-        let (run, journal_head) = match &reply {
-            Reply::Vote { run, .. }
-            | Reply::Attestation { run, .. }
-            | Reply::Breach { run, .. }
-            | Reply::Disarmed { run, .. }
-            | Reply::Closed { run } => (run, None),
-            Reply::Outcome(report) => (&report.run, Some(self.journal_head())),
-        };
+        let is_outcome = matches!(reply, Reply::Outcome(_));
+        let journal_head = is_outcome.then(|| self.journal_head());
         let message = Outgoing::Reply {
-            traceparent: self.traces.get(run).cloned().unwrap_or_default(),
+            traceparent: self.traces.get(reply.run()).cloned().unwrap_or_default(),
             journal_head,
             reply,
         };
@@ -389,16 +384,6 @@ pub enum StartError {
     /// Its records contradict each other.
     #[error("LS3104: the agent's journal contradicts itself: {0}")]
     Fold(String),
-}
-
-async fn until(deadline: Option<Millis>) {
-    match deadline {
-        Some(deadline) => {
-            let wait = deadline.saturating_sub(clock::boot_time());
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// Identifies the boot from which the boot-time clock counts.

@@ -18,10 +18,9 @@ use crate::store::{Store, StoreError, Stored};
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
-use starts::PendingStarts;
+use lockstep_daemon::sleep_until;
+use lockstep_proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Inputs handled before their records are written together.
@@ -174,7 +173,7 @@ impl Driver {
     /// If the journal fails: the process must end (R23).
     pub async fn run(mut self) -> Result<(), StoreError> {
         loop {
-            let tick = until(self.next_deadline());
+            let tick = sleep_until(self.next_deadline());
             let first = tokio::select! {
                 input = self.queue.recv() => input,
                 () = tick => None,
@@ -413,16 +412,6 @@ impl Driver {
             }
         }
         locked
-    }
-}
-
-async fn until(deadline: Option<Millis>) {
-    match deadline {
-        Some(deadline) => {
-            let wait = deadline.saturating_sub(lockstep_clock::boot_time());
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
-        None => std::future::pending().await,
     }
 }
 

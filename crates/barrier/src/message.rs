@@ -296,6 +296,24 @@ impl Reply {
             Self::Closed { .. } => "closed",
         }
     }
+
+    pub fn run(&self) -> &RunId {
+        match self {
+            Self::Vote { run, .. }
+            | Self::Attestation { run, .. }
+            | Self::Breach { run, .. }
+            | Self::Disarmed { run, .. }
+            | Self::Closed { run } => run,
+            Self::Outcome(report) => &report.run,
+        }
+    }
+}
+
+/// Bytes of a value as JSON, in which messages and records are measured. A
+/// value without a JSON form counts as more than any limit, and two such sizes
+/// can be added.
+pub fn json_size(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
 /// What an agent says about itself when it connects (R10), as far as the

@@ -204,6 +204,14 @@ impl Journal {
         self.query("SELECT position, stream, seq, at_ms, kind, body, hash FROM entry WHERE stream = ?1 AND seq > ?2 ORDER BY seq", params![stream, after])
     }
 
+    /// Number of a stream's last entry; 0 for a stream without entries.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn last_seq(&self, stream: &str) -> Result<u64, Error> {
+        last_seq(&self.connection, stream).map_err(|source| failed(&self.path, "read", source))
+    }
+
     /// Names of all streams in the order of their first entry.
     ///
     /// # Errors
@@ -279,17 +287,16 @@ fn failed(path: &Path, doing: &'static str, source: rusqlite::Error) -> Error {
     }
 }
 
+fn last_seq(connection: &Connection, stream: &str) -> rusqlite::Result<u64> {
+    let last: Option<u64> = connection
+        .prepare_cached("SELECT max(seq) FROM entry WHERE stream = ?1")?
+        .query_row([stream], |row| row.get(0))?;
+    Ok(last.unwrap_or(0))
+}
+
 fn expect_next(transaction: &Transaction<'_>, entry: &NewEntry, path: &Path) -> Result<(), Error> {
-    let last: Option<u64> = transaction
-        .prepare_cached("SELECT max(seq) FROM entry WHERE stream = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([&entry.stream], |row| row.get(0))
-                .optional()
-        })
-        .map_err(|source| failed(path, "read", source))?
-        .flatten();
-    let found = last.unwrap_or(0);
+    let found =
+        last_seq(transaction, &entry.stream).map_err(|source| failed(path, "read", source))?;
     if found + 1 == entry.seq {
         return Ok(());
     }
@@ -396,6 +403,8 @@ mod tests {
             .map(|e| e.seq)
             .collect();
         assert_eq!(seqs, [1, 2]);
+        let last = ["a", "b", "c"].map(|stream| journal.last_seq(stream).unwrap());
+        assert_eq!(last, [2, 1, 0]);
     }
 
     #[test]

@@ -35,11 +35,6 @@ pub async fn connect(
         .await
 }
 
-/// As [`connect`], at the channel's first use. Must be called within a runtime.
-pub fn connect_lazy(endpoint: &Endpoint, credentials: &Credentials) -> Channel {
-    endpoint.connect_with_connector_lazy(Connector::new(credentials))
-}
-
 /// Makes connections for a tonic channel: TCP, then mutual TLS.
 #[derive(Debug, Clone)]
 pub struct Connector {

@@ -20,19 +20,9 @@ pub struct Digest([u8; 32]);
 /// The text is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a plan digest is 64 hexadecimal digits, not {0:?}")]
-pub struct NoDigest(String);
+pub struct ParseDigestError(String);
 
 impl Digest {
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// From 32 bytes that are already a digest.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// The first 12 digits, for people.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
@@ -52,11 +42,11 @@ impl fmt::Debug for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = NoDigest;
+    type Err = ParseDigestError;
 
-    fn from_str(text: &str) -> Result<Self, NoDigest> {
+    fn from_str(text: &str) -> Result<Self, ParseDigestError> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| NoDigest(text.to_owned()))?;
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| ParseDigestError(text.to_owned()))?;
         Ok(Self(bytes))
     }
 }

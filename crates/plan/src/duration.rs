@@ -16,7 +16,7 @@ pub struct Duration {
 /// The text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a duration")]
-pub struct NoDuration(String);
+pub struct ParseDurationError(String);
 
 /// A week. Longer than any run; beyond this a unit was mistaken.
 const MOST_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -42,10 +42,10 @@ impl Duration {
 }
 
 impl FromStr for Duration {
-    type Err = NoDuration;
+    type Err = ParseDurationError;
 
-    fn from_str(text: &str) -> Result<Self, NoDuration> {
-        let no_duration = || NoDuration(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, ParseDurationError> {
+        let no_duration = || ParseDurationError(text.to_owned());
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit_ms = match &text[digits.len()..] {
             "ms" => 1,

@@ -19,13 +19,13 @@ mod reference;
 pub mod render;
 mod schema;
 pub mod source;
-mod structure;
+mod schema_check;
 mod variables;
 
 pub use diagnose::{CODES, Fault, Problem, Problems};
-pub use digest::{Digest, NoDigest};
+pub use digest::{Digest, ParseDigestError};
 pub use document::MAX_BYTES;
-pub use duration::{Duration, NoDuration};
+pub use duration::{Duration, ParseDurationError};
 pub use expand::cutover::STANDARD_PHASES;
 pub use load::{Checked, Overrides, check, load};
 pub use model::{FormatVersion, Gate, Kind, Mode, OnFailure, Outage, Party, Phase, Plan, Step};

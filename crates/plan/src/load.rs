@@ -8,7 +8,7 @@ use crate::expand;
 use crate::model::Plan;
 use crate::schema::{self, FileKind};
 use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
-use crate::structure::{self, Late};
+use crate::schema_check::{self, DeferredRefs};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -124,7 +124,7 @@ fn expanded<S: DeserializeOwned>(
     expand: impl Fn(&S) -> (Plan, Vec<Fault>),
 ) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
-    let mut faults = structure::check(document, "", &kind.reference(), schema, Late::Agent);
+    let mut faults = schema_check::check(document, "", &kind.reference(), schema, DeferredRefs::Agent);
     let Some(source) = decode::<S>(document, &mut faults) else {
         return (None, faults);
     };
@@ -157,7 +157,7 @@ fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
 fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
     let kind = FileKind::Plan;
-    let mut faults = structure::check(document, "", &kind.reference(), schema, Late::Elsewhere);
+    let mut faults = schema_check::check(document, "", &kind.reference(), schema, DeferredRefs::Elsewhere);
     faults.extend(parameters(document, schema));
     let Some(source) = decode::<PlanFile>(document, &mut faults) else {
         return (None, faults);
@@ -201,12 +201,12 @@ fn parameters(document: &Node, schema: &Value) -> Vec<Fault> {
             };
             let params = document.get(&pointer).unwrap_or(&none);
             let wanted = schema::parameters(action);
-            faults.extend(structure::check(
+            faults.extend(schema_check::check(
                 params,
                 &pointer,
                 &wanted,
                 schema,
-                Late::Outputs,
+                DeferredRefs::Outputs,
             ));
         }
     }

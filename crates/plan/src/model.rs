@@ -255,25 +255,6 @@ impl Plan {
     pub fn point_of_no_return(&self) -> Option<&Phase> {
         self.phases.iter().find(|phase| phase.point_of_no_return)
     }
-
-    /// Watches that the release of `phase` disarms.
-    pub fn watches_until<'a>(&'a self, phase: &'a str) -> impl Iterator<Item = &'a Step> {
-        self.phases
-            .iter()
-            .flat_map(|phase| &phase.steps)
-            .filter(move |step| step.watch_until.as_deref() == Some(phase))
-    }
-
-    /// Names of the parties that an agent with these labels belongs to.
-    pub fn parties_of<'a>(
-        &'a self,
-        labels: &'a BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'a str> {
-        self.parties
-            .iter()
-            .filter(|(_, party)| party.matches(labels))
-            .map(|(name, _)| name.as_str())
-    }
 }
 
 impl Party {
@@ -282,32 +263,6 @@ impl Party {
         self.labels
             .iter()
             .all(|(key, value)| labels.get(key) == Some(value))
-    }
-}
-
-impl Phase {
-    /// The steps of one party, in order.
-    pub fn steps_of<'a>(&'a self, party: &'a str) -> impl Iterator<Item = &'a Step> {
-        self.steps.iter().filter(move |step| step.party == party)
-    }
-
-    /// The steps that an agent with these labels has to do, in order.
-    pub fn steps_for<'a>(
-        &'a self,
-        plan: &'a Plan,
-        labels: &'a BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'a Step> {
-        self.steps.iter().filter(move |step| {
-            plan.parties
-                .get(&step.party)
-                .is_some_and(|party| party.matches(labels))
-        })
-    }
-
-    /// Whether this is a part of a standard phase behind a barrier of its
-    /// own.
-    pub fn is_part(&self) -> bool {
-        self.name != self.standard
     }
 }
 

@@ -76,10 +76,10 @@ impl fmt::Display for TraceContext {
 }
 
 impl FromStr for TraceContext {
-    type Err = BadTraceparent;
+    type Err = ParseTraceparentError;
 
-    fn from_str(text: &str) -> Result<Self, BadTraceparent> {
-        let bad = || BadTraceparent {
+    fn from_str(text: &str) -> Result<Self, ParseTraceparentError> {
+        let bad = || ParseTraceparentError {
             found: text.chars().take(80).collect(),
         };
         let parts: Vec<&str> = text.split('-').collect();
@@ -129,7 +129,7 @@ pub fn traceparent_of(span: &Span) -> String {
 ///
 /// # Errors
 /// The text isn't a traceparent; the span then begins a trace of its own.
-pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), BadTraceparent> {
+pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), ParseTraceparentError> {
     traceparent.parse::<TraceContext>()?.adopt(span);
     Ok(())
 }
@@ -137,7 +137,7 @@ pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), BadTraceparent> 
 /// Not the form of a traceparent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not a traceparent (00-TRACE-SPAN-FLAGS in lowercase hexadecimal)")]
-pub struct BadTraceparent {
+pub struct ParseTraceparentError {
     /// The text, cut at 80 characters.
     pub found: String,
 }

@@ -1,4 +1,4 @@
-//! Logs, traces, and values that must show up in neither.
+//! Logs, traces and error chains of every Lockstep process.
 //!
 //! [`init`] sets up both for a process: log lines to standard error, spans to an
 //! OTLP collector if one is configured. Without a collector spans still have
@@ -9,12 +9,10 @@
 
 mod chain;
 mod context;
-mod secret;
-mod section;
+mod config;
 mod subscriber;
 
 pub use chain::error_chain;
-pub use context::{BadTraceparent, TraceContext, set_parent, traceparent_of};
-pub use secret::Secret;
-pub use section::TelemetrySection;
+pub use context::{ParseTraceparentError, TraceContext, set_parent, traceparent_of};
+pub use config::TelemetrySection;
 pub use subscriber::{Guard, InitError, LogFormat, TelemetryConfig, init};

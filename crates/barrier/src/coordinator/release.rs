@@ -4,7 +4,7 @@
 use super::{Effect, MAX_RELEASE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
 use crate::layout::Outputs;
-use crate::message::{Order, Verdict};
+use crate::message::{Order, Verdict, json_size};
 use crate::record::{Consumed, Failure, Record};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,11 +217,6 @@ impl Run {
             captures,
         })
     }
-}
-
-/// Bytes of a value as JSON. What can't be written at all counts as too much.
-fn json_size<T: serde::Serialize>(value: &T) -> usize {
-    serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
 #[cfg(test)]

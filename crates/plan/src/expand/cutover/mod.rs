@@ -9,7 +9,7 @@ mod applications;
 mod forward;
 mod params;
 mod rollback;
-mod source;
+mod validate;
 
 use super::plan::policy;
 use crate::diagnose::Fault;
@@ -49,7 +49,7 @@ const NO_RETURN: &str = "open-postgres";
 
 /// The expanded plan, and what the file asks for in vain.
 pub(crate) fn expand(source: &Cutover) -> (Plan, Vec<Fault>) {
-    let faults = source::check(source);
+    let faults = validate::check(source);
     let mut draft = Draft {
         source,
         parties: parties(source),

@@ -1,9 +1,9 @@
-//! Whether a document has the shape that a JSON Schema asks for.
+//! Validation of a document against the published JSON Schema.
 //!
-//! The schema is the published one, so what an editor underlines and what
-//! this reports are the same. Only what schemas of this crate use is known
-//! here: types, properties, items, enumerations, bounds, references and
-//! alternatives. All faults are told, not only the first.
+//! An editor with that schema therefore marks the same faults. Supported is
+//! the subset that this crate's schemas use: types, properties, items,
+//! enumerations, bounds, references and alternatives. All faults are reported,
+//! not only the first.
 
 use crate::diagnose::{self, Fault};
 use crate::document::{Content, Node, join};
@@ -11,14 +11,15 @@ use crate::duration::Duration;
 use crate::reference::{self, Piece, Target};
 use serde_json::{Map, Value};
 
-/// Which references may stand in a document in place of values.
+/// References that may take the place of values and are resolved later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Late {
-    /// `${agent.…}` in text only.
+pub(crate) enum DeferredRefs {
+    /// `${agent.…}`, in text only.
     Agent,
-    /// The same; values of any shape are left to another check.
+    /// As `Agent`, and values that the schema leaves open are not searched for
+    /// references: their own schema checks them.
     Elsewhere,
-    /// Outputs too, in place of any value.
+    /// Also outputs of steps, in place of any value.
     Outputs,
 }
 
@@ -29,11 +30,11 @@ pub(crate) fn check(
     pointer: &str,
     schema: &Value,
     root: &Value,
-    late: Late,
+    deferred: DeferredRefs,
 ) -> Vec<Fault> {
     let mut walk = Walk {
         root,
-        late,
+        deferred,
         faults: Vec::new(),
     };
     walk.value(node, pointer, schema);
@@ -42,7 +43,7 @@ pub(crate) fn check(
 
 struct Walk<'a> {
     root: &'a Value,
-    late: Late,
+    deferred: DeferredRefs,
     faults: Vec<Fault>,
 }
 
@@ -50,14 +51,14 @@ impl Walk<'_> {
     fn value(&mut self, node: &Node, pointer: &str, schema: &Value) {
         let schema = self.resolved(schema).unwrap_or_default();
         if takes_anything(&schema) {
-            if self.late != Late::Elsewhere {
+            if self.deferred != DeferredRefs::Elsewhere {
                 self.references(node, pointer);
             }
             return;
         }
         if let Content::Text(text) = &node.content
             && text.contains("${")
-            && self.is_late(text, pointer, &schema)
+            && self.is_deferred(text, pointer, &schema)
         {
             return;
         }
@@ -92,7 +93,7 @@ impl Walk<'_> {
 
     /// Whether the text is left for later; if its references are malformed or
     /// out of place, that is told, and counts as dealt with.
-    fn is_late(&mut self, text: &str, pointer: &str, schema: &Map<String, Value>) -> bool {
+    fn is_deferred(&mut self, text: &str, pointer: &str, schema: &Map<String, Value>) -> bool {
         let pieces = match reference::pieces(text) {
             Ok(pieces) => pieces,
             Err(error) => {
@@ -110,7 +111,7 @@ impl Walk<'_> {
             let wanted = types(schema);
             return wanted.is_empty() || wanted.contains(&"string");
         };
-        if self.late != Late::Outputs {
+        if self.deferred != DeferredRefs::Outputs {
             self.faults.push(Fault::new(
                 diagnose::MALFORMED_REFERENCE,
                 pointer,
@@ -126,7 +127,7 @@ impl Walk<'_> {
     fn references(&mut self, node: &Node, pointer: &str) {
         match &node.content {
             Content::Text(text) if text.contains("${") => {
-                self.is_late(text, pointer, &Map::new());
+                self.is_deferred(text, pointer, &Map::new());
             }
             Content::List(items) => {
                 for (index, item) in items.iter().enumerate() {
@@ -167,7 +168,7 @@ impl Walk<'_> {
         let best = alternatives
             .iter()
             .filter(|schema| !is_null(schema))
-            .map(|schema| check(node, pointer, schema, self.root, self.late))
+            .map(|schema| check(node, pointer, schema, self.root, self.deferred))
             .min_by_key(Vec::len);
         self.faults.extend(best.unwrap_or_default());
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Certificate files of a daemon; read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TlsSection {
+pub struct TlsConfig {
     /// The authority's certificate, PEM.
     pub ca: PathBuf,
     /// The daemon's certificate, PEM.
@@ -23,7 +23,7 @@ pub struct TlsSection {
 
 /// Why a section's files can't serve a daemon.
 #[derive(Debug, thiserror::Error)]
-pub enum SectionError {
+pub enum TlsConfigError {
     /// The files don't form a valid whole.
     #[error("the certificates can't be used")]
     Credentials(#[from] CredentialsError),
@@ -33,7 +33,7 @@ pub enum SectionError {
         "the certificate {cert} belongs to {found}, but this must be {wanted}; issue it with \
          `lockstep pki issue {role}/{name}`"
     )]
-    Foreign {
+    IdentityMismatch {
         cert: PathBuf,
         found: String,
         /// Whose it should be.
@@ -45,13 +45,13 @@ pub enum SectionError {
     },
 }
 
-impl TlsSection {
+impl TlsConfig {
     /// The credentials of the daemon of this role and name, followed for as
     /// long as they are held. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The files are unusable, or the certificate is somebody else's.
-    pub fn follow(&self, role: Role, name: &str) -> Result<Credentials, SectionError> {
+    pub fn follow(&self, role: Role, name: &str) -> Result<Credentials, TlsConfigError> {
         let credentials = Credentials::follow(CredentialFiles {
             ca: self.ca.clone(),
             cert: self.cert.clone(),
@@ -69,7 +69,7 @@ impl TlsSection {
         if found == wanted {
             return Ok(credentials);
         }
-        Err(SectionError::Foreign {
+        Err(TlsConfigError::IdentityMismatch {
             cert: self.cert.clone(),
             found,
             wanted,
@@ -97,7 +97,7 @@ mod tests {
             .unwrap()
             .write(dir.path())
             .unwrap();
-        let section = TlsSection {
+        let section = TlsConfig {
             ca: dir.path().join("ca.pem"),
             cert: files.cert,
             key: files.key,
