@@ -52,8 +52,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let shutdown = lockstep_daemon::shutdown_requested()?;
     tokio::spawn(async move {
         shutdown.await;
-        // Fails only if the driver has ended by itself.
-        let _ = inputs.send(Input::Stop).await;
+        handle.stop().await;
     });
     let outcome = driver.run().await;
     session.abort();

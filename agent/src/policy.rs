@@ -102,7 +102,10 @@ impl Policy {
         let policy = &self.config.policy;
         let (allowed, what, remedy) = match need {
             Need::Unit(unit) => (
-                policy.units.iter().any(|pattern| matches_pattern(pattern, unit)),
+                policy
+                    .units
+                    .iter()
+                    .any(|pattern| matches_pattern(pattern, unit)),
                 format!("the unit {unit}"),
                 format!("add \"{unit}\" to policy.units in agent.toml"),
             ),

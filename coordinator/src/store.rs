@@ -171,7 +171,10 @@ impl Store {
     /// The journal can't be read, or an entry is not a run's record.
     pub fn entries(&self, run: &RunId, after: u64) -> Result<Vec<Stored>, StoreError> {
         let entries = self.0.versioned_entries(&stream_of(run), after)?;
-        entries.into_iter().map(|entry| self.stored(entry)).collect()
+        entries
+            .into_iter()
+            .map(|entry| self.stored(entry))
+            .collect()
     }
 
     /// Makes entries of runs durable, all or none.
@@ -187,7 +190,10 @@ impl Store {
             .map(|(run, entry)| self.0.encode(&stream_of(run), entry.seq, &entry.record));
         let new: Vec<NewEntry> = new.collect::<Result<_, _>>()?;
         let written = self.0.append(&new)?;
-        written.into_iter().map(|entry| self.stored(entry)).collect()
+        written
+            .into_iter()
+            .map(|entry| self.stored(entry))
+            .collect()
     }
 
     fn stored(&self, entry: lockstep_journal::Entry) -> Result<Stored, StoreError> {

@@ -35,7 +35,7 @@ impl Daemon {
             },
             unusable @ TlsConfigError::Credentials(_) => {
                 IdentityError::Unusable(Box::new(unusable))
-            },
+            }
         })
     }
 }

@@ -74,8 +74,7 @@ impl Store {
             source,
         })?;
         let path = state_dir.join(format!("{}.db", daemon.name()));
-        let journal =
-            Journal::open(&path, daemon.name()).map_err(|e| journal_failed(daemon, e))?;
+        let journal = Journal::open(&path, daemon.name()).map_err(|e| journal_failed(daemon, e))?;
         Ok(Self { daemon, journal })
     }
 

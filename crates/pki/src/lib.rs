@@ -17,22 +17,22 @@
 
 mod authority;
 mod certificate;
+mod config;
 mod connect;
 mod credentials;
 mod identity;
 mod listener;
 mod refusal;
-mod config;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued, IssuedFiles};
+pub use config::{TlsConfig, TlsConfigError};
 pub use connect::{ConnectError, Connector, connect};
 pub use credentials::{CredentialFiles, Credentials, CredentialsError, Loaded};
 pub use identity::{Identity, IdentityError, Role, SpiffeId, TrustDomain, identity_of};
 pub use listener::{Connection, Listener, ListenerOptions, Peer, Refused};
 pub use refusal::Refusal;
 use rustls::crypto::CryptoProvider;
-pub use config::{TlsConfigError, TlsConfig};
 use std::sync::Arc;
 
 /// The one provider of cryptography in every part of Lockstep.

@@ -18,8 +18,8 @@ pub mod model;
 mod reference;
 pub mod render;
 mod schema;
-pub mod source;
 mod schema_check;
+pub mod source;
 mod variables;
 
 pub use diagnose::{CODES, Fault, Problem, Problems};

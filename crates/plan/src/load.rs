@@ -7,8 +7,8 @@ use crate::document::{Content, Node};
 use crate::expand;
 use crate::model::Plan;
 use crate::schema::{self, FileKind};
-use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
 use crate::schema_check::{self, DeferredRefs};
+use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -124,7 +124,8 @@ fn expanded<S: DeserializeOwned>(
     expand: impl Fn(&S) -> (Plan, Vec<Fault>),
 ) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
-    let mut faults = schema_check::check(document, "", &kind.reference(), schema, DeferredRefs::Agent);
+    let mut faults =
+        schema_check::check(document, "", &kind.reference(), schema, DeferredRefs::Agent);
     let Some(source) = decode::<S>(document, &mut faults) else {
         return (None, faults);
     };
@@ -157,7 +158,13 @@ fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
 fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
     let kind = FileKind::Plan;
-    let mut faults = schema_check::check(document, "", &kind.reference(), schema, DeferredRefs::Elsewhere);
+    let mut faults = schema_check::check(
+        document,
+        "",
+        &kind.reference(),
+        schema,
+        DeferredRefs::Elsewhere,
+    );
     faults.extend(parameters(document, schema));
     let Some(source) = decode::<PlanFile>(document, &mut faults) else {
         return (None, faults);

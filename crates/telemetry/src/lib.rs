@@ -8,11 +8,11 @@
 //! it, and every span of the run in any process has it as an ancestor.
 
 mod chain;
-mod context;
 mod config;
+mod context;
 mod subscriber;
 
 pub use chain::error_chain;
-pub use context::{ParseTraceparentError, TraceContext, set_parent, traceparent_of};
 pub use config::TelemetrySection;
+pub use context::{ParseTraceparentError, TraceContext, set_parent, traceparent_of};
 pub use subscriber::{Guard, InitError, LogFormat, TelemetryConfig, init};
