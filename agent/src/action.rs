@@ -13,6 +13,7 @@ pub use crate::host::context::{Context, Line, Progress, Tag};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
+use lockstep_plan::actions::ActionSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,10 +23,11 @@ use tokio::sync::mpsc;
 /// What a task gives to later steps, by name.
 pub type Outputs = BTreeMap<String, Value>;
 
-/// One kind of local work. `Params` is its type in the catalogue of the plan.
+/// One kind of local work. `Params` is its type in the plan's catalogue, which
+/// gives the action its name.
 #[async_trait]
 pub trait Action: Send + Sync + 'static {
-    type Params: DeserializeOwned + Send + Sync;
+    type Params: ActionSpec;
 
     /// What it needs permission for.
     fn needs(&self, params: &Self::Params) -> Vec<Need>;
@@ -114,6 +116,18 @@ pub enum Undone {
     Drifted(String),
 }
 
+impl Undone {
+    /// What an undo came to that has `changed` something, or found nothing to
+    /// restore.
+    pub fn restored_if(changed: bool) -> Self {
+        if changed {
+            Self::Restored
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
 /// What an action would do, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
@@ -137,6 +151,15 @@ impl Description {
             would_do: lines.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
+    }
+}
+
+/// The finding of a probe that can tell whether the effect is complete.
+pub fn satisfied_if(complete: bool) -> Finding {
+    if complete {
+        Finding::Already
+    } else {
+        Finding::Todo
     }
 }
 
@@ -184,6 +207,8 @@ pub fn recalled<T: DeserializeOwned>(capture: &Value) -> Result<T, ActionError> 
 /// of actions hold. Every [`Action`] is one.
 #[async_trait]
 pub trait AnyAction: Send + Sync {
+    /// See [`ActionSpec::NAME`].
+    fn name(&self) -> &'static str;
     /// See [`Action::foreseeable`].
     fn foreseeable(&self) -> bool;
     /// See [`Action::needs`].
@@ -231,6 +256,10 @@ fn decode<P: DeserializeOwned>(params: &Value) -> Result<P, ActionError> {
 
 #[async_trait]
 impl<A: Action> AnyAction for A {
+    fn name(&self) -> &'static str {
+        A::Params::NAME
+    }
+
     fn foreseeable(&self) -> bool {
         Action::foreseeable(self)
     }

@@ -3,7 +3,7 @@
 //! Everything here runs beside the driver and tells it what came of it
 //! through one bounded channel. Nothing here decides.
 
-use crate::action::{ActionError, Context, Description, Outputs, Progress, Tag, Undone};
+use crate::action::{ActionError, AnyAction, Context, Description, Outputs, Progress, Tag, Undone};
 use crate::actions;
 use crate::host::Host;
 use crate::policy::Need;
@@ -36,7 +36,7 @@ pub type Inputs = BTreeMap<StepId, Outputs>;
 
 /// A task made ready: its action known, its parameters whole.
 pub struct Prepared {
-    action: String,
+    action: &'static dyn AnyAction,
     params: Value,
     cx: Context,
 }
@@ -54,6 +54,10 @@ enum NotReady {
     Denied(#[from] crate::policy::Denied),
     #[error("{0}")]
     Params(String),
+}
+
+fn known_action(task: &TaskOrder) -> Result<&'static dyn AnyAction, NotReady> {
+    actions::find(&task.action).ok_or_else(|| NotReady::UnknownAction(task.action.clone()))
 }
 
 /// What the worker knows of its host and of a task's surroundings.
@@ -108,15 +112,14 @@ impl Worker {
         inputs: &Inputs,
         cx: &Context,
     ) -> Result<Prepared, NotReady> {
-        let action = actions::find(&task.action)
-            .ok_or_else(|| NotReady::UnknownAction(task.action.clone()))?;
+        let action = known_action(task)?;
         let params = self.resolved(task, inputs).map_err(NotReady::Unresolved)?;
         let needs = action
             .needs(&params)
             .map_err(|e| NotReady::Params(e.story()))?;
         self.host.policy.check(&task.action, &needs)?;
         Ok(Prepared {
-            action: task.action.clone(),
+            action,
             params,
             cx: cx.clone(),
         })
@@ -127,8 +130,7 @@ impl Worker {
     /// the task needs, or where no text can: then what it may do is checked
     /// as far as it is known.
     fn prepare_known(&self, task: &TaskOrder, cx: &Context) -> Result<Option<Prepared>, NotReady> {
-        let action = actions::find(&task.action)
-            .ok_or_else(|| NotReady::UnknownAction(task.action.clone()))?;
+        let action = known_action(task)?;
         let params = lockstep_plan::resolve_known(&task.params, self.facts())
             .map_err(NotReady::Unresolved)?;
         let needs = action.needs(&params).ok();
@@ -137,7 +139,7 @@ impl Worker {
         self.host.policy.check(&task.action, &known)?;
         let whole = needs.is_some() && open.is_empty();
         Ok(whole.then(|| Prepared {
-            action: task.action.clone(),
+            action,
             params,
             cx: cx.clone(),
         }))
@@ -362,25 +364,20 @@ impl Preflight {
 }
 
 impl Prepared {
-    fn action(&self) -> Result<&'static dyn crate::action::AnyAction, ActionError> {
-        actions::find(&self.action)
-            .ok_or_else(|| ActionError::new("LS2007", format!("unknown action {}", self.action)))
-    }
-
     fn foreseeable(&self) -> bool {
-        self.action().is_ok_and(|action| action.foreseeable())
+        self.action.foreseeable()
     }
 
     async fn probe(&self) -> Result<Probe, ActionError> {
-        self.action()?.probe(&self.cx, &self.params).await
+        self.action.probe(&self.cx, &self.params).await
     }
 
     async fn describe(&self) -> Result<Description, ActionError> {
-        self.action()?.describe(&self.cx, &self.params).await
+        self.action.describe(&self.cx, &self.params).await
     }
 
     async fn foresee(&self) -> Result<Description, ActionError> {
-        self.action()?.foresee(&self.cx, &self.params).await
+        self.action.foresee(&self.cx, &self.params).await
     }
 
     async fn execute(
@@ -388,10 +385,7 @@ impl Prepared {
         capture: Option<&Value>,
         watch: bool,
     ) -> Result<(Outcome, Outputs), ActionError> {
-        let outputs = self
-            .action()?
-            .execute(&self.cx, &self.params, capture)
-            .await?;
+        let outputs = self.action.execute(&self.cx, &self.params, capture).await?;
         Ok((
             if watch {
                 Outcome::Standing
@@ -403,7 +397,7 @@ impl Prepared {
     }
 
     async fn undo(&self, capture: &Value) -> Result<(Outcome, Outputs), ActionError> {
-        let outcome = match self.action()?.undo(&self.cx, &self.params, capture).await? {
+        let outcome = match self.action.undo(&self.cx, &self.params, capture).await? {
             Undone::Restored => Outcome::Done,
             Undone::Nothing => Outcome::Already,
             Undone::Drifted(detail) => Outcome::Drifted { detail },
@@ -416,13 +410,13 @@ impl Prepared {
         after_gap: bool,
         breaches: tokio::sync::mpsc::Sender<String>,
     ) -> Result<bool, ActionError> {
-        self.action()?
+        self.action
             .watch(&self.cx, &self.params, after_gap, breaches)
             .await
     }
 
     async fn attest(&self) -> Result<Option<String>, ActionError> {
-        self.action()?.attest(&self.cx, &self.params).await
+        self.action.attest(&self.cx, &self.params).await
     }
 }
 

@@ -224,7 +224,7 @@ fn spec(step: &Step, cast: &Cast, number: &impl Fn(&str) -> u32) -> StepSpec {
         proof: step.proof,
         undoable: step.undoable,
         watch_until: step.watch_until.as_deref().map(number),
-        looks: Action::find(&step.action).is_some_and(|action| action.looks),
+        looks: Action::find(&step.action).is_some_and(Action::read_only),
     }
 }
 

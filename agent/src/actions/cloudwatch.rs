@@ -1,13 +1,13 @@
-//! `cloudwatch.alarms.put`: the plan's alarms stand as the plan says.
+//! `cloudwatch.alarms.put`: the alarms are defined as in the plan.
 
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
 use crate::host::cloudwatch::{CloudWatch, dimensions_of, pairs};
 use crate::policy::Need;
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::types::{ComparisonOperator, MetricAlarm, StandardUnit, Statistic};
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{Alarm, CloudwatchAlarms};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 pub struct Put;
 
-/// An alarm as it gets captured: everything that PutMetricAlarm takes for an
-/// alarm on one metric.
+/// An alarm as it is saved: every parameter of PutMetricAlarm for an alarm on
+/// one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Definition {
     name: String,
@@ -41,8 +41,8 @@ struct Definition {
 }
 
 impl Definition {
-    /// What the plan wants. The whole period has to breach, as is
-    /// CloudWatch's own rule where DatapointsToAlarm is not said.
+    /// The alarm of the plan. All periods have to breach, which is CloudWatch's
+    /// rule where DatapointsToAlarm is absent.
     fn wanted(alarm: &Alarm) -> Self {
         let number = |number: u32| i32::try_from(number).ok();
         Self {
@@ -85,7 +85,7 @@ impl Definition {
             period: alarm.period(),
             unit: text(alarm.unit().map(StandardUnit::as_str)),
             periods: alarm.evaluation_periods(),
-            // CloudWatch writes down what it assumes.
+            // CloudWatch returns its defaults explicitly.
             datapoints: alarm
                 .datapoints_to_alarm()
                 .filter(|points| Some(*points) != alarm.evaluation_periods()),
@@ -122,7 +122,7 @@ impl Definition {
     }
 }
 
-/// The alarms that stand, by name: the capture.
+/// The alarms that exist, by name: the capture.
 type Standing = BTreeMap<String, Definition>;
 
 async fn standing(watch: &CloudWatch, params: &CloudwatchAlarms) -> Result<Standing, ActionError> {
@@ -167,7 +167,7 @@ impl Action for Put {
         let watch = CloudWatch::of(cx, &params.resource).await?;
         let standing = standing(&watch, params).await?;
         let so = wanted(params).all(|alarm| standing.get(&alarm.name) == Some(&alarm));
-        captured(if so { Finding::Already } else { Finding::Todo }, &standing)
+        captured(satisfied_if(so), &standing)
     }
 
     async fn describe(

@@ -1,33 +1,34 @@
-//! `config.switch`: what applications read is swapped in one step; what
-//! stood there is kept.
+//! `config.switch`: replaces a configuration file or link atomically and saves
+//! the previous one.
 
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
 use crate::host::files::{self, Standing};
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::ConfigSwitch;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::SwitchConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 pub struct Switch;
 
-/// What stood there, and what this action puts there.
+/// The previous state of the path, and the state that this action sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Capture {
     before: Standing,
     after: Standing,
 }
 
-/// Where the file that stood there is kept.
+/// Where the previous file is saved.
 fn kept(path: &Path) -> PathBuf {
     files::aside(path, "previous")
 }
 
-/// What will stand there: a link stays a link, anything else becomes a copy.
+/// The state that will be set: a link stays a link, anything else becomes a
+/// copy.
 fn wanted(before: &Standing, to: &Path) -> Result<Standing, ActionError> {
     match before {
         Standing::Link { .. } => Ok(Standing::Link {
@@ -39,7 +40,7 @@ fn wanted(before: &Standing, to: &Path) -> Result<Standing, ActionError> {
     }
 }
 
-fn capture(params: &ConfigSwitch) -> Result<Capture, ActionError> {
+fn capture(params: &SwitchConfig) -> Result<Capture, ActionError> {
     let (path, to) = (Path::new(&params.path), Path::new(&params.to));
     if let Err(e) = std::fs::metadata(to) {
         return Err(
@@ -56,22 +57,22 @@ fn capture(params: &ConfigSwitch) -> Result<Capture, ActionError> {
 
 #[async_trait]
 impl Action for Switch {
-    type Params = ConfigSwitch;
+    type Params = SwitchConfig;
 
-    fn needs(&self, params: &ConfigSwitch) -> Vec<Need> {
+    fn needs(&self, params: &SwitchConfig) -> Vec<Need> {
         vec![Need::Path(PathBuf::from(&params.path))]
     }
 
-    async fn probe(&self, _cx: &Context, params: &ConfigSwitch) -> Result<Probe, ActionError> {
+    async fn probe(&self, _cx: &Context, params: &SwitchConfig) -> Result<Probe, ActionError> {
         let capture = capture(params)?;
         let so = capture.before == capture.after;
-        captured(if so { Finding::Already } else { Finding::Todo }, &capture)
+        captured(satisfied_if(so), &capture)
     }
 
     async fn describe(
         &self,
         _cx: &Context,
-        params: &ConfigSwitch,
+        params: &SwitchConfig,
     ) -> Result<Description, ActionError> {
         let line = match capture(params)?.before {
             Standing::Link { target } => {
@@ -99,7 +100,7 @@ impl Action for Switch {
     async fn execute(
         &self,
         cx: &Context,
-        params: &ConfigSwitch,
+        params: &SwitchConfig,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (path, to) = (Path::new(&params.path), Path::new(&params.to));
@@ -118,7 +119,7 @@ impl Action for Switch {
     async fn undo(
         &self,
         _cx: &Context,
-        params: &ConfigSwitch,
+        params: &SwitchConfig,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let capture: Capture = recalled(capture)?;
@@ -165,6 +166,7 @@ mod tests {
     use super::*;
     use crate::action::{Progress, Tag};
     use crate::host::Host;
+    use lockstep_barrier::message::Finding;
     use std::fs;
     use std::sync::Arc;
     use tokio_util::sync::CancellationToken;
@@ -187,7 +189,7 @@ mod tests {
     struct Site {
         _dir: tempfile::TempDir,
         path: PathBuf,
-        params: ConfigSwitch,
+        params: SwitchConfig,
     }
 
     fn site() -> Site {
@@ -195,7 +197,7 @@ mod tests {
         let path = dir.path().join("database.toml");
         fs::write(dir.path().join("oracle.toml"), "oracle").unwrap();
         fs::write(dir.path().join("postgres.toml"), "postgres").unwrap();
-        let params = ConfigSwitch {
+        let params = SwitchConfig {
             path: path.display().to_string(),
             to: dir.path().join("postgres.toml").display().to_string(),
         };
@@ -206,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Probe, execute, probe again, undo: the site is as before.
+    /// Probe, execute, probe again, undo: the path is as before.
     async fn there_and_back(site: &Site) {
         let (cx, before) = (context(), files::look(&site.path).unwrap());
         let probe = Switch.probe(&cx, &site.params).await.unwrap();

@@ -1,30 +1,31 @@
-//! `cron.disable`, `cron.restore`: crontab files in and out of effect.
+//! `cron.disable`, `cron.restore`: crontab files disabled and enabled again.
 //!
-//! A file is moved to a hidden name beside it. Debian's cron reads in
-//! `/etc/cron.d` only names of letters, digits, hyphens and underscores
-//! (cron(8)), and notices a move by the directory's time stamp within a
-//! minute; runs that have begun go on and are another action's matter.
+//! A file is renamed to a hidden name in the same directory. Debian's cron
+//! reads in `/etc/cron.d` only names of letters, digits, hyphens and
+//! underscores (cron(8)), and notices the rename by the directory's time stamp
+//! within a minute. Jobs that are running already go on; ending them is the
+//! work of another action.
 
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::files::{self, Standing};
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Cron;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{CronFiles, DisableCron, RestoreCron};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Takes crontabs out of effect.
 pub struct Disable;
 pub struct Restore;
 
 /// What stood at each file.
 type Capture = BTreeMap<String, Standing>;
 
-fn needs(params: &Cron) -> Vec<Need> {
+fn needs(params: &CronFiles) -> Vec<Need> {
     params
         .files
         .iter()
@@ -36,7 +37,7 @@ fn hidden(file: &str) -> PathBuf {
     files::aside(Path::new(file), "disabled")
 }
 
-fn standings(params: &Cron) -> Result<Capture, ActionError> {
+fn standings(params: &CronFiles) -> Result<Capture, ActionError> {
     params
         .files
         .iter()
@@ -44,7 +45,7 @@ fn standings(params: &Cron) -> Result<Capture, ActionError> {
         .collect()
 }
 
-/// Puts one file back if it is hidden and nothing has taken its place.
+/// Restores one file if it is hidden and there is no file at its path.
 fn put_back(file: &str) -> Result<bool, ActionError> {
     if files::look(&hidden(file))? == Standing::Absent {
         return Ok(false);
@@ -55,13 +56,13 @@ fn put_back(file: &str) -> Result<bool, ActionError> {
 
 #[async_trait]
 impl Action for Disable {
-    type Params = Cron;
+    type Params = DisableCron;
 
-    fn needs(&self, params: &Cron) -> Vec<Need> {
+    fn needs(&self, params: &DisableCron) -> Vec<Need> {
         needs(params)
     }
 
-    async fn probe(&self, _cx: &Context, params: &Cron) -> Result<Probe, ActionError> {
+    async fn probe(&self, _cx: &Context, params: &DisableCron) -> Result<Probe, ActionError> {
         let standings = standings(params)?;
         for (file, standing) in &standings {
             let nowhere =
@@ -77,13 +78,14 @@ impl Action for Disable {
         let so = standings
             .values()
             .all(|standing| *standing == Standing::Absent);
-        captured(
-            if so { Finding::Already } else { Finding::Todo },
-            &standings,
-        )
+        captured(satisfied_if(so), &standings)
     }
 
-    async fn describe(&self, _cx: &Context, params: &Cron) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &DisableCron,
+    ) -> Result<Description, ActionError> {
         let mut description = Description::default();
         for (file, standing) in standings(params)? {
             if standing == Standing::Absent {
@@ -101,7 +103,7 @@ impl Action for Disable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Cron,
+        params: &DisableCron,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
@@ -116,7 +118,7 @@ impl Action for Disable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &Cron,
+        params: &DisableCron,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let capture: Capture = recalled(capture)?;
@@ -144,30 +146,30 @@ impl Action for Disable {
                 }
             }
         }
-        Ok(if changed {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        Ok(Undone::restored_if(changed))
     }
 }
 
 #[async_trait]
 impl Action for Restore {
-    type Params = Cron;
+    type Params = RestoreCron;
 
-    fn needs(&self, params: &Cron) -> Vec<Need> {
+    fn needs(&self, params: &RestoreCron) -> Vec<Need> {
         needs(params)
     }
 
-    async fn probe(&self, _cx: &Context, params: &Cron) -> Result<Probe, ActionError> {
+    async fn probe(&self, _cx: &Context, params: &RestoreCron) -> Result<Probe, ActionError> {
         let so = standings(params)?
             .values()
             .all(|standing| *standing != Standing::Absent);
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
-    async fn describe(&self, _cx: &Context, params: &Cron) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        _cx: &Context,
+        params: &RestoreCron,
+    ) -> Result<Description, ActionError> {
         let lines = params
             .files
             .iter()
@@ -178,7 +180,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Cron,
+        params: &RestoreCron,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
@@ -205,6 +207,7 @@ mod tests {
     use super::*;
     use crate::action::{Progress, Tag};
     use crate::host::Host;
+    use lockstep_barrier::message::Finding;
     use std::fs;
     use std::sync::Arc;
     use tokio_util::sync::CancellationToken;
@@ -232,9 +235,9 @@ mod tests {
         fs::write(hidden(&file("off")), "* * * * * root false").unwrap();
         let (cx, params) = (
             context(),
-            Cron {
+            DisableCron(CronFiles {
                 files: vec![file("on"), file("off")],
-            },
+            }),
         );
         let capture = Disable.probe(&cx, &params).await.unwrap().capture.unwrap();
         Disable.execute(&cx, &params, Some(&capture)).await.unwrap();
@@ -256,9 +259,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_crontab_that_is_nowhere_is_refused() {
-        let params = Cron {
+        let params = DisableCron(CronFiles {
             files: vec!["/nowhere/cron.d/shop".into()],
-        };
+        });
         let error = Disable.probe(&context(), &params).await.unwrap_err();
         assert_eq!(error.code(), "LS2140");
     }

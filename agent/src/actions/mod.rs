@@ -1,6 +1,6 @@
-//! The table of actions: one file each, by the area they work in.
+//! The actions: one file each, by the area they work in.
 
-use crate::action::AnyAction;
+use crate::action::{ActionError, AnyAction};
 
 mod check;
 mod cloudwatch;
@@ -14,87 +14,135 @@ mod service;
 
 /// The action of that name.
 pub fn find(name: &str) -> Option<&'static dyn AnyAction> {
-    ACTIONS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, action)| *action)
+    ACTIONS.iter().copied().find(|action| action.name() == name)
 }
 
-/// Every action this agent knows.
-const ACTIONS: &[(&str, &dyn AnyAction)] = &[
-    ("check.command", &check::command::Check),
-    ("check.http", &check::http::Http),
-    ("check.tcp", &check::tcp::Tcp),
-    ("cloudwatch.alarms.put", &cloudwatch::Put),
-    ("command.run", &check::command::Run),
-    ("config.switch", &config::Switch),
-    ("cron.disable", &cron::Disable),
-    ("cron.restore", &cron::Restore),
-    ("dms.connection.test", &dms::connection_test::Test),
-    ("dms.reverse.create", &dms::reverse_create::Create),
-    ("dms.reverse.delete", &dms::reverse_delete::Delete),
-    ("dms.reverse.start", &dms::reverse_start::Start),
-    ("dms.task.drain", &dms::task_drain::Drain),
-    ("dms.task.ready", &dms::task_ready::Ready),
-    ("dms.task.resume", &dms::task_resume::Resume),
-    ("dms.task.stop", &dms::task_stop::Stop),
-    ("oracle.accounts.lock", &oracle::accounts::Lock),
-    ("oracle.accounts.restore", &oracle::accounts::Restore),
-    ("oracle.canary.await", &oracle::canary::Await),
-    ("oracle.closed.keep", &oracle::closed::Keep),
-    ("oracle.fence.verify", &oracle::fence_verify::FenceVerify),
-    ("oracle.fence.watch", &oracle::fence_watch::FenceWatch),
-    ("oracle.finalize", &oracle::finalize::Finalize),
-    ("oracle.jobs.disable", &oracle::jobs::Disable),
-    ("oracle.jobs.restore", &oracle::jobs::Restore),
-    ("oracle.listener.start", &oracle::listener::Start),
-    ("oracle.listener.stop", &oracle::listener::Stop),
-    ("oracle.logins.open", &oracle::logins::Open),
-    ("oracle.logins.restrict", &oracle::logins::Restrict),
-    ("oracle.logs.ready", &oracle::logs::Ready),
-    (
-        "oracle.queue_monitor.disable",
-        &oracle::queue_monitor::Disable,
-    ),
-    (
-        "oracle.queue_monitor.restore",
-        &oracle::queue_monitor::Restore,
-    ),
-    ("oracle.ready", &oracle::ready::Ready),
-    ("oracle.rows.digest", &oracle::rows::Digest),
-    ("oracle.sessions.drain", &oracle::sessions::Drain),
-    ("oracle.sessions.kill", &oracle::sessions::Kill),
-    ("oracle.triggers.disable", &oracle::triggers::Disable),
-    ("oracle.triggers.restore", &oracle::triggers::Restore),
-    ("postgres.analyze", &postgres::analyze::Analyze),
-    ("postgres.canary.write", &postgres::canary_write::Write),
-    ("postgres.drain.check", &postgres::drain_check::Check),
-    ("postgres.jobs.disable", &postgres::jobs::Disable),
-    ("postgres.jobs.restore", &postgres::jobs::Restore),
-    ("postgres.marker.await", &postgres::marker_await::Await),
-    ("postgres.ready", &postgres::ready::Ready),
-    ("postgres.roles.close", &postgres::roles::Close),
-    ("postgres.roles.open", &postgres::roles::Open),
-    ("postgres.roles.verify", &postgres::roles::Verify),
-    ("postgres.rows.verify", &postgres::rows_verify::Verify),
-    (
-        "postgres.sequences.align",
-        &postgres::sequences_align::Align,
-    ),
-    ("postgres.triggers.enable", &postgres::triggers::Enable),
-    ("postgres.triggers.restore", &postgres::triggers::Restore),
-    ("process.stop", &process::Stop),
-    ("service.restart", &service::restart::Restart),
-    ("service.start", &service::start::Start),
-    ("service.stop", &service::stop::Stop),
+/// Every action of the plan's table. The parameter type of each gives its
+/// name.
+const ACTIONS: &[&dyn AnyAction] = &[
+    &check::command::Check,
+    &check::http::Http,
+    &check::tcp::Tcp,
+    &cloudwatch::Put,
+    &check::command::Run,
+    &config::Switch,
+    &cron::Disable,
+    &cron::Restore,
+    &dms::connection_test::Test,
+    &dms::reverse_create::Create,
+    &dms::reverse_delete::Delete,
+    &dms::reverse_start::Start,
+    &dms::task_drain::Drain,
+    &dms::task_ready::Ready,
+    &dms::task_resume::Resume,
+    &dms::task_stop::Stop,
+    &oracle::accounts::Lock,
+    &oracle::accounts::Restore,
+    &oracle::canary::Await,
+    &oracle::closed::Keep,
+    &oracle::fence_verify::FenceVerify,
+    &oracle::fence_watch::FenceWatch,
+    &oracle::finalize::Finalize,
+    &oracle::jobs::Disable,
+    &oracle::jobs::Restore,
+    &oracle::listener::Start,
+    &oracle::listener::Stop,
+    &oracle::logins::Open,
+    &oracle::logins::Restrict,
+    &oracle::logs::Ready,
+    &oracle::queue_monitor::Disable,
+    &oracle::queue_monitor::Restore,
+    &oracle::ready::Ready,
+    &oracle::rows::Digest,
+    &oracle::sessions::Drain,
+    &oracle::sessions::Kill,
+    &oracle::triggers::Disable,
+    &oracle::triggers::Restore,
+    &postgres::analyze::Analyze,
+    &postgres::canary_write::Write,
+    &postgres::drain_check::Check,
+    &postgres::jobs::Disable,
+    &postgres::jobs::Restore,
+    &postgres::marker_await::Await,
+    &postgres::ready::Ready,
+    &postgres::roles::Close,
+    &postgres::roles::Open,
+    &postgres::roles::Verify,
+    &postgres::rows_verify::Verify,
+    &postgres::sequences_align::Align,
+    &postgres::triggers::Enable,
+    &postgres::triggers::Restore,
+    &process::Stop,
+    &service::restart::Restart,
+    &service::start::Start,
+    &service::stop::Stop,
 ];
+
+/// Sentences shown of a list: enough to know whom to ask, short enough to read.
+const MAX_LISTED: usize = 20;
+
+/// The first sentences of a list, and how many more there are.
+fn truncate_list(mut sentences: Vec<String>) -> Vec<String> {
+    let more = sentences.len().saturating_sub(MAX_LISTED);
+    if more > 0 {
+        sentences.truncate(MAX_LISTED);
+        sentences.push(format!("and {more} more"));
+    }
+    sentences
+}
+
+/// One error for the failures of several items: a single failure as it is,
+/// several under a code of their own that lists each.
+fn combine_errors(
+    mut failures: Vec<ActionError>,
+    code: &'static str,
+    what: &str,
+) -> Result<(), ActionError> {
+    if failures.len() < 2 {
+        return failures.pop().map_or(Ok(()), Err);
+    }
+    let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+    Err(ActionError::new(code, format!("{} {what}", failures.len()))
+        .left(truncate_list(stories).join("; "))
+        .next("mend them and retry; the others are back"))
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
-    fn names_are_sorted_and_unique() {
-        assert!(ACTIONS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    fn the_agent_implements_exactly_the_actions_of_the_plan() {
+        let here: BTreeSet<&str> = ACTIONS.iter().map(|action| action.name()).collect();
+        assert_eq!(here.len(), ACTIONS.len(), "an action is registered twice");
+        let planned = lockstep_plan::actions::ACTIONS.iter();
+        assert_eq!(here, planned.map(|action| action.name).collect());
+    }
+
+    #[test]
+    fn long_lists_are_truncated_and_say_so() {
+        let list = |count: usize| (0..count).map(|at| at.to_string()).collect::<Vec<_>>();
+        assert_eq!(truncate_list(list(MAX_LISTED)), list(MAX_LISTED));
+        let cut = truncate_list(list(MAX_LISTED + 3));
+        assert_eq!(cut.len(), MAX_LISTED + 1);
+        assert_eq!(cut[MAX_LISTED], "and 3 more");
+    }
+
+    #[test]
+    fn one_failure_is_returned_as_it_is_and_several_are_all_listed() {
+        let failure = |what: &str| ActionError::new("LS2203", what);
+        let of = |failures| combine_errors(failures, "LS2215", "listeners are not back");
+        assert!(of(vec![]).is_ok());
+        assert_eq!(of(vec![failure("a")]).unwrap_err().code(), "LS2203");
+        let both = of(vec![failure("a"), failure("b")]).unwrap_err().story();
+        assert!(
+            both.starts_with("LS2215: 2 listeners are not back"),
+            "{both}"
+        );
+        assert!(
+            both.contains("LS2203: a") && both.contains("LS2203: b"),
+            "{both}"
+        );
     }
 }

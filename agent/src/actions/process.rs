@@ -1,32 +1,33 @@
 //! `process.stop`: ends processes that no service manager owns.
 //!
-//! Which processes these are, the agent's own policy says: by executable,
-//! and by an argument where one executable runs many things. What was ended
-//! can't be started again from here; a plan that needs that uses a unit.
+//! The agent's own policy defines the processes: by executable, and by an
+//! argument where one executable serves many purposes. The agent can't start
+//! them again; a plan that needs that uses a unit.
 
-use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::config::ProcessPolicy;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Process;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::StopProcess;
 use serde_json::Value;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between two looks at whether they are gone.
+/// Interval between two checks whether they have ended.
 const LOOK: Duration = Duration::from_millis(100);
-/// After SIGKILL a process is gone in a moment, or hangs in the kernel.
+/// After SIGKILL a process ends at once, or hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// A program has its arguments microseconds after its executable; one that
-/// has none after so many looks, a millisecond apart, has wiped them.
+/// A program has its arguments microseconds after its executable; one that has
+/// none after so many reads, a millisecond apart, has cleared them.
 const LOOKS_AT_ARGUMENTS: u32 = 20;
 
 pub struct Stop;
 
-/// A process, told apart from a later one of the same number by its start.
+/// A process; its start time distinguishes it from a later one with the same
+/// PID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     pid: i32,
@@ -34,7 +35,7 @@ struct Found {
     command: String,
 }
 
-/// Every process that the policy means by this name.
+/// Every process that the policy's entry of this name matches.
 fn find(policy: &ProcessPolicy) -> Vec<Found> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -54,7 +55,7 @@ fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
             None => true,
         };
     let started = meant.then(|| started(pid)).flatten()?;
-    // Only what the policy says: arguments may hold a password.
+    // Only the fields of the policy: arguments may hold a password.
     let shown = [
         Some(policy.exe.display().to_string()),
         policy.argument.clone(),
@@ -66,9 +67,9 @@ fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
     })
 }
 
-/// The arguments of a process. One that is just being executed has its
-/// executable already, and its arguments a moment later (`execve` in the
-/// kernel's `fs/exec.c`): it is looked at again, so that none slips through.
+/// The arguments of a process. During `execve` a process has its executable
+/// before its arguments (the kernel's `fs/exec.c`), so empty arguments are read
+/// again, or such a process would not match.
 fn arguments(pid: i32) -> Option<Vec<String>> {
     for _ in 0..LOOKS_AT_ARGUMENTS {
         let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -86,8 +87,8 @@ fn arguments(pid: i32) -> Option<Vec<String>> {
     None
 }
 
-/// The kernel says ` (deleted)` behind an executable that was replaced while
-/// it runs (proc(5)): an upgraded program is still the one that is meant.
+/// The kernel appends ` (deleted)` to the path of an executable that was
+/// replaced while it runs (proc(5)): an upgraded program still matches.
 fn is_of(exe: &Path, meant: &Path) -> bool {
     let exe = exe.as_os_str().as_bytes();
     exe.strip_suffix(b" (deleted)").unwrap_or(exe) == meant.as_os_str().as_bytes()
@@ -107,15 +108,15 @@ fn started(pid: i32) -> Option<u64> {
 
 fn signal(process: &Found, signal: i32) {
     if started(process.pid) == Some(process.started) {
-        // SAFETY: plain system call. The process was looked at just now and
-        // is the one that was found.
+        // SAFETY: plain system call. The start time was checked just before, so
+        // the PID is still that of the process found.
         unsafe {
             libc::kill(process.pid, signal);
         }
     }
 }
 
-fn meant(cx: &Context, params: &Process) -> Result<Vec<Found>, ActionError> {
+fn meant(cx: &Context, params: &StopProcess) -> Result<Vec<Found>, ActionError> {
     let mut processes = Vec::new();
     for name in &params.processes {
         let policy = cx.host.policy.process(name).ok_or_else(|| {
@@ -131,8 +132,12 @@ fn meant(cx: &Context, params: &Process) -> Result<Vec<Found>, ActionError> {
     Ok(processes)
 }
 
-/// Waits until none of them is left; gives those that are.
-async fn wait(cx: &Context, params: &Process, limit: Duration) -> Result<Vec<Found>, ActionError> {
+/// Waits until all have ended; returns those that have not.
+async fn wait(
+    cx: &Context,
+    params: &StopProcess,
+    limit: Duration,
+) -> Result<Vec<Found>, ActionError> {
     let began = tokio::time::Instant::now();
     loop {
         let left = meant(cx, params)?;
@@ -145,9 +150,9 @@ async fn wait(cx: &Context, params: &Process, limit: Duration) -> Result<Vec<Fou
 
 #[async_trait]
 impl Action for Stop {
-    type Params = Process;
+    type Params = StopProcess;
 
-    fn needs(&self, params: &Process) -> Vec<Need> {
+    fn needs(&self, params: &StopProcess) -> Vec<Need> {
         params
             .processes
             .iter()
@@ -156,16 +161,16 @@ impl Action for Stop {
             .collect()
     }
 
-    async fn probe(&self, cx: &Context, params: &Process) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StopProcess) -> Result<Probe, ActionError> {
         let none = meant(cx, params)?.is_empty();
-        Ok(found(if none {
-            Finding::Already
-        } else {
-            Finding::Todo
-        }))
+        Ok(found(satisfied_if(none)))
     }
 
-    async fn describe(&self, cx: &Context, params: &Process) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &StopProcess,
+    ) -> Result<Description, ActionError> {
         let processes = meant(cx, params)?;
         let mut description = Description::of(
             processes
@@ -182,7 +187,7 @@ impl Action for Stop {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Process,
+        params: &StopProcess,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for process in meant(cx, params)? {

@@ -9,7 +9,7 @@ async fn the_marker_table_is_mapped_and_the_canary_table_is_not() {
     let range = Range::start("mapped").await;
     let site = &range.site;
     let ready = |marker: &str, canary: &str| {
-        let mut params = range.forward(30);
+        let mut params = range.ready();
         params["marker_table"] = json!(marker);
         params["canary_table"] = json!(canary);
         params
@@ -43,7 +43,7 @@ async fn the_marker_table_is_mapped_and_the_canary_table_is_not() {
 #[tokio::test]
 async fn sessions_of_a_replica_are_found_in_extra_attributes_too() {
     let range = Range::start("extra").await;
-    let remarks = range.site.remarks(READY, &range.forward(30)).await;
+    let remarks = range.site.remarks(READY, &range.ready()).await;
     assert!(
         remarks[0].starts_with("its sessions set session_replication_role"),
         "{remarks:?}"
@@ -55,12 +55,12 @@ async fn only_a_failure_that_was_not_known_before_spoils_the_stop() {
     let range = Range::start("remembered").await;
     let (site, mut task) = (&range.site, range.forward(30));
     range.fault(json!({"kind": "failure_remembered", "task": "forward", "message": "disk full"}));
-    let remarks = site.remarks(READY, &task).await;
+    let remarks = site.remarks(READY, &range.ready()).await;
     assert!(
         remarks.join(" ").contains("an earlier failure (disk full)"),
         "{remarks:?}"
     );
-    let (_, outputs) = site.perform(READY, &task).await;
+    let (_, outputs) = site.perform(READY, &range.ready()).await;
     assert_eq!(outputs["last_failure"], "disk full");
 
     // What the run adds is all that a preflight has to wait for.

@@ -135,13 +135,9 @@ impl Range {
             range.try_control("GET", "/control/endpoints", "").ok()
         });
         range.arns = arns.await;
-        let forward = range.forward(30);
+        let (ready, forward) = (range.ready(), range.forward(30));
         eventually("a healthy forward task", async || {
-            range
-                .site
-                .try_probe("dms.task.ready", &forward)
-                .await
-                .ok()?;
+            range.site.try_probe("dms.task.ready", &ready).await.ok()?;
             let obstacles = range.site.obstacles("dms.task.drain", &forward).await;
             obstacles.is_empty().then_some(())
         })
@@ -215,9 +211,24 @@ impl Range {
         self.arns["endpoints"][name].clone()
     }
 
-    fn forward(&self, timeout_secs: u64) -> Value {
+    /// Parameters of `dms.task.ready`.
+    fn ready(&self) -> Value {
         let arn = self.task("forward").unwrap()["arn"].clone();
-        json!({"resource": "dms", "task": arn, "reverse": "reverse", "timeout_secs": timeout_secs})
+        json!({"resource": "dms", "task": arn})
+    }
+
+    /// Parameters of `dms.task.drain` and `dms.task.stop`.
+    fn forward(&self, timeout_secs: u64) -> Value {
+        let mut params = self.ready();
+        params["timeout_secs"] = json!(timeout_secs);
+        params
+    }
+
+    /// Parameters of `dms.task.resume`.
+    fn resume(&self) -> Value {
+        let mut params = self.forward(30);
+        params["reverse"] = json!("reverse");
+        params
     }
 
     fn reverse(&self) -> Value {
@@ -302,7 +313,7 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
 async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
     let range = Range::start("forward").await;
     let (site, task) = (&range.site, range.forward(30));
-    let (_, outputs) = site.perform("dms.task.ready", &task).await;
+    let (_, outputs) = site.perform("dms.task.ready", &range.ready()).await;
     let checkpoint = outputs["checkpoint"].as_str().unwrap();
     assert!(checkpoint.starts_with("checkpoint:V1#"), "{checkpoint}");
     site.perform("dms.task.drain", &task).await;
@@ -314,7 +325,7 @@ async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
     );
     let error = site.try_probe("dms.task.drain", &task).await.unwrap_err();
     assert_eq!(error.code(), "LS2413", "{}", error.story());
-    site.perform_once("dms.task.resume", &task).await;
+    site.perform_once("dms.task.resume", &range.resume()).await;
     site.try_execute("dms.task.stop", &task).await.unwrap();
     site.undo_once("dms.task.stop", &task, capture).await;
     let starts = range.starts();
@@ -350,7 +361,7 @@ async fn the_way_back_is_started_proved_and_taken_back() {
 
     // Both ways at once would be a circle.
     let circle = site
-        .try_execute("dms.task.resume", &forward)
+        .try_execute("dms.task.resume", &range.resume())
         .await
         .unwrap_err();
     assert_eq!(circle.code(), "LS2418", "{}", circle.story());
@@ -361,7 +372,7 @@ async fn the_way_back_is_started_proved_and_taken_back() {
     assert_eq!(site.sql.text(slots).await, "0 of 0");
     site.undo_once("dms.reverse.create", &create, created).await;
     assert!(range.task("reverse").is_none());
-    site.perform_once("dms.task.resume", &forward).await;
+    site.perform_once("dms.task.resume", &range.resume()).await;
 }
 
 #[tokio::test]
@@ -422,7 +433,7 @@ async fn what_aws_refuses_is_told_and_throttling_is_ridden_out() {
     let range = Range::start("refusals").await;
     let (site, task) = (&range.site, range.forward(2));
     range.fault(json!({"kind": "throttling", "operation": "DescribeReplicationTasks", "times": 2}));
-    site.probe("dms.task.ready", &task).await;
+    site.probe("dms.task.ready", &range.ready()).await;
     range.fault(json!({"kind": "access_denied", "operation": "StopReplicationTask", "times": 1}));
     let denied = site.try_execute("dms.task.stop", &task).await.unwrap_err();
     assert_eq!(denied.code(), "LS2402");
@@ -466,7 +477,10 @@ async fn a_task_that_has_failed_is_neither_ready_nor_well_stopped() {
         (range.task("forward")?["status"] == "failed").then_some(())
     })
     .await;
-    let error = site.try_probe("dms.task.ready", &task).await.unwrap_err();
+    let error = site
+        .try_probe("dms.task.ready", &range.ready())
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "LS2415");
     assert!(error.story().contains("disk full"), "{}", error.story());
     assert_eq!(

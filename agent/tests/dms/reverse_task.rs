@@ -90,7 +90,7 @@ async fn tables_before_their_load_stop_only_a_task_that_loads() {
     let (site, forward) = (&range.site, range.forward(30));
     range.fault(json!({"kind": "not_loaded", "task": "forward"}));
     let error = site
-        .try_probe("dms.task.ready", &forward)
+        .try_probe("dms.task.ready", &range.ready())
         .await
         .unwrap_err();
     assert_eq!(error.code(), "LS2415", "{}", error.story());

@@ -139,6 +139,14 @@ fn structure() -> Vec<Case> {
             "timeout_sec: 60",
             &[("LS1002", "timeout_sec")],
         ),
+        // Restarting doesn't change whether a unit is enabled.
+        case(
+            "plan",
+            "action: service.stop\n        params:\n          units: [\"${vars.unit}\"]\n",
+            "action: service.restart\n        params:\n          units: [\"${vars.unit}\"]\n          \
+             enablement: true\n",
+            &[("LS1002", "enablement")],
+        ),
         case(
             "plan",
             "units: [\"${vars.unit}\"]\n          timeout",

@@ -8,7 +8,7 @@ use crate::host::command::{self, Ended, Program};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Command;
+use lockstep_plan::catalogue::{CheckCommand, RunCommand};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use std::time::Duration;
 pub struct Check;
 pub struct Run;
 
-fn policy<'a>(cx: &'a Context, params: &Command) -> Result<&'a CommandPolicy, ActionError> {
-    cx.host.policy.command(&params.command).ok_or_else(|| {
-        let name = &params.command;
+fn policy<'a>(cx: &'a Context, command: &str) -> Result<&'a CommandPolicy, ActionError> {
+    cx.host.policy.command(command).ok_or_else(|| {
         ActionError::new(
             "LS2005",
-            format!("this agent has no command {name} in its policy"),
+            format!("this agent has no command {command} in its policy"),
         )
         .left("nothing was done")
-        .next(format!("define [policy.commands.{name}] in agent.toml"))
+        .next(format!("define [policy.commands.{command}] in agent.toml"))
     })
 }
 
-async fn once(cx: &Context, params: &Command, limit: Duration) -> Result<Ended, ActionError> {
-    let policy = policy(cx, params)?;
-    let (path, arguments) = policy.argv.split_first().ok_or_else(|| {
-        ActionError::new("LS2005", format!("the command {} is empty", params.command))
-    })?;
+async fn once(cx: &Context, command: &str, limit: Duration) -> Result<Ended, ActionError> {
+    let policy = policy(cx, command)?;
+    let (path, arguments) = policy
+        .argv
+        .split_first()
+        .ok_or_else(|| ActionError::new("LS2005", format!("the command {command} is empty")))?;
     let program = Program {
         path: Path::new(path),
         arguments: arguments.iter().map(String::as_str).collect(),
@@ -43,11 +43,11 @@ async fn once(cx: &Context, params: &Command, limit: Duration) -> Result<Ended, 
     command::run(cx, &program).await
 }
 
-fn problem(params: &Command, ended: &Ended) -> Option<String> {
+fn problem(command: &str, ended: &Ended) -> Option<String> {
     let how = match ended.code {
         Some(0) => return None,
-        Some(code) => format!("{} exited with {code}", params.command),
-        None => format!("{} was ended by a signal", params.command),
+        Some(code) => format!("{command} exited with {code}"),
+        None => format!("{command} was ended by a signal"),
     };
     match ended.last_line() {
         "" => Some(format!("{how} and said nothing")),
@@ -55,38 +55,42 @@ fn problem(params: &Command, ended: &Ended) -> Option<String> {
     }
 }
 
-fn describe(cx: &Context, params: &Command) -> Result<Description, ActionError> {
-    Ok(Description::of([policy(cx, params)?.argv.join(" ")]))
+fn describe(cx: &Context, command: &str) -> Result<Description, ActionError> {
+    Ok(Description::of([policy(cx, command)?.argv.join(" ")]))
 }
 
 #[async_trait]
 impl Action for Check {
-    type Params = Command;
+    type Params = CheckCommand;
 
-    fn needs(&self, params: &Command) -> Vec<Need> {
+    fn needs(&self, params: &CheckCommand) -> Vec<Need> {
         vec![Need::Command(params.command.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &Command) -> Result<Probe, ActionError> {
-        policy(cx, params).map(|_| found(Finding::Todo))
+    async fn probe(&self, cx: &Context, params: &CheckCommand) -> Result<Probe, ActionError> {
+        policy(cx, &params.command).map(|_| found(Finding::Todo))
     }
 
-    async fn describe(&self, cx: &Context, params: &Command) -> Result<Description, ActionError> {
-        describe(cx, params)
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &CheckCommand,
+    ) -> Result<Description, ActionError> {
+        describe(cx, &params.command)
     }
 
     async fn execute(
         &self,
         cx: &Context,
-        params: &Command,
+        params: &CheckCommand,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let began = tokio::time::Instant::now();
         let limit = Duration::from_secs(params.within_secs);
         loop {
             let left = limit.saturating_sub(began.elapsed());
-            let ended = once(cx, params, left).await?;
-            let Some(problem) = problem(params, &ended) else {
+            let ended = once(cx, &params.command, left).await?;
+            let Some(problem) = problem(&params.command, &ended) else {
                 return Ok(Outputs::new());
             };
             if began.elapsed() + PAUSE >= limit || cx.cancel.is_cancelled() {
@@ -101,30 +105,34 @@ impl Action for Check {
 
 #[async_trait]
 impl Action for Run {
-    type Params = Command;
+    type Params = RunCommand;
 
-    fn needs(&self, params: &Command) -> Vec<Need> {
+    fn needs(&self, params: &RunCommand) -> Vec<Need> {
         vec![Need::Command(params.command.clone())]
     }
 
-    /// Whether a command has had its effect, only the command knows: after a
-    /// crash that is unknown.
-    async fn probe(&self, cx: &Context, params: &Command) -> Result<Probe, ActionError> {
-        policy(cx, params).map(|_| found(Finding::Unclear))
+    /// Only the command knows whether it has had its effect, so after a crash
+    /// that is unknown.
+    async fn probe(&self, cx: &Context, params: &RunCommand) -> Result<Probe, ActionError> {
+        policy(cx, &params.command).map(|_| found(Finding::Unclear))
     }
 
-    async fn describe(&self, cx: &Context, params: &Command) -> Result<Description, ActionError> {
-        describe(cx, params)
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &RunCommand,
+    ) -> Result<Description, ActionError> {
+        describe(cx, &params.command)
     }
 
     async fn execute(
         &self,
         cx: &Context,
-        params: &Command,
+        params: &RunCommand,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let ended = once(cx, params, Duration::from_secs(params.within_secs)).await?;
-        match problem(params, &ended) {
+        let ended = once(cx, &params.command, Duration::from_secs(params.within_secs)).await?;
+        match problem(&params.command, &ended) {
             None => Ok(Outputs::new()),
             Some(problem) => Err(ActionError::new("LS2162", problem)
                 .left("what the command had done stands")

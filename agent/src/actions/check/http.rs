@@ -1,4 +1,5 @@
-//! `check.http`: whether a health endpoint says that all is well.
+//! `check.http`: whether a health endpoint reports that the application is
+//! healthy.
 
 use super::persist;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 /// An endpoint that takes longer is not healthy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Body looked at for the wanted text.
+/// How much of the body is searched for the expected text.
 const BODY_LIMIT: usize = 64 * 1024;
 
 pub struct Http;

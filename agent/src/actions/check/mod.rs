@@ -1,5 +1,5 @@
-//! Checks: they look until it is as wanted or the time is up, and change
-//! nothing.
+//! Checks: they poll until the expected state is reached or the time is up, and
+//! change nothing.
 
 pub mod command;
 pub mod http;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Tries until it succeeds; what was wrong at the last try is the error.
+/// Tries until it succeeds; the error has the problem of the last try.
 async fn persist<F>(
     cx: &Context,
     what: &str,

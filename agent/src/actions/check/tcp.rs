@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// A port that hasn't answered by then is filtered: that is not open, and not
-/// surely closed either.
+/// A port that hasn't answered by then is filtered, which proves neither open
+/// nor closed.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 pub struct Tcp;

@@ -21,7 +21,7 @@ async fn test(
     let limit = Duration::from_secs(params.timeout_secs);
     let mut poll = Poll::begin(cx, limit);
     match dms.test_connection(&params.instance, endpoint).await {
-        // It is being tested already; its outcome is as good.
+        // It is being tested already; the outcome of that test is as good.
         Err(refused) if refused.is_wrong_state() => {}
         done => done?,
     }
@@ -67,7 +67,7 @@ impl Action for Test {
         for endpoint in &params.endpoints {
             dms.endpoint(endpoint).await?;
         }
-        // A test of yesterday says nothing about today.
+        // An earlier test proves nothing about now.
         Ok(found(Finding::Todo))
     }
 

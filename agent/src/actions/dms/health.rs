@@ -1,4 +1,4 @@
-//! What the statistics of a task's tables say about it.
+//! The health of a task, from the statistics of its tables.
 //!
 //! Source of the states: AWS DMS user guide, "Table state during tasks" and
 //! "Data validation".
@@ -7,7 +7,7 @@ use crate::action::ActionError;
 use crate::host::dms::{Dms, Task};
 use aws_sdk_databasemigration::types::TableStatistics;
 
-/// At most so many tables stand in one sentence.
+/// Tables named in one sentence at most.
 const SHOWN: usize = 20;
 
 /// A task and its tables.
@@ -21,7 +21,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Looks at a task's tables.
+    /// Reads the statistics of a task's tables.
     pub async fn of(dms: &Dms, task: &Task) -> Result<Self, ActionError> {
         Ok(Self::judge(
             &task.migration_type,
@@ -29,9 +29,9 @@ impl Health {
         ))
     }
 
-    /// `Before load` says that a load is due. A task that captures changes only
-    /// never loads, and its tables may stay in that state while changes are
-    /// applied: for it the state says nothing.
+    /// `Before load` means that a load is due. A task that only captures
+    /// changes never loads, and its tables may stay in that state while changes
+    /// are applied, so there the state is ignored.
     fn judge(migration_type: &str, tables: &[TableStatistics]) -> Self {
         let loads = migration_type != "cdc";
         let mut health = Self::default();
@@ -110,7 +110,7 @@ impl Health {
     }
 }
 
-/// `schema.table` of each that is so.
+/// `schema.table` of each table for which the condition holds.
 pub fn named(tables: &[TableStatistics], is: impl Fn(&TableStatistics) -> bool) -> String {
     let names: Vec<String> = tables
         .iter()

@@ -17,12 +17,13 @@ use crate::host::dms::{Dms, Poll, Start, Task};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What DMS says of a task that was stopped by request (API reference,
+/// The stop reason of a task that was stopped by request (API reference,
 /// `ReplicationTask.StopReason`).
 const STOPPED_BY_REQUEST: &str = "Stop Reason NORMAL";
 
 /// Waits until a task is in a state that `enough` accepts; `None` is a task
-/// that isn't there. A failed task ends the wait where it isn't accepted.
+/// that doesn't exist. A failed task ends the wait with an error unless
+/// `enough` accepts it.
 async fn wait(
     cx: &Context,
     dms: &Dms,
@@ -91,7 +92,8 @@ fn name(task: Option<&Task>, arn: &str) -> String {
     )
 }
 
-/// Stops a task and waits until it has stopped. Nothing to do where it rests.
+/// Stops a task and waits until it has stopped; does nothing where it is
+/// stopped already.
 async fn stop_and_wait(
     cx: &Context,
     dms: &Dms,
@@ -108,7 +110,8 @@ async fn stop_and_wait(
     .await?;
     if settled.is_some_and(|task| task.status == "running") {
         match dms.stop(arn).await {
-            // It has stopped by itself meanwhile, or somebody else was first.
+            // It has stopped by itself meanwhile, or someone else has stopped
+            // it.
             Err(refused) if refused.is_wrong_state() => {}
             done => done?,
         }
@@ -121,7 +124,7 @@ async fn stop_and_wait(
     stopped.ok_or_else(|| wrong_end(arn, None, "stopped"))
 }
 
-/// `resume-processing`; that DMS takes the order is enough.
+/// `resume-processing`; returns once DMS has accepted the request.
 async fn resume(cx: &Context, dms: &Dms, arn: &str, limit: Duration) -> Result<bool, ActionError> {
     let settled = wait(cx, dms, arn, limit, "stopped", |task| {
         task.is_some_and(|task| task.is_at_rest() || task.is_up())
@@ -142,7 +145,8 @@ async fn resume(cx: &Context, dms: &Dms, arn: &str, limit: Duration) -> Result<b
         .next("start it by hand if that is what is wanted"));
     }
     match dms.start(arn, Start::Resume).await {
-        // Somebody else was first; what counts is that it is up.
+        // Someone else has started it; it is running, which is all that is
+        // needed.
         Err(refused) if refused.is_wrong_state() && dms.task(arn).await?.is_up() => {}
         done => done?,
     }

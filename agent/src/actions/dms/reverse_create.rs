@@ -1,10 +1,11 @@
-//! `dms.reverse.create`: the task back to Oracle, created and `ready`.
+//! `dms.reverse.create`: creates the task back to Oracle and waits until it is
+//! `ready`.
 //!
-//! It captures changes only and prepares no table: the tables are in sync.
-//! A task of that identifier that is the same and has never run is taken as
-//! it is; one that differs is refused with what differs. Undo deletes only
-//! what this run created, which the task's tag says: another may have come
-//! between the probe and the work.
+//! It captures changes only and prepares no table: the tables are in sync. An
+//! existing task of that identifier is used if it is the same and has never
+//! run; one that differs is an error that lists the differences. Undo deletes
+//! only a task that this run created, by the task's tag: another may have been
+//! created between the probe and the work.
 
 use super::{same, wait};
 use crate::action::{
@@ -23,11 +24,11 @@ pub struct Create;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Capture {
-    /// It was there before this run.
+    /// It existed before this run.
     existed: bool,
 }
 
-/// The plan's settings with what a cutover needs on top.
+/// The plan's settings, with those that a cutover requires.
 fn settings(params: &DmsReverseCreate) -> Result<String, ActionError> {
     let mut settings = match &params.settings {
         Value::Null => json!({}),
@@ -68,7 +69,7 @@ fn mappings(params: &DmsReverseCreate) -> String {
     }
 }
 
-/// What says that a task of that identifier is another one altogether.
+/// Why a task of that identifier is a different one.
 fn identity(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
     let pairs = [
         ("migration type", task.migration_type.as_str(), "cdc"),
@@ -83,7 +84,7 @@ fn identity(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
         .collect()
 }
 
-/// What keeps a task that is there from being the one that is wanted.
+/// Why an existing task can't be used.
 fn differences(
     params: &DmsReverseCreate,
     task: &Task,
@@ -101,16 +102,16 @@ fn differences(
     } else if !usable {
         differences.push(format!("it is {}", task.status));
     } else if task.has_run {
-        // Resumed, it would replay what it missed, changes of the forward
-        // task among them; started afresh, its old slot would be in the way.
+        // Resumed, it would replay what it missed, including changes of the
+        // forward task; started anew, it would conflict with its old slot.
         differences.push("it has run before".to_owned());
     }
     Ok(differences)
 }
 
-/// A slot that the customer made wants a `CdcStartPosition` not older than
-/// what it has confirmed, and DMS says so only when the task is started,
-/// inside the outage.
+/// A slot that the customer created requires a `CdcStartPosition` not older
+/// than its confirmed position, and DMS reports that only when the task is
+/// started, during the outage.
 ///
 /// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`.
 async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionError> {
@@ -130,7 +131,7 @@ async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionE
     .next("remove SlotName (slotName) from the endpoint so that DMS makes a slot, then retry"))
 }
 
-/// The task of that identifier, if it may be used.
+/// The existing task of that identifier, if it can be used.
 async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, ActionError> {
     refuse_slot(dms, params).await?;
     let Some((task, documents)) = dms.find_whole(&params.identifier).await? else {
@@ -164,7 +165,7 @@ impl Action for Create {
         settings(params)?;
         let dms = Dms::of(cx, &params.resource).await?;
         let existed = usable(&dms, params).await?.is_some();
-        // Its ARN is wanted, so it is always to do.
+        // Always pending, because later steps need the ARN.
         captured(Finding::Todo, &Capture { existed })
     }
 
@@ -206,7 +207,8 @@ impl Action for Create {
                 dms.create(&new).await?
             }
         };
-        // An undo will ask; that it may not is better known before the outage.
+        // Undo needs this permission; a missing one is better found before the
+        // outage.
         dms.is_of_this_run(&task.arn).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         wait(cx, &dms, &task.arn, limit, "ready", |task| {
@@ -250,7 +252,7 @@ impl Action for Create {
     }
 }
 
-/// Deletes a task that rests and waits until it is gone.
+/// Deletes a stopped task and waits until it no longer exists.
 pub async fn delete_and_wait(
     cx: &Context,
     dms: &Dms,
@@ -263,7 +265,7 @@ pub async fn delete_and_wait(
     .await?;
     match dms.delete(&task.arn).await {
         Err(refused) if refused.is_not_found() => return Ok(()),
-        // Somebody else deletes it; else the wait tells.
+        // Someone else is deleting it; otherwise the wait reports it.
         Err(refused) if refused.is_wrong_state() => {
             let now = dms.find(&task.arn).await?;
             if now.is_some_and(|now| now.status != "deleting") {

@@ -1,23 +1,23 @@
-//! `dms.reverse.delete`: the way back given up. The task is stopped and
-//! deleted, its slot dropped, the customer's own too: with the task gone it
-//! would keep WAL for nobody.
+//! `dms.reverse.delete`: gives up the fallback to Oracle. The task is stopped
+//! and deleted and its slot dropped, also one that the customer created:
+//! without a reader it would retain WAL.
 
 use super::reverse_create::delete_and_wait;
 use super::slots::{self, Known, Use};
 use super::stop_and_wait;
-use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::dms::{Dms, Task};
 use crate::host::postgres::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::DmsReverseDelete;
 use serde_json::Value;
 use std::time::Duration;
 
 pub struct Delete;
 
-/// The task's slot. Of a task that is gone only the name is left to go by.
+/// The task's slot. Of a deleted task only the name is known.
 async fn own(
     dms: &Dms,
     session: &Session,
@@ -32,8 +32,8 @@ async fn own(
     known.choose(&slots, None)
 }
 
-/// Slots that nobody reads may be the task's under another name: named, so
-/// that they don't fill the disk unseen.
+/// Slots without a reader may be the task's under another name: they are
+/// reported, so that they don't fill the disk unnoticed.
 async fn tell_idle(cx: &Context, session: &Session) -> Result<(), ActionError> {
     let slots = slots::all(session).await?;
     let idle: Vec<&str> = slots
@@ -66,11 +66,7 @@ impl Action for Delete {
         let session = Session::open(cx, &params.postgres).await?;
         let task = dms.find(&params.task).await?;
         let left = own(&dms, &session, task.as_ref(), &params.task).await?;
-        Ok(found(if task.is_none() && left.is_none() {
-            Finding::Already
-        } else {
-            Finding::Todo
-        }))
+        Ok(found(satisfied_if(task.is_none() && left.is_none())))
     }
 
     async fn describe(

@@ -1,9 +1,11 @@
-//! `dms.reverse.start`: the task back to Oracle runs, its slot is active.
+//! `dms.reverse.start`: starts the task back to Oracle and waits until its slot
+//! is active.
 //!
-//! `start-replication` is right for its first start only; afterwards it would
-//! begin at the present and lose what came between. Undo stops it and drops
-//! the slot that DMS made, and refuses where anything but the canary was
-//! applied: then Oracle holds changes that the forward way doesn't know.
+//! `start-replication` is correct for the first start only; later it would
+//! begin at the present and lose the changes in between. Undo stops the task
+//! and drops the slot that DMS created. It stops with an error where anything
+//! but the canary was applied: Oracle then holds changes that the forward task
+//! doesn't know.
 
 use super::health::{full_name, named};
 use super::slots::{self, Known};
@@ -25,8 +27,8 @@ use tokio::time::Instant;
 
 pub struct Start;
 
-/// The columns of a canary table. It is known by them: the plan may call it
-/// what it likes, and no application's table has exactly these.
+/// The columns of a canary table, by which it is recognised: its name is the
+/// plan's choice, and no application's table has exactly these.
 const CANARY_COLUMNS: [&str; 4] = ["nonce", "run_id", "task_id", "written_at"];
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +61,8 @@ async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> 
         How::First
     };
     match dms.start(&task.arn, how).await {
-        // Somebody else was first; what counts is that it is up.
+        // Someone else has started it; it is running, which is all that is
+        // needed.
         Err(refused) if refused.is_wrong_state() && dms.task(&task.arn).await?.is_up() => {}
         done => done?,
     }
@@ -84,7 +87,7 @@ impl Action for Start {
         let session = Session::open(cx, &params.postgres).await?;
         let slots = slots::all(&session).await?.into_keys().collect();
         let status = task.status;
-        // The slot's name is wanted, so it is always to do.
+        // Always pending, because later steps need the slot's name.
         captured(Finding::Todo, &Capture { status, slots })
     }
 
@@ -101,7 +104,8 @@ impl Action for Start {
         )]))
     }
 
-    /// The task is still to be made; what sees its slot must be there.
+    /// The task doesn't exist yet; the connection that checks its slot must
+    /// work.
     async fn foresee(
         &self,
         cx: &Context,
@@ -159,7 +163,7 @@ impl Action for Start {
             return Ok(Undone::Nothing);
         };
         let session = Session::open(cx, &params.postgres).await?;
-        // Looked at before the stop as well: where there is no way back, the
+        // Checked before the stop as well: where an undo is impossible, the
         // task is better left running.
         if let Some(applied) = applied(&dms, &session, &task).await? {
             return Ok(Undone::Drifted(applied));
@@ -174,15 +178,11 @@ impl Action for Start {
             return Ok(Undone::Drifted(applied));
         }
         let dropped = drop_own(cx, &dms, &session, &task, &before.slots, limit).await?;
-        Ok(if was_up || dropped {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        Ok(Undone::restored_if(was_up || dropped))
     }
 }
 
-/// Drops the slot that DMS made for the task since the capture.
+/// Drops the slot that DMS has created for the task since the probe.
 async fn drop_own(
     cx: &Context,
     dms: &Dms,
@@ -232,7 +232,7 @@ async fn applied(dms: &Dms, session: &Session, task: &Task) -> Result<Option<Str
     }))
 }
 
-/// Applied or about to be: what was captured counts.
+/// Captured changes count too: they have been applied or are about to be.
 fn has_applied(table: &TableStatistics) -> bool {
     let applied = [
         Some(table.inserts()),

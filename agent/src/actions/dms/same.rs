@@ -1,19 +1,19 @@
-//! Whether a task's documents are those that the plan wants.
+//! Whether a task's mappings and settings are those of the plan.
 //!
-//! DMS shows table mappings as they were given and settings with every
-//! default filled in. So mappings must be the same on both sides, and of
-//! settings what the plan says must be so; the plan has no opinion on the
-//! rest. White space, the order of keys, nulls and empty lists mean nothing.
+//! DMS returns table mappings as they were given, and settings with every
+//! default filled in. So mappings must be equal, and settings must contain
+//! those of the plan; the rest of the settings is ignored. White space, the
+//! order of keys, nulls and empty lists are no difference.
 //!
 //! Source: AWS DMS API reference, `ReplicationTask`; user guide, "Specifying
 //! task settings".
 
 use serde_json::Value;
 
-/// At most so many differences of one document stand in a sentence.
+/// Differences of one document in a sentence at most.
 const SHOWN: usize = 5;
 
-/// At most so many characters of a value.
+/// Characters of a value in a sentence at most.
 const VALUE_SHOWN: usize = 60;
 
 /// How the table mappings differ, a sentence for each place.
@@ -26,11 +26,11 @@ pub fn settings(is: &str, wanted: &str) -> Vec<String> {
     document("settings", is, wanted, true)
 }
 
-/// `partly`: what only the task has is no difference.
+/// `partly`: a field that only the task has is no difference.
 fn document(what: &str, is: &str, wanted: &str, partly: bool) -> Vec<String> {
     let read = |text: &str| match serde_json::from_str::<Value>(text) {
         Ok(value) => pruned(value),
-        // Compared as it stands: it is the same, or it differs.
+        // Compared as a whole.
         Err(_) => Value::String(text.to_owned()),
     };
     let mut found = Vec::new();
@@ -53,7 +53,7 @@ fn document(what: &str, is: &str, wanted: &str, partly: bool) -> Vec<String> {
     sentences
 }
 
-/// Without nulls and empty lists, which say nothing.
+/// Without nulls and empty lists, which mean the same as absence.
 fn pruned(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
@@ -118,7 +118,7 @@ fn compare(at: &mut String, is: &Value, wanted: &Value, partly: bool, found: &mu
     }
 }
 
-/// Everything that is wanted is so.
+/// Whether every wanted field is equal.
 fn has(is: &Value, wanted: &Value) -> bool {
     let mut found = Vec::new();
     compare(&mut String::new(), is, wanted, true, &mut found);

@@ -1,11 +1,11 @@
 //! The replication slot of the task back to Oracle.
 //!
-//! DMS makes one at the first start unless the endpoint names one. How it
-//! calls it is not documented; names seen hold the beginning of the task's
-//! resource id. So a slot is the task's by that, or because it is the only
-//! one that has come since its start; where neither tells, nothing is dropped
-//! and the candidates are named. A slot left behind keeps WAL until the disk
-//! is full.
+//! DMS creates one at the first start unless the endpoint names one. The name
+//! is not documented; names observed contain the beginning of the task's
+//! resource id. So a slot is taken for the task's by that, or because it is the
+//! only new one since the task's start; where neither decides, nothing is
+//! dropped and the candidates are reported. A slot left behind retains WAL
+//! until the disk is full.
 //!
 //! Source: AWS DMS user guide, "Using a PostgreSQL database as a source"
 //! (SlotName, PluginName); PostgreSQL documentation, pg_replication_slots.
@@ -16,21 +16,21 @@ use crate::host::postgres::Session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// So much of the task's resource id is looked for in a slot's name.
+/// Characters of the task's resource id that must be in a slot's name.
 const ID_IN_NAME: usize = 16;
 
-/// Between two looks at a slot.
+/// Interval between two checks of a slot.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Whether each logical slot of this database is read, by name.
+/// State of each logical slot of this database, by name.
 pub type Slots = BTreeMap<String, Use>;
 
-/// What is done with a slot.
+/// Whether a slot is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     Idle,
-    /// Somebody has it and doesn't read: whoever makes a slot does for a
-    /// moment, which `active` alone would take for reading.
+    /// A process holds it and doesn't read, as the creator of a slot does for a
+    /// moment; `active` alone would not distinguish that from reading.
     Held,
     /// Changes stream from it.
     Read,
@@ -58,17 +58,17 @@ pub async fn all(session: &Session) -> Result<Slots, ActionError> {
         .collect())
 }
 
-/// By what a task's slot is known.
+/// How a task's slot is recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// The endpoint's own, made by the customer.
+    /// The one that the endpoint names, created by the customer.
     named: Option<String>,
-    /// What DMS puts into the name of one that it makes.
+    /// The part of the name that DMS gives to one that it creates.
     part: String,
 }
 
 impl Known {
-    /// Asks the task's source endpoint.
+    /// Reads the task's source endpoint.
     pub async fn of(dms: &Dms, task: &Task) -> Result<Self, ActionError> {
         let endpoint = dms.endpoint(&task.source).await?;
         Ok(Self {
@@ -77,7 +77,7 @@ impl Known {
         })
     }
 
-    /// By the ARN alone.
+    /// Derived from the ARN alone.
     pub fn by_arn(arn: &str) -> Self {
         let id = arn.rsplit(':').next().unwrap_or(arn).to_ascii_lowercase();
         Self {
@@ -86,11 +86,11 @@ impl Known {
         }
     }
 
-    /// The task's slot among these. `before` are those that were there
-    /// before its first start, if that is known: none of them is its own.
+    /// The task's slot among these. `before` are the slots that existed before
+    /// its first start, if known: none of them is the task's.
     ///
     /// # Errors
-    /// LS2425 where several could be it.
+    /// LS2425 where there are several candidates.
     pub fn choose(
         &self,
         slots: &Slots,
@@ -122,13 +122,13 @@ impl Known {
         }
     }
 
-    /// The customer made it, so it is not ours to drop.
+    /// The customer created it, so an undo doesn't drop it.
     pub fn is_customers(&self) -> bool {
         self.named.is_some()
     }
 }
 
-/// Drops a slot once nobody holds it; `false` where it isn't there. The
+/// Drops a slot once no process holds it; `false` where it doesn't exist. The
 /// process that held it ends a moment after its task has stopped.
 pub async fn drop_slot(
     session: &Session,
@@ -157,7 +157,7 @@ pub async fn drop_slot(
     Ok(true)
 }
 
-/// Waits until the task's slot is active; its name.
+/// Waits until the task's slot is active; returns its name.
 pub async fn active(
     session: &Session,
     known: &Known,
@@ -231,7 +231,7 @@ mod tests {
             Some("odd_name"),
         );
         check(&made, &["backup"], Some(&["backup"]), None);
-        // Without knowing what was there before nothing is guessed.
+        // Without the slots from before, no slot is chosen.
         check(&made, &["backup"], None, None);
         let unclear = made.choose(&slots(&["a", "b"]), Some(&[]));
         assert_eq!(unclear.unwrap_err().code(), "LS2425");

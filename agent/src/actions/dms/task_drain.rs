@@ -13,7 +13,7 @@ use crate::policy::Need;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::DmsTask;
+use lockstep_plan::catalogue::DrainDmsTask;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -50,20 +50,24 @@ fn judge(points: &Points) -> Incoming {
 
 #[async_trait]
 impl Action for Drain {
-    type Params = DmsTask;
+    type Params = DrainDmsTask;
 
-    fn needs(&self, params: &DmsTask) -> Vec<Need> {
+    fn needs(&self, params: &DrainDmsTask) -> Vec<Need> {
         vec![Need::Aws(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &DrainDmsTask) -> Result<Probe, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         running(&dms, params).await?;
         // That nothing was pending a moment ago proves nothing now.
         Ok(found(Finding::Todo))
     }
 
-    async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &DrainDmsTask,
+    ) -> Result<Description, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         let mut description = Description::of([format!(
@@ -83,7 +87,7 @@ impl Action for Drain {
     async fn execute(
         &self,
         cx: &Context,
-        params: &DmsTask,
+        params: &DrainDmsTask,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let begun = Timestamp::now();
@@ -117,7 +121,7 @@ impl Action for Drain {
     }
 }
 
-async fn running(dms: &Dms, params: &DmsTask) -> Result<Task, ActionError> {
+async fn running(dms: &Dms, params: &DrainDmsTask) -> Result<Task, ActionError> {
     let task = dms.task(&params.task).await?;
     if task.status == "running" {
         return Ok(task);
@@ -144,7 +148,7 @@ async fn metric(
 async fn pending(
     dms: &Dms,
     watch: &CloudWatch,
-    params: &DmsTask,
+    params: &DrainDmsTask,
     begun: Timestamp,
 ) -> Result<Option<String>, ActionError> {
     let task = running(dms, params).await?;

@@ -11,22 +11,22 @@ use crate::host::dms::{Dms, Task};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::DmsTask;
+use lockstep_plan::catalogue::DmsTaskReady;
 use lockstep_plan::mappings::selects;
 use serde_json::{Value, json};
 
 pub struct Ready;
 
-/// What was seen of the task.
+/// The task, its health and its mappings.
 struct Seen {
     task: Task,
     health: Health,
-    /// Whether it maps what it should.
+    /// Whether it maps the tables that it must, and none that it must not.
     mapped: Result<(), ActionError>,
 }
 
 impl Seen {
-    async fn of(cx: &Context, params: &DmsTask) -> Result<Self, ActionError> {
+    async fn of(cx: &Context, params: &DmsTaskReady) -> Result<Self, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         let mut health = Health::of(&dms, &task).await?;
@@ -50,7 +50,7 @@ impl Seen {
         })
     }
 
-    /// What stands in the way as an error.
+    /// The obstacles as an error.
     fn passed(self) -> Result<(Task, Health), ActionError> {
         let health = self.health.passed(&self.task)?;
         self.mapped?;
@@ -78,9 +78,9 @@ fn state(task: &Task, health: &mut Health) {
     }
 }
 
-/// The marker goes forward and the canary only back: mapped by both tasks, a
-/// table's rows would go round in circles.
-fn mapped(task: &Task, mappings: &Value, params: &DmsTask) -> Result<(), ActionError> {
+/// The forward task carries the marker and the reverse task the canary: the
+/// rows of a table that both tasks map would be replicated in a loop.
+fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), ActionError> {
     let error = |what: String, remedy: String| {
         Err(ActionError::new("LS2427", what)
             .left("nothing was changed")
@@ -117,19 +117,23 @@ fn mapped(task: &Task, mappings: &Value, params: &DmsTask) -> Result<(), ActionE
 
 #[async_trait]
 impl Action for Ready {
-    type Params = DmsTask;
+    type Params = DmsTaskReady;
 
-    fn needs(&self, params: &DmsTask) -> Vec<Need> {
+    fn needs(&self, params: &DmsTaskReady) -> Vec<Need> {
         vec![Need::Aws(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &DmsTaskReady) -> Result<Probe, ActionError> {
         Seen::of(cx, params).await?.passed()?;
-        // To be done, or its output would be missing.
+        // Always pending, because later steps need its output.
         Ok(found(Finding::Todo))
     }
 
-    async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &DmsTaskReady,
+    ) -> Result<Description, ActionError> {
         let seen = Seen::of(cx, params).await?;
         let mut description = Description {
             would_do: vec![format!(
@@ -146,7 +150,7 @@ impl Action for Ready {
     async fn execute(
         &self,
         cx: &Context,
-        params: &DmsTask,
+        params: &DmsTaskReady,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (task, health) = Seen::of(cx, params).await?.passed()?;

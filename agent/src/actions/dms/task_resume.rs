@@ -1,24 +1,24 @@
-//! `dms.task.resume`: the forward task told to go on from where it stopped.
+//! `dms.task.resume`: resumes the forward task from its checkpoint.
 //!
 //! `resume-processing` only: `start-replication` would reload the tables of a
-//! task that loads. It does not wait for `running`: Oracle must not stay
-//! closed for DMS. It refuses while the way back replicates, or changes would
-//! go round in a circle.
+//! task that loads. It does not wait for `running`: Oracle must not stay closed
+//! for DMS. It fails while the reverse task replicates, or changes would be
+//! replicated in a loop.
 
 use super::resume;
-use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::dms::{Dms, Poll, Task};
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::DmsTask;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::ResumeDmsTask;
 use serde_json::Value;
 use std::time::Duration;
 
 pub struct Resume;
 
-/// The reverse task, where it is there and not at rest.
-async fn reverse(dms: &Dms, params: &DmsTask) -> Result<Option<Task>, ActionError> {
+/// The reverse task, if it exists and is not stopped.
+async fn reverse(dms: &Dms, params: &ResumeDmsTask) -> Result<Option<Task>, ActionError> {
     let Some(identifier) = &params.reverse else {
         return Ok(None);
     };
@@ -40,22 +40,26 @@ fn circle(reverse: &Task) -> ActionError {
 
 #[async_trait]
 impl Action for Resume {
-    type Params = DmsTask;
+    type Params = ResumeDmsTask;
 
-    fn needs(&self, params: &DmsTask) -> Vec<Need> {
+    fn needs(&self, params: &ResumeDmsTask) -> Vec<Need> {
         vec![Need::Aws(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &ResumeDmsTask) -> Result<Probe, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let up = dms.task(&params.task).await?.is_up();
-        // The refusal is execute's: what a probe sees of the reverse task may
+        // Only `execute` fails for the reverse task: its state at the probe may
         // be about to change.
         let so = up && reverse(&dms, params).await?.is_none();
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
-    async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &ResumeDmsTask,
+    ) -> Result<Description, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         let mut description = Description::of([format!(
@@ -71,14 +75,14 @@ impl Action for Resume {
     async fn execute(
         &self,
         cx: &Context,
-        params: &DmsTask,
+        params: &ResumeDmsTask,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let mut poll = Poll::begin(cx, limit);
-        // One that is on its way to rest is waited for; one that replicates
-        // is refused at once.
+        // A reverse task that is stopping is waited for; one that replicates is
+        // an error at once.
         while let Some(reverse) = reverse(&dms, params).await? {
             let resting = matches!(reverse.status.as_str(), "stopping" | "deleting");
             if !resting || !poll.again("the wait for the reverse task").await? {

@@ -1,4 +1,5 @@
-//! `dms.task.stop`: the forward task stopped, by request and without loss.
+//! `dms.task.stop`: stops the forward task and checks that it stopped by
+//! request and without loss.
 
 use super::health::Health;
 use super::{STOPPED_BY_REQUEST, resume, stop_and_wait};
@@ -9,7 +10,7 @@ use crate::host::dms::{Dms, Task};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::DmsTask;
+use lockstep_plan::catalogue::StopDmsTask;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,10 +30,10 @@ fn outputs(task: &Task) -> Outputs {
     ])
 }
 
-/// Stopped, for the reason that was asked for, without an error. A message
-/// that was there when the run began says nothing of this stop: a task that
-/// fails once more the same way is not `stopped`.
-fn well_stopped(task: &Task, params: &DmsTask) -> Result<(), ActionError> {
+/// Checks that the task stopped by request and without an error. A failure
+/// message from before the run is ignored: a task that fails again the same way
+/// is not `stopped`.
+fn well_stopped(task: &Task, params: &StopDmsTask) -> Result<(), ActionError> {
     let by_request = task.stop_reason.eq_ignore_ascii_case(STOPPED_BY_REQUEST);
     let known = params.known_failure.as_deref();
     let unharmed = task.last_failure.is_empty() || known == Some(task.last_failure.as_str());
@@ -52,13 +53,13 @@ fn well_stopped(task: &Task, params: &DmsTask) -> Result<(), ActionError> {
 
 #[async_trait]
 impl Action for Stop {
-    type Params = DmsTask;
+    type Params = StopDmsTask;
 
-    fn needs(&self, params: &DmsTask) -> Vec<Need> {
+    fn needs(&self, params: &StopDmsTask) -> Vec<Need> {
         vec![Need::Aws(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &DmsTask) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StopDmsTask) -> Result<Probe, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         let finding = if task.is_at_rest() {
@@ -71,7 +72,11 @@ impl Action for Stop {
         captured(finding, &Capture { status })
     }
 
-    async fn describe(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &StopDmsTask,
+    ) -> Result<Description, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = dms.task(&params.task).await?;
         Ok(Description::of([format!(
@@ -80,22 +85,26 @@ impl Action for Stop {
         )]))
     }
 
-    /// The message of an earlier failure alone comes from the run.
-    async fn foresee(&self, cx: &Context, params: &DmsTask) -> Result<Description, ActionError> {
+    /// Only the message of an earlier failure is known in the run alone.
+    async fn foresee(
+        &self,
+        cx: &Context,
+        params: &StopDmsTask,
+    ) -> Result<Description, ActionError> {
         self.describe(cx, params).await
     }
 
     async fn execute(
         &self,
         cx: &Context,
-        params: &DmsTask,
+        params: &StopDmsTask,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let task = stop_and_wait(cx, &dms, &params.task, limit).await?;
         well_stopped(&task, params)?;
-        // Once more: an error in the very last transaction shows only now.
+        // Checked again: an error in the very last transaction shows only now.
         Health::of(&dms, &task).await?.passed(&task)?;
         cx.note(format!("the task {}: stopped", task.identifier));
         Ok(outputs(&task))
@@ -104,7 +113,7 @@ impl Action for Stop {
     async fn undo(
         &self,
         cx: &Context,
-        params: &DmsTask,
+        params: &StopDmsTask,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let Capture { status } = recalled(capture)?;
@@ -113,10 +122,8 @@ impl Action for Stop {
         }
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);
-        Ok(if resume(cx, &dms, &params.task, limit).await? {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        Ok(Undone::restored_if(
+            resume(cx, &dms, &params.task, limit).await?,
+        ))
     }
 }

@@ -5,15 +5,17 @@
 //! before stays locked.
 
 use super::fence::{accounts, is_locked};
-use super::{kept, names, needs, together};
+use super::{kept, names, needs};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
+use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleAccounts;
+use lockstep_plan::catalogue::{LockAccounts, OracleAccounts, RestoreAccounts};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -134,7 +136,7 @@ async fn put_back(
             },
         }
     }
-    together(failures, "LS2224", "accounts are not unlocked again")?;
+    combine_errors(failures, "LS2224", "accounts are not unlocked again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, true) => Undone::Restored,
@@ -151,23 +153,23 @@ async fn open(cx: &Context, session: &Session, account: &str) -> Result<(), Acti
 
 #[async_trait]
 impl Action for Lock {
-    type Params = OracleAccounts;
+    type Params = LockAccounts;
 
-    fn needs(&self, params: &OracleAccounts) -> Vec<Need> {
+    fn needs(&self, params: &LockAccounts) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleAccounts) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &LockAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let statuses = statuses(&session, params).await?;
         let so = statuses.values().all(|status| is_locked(status));
-        captured(if so { Finding::Already } else { Finding::Todo }, &statuses)
+        captured(satisfied_if(so), &statuses)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleAccounts,
+        params: &LockAccounts,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let mut description = Description::default();
@@ -185,7 +187,7 @@ impl Action for Lock {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleAccounts,
+        params: &LockAccounts,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -197,7 +199,7 @@ impl Action for Lock {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleAccounts,
+        params: &LockAccounts,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Statuses = recalled(capture)?;
@@ -208,7 +210,7 @@ impl Action for Lock {
 
 impl Restore {
     /// Of each account the status that the first step found.
-    fn before(cx: &Context, params: &OracleAccounts) -> Result<Statuses, ActionError> {
+    fn before(cx: &Context, params: &RestoreAccounts) -> Result<Statuses, ActionError> {
         let mut before = Statuses::new();
         let kept: Vec<Statuses> = kept::recall_all(cx, &params.resource, KIND)?;
         for (account, status) in kept.into_iter().flatten() {
@@ -223,7 +225,7 @@ impl Restore {
     }
 
     /// Other accounts may be another step's to restore.
-    fn forget(cx: &Context, params: &OracleAccounts) -> Result<(), ActionError> {
+    fn forget(cx: &Context, params: &RestoreAccounts) -> Result<(), ActionError> {
         let others = |mut kept: Statuses| {
             kept.retain(|account, _| !params.accounts.contains(account));
             (!kept.is_empty()).then_some(kept)
@@ -234,13 +236,13 @@ impl Restore {
 
 #[async_trait]
 impl Action for Restore {
-    type Params = OracleAccounts;
+    type Params = RestoreAccounts;
 
-    fn needs(&self, params: &OracleAccounts) -> Vec<Need> {
+    fn needs(&self, params: &RestoreAccounts) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleAccounts) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &RestoreAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let now = statuses(&session, params).await?;
         if now.values().all(|status| !is_locked(status)) {
@@ -253,7 +255,7 @@ impl Action for Restore {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleAccounts,
+        params: &RestoreAccounts,
     ) -> Result<Description, ActionError> {
         let before = Self::before(cx, params)?;
         let opened = before.iter().filter(|(_, was)| !is_locked(was));
@@ -264,7 +266,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleAccounts,
+        params: &RestoreAccounts,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;

@@ -102,10 +102,6 @@ impl Action for Await {
         let delete = format!("DELETE FROM {} WHERE NONCE = :1", table.sql());
         let binds = vec![params.nonce.as_str().into()];
         let removed = session.transaction(vec![(delete, binds)]).await?;
-        Ok(if removed > 0 {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        Ok(Undone::restored_if(removed > 0))
     }
 }

@@ -11,12 +11,12 @@ use super::listeners::{Listeners, States};
 use super::needs;
 use super::parameters::Values;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::OracleKeepClosed;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,11 +100,7 @@ impl Action for Keep {
     async fn probe(&self, cx: &Context, params: &OracleKeepClosed) -> Result<Probe, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let before = look(cx, params, &listeners).await?;
-        let finding = if before.is_durable() {
-            Finding::Already
-        } else {
-            Finding::Todo
-        };
+        let finding = satisfied_if(before.is_durable());
         captured(finding, &before)
     }
 

@@ -14,6 +14,7 @@ use super::listeners::Listeners;
 use super::parameters::{Parameter, shown};
 use super::spare::{self, Role, Seen};
 use crate::action::{ActionError, Context};
+use crate::actions::truncate_list;
 use crate::host::oracle::{OracleError, Session};
 use lockstep_plan::catalogue::{OracleFence, Spare};
 use std::collections::BTreeMap;
@@ -278,7 +279,7 @@ pub fn broken(breaches: &[String]) -> ActionError {
         "LS2250",
         format!(
             "the fence doesn't hold: {}",
-            super::few(breaches.to_vec()).join("; ")
+            truncate_list(breaches.to_vec()).join("; ")
         ),
     )
     .left("an application may be able to write to Oracle")

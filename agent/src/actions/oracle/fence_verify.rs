@@ -14,7 +14,7 @@ use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleFence;
+use lockstep_plan::catalogue::VerifyFence;
 use serde_json::Value;
 
 pub struct FenceVerify;
@@ -35,13 +35,13 @@ fn still_used(error: ActionError) -> ActionError {
 
 #[async_trait]
 impl Action for FenceVerify {
-    type Params = OracleFence;
+    type Params = VerifyFence;
 
-    fn needs(&self, params: &OracleFence) -> Vec<Need> {
+    fn needs(&self, params: &VerifyFence) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleFence) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &VerifyFence) -> Result<Probe, ActionError> {
         // One look proves nothing about a window, so it is never so already.
         Session::open(cx, &params.resource).await?;
         Ok(found(Finding::Todo))
@@ -50,7 +50,7 @@ impl Action for FenceVerify {
     async fn describe(
         &self,
         _cx: &Context,
-        params: &OracleFence,
+        params: &VerifyFence,
     ) -> Result<Description, ActionError> {
         Ok(Description::of([format!(
             "verify for {} s that no session that counts and no transaction is in Oracle, and \
@@ -62,7 +62,7 @@ impl Action for FenceVerify {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleFence,
+        params: &VerifyFence,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;

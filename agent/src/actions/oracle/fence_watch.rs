@@ -18,11 +18,12 @@ use super::fence::{self, Logins};
 use super::listeners::Listeners;
 use super::{LOOK, kept, needs};
 use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
+use crate::actions::truncate_list;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleFence;
+use lockstep_plan::catalogue::WatchFence;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,13 +46,13 @@ pub struct FenceWatch;
 
 #[async_trait]
 impl Action for FenceWatch {
-    type Params = OracleFence;
+    type Params = WatchFence;
 
-    fn needs(&self, params: &OracleFence) -> Vec<Need> {
+    fn needs(&self, params: &WatchFence) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleFence) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &WatchFence) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
         Ok(found(Finding::Todo))
     }
@@ -59,7 +60,7 @@ impl Action for FenceWatch {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleFence,
+        params: &WatchFence,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;
@@ -68,7 +69,7 @@ impl Action for FenceWatch {
             "verify for {} s that nobody can write to Oracle, then watch it",
             params.window_secs
         )]);
-        let remarks = super::few(now)
+        let remarks = truncate_list(now)
             .into_iter()
             .map(|breach| format!("as yet: {breach}"));
         description.remarks.extend(remarks);
@@ -78,7 +79,7 @@ impl Action for FenceWatch {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleFence,
+        params: &WatchFence,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -89,17 +90,17 @@ impl Action for FenceWatch {
         Ok(Outputs::new())
     }
 
-    fn watch(&self) -> Option<&dyn Watch<OracleFence>> {
+    fn watch(&self) -> Option<&dyn Watch<WatchFence>> {
         Some(self)
     }
 }
 
 #[async_trait]
-impl Watch<OracleFence> for FenceWatch {
+impl Watch<WatchFence> for FenceWatch {
     async fn watch(
         &self,
         cx: &Context,
-        params: &OracleFence,
+        params: &WatchFence,
         after_gap: bool,
         breaches: mpsc::Sender<String>,
     ) {
@@ -119,7 +120,7 @@ impl Watch<OracleFence> for FenceWatch {
     async fn attest(
         &self,
         cx: &Context,
-        params: &OracleFence,
+        params: &WatchFence,
     ) -> Result<Option<String>, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;
@@ -132,14 +133,14 @@ impl Watch<OracleFence> for FenceWatch {
     }
 }
 
-fn baseline(cx: &Context, params: &OracleFence) -> Result<Logins, ActionError> {
+fn baseline(cx: &Context, params: &WatchFence) -> Result<Logins, ActionError> {
     kept::recall_own(cx, &params.resource, KIND)
 }
 
 /// A watch on its way.
 struct Watching<'a> {
     cx: &'a Context,
-    params: &'a OracleFence,
+    params: &'a WatchFence,
     open: Option<(Session, Listeners, Logins)>,
     told: BTreeSet<String>,
     breaches: mpsc::Sender<String>,

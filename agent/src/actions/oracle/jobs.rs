@@ -10,12 +10,13 @@ use super::parameters::{Values, shown};
 use super::{LOOK, kept, names, needs};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::{OracleJobs, Scope};
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{DisableOracleJobs, RestoreOracleJobs, Scope};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -84,23 +85,23 @@ fn still_running(jobs: &[Job]) -> ActionError {
 
 #[async_trait]
 impl Action for Disable {
-    type Params = OracleJobs;
+    type Params = DisableOracleJobs;
 
-    fn needs(&self, params: &OracleJobs) -> Vec<Need> {
+    fn needs(&self, params: &DisableOracleJobs) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleJobs) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &DisableOracleJobs) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
         let so = is_off(&values, params.scope) && running_jobs(&session).await?.is_empty();
-        captured(if so { Finding::Already } else { Finding::Todo }, &values)
+        captured(satisfied_if(so), &values)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleJobs,
+        params: &DisableOracleJobs,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
@@ -127,7 +128,7 @@ impl Action for Disable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleJobs,
+        params: &DisableOracleJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -162,7 +163,7 @@ impl Action for Disable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleJobs,
+        params: &DisableOracleJobs,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Values = recalled(capture)?;
@@ -176,23 +177,23 @@ impl Action for Disable {
 
 #[async_trait]
 impl Action for Restore {
-    type Params = OracleJobs;
+    type Params = RestoreOracleJobs;
 
-    fn needs(&self, params: &OracleJobs) -> Vec<Need> {
+    fn needs(&self, params: &RestoreOracleJobs) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleJobs) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &RestoreOracleJobs) -> Result<Probe, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = JOBS.values(&session).await? == before;
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleJobs,
+        params: &RestoreOracleJobs,
     ) -> Result<Description, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
@@ -204,7 +205,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleJobs,
+        params: &RestoreOracleJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;

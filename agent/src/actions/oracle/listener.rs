@@ -5,15 +5,16 @@
 //! named in `keep` and left alone.
 
 use super::listeners::{Listeners, State, States};
-use super::{needs, together};
+use super::needs;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
+use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleListener;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{ListenerSelection, StartListeners, StopListeners};
 use serde_json::Value;
 
 /// Makes the instance tell its services to a listener that has just started,
@@ -29,20 +30,20 @@ pub struct Start;
 
 async fn probe(
     cx: &Context,
-    params: &OracleListener,
+    params: &ListenerSelection,
     is_so: fn(State) -> bool,
 ) -> Result<Probe, ActionError> {
     let listeners = Listeners::of(cx, &params.resource).await?;
     let states = listeners.states(cx, &listeners.meant(params)?).await?;
     let so = states.values().all(|state| is_so(*state));
-    captured(if so { Finding::Already } else { Finding::Todo }, &states)
+    captured(satisfied_if(so), &states)
 }
 
 /// Puts every listener back and goes on past a failure: one bad listener must
 /// not keep applications from the others.
 async fn put_back(
     cx: &Context,
-    params: &OracleListener,
+    params: &ListenerSelection,
     capture: &Value,
 ) -> Result<Undone, ActionError> {
     let states: States = recalled(capture)?;
@@ -60,12 +61,8 @@ async fn put_back(
     if opened {
         register(cx, &params.resource).await;
     }
-    together(failures, "LS2215", "listeners are not back")?;
-    Ok(if changed {
-        Undone::Restored
-    } else {
-        Undone::Nothing
-    })
+    combine_errors(failures, "LS2215", "listeners are not back")?;
+    Ok(Undone::restored_if(changed))
 }
 
 async fn put_one_back(
@@ -121,20 +118,20 @@ fn shown(name: &str, state: State) -> String {
 
 #[async_trait]
 impl Action for Stop {
-    type Params = OracleListener;
+    type Params = StopListeners;
 
-    fn needs(&self, params: &OracleListener) -> Vec<Need> {
+    fn needs(&self, params: &StopListeners) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleListener) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StopListeners) -> Result<Probe, ActionError> {
         probe(cx, params, State::is_closed).await
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StopListeners,
     ) -> Result<Description, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let mut description = Description::default();
@@ -151,7 +148,7 @@ impl Action for Stop {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StopListeners,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
@@ -167,7 +164,7 @@ impl Action for Stop {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StopListeners,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, capture).await
@@ -176,20 +173,20 @@ impl Action for Stop {
 
 #[async_trait]
 impl Action for Start {
-    type Params = OracleListener;
+    type Params = StartListeners;
 
-    fn needs(&self, params: &OracleListener) -> Vec<Need> {
+    fn needs(&self, params: &StartListeners) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleListener) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StartListeners) -> Result<Probe, ActionError> {
         probe(cx, params, State::is_open).await
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StartListeners,
     ) -> Result<Description, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let mut description = Description::default();
@@ -209,7 +206,7 @@ impl Action for Start {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StartListeners,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
@@ -226,7 +223,7 @@ impl Action for Start {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleListener,
+        params: &StartListeners,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, capture).await

@@ -6,7 +6,7 @@ use crate::host::oracle::Session;
 use crate::host::srvctl::Listener;
 use crate::host::{lsnrctl, srvctl};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use lockstep_plan::catalogue::OracleListener;
+use lockstep_plan::catalogue::ListenerSelection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ impl Listeners {
     /// # Errors
     /// Where the configuration doesn't name one of them: what an agent may
     /// stop is its own configuration's matter.
-    pub fn meant(&self, params: &OracleListener) -> Result<Vec<String>, ActionError> {
+    pub fn meant(&self, params: &ListenerSelection) -> Result<Vec<String>, ActionError> {
         let all = self.except(&params.keep);
         if params.listeners.is_empty() {
             return Ok(all);

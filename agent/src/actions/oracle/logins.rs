@@ -9,12 +9,13 @@
 use super::needs;
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleLogins;
+use lockstep_plan::catalogue::{OpenLogins, RestrictLogins};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,27 +49,23 @@ async fn elsewhere(session: &Session) -> Result<Option<String>, ActionError> {
 
 #[async_trait]
 impl Action for Restrict {
-    type Params = OracleLogins;
+    type Params = RestrictLogins;
 
-    fn needs(&self, params: &OracleLogins) -> Vec<Need> {
+    fn needs(&self, params: &RestrictLogins) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleLogins) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &RestrictLogins) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let restricted = restricted(&session).await?;
-        let finding = if restricted {
-            Finding::Already
-        } else {
-            Finding::Todo
-        };
+        let finding = satisfied_if(restricted);
         captured(finding, &Before { restricted })
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleLogins,
+        params: &RestrictLogins,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let mut description = Description::of([RESTRICT]);
@@ -79,7 +76,7 @@ impl Action for Restrict {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleLogins,
+        params: &RestrictLogins,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -91,7 +88,7 @@ impl Action for Restrict {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleLogins,
+        params: &RestrictLogins,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Before = recalled(capture)?;
@@ -107,13 +104,13 @@ impl Action for Restrict {
 
 #[async_trait]
 impl Action for Open {
-    type Params = OracleLogins;
+    type Params = OpenLogins;
 
-    fn needs(&self, params: &OracleLogins) -> Vec<Need> {
+    fn needs(&self, params: &OpenLogins) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleLogins) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &OpenLogins) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         Ok(found(if restricted(&session).await? {
             Finding::Todo
@@ -125,7 +122,7 @@ impl Action for Open {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleLogins,
+        params: &OpenLogins,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let mut description = Description::of([OPEN]);
@@ -136,7 +133,7 @@ impl Action for Open {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleLogins,
+        params: &OpenLogins,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;

@@ -10,6 +10,7 @@
 
 use super::needs;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::actions::truncate_list;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
@@ -202,7 +203,7 @@ fn refusal(seen: &Seen) -> Option<ActionError> {
     let Seen::Gaps(since, gaps) = seen else {
         return None;
     };
-    let gaps = super::few(gaps.clone()).join("; ");
+    let gaps = truncate_list(gaps.clone()).join("; ");
     Some(
         ActionError::new(
             "LS2225",

@@ -10,12 +10,13 @@ use super::parameters::{Parameter, Values, restore, shown};
 use super::{kept, needs};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::{OracleQueueMonitor, Scope};
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{DisableQueueMonitor, RestoreQueueMonitor, Scope};
 use serde_json::Value;
 
 const KIND: &str = "queue-monitor";
@@ -32,24 +33,28 @@ pub struct Restore;
 
 #[async_trait]
 impl Action for Disable {
-    type Params = OracleQueueMonitor;
+    type Params = DisableQueueMonitor;
 
-    fn needs(&self, params: &OracleQueueMonitor) -> Vec<Need> {
+    fn needs(&self, params: &DisableQueueMonitor) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleQueueMonitor) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &DisableQueueMonitor,
+    ) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = MONITOR.values(&session).await?;
         let so =
             values.is_off_in_memory() && (params.scope == Scope::Memory || values.is_off_in_file());
-        captured(if so { Finding::Already } else { Finding::Todo }, &values)
+        captured(satisfied_if(so), &values)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleQueueMonitor,
+        params: &DisableQueueMonitor,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = MONITOR.values(&session).await?;
@@ -68,7 +73,7 @@ impl Action for Disable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleQueueMonitor,
+        params: &DisableQueueMonitor,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -88,7 +93,7 @@ impl Action for Disable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleQueueMonitor,
+        params: &DisableQueueMonitor,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Values = recalled(capture)?;
@@ -102,23 +107,27 @@ impl Action for Disable {
 
 #[async_trait]
 impl Action for Restore {
-    type Params = OracleQueueMonitor;
+    type Params = RestoreQueueMonitor;
 
-    fn needs(&self, params: &OracleQueueMonitor) -> Vec<Need> {
+    fn needs(&self, params: &RestoreQueueMonitor) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleQueueMonitor) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &RestoreQueueMonitor,
+    ) -> Result<Probe, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = MONITOR.values(&session).await? == before;
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleQueueMonitor,
+        params: &RestoreQueueMonitor,
     ) -> Result<Description, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
@@ -130,7 +139,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleQueueMonitor,
+        params: &RestoreQueueMonitor,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;

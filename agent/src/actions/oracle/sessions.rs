@@ -8,14 +8,15 @@
 
 use super::fence::transactions;
 use super::spare::{self, Seen};
-use super::{LOOK, few, needs};
+use super::{LOOK, needs};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::actions::truncate_list;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleSessions;
+use lockstep_plan::catalogue::{DrainSessions, KillSessions, OracleSessions};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -199,11 +200,11 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
         ),
         (false, true) => format!(
             "transactions are still open: {}",
-            few(left.transactions.clone()).join("; ")
+            truncate_list(left.transactions.clone()).join("; ")
         ),
         (false, false) => format!(
             "sessions are still there: {}",
-            few(left.sentences()).join("; ")
+            truncate_list(left.sentences()).join("; ")
         ),
     };
     let next = if killing {
@@ -230,19 +231,19 @@ async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, 
             spare::Role::Own | spare::Role::Aside => {}
         }
     }
-    description.remarks = few(description.remarks);
+    description.remarks = truncate_list(description.remarks);
     Ok(description)
 }
 
 #[async_trait]
 impl Action for Drain {
-    type Params = OracleSessions;
+    type Params = DrainSessions;
 
-    fn needs(&self, params: &OracleSessions) -> Vec<Need> {
+    fn needs(&self, params: &DrainSessions) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleSessions) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &DrainSessions) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
         Ok(found(Finding::Todo))
     }
@@ -250,7 +251,7 @@ impl Action for Drain {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleSessions,
+        params: &DrainSessions,
     ) -> Result<Description, ActionError> {
         let mut description = describe(cx, params).await?;
         description.would_do.push(format!(
@@ -263,7 +264,7 @@ impl Action for Drain {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleSessions,
+        params: &DrainSessions,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -274,13 +275,13 @@ impl Action for Drain {
 
 #[async_trait]
 impl Action for Kill {
-    type Params = OracleSessions;
+    type Params = KillSessions;
 
-    fn needs(&self, params: &OracleSessions) -> Vec<Need> {
+    fn needs(&self, params: &KillSessions) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleSessions) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &KillSessions) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
         Ok(found(Finding::Todo))
     }
@@ -288,7 +289,7 @@ impl Action for Kill {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleSessions,
+        params: &KillSessions,
     ) -> Result<Description, ActionError> {
         let mut description = describe(cx, params).await?;
         let statement = "ALTER SYSTEM KILL SESSION 'sid,serial#,@inst_id' IMMEDIATE";
@@ -303,7 +304,7 @@ impl Action for Kill {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleSessions,
+        params: &KillSessions,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;

@@ -6,15 +6,17 @@
 //! dropped tables in the recycle bin, which no statement may touch
 //! (ORA-38301). What was disabled before stays disabled.
 
-use super::{kept, names, needs, together};
+use super::{kept, names, needs};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
+use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::OracleTriggers;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{DisableOracleTriggers, RestoreOracleTriggers};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -110,7 +112,7 @@ async fn put_back(
             Some(_) => {}
         }
     }
-    together(failures, "LS2260", "triggers are not enabled again")?;
+    combine_errors(failures, "LS2260", "triggers are not enabled again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, 0) => Undone::Nothing,
@@ -127,23 +129,27 @@ async fn enable(cx: &Context, session: &Session, trigger: &Trigger) -> Result<()
 
 #[async_trait]
 impl Action for Disable {
-    type Params = OracleTriggers;
+    type Params = DisableOracleTriggers;
 
-    fn needs(&self, params: &OracleTriggers) -> Vec<Need> {
+    fn needs(&self, params: &DisableOracleTriggers) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleTriggers) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &DisableOracleTriggers,
+    ) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas).await?;
         let so = triggers.iter().all(|trigger| !trigger.enabled);
-        captured(if so { Finding::Already } else { Finding::Todo }, &triggers)
+        captured(satisfied_if(so), &triggers)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleTriggers,
+        params: &DisableOracleTriggers,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let mut description = Description::default();
@@ -163,7 +169,7 @@ impl Action for Disable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleTriggers,
+        params: &DisableOracleTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -180,7 +186,7 @@ impl Action for Disable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleTriggers,
+        params: &DisableOracleTriggers,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Vec<Trigger> = recalled(capture)?;
@@ -193,7 +199,7 @@ impl Action for Disable {
 
 impl Restore {
     /// Of each trigger that is meant the state that the first step found.
-    fn before(cx: &Context, params: &OracleTriggers) -> Result<Vec<Trigger>, ActionError> {
+    fn before(cx: &Context, params: &RestoreOracleTriggers) -> Result<Vec<Trigger>, ActionError> {
         let mut before: Vec<Trigger> = Vec::new();
         let kept: Vec<Vec<Trigger>> = kept::recall_all(cx, &params.resource, KIND)?;
         for trigger in kept.into_iter().flatten() {
@@ -208,7 +214,7 @@ impl Restore {
     }
 
     /// Other owners' triggers may be another step's to restore.
-    fn forget(cx: &Context, params: &OracleTriggers) -> Result<(), ActionError> {
+    fn forget(cx: &Context, params: &RestoreOracleTriggers) -> Result<(), ActionError> {
         let others = |mut kept: Vec<Trigger>| {
             kept.retain(|trigger| !trigger.is_of(&params.schemas));
             (!kept.is_empty()).then_some(kept)
@@ -219,13 +225,17 @@ impl Restore {
 
 #[async_trait]
 impl Action for Restore {
-    type Params = OracleTriggers;
+    type Params = RestoreOracleTriggers;
 
-    fn needs(&self, params: &OracleTriggers) -> Vec<Need> {
+    fn needs(&self, params: &RestoreOracleTriggers) -> Vec<Need> {
         needs(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleTriggers) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &RestoreOracleTriggers,
+    ) -> Result<Probe, ActionError> {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
         let now = triggers(&session, &params.schemas).await?;
@@ -234,13 +244,13 @@ impl Action for Restore {
                 .any(|now| now.is(was) && now.enabled == was.enabled)
         };
         let so = before.iter().all(is_so);
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleTriggers,
+        params: &RestoreOracleTriggers,
     ) -> Result<Description, ActionError> {
         let before = Self::before(cx, params)?;
         let enabled = before.iter().filter(|was| was.enabled);
@@ -251,7 +261,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleTriggers,
+        params: &RestoreOracleTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;

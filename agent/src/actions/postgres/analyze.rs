@@ -2,11 +2,11 @@
 //! data, so there is nothing to undo.
 
 use super::{Table, listed};
-use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::postgres::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresAnalyze;
 use serde_json::Value;
 
@@ -58,11 +58,7 @@ impl Action for Analyze {
     async fn probe(&self, cx: &Context, params: &PostgresAnalyze) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let wanted = wanted(tables(&session, params).await?, params);
-        Ok(found(if wanted.is_empty() {
-            Finding::Already
-        } else {
-            Finding::Todo
-        }))
+        Ok(found(satisfied_if(wanted.is_empty())))
     }
 
     async fn describe(

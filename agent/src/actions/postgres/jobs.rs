@@ -8,12 +8,13 @@ use super::listed;
 use super::schedulers::{Jobs, Schedulers};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::kept::Kept;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::PostgresJobs;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::{DisablePostgresJobs, RestorePostgresJobs};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -28,22 +29,26 @@ const KEPT: &str = "postgres-jobs";
 
 #[async_trait]
 impl Action for Disable {
-    type Params = PostgresJobs;
+    type Params = DisablePostgresJobs;
 
-    fn needs(&self, params: &PostgresJobs) -> Vec<Need> {
+    fn needs(&self, params: &DisablePostgresJobs) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresJobs) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &DisablePostgresJobs,
+    ) -> Result<Probe, ActionError> {
         let jobs = Schedulers::find(cx, &params.resource).await?.jobs().await?;
         let off = jobs.values().all(|active| !active);
-        captured(if off { Finding::Already } else { Finding::Todo }, &jobs)
+        captured(satisfied_if(off), &jobs)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresJobs,
+        params: &DisablePostgresJobs,
     ) -> Result<Description, ActionError> {
         let schedulers = Schedulers::find(cx, &params.resource).await?;
         let jobs = schedulers.jobs().await?;
@@ -59,7 +64,7 @@ impl Action for Disable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresJobs,
+        params: &DisablePostgresJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let schedulers = Schedulers::find(cx, &params.resource).await?;
@@ -78,7 +83,7 @@ impl Action for Disable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &PostgresJobs,
+        params: &DisablePostgresJobs,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Jobs = recalled(capture)?;
@@ -113,7 +118,7 @@ impl Action for Disable {
 /// Jobs that `disable` has switched off and that still are.
 async fn still_off(
     cx: &Context,
-    params: &PostgresJobs,
+    params: &RestorePostgresJobs,
 ) -> Result<(Schedulers, Vec<String>), ActionError> {
     let kept: Option<BTreeSet<String>> = Kept::of(cx, KEPT, &params.resource).read()?;
     let schedulers = Schedulers::find(cx, &params.resource).await?;
@@ -128,25 +133,25 @@ async fn still_off(
 
 #[async_trait]
 impl Action for Restore {
-    type Params = PostgresJobs;
+    type Params = RestorePostgresJobs;
 
-    fn needs(&self, params: &PostgresJobs) -> Vec<Need> {
+    fn needs(&self, params: &RestorePostgresJobs) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresJobs) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &RestorePostgresJobs,
+    ) -> Result<Probe, ActionError> {
         let (_, off) = still_off(cx, params).await?;
-        Ok(found(if off.is_empty() {
-            Finding::Already
-        } else {
-            Finding::Todo
-        }))
+        Ok(found(satisfied_if(off.is_empty())))
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresJobs,
+        params: &RestorePostgresJobs,
     ) -> Result<Description, ActionError> {
         let (schedulers, off) = still_off(cx, params).await?;
         Ok(Description::of(
@@ -157,7 +162,7 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresJobs,
+        params: &RestorePostgresJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (schedulers, off) = still_off(cx, params).await?;

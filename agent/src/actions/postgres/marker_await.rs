@@ -7,11 +7,11 @@
 //! stay, for they belong to the proof.
 
 use super::{Table, control, listed};
-use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::postgres::Session;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresMarker;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -109,11 +109,7 @@ impl Action for Await {
     async fn probe(&self, cx: &Context, params: &PostgresMarker) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let awaited = look(&session, params).await?;
-        Ok(found(if awaited == Awaited::Nothing {
-            Finding::Already
-        } else {
-            Finding::Todo
-        }))
+        Ok(found(satisfied_if(awaited == Awaited::Nothing)))
     }
 
     async fn describe(

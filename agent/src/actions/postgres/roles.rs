@@ -8,12 +8,13 @@
 use super::listed;
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::PostgresRoles;
+use lockstep_plan::catalogue::{CloseRoles, OpenRoles, PostgresRoles, VerifyRoles};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -278,31 +279,27 @@ async fn no_prepared(session: &Session, roles: &[String]) -> Result<(), ActionEr
 
 #[async_trait]
 impl Action for Close {
-    type Params = PostgresRoles;
+    type Params = CloseRoles;
 
-    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+    fn needs(&self, params: &CloseRoles) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &CloseRoles) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let logins = logins(&session, params).await?;
         permitted(&session, params).await?;
         let closed = logins.values().all(|login| !login)
             && sessions(&session, &params.roles).await?.is_empty()
             && prepared(&session, &params.roles).await?.is_empty();
-        let finding = if closed {
-            Finding::Already
-        } else {
-            Finding::Todo
-        };
+        let finding = satisfied_if(closed);
         captured(finding, &logins)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &CloseRoles,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let logins = logins(&session, params).await?;
@@ -330,7 +327,7 @@ impl Action for Close {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &CloseRoles,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -348,7 +345,7 @@ impl Action for Close {
     async fn undo(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &CloseRoles,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, &recalled(capture)?, false).await
@@ -400,9 +397,9 @@ async fn still_closed(cx: &Context, params: &PostgresRoles) -> Result<(), Action
 
 #[async_trait]
 impl Action for Verify {
-    type Params = PostgresRoles;
+    type Params = VerifyRoles;
 
-    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+    fn needs(&self, params: &VerifyRoles) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
@@ -411,7 +408,7 @@ impl Action for Verify {
         false
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &VerifyRoles) -> Result<Probe, ActionError> {
         still_closed(cx, params).await?;
         Ok(found(Finding::Already))
     }
@@ -419,7 +416,7 @@ impl Action for Verify {
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &VerifyRoles,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         logins(&session, params).await?;
@@ -432,7 +429,7 @@ impl Action for Verify {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &VerifyRoles,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         still_closed(cx, params).await?;
@@ -442,32 +439,21 @@ impl Action for Verify {
 
 #[async_trait]
 impl Action for Open {
-    type Params = PostgresRoles;
+    type Params = OpenRoles;
 
-    fn needs(&self, params: &PostgresRoles) -> Vec<Need> {
+    fn needs(&self, params: &OpenRoles) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresRoles) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &OpenRoles) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let logins = logins(&session, params).await?;
         permitted(&session, params).await?;
         let open = logins.values().all(|login| *login);
-        captured(
-            if open {
-                Finding::Already
-            } else {
-                Finding::Todo
-            },
-            &logins,
-        )
+        captured(satisfied_if(open), &logins)
     }
 
-    async fn describe(
-        &self,
-        cx: &Context,
-        params: &PostgresRoles,
-    ) -> Result<Description, ActionError> {
+    async fn describe(&self, cx: &Context, params: &OpenRoles) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         logins(&session, params).await?;
         // Every role: they are open still when a preflight looks.
@@ -486,7 +472,7 @@ impl Action for Open {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &OpenRoles,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
@@ -504,7 +490,7 @@ impl Action for Open {
     async fn undo(
         &self,
         cx: &Context,
-        params: &PostgresRoles,
+        params: &OpenRoles,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         put_back(cx, params, &recalled(capture)?, true).await

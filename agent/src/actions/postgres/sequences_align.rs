@@ -8,11 +8,11 @@
 
 use super::sequences::{Sequences, column, find};
 use super::{Table, listed};
-use crate::action::{Action, ActionError, Context, Description, Outputs, captured};
+use crate::action::{Action, ActionError, Context, Description, Outputs, captured, satisfied_if};
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
+use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresSequences;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -274,7 +274,7 @@ impl Action for Align {
             })
             .collect();
         let so = all.iter().all(|one| one.target.is_none());
-        captured(if so { Finding::Already } else { Finding::Todo }, &before)
+        captured(satisfied_if(so), &before)
     }
 
     async fn describe(

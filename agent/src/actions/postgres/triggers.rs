@@ -8,13 +8,16 @@
 use super::{Table, listed};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
+    satisfied_if,
 };
 use crate::host::kept::Kept;
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::{PostgresTriggers, TriggerMode, TriggerSet};
+use lockstep_plan::catalogue::{
+    EnablePostgresTriggers, RestorePostgresTriggers, TriggerMode, TriggerSet,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -69,15 +72,16 @@ fn mode(tgenabled: &str) -> TriggerMode {
 
 async fn triggers(
     session: &Session,
-    params: &PostgresTriggers,
+    schemas: &[String],
+    set: TriggerSet,
 ) -> Result<Vec<Trigger>, ActionError> {
     let sql = "SELECT n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled::text \
                FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
                JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
                AND ($2 OR NOT t.tgisinternal) ORDER BY 1, 2, 3";
-    let all = params.set == TriggerSet::All;
-    let rows = session.rows(sql, &[&params.schemas, &all]).await?;
+    let all = set == TriggerSet::All;
+    let rows = session.rows(sql, &[&schemas, &all]).await?;
     Ok(rows
         .iter()
         .map(|row| Trigger {
@@ -91,7 +95,7 @@ async fn triggers(
         .collect())
 }
 
-fn wanted(params: &PostgresTriggers, trigger: &Trigger) -> TriggerMode {
+fn wanted(params: &EnablePostgresTriggers, trigger: &Trigger) -> TriggerMode {
     params
         .baseline
         .get(&trigger.key())
@@ -102,7 +106,7 @@ fn wanted(params: &PostgresTriggers, trigger: &Trigger) -> TriggerMode {
 /// What stands in the way, a sentence each.
 async fn obstacles(
     session: &Session,
-    params: &PostgresTriggers,
+    params: &EnablePostgresTriggers,
     triggers: &[Trigger],
 ) -> Result<Vec<String>, ActionError> {
     let mut obstacles = Vec::new();
@@ -155,7 +159,7 @@ async fn replica_roles(session: &Session) -> Result<Vec<String>, ActionError> {
 
 async fn permitted(
     session: &Session,
-    params: &PostgresTriggers,
+    params: &EnablePostgresTriggers,
     triggers: &[Trigger],
 ) -> Result<(), ActionError> {
     let obstacles = obstacles(session, params, triggers).await?;
@@ -189,28 +193,32 @@ async fn switch(
 
 #[async_trait]
 impl Action for Enable {
-    type Params = PostgresTriggers;
+    type Params = EnablePostgresTriggers;
 
-    fn needs(&self, params: &PostgresTriggers) -> Vec<Need> {
+    fn needs(&self, params: &EnablePostgresTriggers) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &EnablePostgresTriggers,
+    ) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         permitted(&session, params, &triggers).await?;
         let so = triggers.iter().all(|t| t.mode == wanted(params, t));
         let modes: Modes = triggers.iter().map(|t| (t.key(), t.mode)).collect();
-        captured(if so { Finding::Already } else { Finding::Todo }, &modes)
+        captured(satisfied_if(so), &modes)
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresTriggers,
+        params: &EnablePostgresTriggers,
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         let mut remarks = Vec::new();
         let replicas = replica_roles(&session).await?;
         if !replicas.is_empty() {
@@ -233,11 +241,11 @@ impl Action for Enable {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresTriggers,
+        params: &EnablePostgresTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         // What an earlier attempt has kept is older, so it stands.
         let kept = Kept::of(cx, KEPT, &params.resource);
         let mut modes: Modes = kept.read()?.unwrap_or_default();
@@ -252,12 +260,12 @@ impl Action for Enable {
     async fn undo(
         &self,
         cx: &Context,
-        params: &PostgresTriggers,
+        params: &EnablePostgresTriggers,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Modes = recalled(capture)?;
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         let foreign: Vec<String> = triggers
             .iter()
             .filter(|t| {
@@ -284,36 +292,40 @@ impl Action for Enable {
 
 #[async_trait]
 impl Action for Restore {
-    type Params = PostgresTriggers;
+    type Params = RestorePostgresTriggers;
 
-    fn needs(&self, params: &PostgresTriggers) -> Vec<Need> {
+    fn needs(&self, params: &RestorePostgresTriggers) -> Vec<Need> {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &RestorePostgresTriggers,
+    ) -> Result<Probe, ActionError> {
         let kept: Option<Modes> = Kept::of(cx, KEPT, &params.resource).read()?;
         let Some(modes) = kept else {
             // Nothing was switched by this agent.
             return Ok(found(Finding::Already));
         };
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         let so = triggers
             .iter()
             .all(|t| modes.get(&t.key()).is_none_or(|mode| *mode == t.mode));
-        Ok(found(if so { Finding::Already } else { Finding::Todo }))
+        Ok(found(satisfied_if(so)))
     }
 
     async fn describe(
         &self,
         cx: &Context,
-        params: &PostgresTriggers,
+        params: &RestorePostgresTriggers,
     ) -> Result<Description, ActionError> {
         let modes: Modes = Kept::of(cx, KEPT, &params.resource)
             .read()?
             .unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         Ok(Description::of(triggers.iter().filter_map(|t| {
             let mode = modes.get(&t.key()).filter(|mode| **mode != t.mode)?;
             Some(t.set(*mode))
@@ -323,13 +335,13 @@ impl Action for Restore {
     async fn execute(
         &self,
         cx: &Context,
-        params: &PostgresTriggers,
+        params: &RestorePostgresTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let kept = Kept::of(cx, KEPT, &params.resource);
         let modes: Modes = kept.read()?.unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
         switch(cx, &session, &triggers, |t| modes.get(&t.key()).copied()).await?;
         kept.forget()?;
         Ok(Outputs::new())

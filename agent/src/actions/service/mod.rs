@@ -5,21 +5,17 @@ pub mod start;
 pub mod stop;
 
 use crate::action::{ActionError, Context};
+use crate::actions::combine_errors;
 use crate::host::systemd::{Job, UnitState};
 use crate::policy::Need;
-use lockstep_plan::catalogue::Service;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// States by unit: the capture of every action here.
 type States = BTreeMap<String, UnitState>;
 
-fn needs(params: &Service) -> Vec<Need> {
-    params.units.iter().cloned().map(Need::Unit).collect()
-}
-
-fn limit(params: &Service) -> Duration {
-    Duration::from_secs(params.timeout_secs)
+fn needs(units: &[String]) -> Vec<Need> {
+    units.iter().cloned().map(Need::Unit).collect()
 }
 
 async fn states(cx: &Context, units: &[String]) -> Result<States, ActionError> {
@@ -42,7 +38,7 @@ fn absent(states: &States) -> Vec<String> {
         .collect()
 }
 
-/// As [`states`], for a probe: a unit that isn't there is a refusal.
+/// As [`states`], for a probe: a unit that doesn't exist is an error.
 async fn existing(cx: &Context, units: &[String]) -> Result<States, ActionError> {
     let states = states(cx, units).await?;
     match absent(&states).into_iter().next() {
@@ -51,8 +47,8 @@ async fn existing(cx: &Context, units: &[String]) -> Result<States, ActionError>
     }
 }
 
-/// Puts one unit back as it was, enablement first: a start needs it less than
-/// a crash in between would.
+/// Restores one unit, enablement first: after a crash in between, the next boot
+/// then does the rest.
 async fn put_back(
     cx: &Context,
     unit: &str,
@@ -79,7 +75,7 @@ async fn put_back(
     Ok(changed)
 }
 
-/// Puts every unit back, in the order given, and goes on past a failure, so
+/// Restores every unit in the order given, and continues after a failure, so
 /// that one bad unit doesn't keep the others down.
 async fn put_all_back<'a>(
     cx: &Context,
@@ -97,16 +93,6 @@ async fn put_all_back<'a>(
             Err(e) => failures.push(e),
         }
     }
-    match failures.len() {
-        0 => Ok(changed),
-        1 => Err(failures.remove(0)),
-        _ => {
-            let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
-            Err(
-                ActionError::new("LS2105", format!("{} units are not back", failures.len()))
-                    .left(stories.join("; "))
-                    .next("mend them and retry; the others are back"),
-            )
-        }
-    }
+    combine_errors(failures, "LS2105", "units are not back")?;
+    Ok(changed)
 }

@@ -3,31 +3,36 @@
 //! A restart leaves no trace in a unit's state, so there is nothing to
 //! restore, and after a crash the probe can't tell whether it happened.
 
-use super::{absent, existing, limit, needs, states};
+use super::{absent, existing, needs, states};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::systemd::Job;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Service;
+use lockstep_plan::catalogue::RestartService;
 use serde_json::Value;
+use std::time::Duration;
 
 pub struct Restart;
 
 #[async_trait]
 impl Action for Restart {
-    type Params = Service;
+    type Params = RestartService;
 
-    fn needs(&self, params: &Service) -> Vec<Need> {
-        needs(params)
+    fn needs(&self, params: &RestartService) -> Vec<Need> {
+        needs(&params.units)
     }
 
-    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &RestartService) -> Result<Probe, ActionError> {
         existing(cx, &params.units).await?;
         Ok(found(Finding::Unclear))
     }
 
-    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &RestartService,
+    ) -> Result<Description, ActionError> {
         let states = states(cx, &params.units).await?;
         let would_do = states
             .iter()
@@ -43,12 +48,14 @@ impl Action for Restart {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Service,
+        params: &RestartService,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
         for unit in &params.units {
-            systemd.run(Job::Restart, unit, limit(params)).await?;
+            systemd
+                .run(Job::Restart, unit, Duration::from_secs(params.timeout_secs))
+                .await?;
             let state = systemd.state(unit).await?;
             if !state.is_up() {
                 return Err(

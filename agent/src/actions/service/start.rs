@@ -1,36 +1,41 @@
 //! `service.start`: starts units, last named first, and enables them where the
 //! plan says so.
 
-use super::{States, absent, existing, limit, needs, put_all_back, states};
+use super::{States, absent, existing, needs, put_all_back, states};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
 use crate::host::systemd::Job;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Service;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::StartService;
 use serde_json::Value;
+use std::time::Duration;
 
 pub struct Start;
 
 #[async_trait]
 impl Action for Start {
-    type Params = Service;
+    type Params = StartService;
 
-    fn needs(&self, params: &Service) -> Vec<Need> {
-        needs(params)
+    fn needs(&self, params: &StartService) -> Vec<Need> {
+        needs(&params.units)
     }
 
-    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StartService) -> Result<Probe, ActionError> {
         let states = existing(cx, &params.units).await?;
         let so = states
             .values()
             .all(|state| state.active == "active" && (!params.enablement || state.is_enabled()));
-        captured(if so { Finding::Already } else { Finding::Todo }, &states)
+        captured(satisfied_if(so), &states)
     }
 
-    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &StartService,
+    ) -> Result<Description, ActionError> {
         let states = states(cx, &params.units).await?;
         let mut description = Description {
             obstacles: absent(&states),
@@ -50,7 +55,7 @@ impl Action for Start {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Service,
+        params: &StartService,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
@@ -59,7 +64,9 @@ impl Action for Start {
                 systemd.set_enabled(unit, true).await?;
                 cx.note(format!("{unit}: enabled"));
             }
-            systemd.run(Job::Start, unit, limit(params)).await?;
+            systemd
+                .run(Job::Start, unit, Duration::from_secs(params.timeout_secs))
+                .await?;
             let state = systemd.state(unit).await?;
             if !state.is_up() {
                 return Err(
@@ -78,15 +85,17 @@ impl Action for Start {
     async fn undo(
         &self,
         cx: &Context,
-        params: &Service,
+        params: &StartService,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let states: States = recalled(capture)?;
-        let changed = put_all_back(cx, params.units.iter(), &states, limit(params)).await?;
-        Ok(if changed {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        let changed = put_all_back(
+            cx,
+            params.units.iter(),
+            &states,
+            Duration::from_secs(params.timeout_secs),
+        )
+        .await?;
+        Ok(Undone::restored_if(changed))
     }
 }

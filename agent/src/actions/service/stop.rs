@@ -1,20 +1,21 @@
 //! `service.stop`: stops units, and disables them where the plan says so.
 
-use super::{States, absent, existing, limit, needs, put_all_back, states};
+use super::{States, absent, existing, needs, put_all_back, states};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
 };
 use crate::host::systemd::Job;
 use crate::policy::Need;
 use async_trait::async_trait;
-use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::Service;
+use lockstep_barrier::message::Probe;
+use lockstep_plan::catalogue::StopService;
 use serde_json::Value;
+use std::time::Duration;
 
 pub struct Stop;
 
 impl Stop {
-    fn is_so(states: &States, params: &Service) -> bool {
+    fn is_so(states: &States, params: &StopService) -> bool {
         states
             .values()
             .all(|state| state.is_down() && !(params.enablement && state.is_enabled()))
@@ -23,23 +24,23 @@ impl Stop {
 
 #[async_trait]
 impl Action for Stop {
-    type Params = Service;
+    type Params = StopService;
 
-    fn needs(&self, params: &Service) -> Vec<Need> {
-        needs(params)
+    fn needs(&self, params: &StopService) -> Vec<Need> {
+        needs(&params.units)
     }
 
-    async fn probe(&self, cx: &Context, params: &Service) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &StopService) -> Result<Probe, ActionError> {
         let states = existing(cx, &params.units).await?;
-        let finding = if Self::is_so(&states, params) {
-            Finding::Already
-        } else {
-            Finding::Todo
-        };
+        let finding = satisfied_if(Self::is_so(&states, params));
         captured(finding, &states)
     }
 
-    async fn describe(&self, cx: &Context, params: &Service) -> Result<Description, ActionError> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        params: &StopService,
+    ) -> Result<Description, ActionError> {
         let states = states(cx, &params.units).await?;
         let mut description = Description {
             obstacles: absent(&states),
@@ -61,7 +62,7 @@ impl Action for Stop {
     async fn execute(
         &self,
         cx: &Context,
-        params: &Service,
+        params: &StopService,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
@@ -70,7 +71,9 @@ impl Action for Stop {
                 systemd.set_enabled(unit, false).await?;
                 cx.note(format!("{unit}: disabled"));
             }
-            systemd.run(Job::Stop, unit, limit(params)).await?;
+            systemd
+                .run(Job::Stop, unit, Duration::from_secs(params.timeout_secs))
+                .await?;
             let state = systemd.state(unit).await?;
             if !state.is_down() {
                 return Err(
@@ -89,15 +92,17 @@ impl Action for Stop {
     async fn undo(
         &self,
         cx: &Context,
-        params: &Service,
+        params: &StopService,
         capture: &Value,
     ) -> Result<Undone, ActionError> {
         let states: States = recalled(capture)?;
-        let changed = put_all_back(cx, params.units.iter().rev(), &states, limit(params)).await?;
-        Ok(if changed {
-            Undone::Restored
-        } else {
-            Undone::Nothing
-        })
+        let changed = put_all_back(
+            cx,
+            params.units.iter().rev(),
+            &states,
+            Duration::from_secs(params.timeout_secs),
+        )
+        .await?;
+        Ok(Undone::restored_if(changed))
     }
 }

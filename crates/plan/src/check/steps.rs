@@ -2,7 +2,8 @@
 //! watch, time.
 
 use super::{all_phases, unknown_action, unknown_phase};
-use crate::actions::{self, Action};
+use crate::actions::{Action, ActionSpec};
+use crate::catalogue::{DmsReverseStart, StopListeners};
 use crate::diagnose::{self, Fault, suggest};
 use crate::duration::shown;
 use crate::model::{Mode, Party, Phase, Plan, Step};
@@ -19,7 +20,7 @@ pub(super) fn check(plan: &Plan, faults: &mut Vec<Fault>) {
                     parameters(&pointer, step, action, faults);
                     undo(plan, &pointer, step, action, faults);
                     watch(plan, &pointer, phase, step, action, faults);
-                    timeout(&pointer, step, faults);
+                    timeout(&pointer, step, action, faults);
                 }
             }
         }
@@ -66,7 +67,7 @@ fn has_reference(value: &Value) -> bool {
 }
 
 fn undo(plan: &Plan, pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>) {
-    if step.undoable && !action.undoable {
+    if step.undoable && !action.undoable() {
         faults.push(Fault::new(
             diagnose::NOTHING_TO_UNDO,
             format!("{pointer}/undo"),
@@ -112,7 +113,7 @@ fn watch(
 ) {
     let at = format!("{pointer}/watch_until");
     let Some(until) = &step.watch_until else {
-        if action.watch {
+        if action.watch() {
             faults.push(Fault::new(
                 diagnose::WATCH,
                 format!("{pointer}/action"),
@@ -122,7 +123,7 @@ fn watch(
         }
         return;
     };
-    if !action.watch {
+    if !action.watch() {
         faults.push(Fault::new(
             diagnose::WATCH,
             at,
@@ -151,7 +152,7 @@ fn watch(
     }
 }
 
-fn timeout(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
+fn timeout(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>) {
     if step.timeout_ms == 0 {
         faults.push(Fault::new(
             diagnose::SHORT_DEADLINE,
@@ -161,7 +162,8 @@ fn timeout(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
         ));
         return;
     }
-    let own = actions::stated_limit_secs(&step.action, &step.params)
+    let own = action
+        .limit_secs(&step.params)
         .unwrap_or(0)
         .saturating_mul(1000);
     if step.timeout_ms < own {
@@ -238,7 +240,8 @@ fn dms_listener(plan: &Plan, faults: &mut Vec<Fault>) {
                 .map(move |(s, step)| (p, s, step))
         })
     };
-    let Some((started, ..)) = steps().find(|(.., step)| step.action == "dms.reverse.start") else {
+    let Some((started, ..)) = steps().find(|(.., step)| step.action == DmsReverseStart::NAME)
+    else {
         return;
     };
     for (phase, index, step) in steps() {
@@ -252,7 +255,7 @@ fn dms_listener(plan: &Plan, faults: &mut Vec<Fault>) {
             .get("listeners")
             .and_then(Value::as_array)
             .is_some_and(|listeners| !listeners.is_empty());
-        if step.action == "oracle.listener.stop" && phase <= started && !keeps && !names {
+        if step.action == StopListeners::NAME && phase <= started && !keeps && !names {
             faults.push(Fault::new(
                 diagnose::NO_DMS_LISTENER,
                 format!("/phases/{phase}/steps/{index}/params"),

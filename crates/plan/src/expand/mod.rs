@@ -9,12 +9,11 @@ pub(crate) mod plan;
 pub(crate) mod restart;
 mod rollback;
 
-use crate::actions::{self, Action};
+use crate::actions::{self, ActionSpec, Effect};
 use crate::check::longest_ms;
 use crate::digest::settled;
 use crate::model::{Gate, Mode, OnFailure, Party, Phase, Step};
 use crate::source::Health;
-use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -27,19 +26,19 @@ const START_BY_MS: u64 = 60_000;
 const BARRIER_MS: u64 = 15_000;
 
 /// A step with the action's own undo and limits.
-fn step(id: impl Into<String>, party: &str, action: &str, params: &impl Serialize) -> Step {
+fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
     // Parameter types are plain maps with text keys; turning one into a JSON
     // value has no way to fail.
     let params = settled(serde_json::to_value(params).unwrap_or(Value::Null));
     Step {
         id: id.into(),
         party: party.to_owned(),
-        action: action.to_owned(),
+        action: A::NAME.to_owned(),
         mode: Mode::Execute,
-        timeout_ms: actions::task_limit_secs(action, &params).saturating_mul(1000),
+        timeout_ms: actions::task_limit_secs(A::NAME, &params).saturating_mul(1000),
         params,
         proof: false,
-        undoable: Action::find(action).is_some_and(|action| action.undoable),
+        undoable: A::EFFECT == Effect::Undoable,
         watch_until: None,
     }
 }
@@ -104,14 +103,14 @@ fn phase(
 fn health_checks(health: &Health, prefix: &str, party: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(http) = &health.http {
-        steps.push(step(format!("{prefix}-http"), party, "check.http", http));
+        steps.push(step(format!("{prefix}-http"), party, http));
     }
     if let Some(tcp) = &health.tcp {
-        steps.push(step(format!("{prefix}-tcp"), party, "check.tcp", tcp));
+        steps.push(step(format!("{prefix}-tcp"), party, tcp));
     }
     if let Some(command) = &health.command {
         let id = format!("{prefix}-command");
-        steps.push(step(id, party, "check.command", command));
+        steps.push(step(id, party, command));
     }
     steps
 }

@@ -68,7 +68,7 @@ pub(super) fn policy(policy: FailurePolicy) -> OnFailure {
 fn step(source: &StepSource) -> Step {
     let params = source.params.clone();
     let params = settled(params.unwrap_or_else(|| Value::Object(Map::new())));
-    let has_undo = Action::find(&source.action).is_some_and(|action| action.undoable);
+    let has_undo = Action::find(&source.action).is_some_and(Action::undoable);
     Step {
         id: source.id.clone(),
         party: source.party.clone(),

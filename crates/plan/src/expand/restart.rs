@@ -1,7 +1,7 @@
 //! `kind: Restart`: look, stop everywhere, start everywhere, look again.
 
 use super::{health_checks, phase, plan::policy, rollback, step};
-use crate::catalogue::Service;
+use crate::catalogue::{StartService, StopService};
 use crate::diagnose::{self, Fault};
 use crate::model::{FormatVersion, Gate, Kind, Outage, Phase, Plan, Step};
 use crate::source::restart::{Restart, Strategy};
@@ -19,9 +19,15 @@ pub(crate) fn expand(source: &Restart) -> (Plan, Vec<Fault>) {
     if let Some(canary) = &source.canary {
         parties.insert(CANARY.to_owned(), canary.party(true));
     }
-    let service = Service {
+    let timeout_secs = source.unit_timeout.map_or(UNIT_SECS, |given| given.secs());
+    let service_stop = StopService {
         units: source.units.clone(),
-        timeout_secs: source.unit_timeout.map_or(UNIT_SECS, |given| given.secs()),
+        timeout_secs,
+        enablement: false,
+    };
+    let service_start = StartService {
+        units: source.units.clone(),
+        timeout_secs,
         enablement: false,
     };
     let on_failure = policy(source.on_failure);
@@ -32,13 +38,13 @@ pub(crate) fn expand(source: &Restart) -> (Plan, Vec<Fault>) {
         }
     };
     push("preflight", health_checks(&source.health, "before", FLEET));
-    push("stop", vec![step("stop", FLEET, "service.stop", &service)]);
+    push("stop", vec![step("stop", FLEET, &service_stop)]);
     if source.canary.is_some() {
-        let mut steps = vec![step("start-canary", CANARY, "service.start", &service)];
+        let mut steps = vec![step("start-canary", CANARY, &service_start)];
         steps.extend(health_checks(&source.health, "canary", CANARY));
         push("start-canary", steps);
     }
-    let mut steps = vec![step("start", FLEET, "service.start", &service)];
+    let mut steps = vec![step("start", FLEET, &service_start)];
     steps.extend(health_checks(&source.health, "after", FLEET));
     push("start", steps);
     if source.approval

@@ -2,7 +2,7 @@
 
 use super::{Budget, Health, Host, Hosts};
 use crate::catalogue::{
-    Alarm, AlignedSequence, ComparedTable, ConfigSwitch, TriggerMode, TriggerSet,
+    Alarm, AlignedSequence, ComparedTable, SwitchConfig, TriggerMode, TriggerSet,
 };
 use crate::duration::Duration;
 use crate::model::Gate;
@@ -319,7 +319,7 @@ pub struct Application {
     pub disable_units: bool,
     /// Files or links that are switched from Oracle to PostgreSQL.
     #[serde(default)]
-    pub config: Vec<ConfigSwitch>,
+    pub config: Vec<SwitchConfig>,
     /// What tells that it is well: before the cutover, after the switch, and
     /// after a rollback.
     #[serde(default)]

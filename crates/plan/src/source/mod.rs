@@ -8,7 +8,7 @@ pub mod cutover;
 pub mod plan;
 pub mod restart;
 
-use crate::catalogue::{CheckHttp, CheckTcp, Command};
+use crate::catalogue::{CheckCommand, CheckHttp, CheckTcp};
 use crate::duration::Duration;
 use crate::model::Party;
 use schemars::JsonSchema;
@@ -69,7 +69,7 @@ pub struct Health {
     pub tcp: Option<CheckTcp>,
     /// A command that the agent's policy names.
     #[serde(default)]
-    pub command: Option<Command>,
+    pub command: Option<CheckCommand>,
 }
 
 /// The budget of the write outage.

@@ -3,7 +3,10 @@
 
 use super::super::{health_checks, step};
 use super::{Draft, canary_party};
-use crate::catalogue::{CheckTcp, Cron, PortState, Process, Service};
+use crate::catalogue::{
+    CheckTcp, CronFiles, DisableCron, PortState, RestoreCron, StartService, StopProcess,
+    StopService,
+};
 use crate::model::Step;
 use crate::source::cutover::Application;
 
@@ -17,12 +20,24 @@ const PROCESS_SECS: u64 = 30;
 /// minutes ago; one look would do but for a slow network.
 const CLOSED_SECS: u64 = 30;
 
-fn service(application: &Application, units: &[String]) -> Service {
-    Service {
+fn unit_secs(application: &Application) -> u64 {
+    application
+        .unit_timeout
+        .map_or(UNIT_SECS, |given| given.secs())
+}
+
+fn stop_units(application: &Application, units: &[String]) -> StopService {
+    StopService {
         units: units.to_vec(),
-        timeout_secs: application
-            .unit_timeout
-            .map_or(UNIT_SECS, |given| given.secs()),
+        timeout_secs: unit_secs(application),
+        enablement: application.disable_units,
+    }
+}
+
+fn start_units(application: &Application, units: &[String]) -> StartService {
+    StartService {
+        units: units.to_vec(),
+        timeout_secs: unit_secs(application),
         enablement: application.disable_units,
     }
 }
@@ -47,34 +62,24 @@ pub(super) fn stop(draft: &Draft<'_>) -> Vec<Step> {
     let applications = &draft.source.applications;
     for app in applications.iter().filter(|app| !app.timers.is_empty()) {
         let id = format!("{}-timers-stop", app.name);
-        steps.push(step(
-            id,
-            &app.name,
-            "service.stop",
-            &service(app, &app.timers),
-        ));
+        steps.push(step(id, &app.name, &stop_units(app, &app.timers)));
     }
     for app in applications.iter().filter(|app| !app.cron.is_empty()) {
         let files = app.cron.clone();
         let id = format!("{}-cron-disable", app.name);
-        steps.push(step(id, &app.name, "cron.disable", &Cron { files }));
+        steps.push(step(id, &app.name, &DisableCron(CronFiles { files })));
     }
     for app in applications.iter().filter(|app| !app.services.is_empty()) {
         let id = format!("{}-services-stop", app.name);
-        steps.push(step(
-            id,
-            &app.name,
-            "service.stop",
-            &service(app, &app.services),
-        ));
+        steps.push(step(id, &app.name, &stop_units(app, &app.services)));
     }
     for app in applications.iter().filter(|app| !app.processes.is_empty()) {
-        let process = Process {
+        let process = StopProcess {
             processes: app.processes.clone(),
             timeout_secs: PROCESS_SECS,
         };
         let id = format!("{}-processes-stop", app.name);
-        steps.push(step(id, &app.name, "process.stop", &process));
+        steps.push(step(id, &app.name, &process));
     }
     steps
 }
@@ -89,13 +94,13 @@ pub(super) fn switch(draft: &Draft<'_>) -> Vec<Step> {
     for app in starting(draft) {
         for (index, config) in app.config.iter().enumerate() {
             let id = format!("{}-config-{}", app.name, index + 1);
-            steps.push(step(id, &app.name, "config.switch", config).kept());
+            steps.push(step(id, &app.name, config).kept());
         }
     }
     for app in starting(draft).filter(|app| app.canary.is_some() && !app.services.is_empty()) {
         let party = canary_party(&app.name);
         let id = format!("{party}-start");
-        let start = step(id, &party, "service.start", &service(app, &app.services));
+        let start = step(id, &party, &start_units(app, &app.services));
         steps.push(start.kept());
         steps.extend(health_checks(&app.health, &party, &party));
     }
@@ -108,18 +113,18 @@ pub(super) fn start(draft: &Draft<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for app in starting(draft).filter(|app| !app.services.is_empty()) {
         let id = format!("{}-services-start", app.name);
-        let start = step(id, &app.name, "service.start", &service(app, &app.services));
+        let start = step(id, &app.name, &start_units(app, &app.services));
         steps.push(start.kept());
     }
     for app in starting(draft).filter(|app| !app.timers.is_empty()) {
         let id = format!("{}-timers-start", app.name);
-        let start = step(id, &app.name, "service.start", &service(app, &app.timers));
+        let start = step(id, &app.name, &start_units(app, &app.timers));
         steps.push(start.kept());
     }
     for app in starting(draft).filter(|app| !app.cron.is_empty()) {
         let files = app.cron.clone();
         let id = format!("{}-cron-restore", app.name);
-        steps.push(step(id, &app.name, "cron.restore", &Cron { files }));
+        steps.push(step(id, &app.name, &RestoreCron(CronFiles { files })));
     }
     steps
 }
@@ -139,7 +144,7 @@ pub(super) fn verify(draft: &Draft<'_>) -> Vec<Step> {
                 within_secs: CLOSED_SECS,
             };
             let id = format!("{}-oracle-closed-{}", app.name, index + 1);
-            steps.push(step(id, &app.name, "check.tcp", &closed));
+            steps.push(step(id, &app.name, &closed));
         }
     }
     steps

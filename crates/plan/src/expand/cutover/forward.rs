@@ -2,8 +2,8 @@
 
 use super::super::step;
 use super::params::{
-    analyze, canary, connections, control_schema, dms_secs, fence, forward_task, mapped_schemas,
-    postgres_jobs, roles, spare, stable_secs,
+    analyze, canary, connections, control_schema, dms_secs, fence, mapped_schemas, roles, spare,
+    stable_secs,
 };
 use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
 use crate::catalogue as c;
@@ -82,21 +82,17 @@ fn preflight(draft: &mut Draft<'_>) {
             .collect(),
     };
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
-    let task = c::DmsTask {
+    let task = c::DmsTaskReady {
+        resource: source.dms.resource.clone(),
+        task: source.dms.task.clone(),
         marker_table: Some(source.oracle.marker_table.clone()),
         canary_table: canary(source, &source.oracle.canary_table),
-        ..forward_task(source)
     };
     let mut steps = vec![
-        step("oracle-ready", LEAD, "oracle.ready", &oracle),
-        step("postgres-ready", POSTGRES, "postgres.ready", &postgres),
-        step("forward-ready", AWS, "dms.task.ready", &task),
-        step(
-            "forward-connections",
-            AWS,
-            "dms.connection.test",
-            &connections(source, &endpoints),
-        ),
+        step("oracle-ready", LEAD, &oracle),
+        step("postgres-ready", POSTGRES, &postgres),
+        step("forward-ready", AWS, &task),
+        step("forward-connections", AWS, &connections(source, &endpoints)),
     ];
     steps.extend(applications::health(draft));
     // They prove and change nothing: where one of them fails, a rollback has
@@ -109,7 +105,7 @@ fn preflight(draft: &mut Draft<'_>) {
         resource: source.oracle.resource.clone(),
         checkpoint: Some("${forward-ready.checkpoint}".to_owned()),
     };
-    let logs = step("oracle-logs", LEAD, "oracle.logs.ready", &logs).proving();
+    let logs = step("oracle-logs", LEAD, &logs).proving();
     draft.add("preflight", "logs", &[], vec![logs]);
 }
 
@@ -132,8 +128,7 @@ fn prepare(draft: &mut Draft<'_>) {
         step(
             "postgres-roles-close",
             POSTGRES,
-            "postgres.roles.close",
-            &roles(source),
+            &c::CloseRoles(roles(source)),
         )
         .kept(),
     ];
@@ -141,13 +136,14 @@ fn prepare(draft: &mut Draft<'_>) {
         steps.push(step(
             "postgres-jobs-disable",
             POSTGRES,
-            "postgres.jobs.disable",
-            &postgres_jobs(source),
+            &c::DisablePostgresJobs {
+                resource: source.postgres.resource.clone(),
+            },
         ));
     }
     let analyze = analyze(source, false);
     let limit = source.postgres.analyze_timeout.unwrap_or(ANALYZE).ms();
-    steps.push(step("statistics", POSTGRES, "postgres.analyze", &analyze).within_ms(limit));
+    steps.push(step("statistics", POSTGRES, &analyze).within_ms(limit));
     let mut seed_steps: &[&str] = &[];
     if let Some(reverse) = &source.dms.reverse {
         seed_steps = &["8", "8.2"];
@@ -155,7 +151,6 @@ fn prepare(draft: &mut Draft<'_>) {
         steps.push(step(
             "reverse-connections",
             AWS,
-            "dms.connection.test",
             &connections(source, &endpoints),
         ));
         let create = c::DmsReverseCreate {
@@ -168,7 +163,7 @@ fn prepare(draft: &mut Draft<'_>) {
             settings: reverse.settings.clone().unwrap_or(Value::Null),
             timeout_secs: dms_secs(source),
         };
-        steps.push(step("reverse-create", AWS, "dms.reverse.create", &create));
+        steps.push(step("reverse-create", AWS, &create));
     }
     draft.add("prepare", "", seed_steps, steps);
 }
@@ -188,48 +183,38 @@ fn close_oracle(draft: &mut Draft<'_>) {
 fn doors(source: &Cutover) -> Vec<Step> {
     let oracle = &source.oracle;
     let resource = || oracle.resource.clone();
-    let listener = c::OracleListener {
+    let listener = c::StopListeners(c::ListenerSelection {
         resource: resource(),
         listeners: Vec::new(),
         keep: oracle.dms_listener.iter().cloned().collect(),
-    };
-    let accounts = c::OracleAccounts {
+    });
+    let accounts = c::LockAccounts(c::OracleAccounts {
         resource: resource(),
         accounts: oracle.accounts.clone(),
-    };
+    });
     let mut doors = vec![
-        step(
-            "oracle-listeners-stop",
-            ORACLE,
-            "oracle.listener.stop",
-            &listener,
-        ),
-        step(
-            "oracle-accounts-lock",
-            LEAD,
-            "oracle.accounts.lock",
-            &accounts,
-        ),
+        step("oracle-listeners-stop", ORACLE, &listener),
+        step("oracle-accounts-lock", LEAD, &accounts),
     ];
     if oracle.restrict_logins {
-        let logins = c::OracleLogins {
+        let logins = c::RestrictLogins {
             resource: resource(),
         };
         // Restricted session is a matter of each instance.
         let id = "oracle-logins-restrict";
-        doors.push(step(id, ORACLE, "oracle.logins.restrict", &logins));
+        doors.push(step(id, ORACLE, &logins));
     }
     if oracle.queue_monitor {
-        let monitor = c::OracleQueueMonitor {
+        let monitor = c::DisableQueueMonitor {
             resource: resource(),
             scope: c::Scope::Memory,
         };
         let id = "oracle-queue-monitor-disable";
-        doors.push(step(id, LEAD, "oracle.queue_monitor.disable", &monitor));
+        doors.push(step(id, LEAD, &monitor));
     }
     // Last, for it waits for running jobs.
     if oracle.jobs.disable {
-        let jobs = c::OracleJobs {
+        let jobs = c::DisableOracleJobs {
             resource: resource(),
             wait_secs: oracle
                 .jobs
@@ -238,12 +223,7 @@ fn doors(source: &Cutover) -> Vec<Step> {
             stop_running: oracle.jobs.stop_running,
             scope: c::Scope::Memory,
         };
-        doors.push(step(
-            "oracle-jobs-disable",
-            LEAD,
-            "oracle.jobs.disable",
-            &jobs,
-        ));
+        doors.push(step("oracle-jobs-disable", LEAD, &jobs));
     }
     doors
 }
@@ -252,24 +232,19 @@ fn doors(source: &Cutover) -> Vec<Step> {
 fn whoever_is_inside(draft: &Draft<'_>) -> Vec<Step> {
     let source = draft.source;
     let timeout = source.oracle.sessions.timeout;
-    let sessions = c::OracleSessions {
+    let sessions = c::KillSessions(c::OracleSessions {
         resource: source.oracle.resource.clone(),
         spare: spare(source),
         stable_secs: stable_secs(source),
         timeout_secs: timeout.map_or(c::defaults::sessions_secs(), Duration::secs),
-    };
+    });
     let until = if applications::any_after_open(draft) {
         "start-applications"
     } else {
         "keep-closed"
     };
-    let kill = step(
-        "oracle-sessions-kill",
-        LEAD,
-        "oracle.sessions.kill",
-        &sessions,
-    );
-    let watch = step("fence", LEAD, "oracle.fence.watch", &fence(source));
+    let kill = step("oracle-sessions-kill", LEAD, &sessions);
+    let watch = step("fence", LEAD, &c::WatchFence(fence(source)));
     vec![kill.proving(), watch.proving().watching_until(until)]
 }
 
@@ -299,10 +274,10 @@ fn final_changes(draft: &mut Draft<'_>) {
             apply_exceptions: APPLY_EXCEPTIONS.into(),
             timeout_secs: dms_secs(source),
         };
-        step(id, POSTGRES, "postgres.marker.await", &marker).proving()
+        step(id, POSTGRES, &marker).proving()
     };
     let seed = &["6"];
-    let first = step("finalize", LEAD, "oracle.finalize", &finalize).proving();
+    let first = step("finalize", LEAD, &finalize).proving();
     draft.add("final-changes", "", seed, vec![first]);
     let arrived = arrive("marker-await", "finalize");
     draft.add("final-changes", "arrived", seed, vec![arrived]);
@@ -310,13 +285,16 @@ fn final_changes(draft: &mut Draft<'_>) {
         step(
             "forward-drain",
             AWS,
-            "dms.task.drain",
-            &forward_task(source),
+            &c::DrainDmsTask {
+                resource: source.dms.resource.clone(),
+                task: source.dms.task.clone(),
+                timeout_secs: dms_secs(source),
+            },
         )
         .proving(),
     ];
     if source.dms.second_marker {
-        verified.push(step("finalize-again", LEAD, "oracle.finalize", &finalize).proving());
+        verified.push(step("finalize-again", LEAD, &finalize).proving());
     }
     draft.add("final-changes", "verified", seed, verified);
     if source.dms.second_marker {
@@ -350,8 +328,8 @@ fn verify_rows(draft: &mut Draft<'_>) {
         expected: "${oracle-rows.tables}".into(),
         schemas: source.postgres.schemas.clone(),
     };
-    let counted = step("oracle-rows", LEAD, "oracle.rows.digest", &oracle).proving();
-    let compared = step("postgres-rows", POSTGRES, "postgres.rows.verify", &postgres).proving();
+    let counted = step("oracle-rows", LEAD, &oracle).proving();
+    let compared = step("postgres-rows", POSTGRES, &postgres).proving();
     draft.add("verify-rows", "", &["6"], vec![counted.within_ms(limit)]);
     draft.add(
         "verify-rows",
@@ -365,18 +343,20 @@ fn verify_rows(draft: &mut Draft<'_>) {
 /// failed at in between is looked at once more.
 fn stop_dms(draft: &mut Draft<'_>) {
     let source = draft.source;
-    let task = c::DmsTask {
+    let task = c::StopDmsTask {
+        resource: source.dms.resource.clone(),
+        task: source.dms.task.clone(),
         known_failure: Some("${forward-ready.last_failure}".to_owned()),
-        ..forward_task(source)
+        timeout_secs: dms_secs(source),
     };
-    let stop = step("forward-stop", AWS, "dms.task.stop", &task);
+    let stop = step("forward-stop", AWS, &task);
     draft.add("stop-dms", "", &["7"], vec![stop]);
     let drain = c::PostgresDrain {
         resource: source.postgres.resource.clone(),
         control_schema: control_schema(source),
         apply_exceptions: APPLY_EXCEPTIONS.into(),
     };
-    let checked = step("drain-check", POSTGRES, "postgres.drain.check", &drain).proving();
+    let checked = step("drain-check", POSTGRES, &drain).proving();
     draft.add("stop-dms", "checked", &["7"], vec![checked]);
 }
 
@@ -384,16 +364,11 @@ fn stop_dms(draft: &mut Draft<'_>) {
 /// the way back is proved by a row that has gone it.
 fn reverse_task(draft: &mut Draft<'_>) {
     let source = draft.source;
-    let triggers = c::OracleTriggers {
+    let triggers = c::DisableOracleTriggers(c::OracleTriggers {
         resource: source.oracle.resource.clone(),
         schemas: source.oracle.schemas.clone(),
-    };
-    let off = step(
-        "oracle-triggers-disable",
-        LEAD,
-        "oracle.triggers.disable",
-        &triggers,
-    );
+    });
+    let off = step("oracle-triggers-disable", LEAD, &triggers);
     draft.add("reverse-task", "", &["8", "8.1"], vec![off]);
     let start = c::DmsReverseStart {
         resource: source.dms.resource.clone(),
@@ -401,13 +376,13 @@ fn reverse_task(draft: &mut Draft<'_>) {
         postgres: source.postgres.resource.clone(),
         timeout_secs: dms_secs(source),
     };
-    let started = step("reverse-start", AWS, "dms.reverse.start", &start);
+    let started = step("reverse-start", AWS, &start);
     draft.add("reverse-task", "started", &["8", "8.3"], vec![started]);
     let write = c::PostgresCanary {
         resource: source.postgres.resource.clone(),
         canary_table: source.postgres.canary_table.clone().unwrap_or_default(),
     };
-    let written = step("canary-write", POSTGRES, "postgres.canary.write", &write);
+    let written = step("canary-write", POSTGRES, &write);
     draft.add("reverse-task", "canary", &["8", "8.3"], vec![written]);
     let returned = c::OracleCanary {
         resource: source.oracle.resource.clone(),
@@ -415,24 +390,19 @@ fn reverse_task(draft: &mut Draft<'_>) {
         nonce: "${canary-write.nonce}".to_owned(),
         timeout_secs: dms_secs(source),
     };
-    let back = step("canary-await", LEAD, "oracle.canary.await", &returned).proving();
+    let back = step("canary-await", LEAD, &returned).proving();
     draft.add("reverse-task", "returned", &["8", "8.3"], vec![back]);
 }
 
 fn prepare_postgres(draft: &mut Draft<'_>) {
     let source = draft.source;
-    let triggers = c::PostgresTriggers {
+    let triggers = c::EnablePostgresTriggers {
         resource: source.postgres.resource.clone(),
         schemas: source.postgres.schemas.clone(),
         set: source.postgres.triggers.set,
         baseline: source.postgres.triggers.baseline.clone(),
     };
-    let enable = step(
-        "postgres-triggers-enable",
-        POSTGRES,
-        "postgres.triggers.enable",
-        &triggers,
-    );
+    let enable = step("postgres-triggers-enable", POSTGRES, &triggers);
     let sequences = c::PostgresSequences {
         resource: source.postgres.resource.clone(),
         sequences: source.postgres.sequences.clone(),
@@ -443,18 +413,8 @@ fn prepare_postgres(draft: &mut Draft<'_>) {
             .sequence_margin
             .unwrap_or(c::defaults::sequence_margin()),
     };
-    let align = step(
-        "sequences",
-        POSTGRES,
-        "postgres.sequences.align",
-        &sequences,
-    );
-    let missing = step(
-        "missing-statistics",
-        POSTGRES,
-        "postgres.analyze",
-        &analyze(source, true),
-    );
+    let align = step("sequences", POSTGRES, &sequences);
+    let missing = step("missing-statistics", POSTGRES, &analyze(source, true));
     let steps = vec![
         enable,
         align.within_ms(SEQUENCES.ms()),
@@ -469,7 +429,7 @@ fn monitoring(draft: &mut Draft<'_>) {
         alarms: draft.source.alarms.clone(),
     };
     let steps: Vec<Step> = (!alarms.alarms.is_empty())
-        .then(|| step("alarms", AWS, "cloudwatch.alarms.put", &alarms))
+        .then(|| step("alarms", AWS, &alarms))
         .into_iter()
         .collect();
     draft.add("monitoring", "", &["10", "10.2"], steps);
@@ -486,22 +446,21 @@ fn open_postgres(draft: &mut Draft<'_>) {
     let closed = step(
         "postgres-roles-verify",
         POSTGRES,
-        "postgres.roles.verify",
-        &roles(source),
+        &c::VerifyRoles(roles(source)),
     );
     let open = step(
         "postgres-roles-open",
         POSTGRES,
-        "postgres.roles.open",
-        &roles(source),
+        &c::OpenRoles(roles(source)),
     );
     draft.add("open-postgres", "", &["10"], vec![closed, open.kept()]);
     if source.postgres.jobs {
         let jobs = step(
             "postgres-jobs-restore",
             POSTGRES,
-            "postgres.jobs.restore",
-            &postgres_jobs(source),
+            &c::RestorePostgresJobs {
+                resource: source.postgres.resource.clone(),
+            },
         );
         draft.add("open-postgres", "jobs", &["10"], vec![jobs]);
     }
@@ -510,9 +469,8 @@ fn open_postgres(draft: &mut Draft<'_>) {
 /// Shut ports don't show who is in Oracle all the same. The watch has ended
 /// when the applications started, so this proof can't be voided by it.
 fn unused(draft: &Draft<'_>) -> Option<Step> {
-    let rules = fence(draft.source);
-    applications::any_after_open(draft)
-        .then(|| step("oracle-unused", LEAD, "oracle.fence.verify", &rules).proving())
+    let rules = c::VerifyFence(fence(draft.source));
+    applications::any_after_open(draft).then(|| step("oracle-unused", LEAD, &rules).proving())
 }
 
 fn keep_closed(draft: &mut Draft<'_>) {
@@ -523,6 +481,6 @@ fn keep_closed(draft: &mut Draft<'_>) {
         jobs: oracle.jobs.disable,
         accounts: oracle.accounts.clone(),
     };
-    let step = step("oracle-keep-closed", ORACLE, "oracle.closed.keep", &keep).kept();
+    let step = step("oracle-keep-closed", ORACLE, &keep).kept();
     draft.add("keep-closed", "", &[], vec![step]);
 }

@@ -87,28 +87,10 @@ pub(super) fn mapped_schemas(source: &Cutover) -> Vec<c::MappedSchema> {
     mapped.into_iter().map(pair).collect()
 }
 
-pub(super) fn postgres_jobs(source: &Cutover) -> c::PostgresJobs {
-    c::PostgresJobs {
-        resource: source.postgres.resource.clone(),
-    }
-}
-
 pub(super) fn roles(source: &Cutover) -> c::PostgresRoles {
     c::PostgresRoles {
         resource: source.postgres.resource.clone(),
         roles: source.postgres.roles.clone(),
-    }
-}
-
-pub(super) fn forward_task(source: &Cutover) -> c::DmsTask {
-    c::DmsTask {
-        resource: source.dms.resource.clone(),
-        task: source.dms.task.clone(),
-        reverse: None,
-        marker_table: None,
-        canary_table: None,
-        known_failure: None,
-        timeout_secs: dms_secs(source),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::super::{phase, step};
 use super::{AWS, Draft, POSTGRES, applications, params};
-use crate::catalogue::{DmsConnection, DmsTask};
+use crate::catalogue::{CloseRoles, DmsConnection, ResumeDmsTask};
 use crate::model::{OnFailure, Phase, Step};
 
 pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
@@ -15,15 +15,8 @@ pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
         draft,
         phases: Vec::new(),
     };
-    let roles = params::roles(draft.source);
-    let closed = step(
-        "back-roles-closed",
-        POSTGRES,
-        "postgres.roles.close",
-        &roles,
-    )
-    .kept()
-    .proving();
+    let roles = CloseRoles(params::roles(draft.source));
+    let closed = step("back-roles-closed", POSTGRES, &roles).kept().proving();
     back.add("back-postgres-closed", OnFailure::Hold, vec![closed]);
     back.undo(
         "back-postgres",
@@ -89,19 +82,15 @@ fn resume(draft: &Draft<'_>) -> Vec<Step> {
         ..params::connections(source, &endpoints)
     };
     let reverse = source.dms.reverse.as_ref();
-    let task = DmsTask {
+    let task = ResumeDmsTask {
+        resource: source.dms.resource.clone(),
+        task: source.dms.task.clone(),
         reverse: reverse.map(|reverse| reverse.identifier.clone()),
         timeout_secs: RESUME_SECS,
-        ..params::forward_task(source)
     };
     vec![
-        step(
-            "back-forward-connections",
-            AWS,
-            "dms.connection.test",
-            &connections,
-        ),
-        step("back-forward-resume", AWS, "dms.task.resume", &task),
+        step("back-forward-connections", AWS, &connections),
+        step("back-forward-resume", AWS, &task),
     ]
 }
 

@@ -1,0 +1,255 @@
+//! Actions on a host: systemd units, cron, processes, files, checks, commands.
+
+use super::{defaults, deref_to_parameters};
+use crate::actions::{ActionSpec, Effect, each};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `service.stop`: systemd units, services and timers alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopService {
+    /// Unit names with suffix (`orders.service`, `report.timer`), in the
+    /// order in which they are stopped.
+    pub units: Vec<String>,
+    /// How long one unit may take before the task fails.
+    #[serde(default = "defaults::unit_secs")]
+    pub timeout_secs: u64,
+    /// Also disable the units, so that neither a boot nor a dependency starts
+    /// them again.
+    #[serde(default)]
+    pub enablement: bool,
+}
+
+impl ActionSpec for StopService {
+    const NAME: &'static str = "service.stop";
+    const SUMMARY: &'static str = "stop systemd units";
+    const EFFECT: Effect = Effect::Undoable;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(each(&self.units, self.timeout_secs))
+    }
+}
+
+/// `service.start`: systemd units, services and timers alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartService {
+    /// Unit names with suffix (`orders.service`, `report.timer`), in the
+    /// order of stopping: they are started in reverse.
+    pub units: Vec<String>,
+    /// How long one unit may take before the task fails.
+    #[serde(default = "defaults::unit_secs")]
+    pub timeout_secs: u64,
+    /// Also enable the units.
+    #[serde(default)]
+    pub enablement: bool,
+}
+
+impl ActionSpec for StartService {
+    const NAME: &'static str = "service.start";
+    const SUMMARY: &'static str = "start systemd units";
+    const EFFECT: Effect = Effect::Undoable;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(each(&self.units, self.timeout_secs))
+    }
+}
+
+/// `service.restart`: systemd units, one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestartService {
+    /// Unit names with suffix (`orders.service`, `report.timer`), in the
+    /// order in which they are restarted.
+    pub units: Vec<String>,
+    /// How long one unit may take before the task fails.
+    #[serde(default = "defaults::unit_secs")]
+    pub timeout_secs: u64,
+}
+
+impl ActionSpec for RestartService {
+    const NAME: &'static str = "service.restart";
+    const SUMMARY: &'static str = "restart systemd units";
+    const EFFECT: Effect = Effect::Permanent;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(each(&self.units, self.timeout_secs))
+    }
+}
+
+/// Crontab files such as `/etc/cron.d/x`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CronFiles {
+    /// Absolute paths of the crontab files.
+    pub files: Vec<String>,
+}
+
+/// `cron.disable`: crontab files that cron shall not read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DisableCron(pub CronFiles);
+
+impl ActionSpec for DisableCron {
+    const NAME: &'static str = "cron.disable";
+    const SUMMARY: &'static str = "put crontab files out of effect";
+    const EFFECT: Effect = Effect::Undoable;
+}
+
+/// `cron.restore`: crontab files that `cron.disable` has renamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoreCron(pub CronFiles);
+
+impl ActionSpec for RestoreCron {
+    const NAME: &'static str = "cron.restore";
+    const SUMMARY: &'static str = "put crontab files back";
+    const EFFECT: Effect = Effect::Permanent;
+}
+
+/// `process.stop`: processes that the agent's policy names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopProcess {
+    /// Names from the policy's `[policy.processes]`.
+    pub processes: Vec<String>,
+    /// From SIGTERM to SIGKILL.
+    #[serde(default = "defaults::process_secs")]
+    pub timeout_secs: u64,
+}
+
+impl ActionSpec for StopProcess {
+    const NAME: &'static str = "process.stop";
+    const SUMMARY: &'static str = "end processes that no unit owns";
+    const EFFECT: Effect = Effect::Permanent;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(each(&self.processes, self.timeout_secs))
+    }
+}
+
+/// `config.switch`: atomic swap of a file or of a symbolic link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchConfig {
+    /// Absolute path that applications read.
+    pub path: String,
+    /// Absolute path of what shall stand there afterwards: the new target
+    /// where `path` is a link, the new content where it is a file.
+    pub to: String,
+}
+
+impl ActionSpec for SwitchConfig {
+    const NAME: &'static str = "config.switch";
+    const SUMMARY: &'static str = "swap a configuration file or link";
+    const EFFECT: Effect = Effect::Undoable;
+}
+
+/// `check.http`: the answer of a health endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckHttp {
+    /// `http://` URL; the check talks to local health ports, not through TLS.
+    pub url: String,
+    /// Status that counts as healthy.
+    #[serde(default = "defaults::http_ok")]
+    pub status: u16,
+    /// Text that the body must hold, if given.
+    #[serde(default)]
+    pub contains: Option<String>,
+    /// How long to go on trying.
+    #[serde(default = "defaults::check_secs")]
+    pub within_secs: u64,
+}
+
+impl ActionSpec for CheckHttp {
+    const NAME: &'static str = "check.http";
+    const SUMMARY: &'static str = "request a health endpoint";
+    const EFFECT: Effect = Effect::ReadOnly;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(self.within_secs)
+    }
+}
+
+/// `check.tcp`: whether a port accepts connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckTcp {
+    /// `host:port`.
+    pub address: String,
+    /// What is wanted.
+    #[serde(default)]
+    pub expect: PortState,
+    /// How long to go on trying.
+    #[serde(default = "defaults::check_secs")]
+    pub within_secs: u64,
+}
+
+impl ActionSpec for CheckTcp {
+    const NAME: &'static str = "check.tcp";
+    const SUMMARY: &'static str = "check whether a port is open";
+    const EFFECT: Effect = Effect::ReadOnly;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(self.within_secs)
+    }
+}
+
+/// Whether a port answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// A connection is accepted.
+    #[default]
+    Open,
+    /// A connection is refused.
+    Closed,
+}
+
+/// `check.command`: a command that the agent's policy names, run until it
+/// succeeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckCommand {
+    /// Name from the policy's `[policy.commands]`.
+    pub command: String,
+    /// How long to go on trying.
+    #[serde(default = "defaults::command_secs")]
+    pub within_secs: u64,
+}
+
+impl ActionSpec for CheckCommand {
+    const NAME: &'static str = "check.command";
+    const SUMMARY: &'static str = "run a named check command";
+    const EFFECT: Effect = Effect::Permanent;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(self.within_secs)
+    }
+}
+
+/// `command.run`: a command that the agent's policy names, run once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunCommand {
+    /// Name from the policy's `[policy.commands]`.
+    pub command: String,
+    /// How long it may run.
+    #[serde(default = "defaults::command_secs")]
+    pub within_secs: u64,
+}
+
+impl ActionSpec for RunCommand {
+    const NAME: &'static str = "command.run";
+    const SUMMARY: &'static str = "run a named command";
+    const EFFECT: Effect = Effect::Permanent;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(self.within_secs)
+    }
+}
+
+deref_to_parameters! {
+    DisableCron => CronFiles,
+    RestoreCron => CronFiles,
+}
