@@ -88,7 +88,8 @@ impl Action for Analyze {
             session.run(&format!("ANALYZE {}", table.sql())).await?;
             cx.note(format!("{table}: analyzed"));
         }
-        // PostgreSQL skips what the role may not analyze, with a warning only.
+        // PostgreSQL skips tables that the role may not analyze, with only a
+        // warning.
         let skipped: Vec<String> = tables(&session, params)
             .await?
             .into_iter()

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 pub struct Write;
 
-/// By what undo knows the rows.
+/// The column by which undo finds the rows.
 #[derive(Debug, Serialize, Deserialize)]
 struct Capture {
     run: String,
@@ -35,11 +35,11 @@ impl Action for Write {
     async fn probe(&self, cx: &Context, params: &PostgresCanary) -> Result<Probe, ActionError> {
         let table = Table::parse(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;
-        // Fails with the table's name where it can't be looked at.
+        // Fails with the table's name where it can't be read.
         session
             .rows(&format!("SELECT FROM {} LIMIT 1", table.sql()), &[])
             .await?;
-        // Its nonce is wanted, so it is always to do.
+        // Always pending, because later steps need the nonce.
         let run = cx.tag.run.clone();
         captured(Finding::Todo, &Capture { run })
     }
@@ -51,8 +51,9 @@ impl Action for Write {
     ) -> Result<Description, ActionError> {
         let table = Table::parse(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;
-        // One by one: asked for a list, PostgreSQL says whether any is held.
-        // Undo finds its rows by a column, so it reads too.
+        // One by one: for a list of privileges, PostgreSQL returns whether any
+        // is held.
+        // Undo finds its rows by a column, so it needs SELECT as well.
         let sql = "SELECT p FROM unnest(ARRAY['INSERT', 'SELECT', 'DELETE']) AS p \
                    WHERE NOT has_table_privilege($1, p)";
         let rows = session.rows(sql, &[&table.sql()]).await?;

@@ -1,23 +1,23 @@
 //! DMS's control tables in the target database.
 //!
-//! Source: AWS DMS user guide, "Control table task settings". Some tables
-//! exist only where the task's settings ask for them. Their columns are
-//! written in upper case; versions of DMS differ, so the catalogue is asked.
+//! Source: AWS DMS user guide, "Control table task settings". Some tables exist
+//! only where the task's settings request them. Their columns are in upper
+//! case; versions of DMS differ, so the system catalog is queried.
 
 use super::{Table, listed};
 use crate::action::ActionError;
 use crate::host::postgres::{Session, quoted};
 use serde_json::Value;
 
-/// Changes that could not be applied; always there with ongoing replication.
+/// Changes that could not be applied; always exists with ongoing replication.
 pub const EXCEPTIONS: &str = "awsdms_apply_exceptions";
-/// Tables that DMS has given up.
+/// Tables that DMS has suspended.
 pub const SUSPENDED: &str = "awsdms_suspended_tables";
 pub const VALIDATION: &str = "awsdms_validation_failures_v1";
-/// How far a task is.
+/// Progress of a task.
 pub const STATUS: &str = "awsdms_status";
 
-/// Whether `schema.table` is DMS's own table, wherever it stands.
+/// Whether `schema.table` is one of DMS's own tables, in any schema.
 pub fn is_one(name: &str) -> bool {
     let table = name.split_once('.').map_or(name, |(_, table)| table);
     table.starts_with("awsdms_")
@@ -30,7 +30,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// The control table of that name, if it is there.
+    /// The control table of that name, if it exists.
     pub async fn find(
         session: &Session,
         schema: &str,
@@ -91,7 +91,8 @@ impl Control {
     }
 }
 
-/// Rows of a control table, 0 where it isn't there, and the tables they name.
+/// Rows of a control table, 0 where it doesn't exist, and the tables that they
+/// name.
 pub async fn found(
     session: &Session,
     schema: &str,
@@ -121,8 +122,8 @@ pub fn exceptions_before(value: &Value) -> Result<i64, ActionError> {
         })
 }
 
-/// Changes that DMS has read and not applied. `awsdms_status` is there only
-/// where the task's settings ask for it; without it there are none to be seen.
+/// Changes that DMS has read and not applied, from `awsdms_status`, which
+/// exists only where the task's settings request it; 0 without it.
 pub async fn pending(session: &Session, schema: &str) -> Result<i64, ActionError> {
     match Control::find(session, schema, STATUS).await? {
         Some(status) => Ok(status.sum(session, "pending_changes").await?.unwrap_or(0)),
@@ -130,8 +131,8 @@ pub async fn pending(session: &Session, schema: &str) -> Result<i64, ActionError
     }
 }
 
-/// No change was lost, no table given up, and no row found that differs.
-/// `before` are the exceptions there were when the run began.
+/// Checks that no change was lost, no table suspended and no differing row
+/// found. `before` is the number of exceptions when the run began.
 pub async fn unharmed(session: &Session, schema: &str, before: i64) -> Result<(), ActionError> {
     let (exceptions, tables) = found(session, schema, EXCEPTIONS).await?;
     if exceptions > before {

@@ -1,9 +1,9 @@
 //! `postgres.drain.check`: after the task has stopped, nothing is pending,
 //! suspended or excepted.
 //!
-//! The markers were proved while the task still ran. It went on until it was
-//! told to stop, and what failed in between stands in its control tables and
-//! nowhere else. Nothing moves any more, so one look is enough.
+//! The markers arrived while the task was still running. It went on until it
+//! was stopped, and failures in between are recorded only in its control
+//! tables. Nothing changes any more, so one check is enough.
 
 use super::control;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -27,7 +27,7 @@ impl Action for Check {
     async fn probe(&self, cx: &Context, params: &PostgresDrain) -> Result<Probe, ActionError> {
         control::exceptions_before(&params.apply_exceptions)?;
         Session::open(cx, &params.resource).await?;
-        // Only a look after the release counts.
+        // Only a check after the release counts.
         Ok(found(Finding::Todo))
     }
 

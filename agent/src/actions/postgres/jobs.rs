@@ -1,8 +1,9 @@
 //! `postgres.jobs.disable`, `postgres.jobs.restore`: pg_cron and pgAgent.
 //!
-//! A job that fires inside the outage writes to PostgreSQL behind a closed
-//! door. pg_cron's jobs are found wherever on the server pg_cron lives;
-//! pgAgent's only in the resource's own database.
+//! A job that runs during the outage writes to PostgreSQL although the
+//! application roles are closed. pg_cron's jobs are found in whichever database
+//! of the server pg_cron is installed; pgAgent's only in the resource's own
+//! database.
 
 use super::listed;
 use super::schedulers::{Jobs, Schedulers};
@@ -18,13 +19,11 @@ use lockstep_plan::catalogue::{DisablePostgresJobs, RestorePostgresJobs};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Switches active jobs off.
 pub struct Disable;
 
-/// Switches on what `disable` has switched off.
 pub struct Restore;
 
-/// The name under which `disable` keeps what it has switched off.
+/// Kind of the saved state: the jobs that `disable` has switched off.
 const KEPT: &str = "postgres-jobs";
 
 #[async_trait]
@@ -70,7 +69,7 @@ impl Action for Disable {
         let schedulers = Schedulers::find(cx, &params.resource).await?;
         let jobs = schedulers.jobs().await?;
         let active: Vec<&String> = jobs.iter().filter(|(_, a)| **a).map(|(j, _)| j).collect();
-        // Kept before the change, so that a crash in between forgets nothing.
+        // Saved before the change, so that a crash in between loses nothing.
         let kept = Kept::of(cx, KEPT, &params.resource);
         let mut off: BTreeSet<String> = kept.read()?.unwrap_or_default();
         off.extend(active.iter().map(|job| (*job).clone()));
@@ -115,7 +114,7 @@ impl Action for Disable {
     }
 }
 
-/// Jobs that `disable` has switched off and that still are.
+/// Jobs that `disable` has switched off and that are still off.
 async fn still_off(
     cx: &Context,
     params: &RestorePostgresJobs,

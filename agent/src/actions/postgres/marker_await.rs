@@ -1,10 +1,10 @@
 //! `postgres.marker.await`: every marker has arrived and nothing is pending,
 //! suspended or excepted.
 //!
-//! The marker was committed after the last change of any application, so its
-//! arrival proves theirs where commit order is kept. Where it may not be (a
-//! batch), the counters must agree as well. Nothing is changed: the markers
-//! stay, for they belong to the proof.
+//! The marker was committed after the last change of any application, so where
+//! commit order is preserved, its arrival proves that theirs have arrived.
+//! Where it may not be (batch apply), the counters must agree as well. Nothing
+//! is changed: the markers stay, as part of the proof.
 
 use super::{Table, control, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 pub struct Await;
 
-/// Between two looks: short against the outage, long against the query.
+/// Interval between two checks: short against the outage, long against the
+/// query.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Between two live lines of a wait.
+/// Interval between two progress lines of a wait.
 const TELL: Duration = Duration::from_secs(5);
 
 /// What is still awaited.
@@ -47,11 +48,11 @@ impl Awaited {
 async fn look(session: &Session, params: &PostgresMarker) -> Result<Awaited, ActionError> {
     let before = control::exceptions_before(&params.apply_exceptions)?;
     let unharmed = || control::unharmed(session, &params.control_schema, before);
-    // A wait that can't end well ends at once.
+    // A wait that can't succeed ends at once.
     unharmed().await?;
     let awaited = awaited(session, params).await?;
-    // A change may fail after the look above and before its marker comes: what
-    // came before the markers is known only once they are there.
+    // A change may fail after the check above and before the marker arrives:
+    // what preceded the markers is known only once they have arrived.
     if awaited == Awaited::Nothing {
         unharmed().await?;
     }

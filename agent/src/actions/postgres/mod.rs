@@ -19,8 +19,7 @@ pub mod triggers;
 use crate::action::ActionError;
 use crate::host::postgres::quoted;
 
-/// A table by its schema and name, as a plan spells them: case matters, as in
-/// the catalogue.
+/// A table by its schema and name, case-sensitive as in pg_class.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Table {
     schema: String,
@@ -28,7 +27,7 @@ struct Table {
 }
 
 impl Table {
-    /// Reads `schema.table`.
+    /// Parses `schema.table`.
     fn parse(text: &str) -> Result<Self, ActionError> {
         match text.split_once('.') {
             Some((schema, name)) if !schema.is_empty() && !name.is_empty() => Ok(Self {
@@ -55,10 +54,10 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// At most so many names stand in one sentence.
+/// Names in one sentence at most.
 const NAMES_SHOWN: usize = 20;
 
-/// Names for a sentence; a long list is cut, and says so.
+/// Names for a sentence; a long list is truncated, with the number left out.
 fn listed<S: AsRef<str>>(names: &[S]) -> String {
     let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(AsRef::as_ref).collect();
     let rest = names.len().saturating_sub(NAMES_SHOWN);

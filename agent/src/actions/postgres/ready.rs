@@ -1,5 +1,4 @@
-//! `postgres.ready`: what the cutover needs of PostgreSQL, looked at without
-//! a change.
+//! `postgres.ready`: checks the prerequisites of a cutover in PostgreSQL.
 
 use super::control::{self, Control};
 use super::sequences::{self, Sequences};
@@ -15,10 +14,11 @@ use std::collections::BTreeSet;
 
 pub struct Ready;
 
-/// What `oracle.finalize` writes and DMS brings.
+/// Columns of the marker table, which `oracle.finalize` writes and DMS
+/// replicates.
 const MARKER_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "scn"];
 
-/// What `postgres.canary.write` writes.
+/// Columns of the canary table, which `postgres.canary.write` writes.
 const CANARY_COLUMNS: &[&str] = &["run_id", "task_id", "nonce", "written_at"];
 
 #[derive(Default)]
@@ -136,7 +136,7 @@ impl Survey {
         Ok(())
     }
 
-    /// What a task that reads from PostgreSQL needs (AWS DMS user guide,
+    /// Prerequisites of a task that reads from PostgreSQL (AWS DMS user guide,
     /// "Using a PostgreSQL database as a source").
     async fn way_back(&mut self, session: &Session) -> Result<(), ActionError> {
         let sql = "SELECT current_setting('wal_level'), \
@@ -177,7 +177,7 @@ impl Survey {
     }
 
     /// Without a key DMS loses updates and deletes silently. A full replica
-    /// identity carries the old row, so that is only remarked.
+    /// identity carries the old row, so it is only a remark.
     async fn keys(&mut self, session: &Session, schemas: &[String]) -> Result<(), ActionError> {
         let sql = "SELECT n.nspname || '.' || c.relname, c.relreplident = 'f' FROM pg_class c \
                    JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -223,8 +223,9 @@ impl Survey {
         Ok(())
     }
 
-    /// What is counted on both sides without being named, and must be
-    /// readable for it. A partition counts with its table.
+    /// The tables that are counted on both sides although the plan doesn't name
+    /// them, and must be readable for that. A partition is counted with its
+    /// table.
     async fn other_tables(
         &mut self,
         session: &Session,
@@ -311,7 +312,7 @@ impl Survey {
         Ok(())
     }
 
-    /// The obstacles as a refusal.
+    /// The obstacles as an error.
     fn passed(self, resource: &str) -> Result<Self, ActionError> {
         if self.obstacles.is_empty() {
             return Ok(self);
@@ -338,7 +339,7 @@ impl Action for Ready {
 
     async fn probe(&self, cx: &Context, params: &PostgresReady) -> Result<Probe, ActionError> {
         Survey::of(cx, params).await?.passed(&params.resource)?;
-        // Its outputs are wanted, so it is always to do.
+        // Always pending, because later steps need its outputs.
         Ok(found(Finding::Todo))
     }
 

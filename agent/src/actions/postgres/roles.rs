@@ -1,5 +1,5 @@
-//! `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`: who
-//! may log in.
+//! `postgres.roles.close`, `postgres.roles.verify`, `postgres.roles.open`: the
+//! right of application roles to log in.
 //!
 //! Closing takes the right to log in from every role in one transaction, then
 //! ends their sessions until none is left: a session that exists outlives
@@ -19,26 +19,25 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Takes the right to log in, and ends sessions.
 pub struct Close;
 
-/// Proves that nobody can write yet: the roles are as closing left them.
+/// Proves that applications still can't write: the roles are closed, without
+/// sessions.
 pub struct Verify;
 
-/// Gives the right to log in.
 pub struct Open;
 
 /// `rolcanlogin` by role: the capture of both.
 type Logins = BTreeMap<String, bool>;
 
-/// Between two looks at the sessions.
+/// Interval between two checks of the sessions.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Looks in a row that must find no session: one that was logging in while
-/// `NOLOGIN` was committed shows up in between.
+/// Consecutive checks that must find no session: one that was logging in while
+/// `NOLOGIN` was committed appears in between.
 const CALM_LOOKS: u32 = 5;
 
-/// Looks before giving up, 30 s: a backend notices its termination at once
+/// Checks before giving up, 30 s: a backend notices its termination at once
 /// unless it hangs in the kernel.
 const LOOKS: u32 = 300;
 
@@ -71,14 +70,14 @@ async fn logins(session: &Session, params: &PostgresRoles) -> Result<Logins, Act
 /// before, all but superusers and roles with REPLICATION.
 const ADMINISTERED: i32 = 160_000;
 
-/// What the agent's role may do with the roles.
+/// The agent's privileges over the roles.
 struct Powers {
     me: String,
     superuser: bool,
     create: bool,
-    /// Member of pg_signal_backend, in whatever way.
+    /// Member of pg_signal_backend, directly or not.
     member: bool,
-    /// It has what ends the sessions of every one of the roles.
+    /// It may end the sessions of every one of the roles.
     signal: bool,
     own: bool,
     version: i32,
@@ -119,7 +118,7 @@ impl Powers {
         })
     }
 
-    /// What is lacking to alter the roles.
+    /// The missing privileges for altering the roles.
     fn to_alter(&self) -> Vec<String> {
         let me = &self.me;
         let mut obstacles = Vec::new();
@@ -151,7 +150,7 @@ impl Powers {
         obstacles
     }
 
-    /// What is lacking to end sessions.
+    /// The missing privileges for ending sessions.
     fn to_signal(&self) -> Option<String> {
         let me = &self.me;
         let remedy = match (self.signal, self.member) {
@@ -166,7 +165,7 @@ impl Powers {
     }
 }
 
-/// What keeps the agent's role from doing it, a sentence each.
+/// Missing privileges of the agent's role, a sentence each.
 async fn obstacles(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
     let powers = Powers::of(session, &params.roles).await?;
     let mut obstacles = Vec::new();
@@ -183,7 +182,7 @@ async fn obstacles(session: &Session, params: &PostgresRoles) -> Result<Vec<Stri
     Ok(obstacles)
 }
 
-/// As [`obstacles`], as a refusal.
+/// As [`obstacles`], as an error.
 async fn permitted(session: &Session, params: &PostgresRoles) -> Result<(), ActionError> {
     let obstacles = obstacles(session, params).await?;
     if obstacles.is_empty() {
@@ -223,7 +222,7 @@ async fn set_login(session: &Session, roles: &[&String], login: bool) -> Result<
     session.transaction(&statements).await
 }
 
-/// Ends sessions until none is left and none comes back.
+/// Ends sessions until none is left and none reconnects.
 async fn end_sessions(
     cx: &Context,
     session: &Session,
@@ -352,7 +351,8 @@ impl Action for Close {
     }
 }
 
-/// Whoever has been let in since the roles were closed, a sentence each.
+/// Ways in which applications can write although the roles were closed, a
+/// sentence each.
 async fn let_in(session: &Session, params: &PostgresRoles) -> Result<Vec<String>, ActionError> {
     let mut found: Vec<String> = logins(session, params)
         .await?
@@ -403,7 +403,7 @@ impl Action for Verify {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    /// The run closes them; before it they are open, as they should be.
+    /// The run closes them; at a preflight they are open, as expected.
     fn foreseeable(&self) -> bool {
         false
     }
@@ -456,7 +456,7 @@ impl Action for Open {
     async fn describe(&self, cx: &Context, params: &OpenRoles) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         logins(&session, params).await?;
-        // Every role: they are open still when a preflight looks.
+        // Every role, because at a preflight they are still open.
         let would_do = params
             .roles
             .iter()
@@ -497,8 +497,8 @@ impl Action for Open {
     }
 }
 
-/// Puts every role back to its capture. `set` is what the action had set: a
-/// role that was that before and isn't now was changed by somebody else.
+/// Restores every role to its capture. `set` is the value that the action set:
+/// a role that had it before and hasn't now was changed by someone else.
 async fn put_back(
     cx: &Context,
     params: &PostgresRoles,

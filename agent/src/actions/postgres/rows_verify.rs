@@ -1,11 +1,11 @@
-//! `postgres.rows.verify`: the rows are those that Oracle had at its last
-//! SCN, no foreign key points nowhere, no constraint and no index is invalid.
+//! `postgres.rows.verify`: the rows equal those of Oracle at its last SCN, no
+//! foreign key value lacks its parent row, and no constraint or index is
+//! invalid.
 //!
-//! The tables that the plan names are read in one snapshot. Every other one
-//! that both sides have is counted by itself: nothing writes any more, and a
-//! transaction over thousands of tables would want more locks than the server
-//! has. It says what differs and where, not which rows: that is
-//! `oracle.rows.digest`'s and the validation's matter.
+//! The tables that the plan names are read in one snapshot. Every other table
+//! that both sides have is counted on its own: nothing writes any more, and a
+//! transaction over thousands of tables would need more locks than the server
+//! has. It reports which tables differ and how, not which rows.
 
 use super::{Table, listed, schema_checks};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -22,16 +22,16 @@ use std::time::{Duration, Instant};
 
 pub struct Verify;
 
-/// Between two live lines while the tables that nobody named are counted.
+/// Interval between two progress lines while unlisted tables are counted.
 const TELL: Duration = Duration::from_secs(5);
 
-/// What `oracle.rows.digest` says of one table.
+/// What `oracle.rows.digest` gave for one table.
 #[derive(Debug, Deserialize)]
 struct Expected {
     rows: u64,
     #[serde(default)]
     digest: Option<String>,
-    /// What the digest is over, in its order.
+    /// The columns of the digest, in order.
     #[serde(default)]
     columns: Vec<Column>,
     /// Its name here, where the plan doesn't name it.
@@ -39,7 +39,8 @@ struct Expected {
     postgres: Option<String>,
 }
 
-/// Reads what the other side gave; every compared table must be in it.
+/// Parses the output of `oracle.rows.digest`; every compared table must be in
+/// it.
 fn expected(params: &PostgresRows) -> Result<BTreeMap<String, Expected>, ActionError> {
     let unusable = |what: String| {
         ActionError::new("LS2320", what)
@@ -70,16 +71,17 @@ fn expected(params: &PostgresRows) -> Result<BTreeMap<String, Expected>, ActionE
     Ok(all)
 }
 
-/// How a column's value becomes the text that its kind takes.
+/// The SQL expression that gives a column's value as the text of its kind.
 fn as_text(column: &Column) -> String {
     let name = quoted(&column.name);
     match column.kind {
-        // A boolean stands for NUMBER(1); everything else prints itself.
+        // A boolean corresponds to NUMBER(1); every other type is cast to text.
         Kind::Number => format!(
             "CASE pg_typeof({name})::text WHEN 'boolean' \
              THEN ({name}::text = 'true')::int::text ELSE {name}::text END"
         ),
-        // bpchar loses its blanks in a cast to text, and so do its equals.
+        // A cast of bpchar to text removes trailing blanks, which its
+        // comparison ignores too.
         Kind::Char | Kind::Text | Kind::Float | Kind::Single | Kind::Timestamp | Kind::Bytes => {
             format!("{name}::text")
         }
@@ -156,7 +158,7 @@ async fn compare(
     Ok((rows, differs))
 }
 
-/// What the comparisons have come to.
+/// Results of the comparisons.
 #[derive(Default)]
 struct Compared {
     tables: Map<String, Value>,
@@ -243,7 +245,7 @@ impl Compared {
     }
 }
 
-/// The compared tables are there and can be read.
+/// Whether the compared tables exist and can be read.
 async fn readable(session: &Session, tables: &[ComparedTable]) -> Result<(), ActionError> {
     let (mut missing, mut barred) = (Vec::new(), Vec::new());
     for compared in tables {
@@ -281,7 +283,7 @@ impl Action for Verify {
         expected(params)?;
         let session = Session::open(cx, &params.resource).await?;
         readable(&session, &params.tables).await?;
-        // A comparison is never "already": rows may have changed since.
+        // A comparison is always pending: rows may have changed since.
         Ok(found(Finding::Todo))
     }
 

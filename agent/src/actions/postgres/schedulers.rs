@@ -1,8 +1,8 @@
-//! pg_cron and pgAgent: their jobs, and how each is switched.
+//! pg_cron and pgAgent: their jobs, and how they are switched on and off.
 //!
-//! pg_cron keeps the jobs of all databases in one, `cron.database_name`, and
-//! `cron.schedule_in_database` lets them run in any (pg_cron, README). Where
-//! that is another one than the resource's, the agent looks there too.
+//! pg_cron stores the jobs of all databases in one, `cron.database_name`, and
+//! `cron.schedule_in_database` runs them in any (pg_cron, README). Where that
+//! is another database than the resource's, the agent reads that one too.
 
 use super::listed;
 use crate::action::{ActionError, Context};
@@ -15,21 +15,21 @@ pub type Jobs = BTreeMap<String, bool>;
 /// Before the id of a job of pg_cron.
 const CRON: &str = "pg_cron/";
 
-/// The two schedulers, as far as they are installed.
+/// The schedulers that are installed.
 pub struct Schedulers {
     own: Session,
     database: String,
-    /// A session where pg_cron lives, if that is another database.
+    /// A session with pg_cron's database, if that is another one.
     elsewhere: Option<Session>,
     cron: bool,
-    /// `cron.alter_job` is there; a job's owner may call it, while the table
+    /// `cron.alter_job` exists; a job's owner may call it, while the table
     /// itself belongs to the extension.
     alter_job: bool,
     agent: bool,
 }
 
 impl Schedulers {
-    /// Looks which of them run jobs in the resource's database.
+    /// Finds the schedulers that run jobs in the resource's database.
     ///
     /// # Errors
     /// LS2334 where pg_cron hides jobs, LS2336 where its database is closed
@@ -65,7 +65,7 @@ impl Schedulers {
         Ok(found)
     }
 
-    /// The session where pg_cron's jobs are.
+    /// The session with pg_cron's database.
     fn home(&self) -> &Session {
         self.elsewhere.as_ref().unwrap_or(&self.own)
     }
@@ -93,11 +93,11 @@ impl Schedulers {
         )))
     }
 
-    /// The jobs that run in the resource's database. pgAgent's are all that
-    /// it keeps there.
+    /// The jobs that run in the resource's database. Of pgAgent these are all
+    /// that it stores there.
     ///
     /// # Errors
-    /// What PostgreSQL says.
+    /// Where PostgreSQL returns an error.
     pub async fn jobs(&self) -> Result<Jobs, ActionError> {
         let mut jobs = Jobs::new();
         if self.cron {
@@ -130,9 +130,9 @@ impl Schedulers {
         }
     }
 
-    /// Switches jobs and looks whether it took: all or none in one database.
-    /// Where there are two, a failure in the second leaves the first switched,
-    /// and a retry does the rest.
+    /// Switches jobs and checks the result: all or none in one database. Where
+    /// there are two, a failure in the second leaves the first switched, and a
+    /// retry does the rest.
     ///
     /// # Errors
     /// LS2335 where a job has not taken the change.
@@ -166,7 +166,7 @@ impl Schedulers {
         .next("see what the agent's role may do with them, then retry"))
     }
 
-    /// What can't be known from here.
+    /// Remarks on what can't be checked from this host.
     pub fn remark(&self) -> Option<String> {
         (!self.cron && !self.agent).then(|| {
             format!(
@@ -178,8 +178,7 @@ impl Schedulers {
     }
 }
 
-/// Jobs that nobody has looked at would run: where the agent can't look, it
-/// refuses.
+/// Jobs that the agent can't see would run, so that is an error.
 async fn open_home(cx: &Context, resource: &str, home: &str) -> Result<Session, ActionError> {
     let refused = |e: ActionError| {
         if e.code() != "LS2301" {

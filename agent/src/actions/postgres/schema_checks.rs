@@ -1,4 +1,4 @@
-//! What a load can leave behind unseen: foreign keys that point nowhere
+//! Damage that a load can leave unnoticed: foreign keys without a parent row
 //! (their triggers were off), constraints never validated, invalid indexes.
 
 use crate::action::ActionError;

@@ -12,8 +12,8 @@ pub struct Feed {
     pub sequence: String,
     pub table: Table,
     pub column: String,
-    /// The column holds the sequence's own values: it is a number, and its
-    /// default makes nothing else of them.
+    /// The column holds the sequence's values unchanged: it is a number, and
+    /// its default is `nextval` alone.
     pub plain: bool,
 }
 
@@ -56,7 +56,7 @@ const FEEDS: &str = "SELECT s.oid::regclass::text, n.nspname::text, c.relname::t
     WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') ORDER BY 1, 2, 3, 4";
 
 impl Sequences {
-    /// Looks at the catalogue.
+    /// Reads the system catalog.
     pub async fn of(session: &Session, schemas: &[String]) -> Result<Self, ActionError> {
         let rows = session.rows(FEEDS, &[&schemas]).await?;
         let mut barred = BTreeSet::new();
@@ -92,8 +92,8 @@ impl Sequences {
         })
     }
 
-    /// What is left as it is unless it is among `named`: nothing says how far
-    /// these sequences should be.
+    /// Sequences that are left unchanged unless they are among `named`: their
+    /// target value is unknown.
     pub fn left_alone(&self, named: &BTreeSet<String>) -> Vec<String> {
         let aligned: BTreeSet<&String> = self
             .feeds

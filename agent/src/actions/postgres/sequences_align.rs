@@ -1,10 +1,10 @@
-//! `postgres.sequences.align`: sequences and identities past their data.
+//! `postgres.sequences.align`: sets sequences and identities past their data.
 //!
-//! DMS carries rows, not the values of sequences. Each sequence is set beyond
-//! what Oracle's had given out and what its columns hold, plus a margin. Those
-//! that the plan doesn't name go by their columns alone: which of Oracle's fed
-//! them isn't guessed. None is moved back, so there is nothing to undo: a gap
-//! does no harm.
+//! DMS replicates rows, not the values of sequences. Each sequence is set
+//! beyond the last value of Oracle's sequence and the values in its columns,
+//! plus a margin. Those that the plan doesn't name are set by their columns
+//! alone: which of Oracle's sequences fed them isn't guessed. None is moved
+//! back, so there is nothing to undo: a gap does no harm.
 
 use super::sequences::{Sequences, column, find};
 use super::{Table, listed};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Align;
 
-/// A sequence as it stands.
+/// The current state of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
     last_value: i128,
@@ -82,7 +82,7 @@ impl Standing {
     }
 }
 
-/// What is known of how far a sequence should be.
+/// The values that a sequence must be set beyond.
 #[derive(Default)]
 struct Known {
     /// Oracle's LAST_NUMBER of each sequence that fed it there.
@@ -90,7 +90,7 @@ struct Known {
     columns: BTreeSet<(Table, String)>,
 }
 
-/// A sequence, and what is to be set.
+/// A sequence, and the value to set.
 struct Aligned {
     /// For SQL, quoted where needed.
     sequence: String,
@@ -100,7 +100,7 @@ struct Aligned {
 }
 
 impl Aligned {
-    /// Looks at one of them.
+    /// Computes the target of one sequence.
     async fn look(
         session: &Session,
         sequence: String,
@@ -140,8 +140,8 @@ impl Aligned {
     }
 }
 
-/// All of them, before any is moved; and those of which nothing says how far
-/// they should be.
+/// All targets, before any sequence is moved; and the sequences whose target is
+/// unknown.
 async fn look(
     session: &Session,
     params: &PostgresSequences,
@@ -289,8 +289,8 @@ impl Action for Align {
         Ok(description)
     }
 
-    /// How far each goes is known only in the end, and the greatest value of
-    /// a large column takes its time: whether each can be set is looked at.
+    /// The targets are known only in the run, and the greatest value of a large
+    /// column takes long: only whether each sequence can be set is checked.
     async fn foresee(
         &self,
         cx: &Context,
@@ -319,8 +319,8 @@ impl Action for Align {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        // The greatest value of a column without an index takes as long as it
-        // takes; a look for a vote doesn't wait for it.
+        // The greatest value of a column without an index may take minutes; a
+        // probe for a vote doesn't wait for it.
         session.without_limit().await?;
         let (all, left_alone) = look(&session, params).await?;
         if let Some(remark) = remark(&left_alone) {

@@ -1,9 +1,9 @@
 //! `postgres.triggers.enable`, `postgres.triggers.restore`.
 //!
-//! Triggers have been off since the load began, so "as before the run" is not
-//! what applications need: the plan's baseline says how each one is to fire,
-//! `origin` where it is silent. Restore goes back to what `enable` found,
-//! from the agent's own note of it.
+//! Triggers have been off since the load began, so their state before the run
+//! is not what applications need: the plan's baseline defines the mode of each,
+//! `origin` by default. Restore sets the modes that `enable` found, which the
+//! agent has saved.
 
 use super::{Table, listed};
 use crate::action::{
@@ -21,19 +21,17 @@ use lockstep_plan::catalogue::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Triggers to their baseline.
 pub struct Enable;
 
-/// Triggers to what `enable` found.
 pub struct Restore;
 
-/// Modes by `schema.table.trigger`: the capture, and what is kept.
+/// Modes by `schema.table.trigger`: the capture, and the saved state.
 type Modes = BTreeMap<String, TriggerMode>;
 
-/// The name under which `enable` keeps what `restore` needs.
+/// Kind of the saved state, which `enable` writes and `restore` reads.
 const KEPT: &str = "postgres-triggers";
 
-/// A trigger as the catalogue has it.
+/// A trigger as in pg_trigger.
 struct Trigger {
     table: Table,
     name: String,
@@ -103,7 +101,7 @@ fn wanted(params: &EnablePostgresTriggers, trigger: &Trigger) -> TriggerMode {
         .unwrap_or(TriggerMode::Origin)
 }
 
-/// What stands in the way, a sentence each.
+/// The obstacles, a sentence each.
 async fn obstacles(
     session: &Session,
     params: &EnablePostgresTriggers,
@@ -246,7 +244,8 @@ impl Action for Enable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;
-        // What an earlier attempt has kept is older, so it stands.
+        // The state that an earlier attempt saved is older, so it is not
+        // overwritten.
         let kept = Kept::of(cx, KEPT, &params.resource);
         let mut modes: Modes = kept.read()?.unwrap_or_default();
         for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
