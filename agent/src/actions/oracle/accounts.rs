@@ -1,7 +1,7 @@
 //! `oracle.accounts.lock` and `oracle.accounts.restore`.
 //!
-//! A lock holds through a bounce and against local logins, which listeners
-//! don't; it leaves sessions that are logged in. What was locked for good
+//! Unlike stopped listeners, a lock persists through a bounce and blocks local
+//! logins; it doesn't end sessions. An account that was permanently locked
 //! before stays locked.
 
 use super::fence::{accounts, is_locked};
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 const KIND: &str = "accounts";
 
-/// Statuses by account, as DBA_USERS tells them.
+/// Statuses by account, as in DBA_USERS.
 pub(super) type Statuses = BTreeMap<String, String>;
 
 /// `oracle.accounts.lock`
@@ -49,7 +49,7 @@ fn unlock(account: &str) -> Result<String, ActionError> {
     ))
 }
 
-/// Locking SYS closes nothing and shuts out whoever has to help.
+/// Locking SYS doesn't keep applications out, and locks out the DBA.
 ///
 /// # Errors
 /// Where it is that account.
@@ -79,8 +79,8 @@ async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses
     Ok(statuses)
 }
 
-/// Keeps the statuses for `oracle.accounts.restore` and locks what is not
-/// locked for good.
+/// Saves the statuses for `oracle.accounts.restore` and locks the accounts that
+/// are not permanently locked.
 ///
 /// # Errors
 /// Where a state can't be kept, or a lock is refused; those before it stand.
@@ -102,7 +102,8 @@ pub(super) async fn lock_all(
     Ok(())
 }
 
-/// Unlocks what was not locked for good before; what was kept has served then.
+/// Unlocks the accounts that were not permanently locked before, and removes
+/// the saved state.
 ///
 /// # Errors
 /// Where an account can't be unlocked; the others are.
@@ -117,8 +118,8 @@ pub(super) async fn undo(
     Ok(undone)
 }
 
-/// Unlocks what was not locked for good before, one after the other, past
-/// failures.
+/// Unlocks the accounts that were not permanently locked before, one after the
+/// other, continuing after failures.
 async fn put_back(
     cx: &Context,
     session: &Session,
@@ -209,7 +210,7 @@ impl Action for Lock {
 }
 
 impl Restore {
-    /// Of each account the status that the first step found.
+    /// For each account the status that the first step found.
     fn before(cx: &Context, params: &RestoreAccounts) -> Result<Statuses, ActionError> {
         let mut before = Statuses::new();
         let kept: Vec<Statuses> = kept::recall_all(cx, &params.resource, KIND)?;
@@ -224,7 +225,7 @@ impl Restore {
         Ok(before)
     }
 
-    /// Other accounts may be another step's to restore.
+    /// Other accounts are restored by another step.
     fn forget(cx: &Context, params: &RestoreAccounts) -> Result<(), ActionError> {
         let others = |mut kept: Statuses| {
             kept.retain(|account, _| !params.accounts.contains(account));

@@ -1,5 +1,6 @@
-//! `oracle.canary.await`: the row written in PostgreSQL has come back, so the
-//! way back works. Undo removes the row.
+//! `oracle.canary.await`: waits until the row written in PostgreSQL has arrived
+//! in Oracle, which proves that the reverse replication works. Undo removes the
+//! row.
 
 use super::names::Qualified;
 use super::{LOOK, needs};
@@ -32,8 +33,8 @@ impl Action for Await {
 
     async fn probe(&self, cx: &Context, params: &OracleCanary) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        // The table must be there. That the row is there already is no
-        // "already": it is this run's own, and this task's undo removes it.
+        // The table must exist. It is pending even if the row exists: the row
+        // is this run's own, and this task's undo removes it.
         arrived(&session, params).await?;
         captured(Finding::Todo, &json!({"nonce": params.nonce}))
     }
@@ -56,7 +57,7 @@ impl Action for Await {
     ) -> Result<Description, ActionError> {
         let mut foreseen = self.describe(cx, params).await?;
         let session = Session::open(cx, &params.resource).await?;
-        // No row has that nonce yet; that they can be asked for is what counts.
+        // No row has that nonce yet; the query checks the privileges.
         foreseen.obstacle(arrived(&session, params).await);
         Ok(foreseen)
     }

@@ -1,9 +1,10 @@
-//! `oracle.closed.keep`: the freeze made durable, until fallback is given up.
+//! `oracle.closed.keep`: makes the freeze durable, until fallback is given up.
 //!
 //! Before the point of no return a bounce of the instance had to undo the
-//! freeze; after it a bounce must not: jobs would run and listeners would let
-//! applications in. Accounts are locked in the dictionary and stay so, unless
-//! somebody has unlocked one meanwhile: each is looked at, and locked again.
+//! freeze; after it a bounce must not: jobs would run and listeners would
+//! accept applications. Account locks are stored in the dictionary and persist,
+//! unless someone has unlocked one meanwhile: each is checked, and locked
+//! again.
 
 use super::accounts::{self, Statuses};
 use super::fence::{self, JOBS, is_locked};
@@ -27,12 +28,12 @@ pub struct Keep;
 struct Before {
     jobs: Option<Values>,
     listeners: States,
-    /// None in what an older agent has captured.
+    /// None in a capture of an older agent.
     #[serde(default)]
     accounts: Statuses,
 }
 
-/// Status of those that exist: who doesn't can't log in.
+/// Status of the accounts that exist; others can't log in.
 async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
     names
         .iter()
@@ -74,7 +75,7 @@ impl Before {
             .map(|(name, _)| name)
     }
 
-    /// Accounts that somebody has unlocked, or nobody has locked.
+    /// Accounts that are not locked.
     fn unlocked(&self) -> impl Iterator<Item = &String> {
         self.accounts
             .iter()
@@ -185,7 +186,7 @@ impl Action for Keep {
         }
         if let Some(values) = &before.jobs {
             let session = Session::open(cx, &params.resource).await?;
-            // The values in memory are another action's.
+            // The values in memory belong to `oracle.jobs.disable`.
             let file_only = Values {
                 memory: Vec::new(),
                 file: values.file.clone(),
@@ -196,7 +197,8 @@ impl Action for Keep {
     }
 }
 
-/// What two undos have come to together: a drift is somebody's to decide.
+/// The result of two undos together: a drift takes precedence, because a person
+/// has to decide.
 fn both(one: Undone, other: Undone) -> Undone {
     match (one, other) {
         (Undone::Drifted(one), Undone::Drifted(other)) => {

@@ -1,4 +1,4 @@
-//! The door that stays open for DMS: its listener, and what its users need
+//! The access that DMS keeps: its listener, and the privileges of its users
 //! where logins are restricted.
 
 use super::listeners::Listeners;
@@ -14,12 +14,12 @@ const HOLDERS: &str = "SELECT GRANTEE FROM DBA_SYS_PRIVS WHERE PRIVILEGE = 'REST
 /// Roles that are enabled at a login.
 const ROLES: &str = "SELECT GRANTEE, GRANTED_ROLE FROM DBA_ROLE_PRIVS WHERE DEFAULT_ROLE = 'YES'";
 
-/// What was seen of it.
+/// Results of the checks.
 #[derive(Default)]
 pub struct Door {
-    /// What keeps DMS out.
+    /// Obstacles for DMS's connections.
     pub obstacles: Vec<String>,
-    /// What people should know.
+    /// Remarks.
     pub remarks: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ fn holds(user: &str, holders: &[String], roles: &[(String, String)]) -> bool {
 }
 
 impl Door {
-    /// Looks at listener and users.
+    /// Checks the listener and the users.
     ///
     /// # Errors
     /// Where Oracle or the listener's control can't be asked.
@@ -135,7 +135,7 @@ impl Door {
         Ok(())
     }
 
-    /// A firewall can't be seen from here, so this is no obstacle.
+    /// A firewall can't be detected from here, so this is no obstacle.
     fn nodes(&mut self, listeners: &Listeners, name: &str) {
         let path = sqlnet::path(listeners.config());
         let text = std::fs::read_to_string(&path);

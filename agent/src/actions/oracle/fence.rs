@@ -1,14 +1,14 @@
-//! Whether the fence holds now: nobody can write to Oracle but whom the plan
-//! allows.
+//! Whether the fence holds now: nothing can write to Oracle except what the
+//! plan allows.
 //!
-//! One judgement for everyone who asks: the watch, its attestation, the
+//! The same checks for all callers: the watch, its attestation, the
 //! finalization and the killing of sessions. Every breach is a sentence.
 //!
-//! What comes and goes between two looks shows in DBA_USERS.LAST_LOGIN, whose
-//! values are compared, not read as times. What it can't show, and what
-//! remains open: logins of SYS and of the spared users themselves, a second
-//! login within one second of another, and a session of a listener on another
-//! host that has ended before it was seen and was not the user's last.
+//! Sessions that begin and end between two checks appear in
+//! DBA_USERS.LAST_LOGIN, whose values are compared, not read as times. It can't
+//! detect logins of SYS and of the exempt users themselves, a second login
+//! within one second of another, and a session through a listener on another
+//! host that ended before it was seen and was not the user's last.
 
 use super::listeners::Listeners;
 use super::parameters::{Parameter, shown};
@@ -66,7 +66,7 @@ impl oracle::RowValue for Transaction {
 /// that isn't ours counts: it is never killed, but the proof needs its end.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn transactions(session: &Session, spare: &Spare) -> Result<Vec<String>, OracleError> {
     let open: Vec<Transaction> = session.rows(TRANSACTIONS, &[]).await?;
     let counts = |transaction: &Transaction| match &transaction.session {
@@ -107,7 +107,7 @@ impl InDoubt {
 /// Distributed transactions that are not forgotten yet.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn in_doubt(session: &Session) -> Result<Vec<InDoubt>, OracleError> {
     let all: Vec<(String, String)> = session.rows(IN_DOUBT, &[]).await?;
     let one = |(id, state)| InDoubt { id, state };
@@ -134,7 +134,7 @@ impl std::fmt::Display for Job {
 /// Jobs that run now.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn running_jobs(session: &Session) -> Result<Vec<Job>, OracleError> {
     let scheduled: Vec<(String, String)> = session.rows(SCHEDULED, &[]).await?;
     let numbered: Vec<i64> = session.rows(OLD_JOBS, &[]).await?;
@@ -155,7 +155,7 @@ pub fn is_locked(status: &str) -> bool {
 /// Status of every account.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn accounts(session: &Session) -> Result<BTreeMap<String, String>, OracleError> {
     let all: Vec<(String, String)> = session.rows(ACCOUNTS, &[]).await?;
     Ok(all.into_iter().collect())
@@ -167,13 +167,13 @@ pub type Logins = BTreeMap<String, String>;
 /// The last login of each user now.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
     let all: Vec<(String, String)> = session.rows(LOGINS, &[]).await?;
     Ok(all.into_iter().collect())
 }
 
-/// Users that may not be there and have logged in since.
+/// Users that are not exempt and have logged in since.
 pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
     now.iter()
         .filter(|(user, login)| before.get(*user) != Some(login))
@@ -182,10 +182,11 @@ pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
         .collect()
 }
 
-/// Who is inside: sessions, transactions, those in doubt, jobs.
+/// Sessions, transactions, in-doubt transactions and jobs that breach the
+/// fence.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
     let mut breaches: Vec<String> = spare::counting(session, &rules.spare)
         .await?
@@ -213,10 +214,11 @@ pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String
     Ok(breaches)
 }
 
-/// Which doors are open that should be shut: accounts, the job queue.
+/// Accounts that are open and a job queue that is on, although the plan closes
+/// them.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
     let mut breaches = Vec::new();
     if !rules.accounts.is_empty() {
@@ -225,7 +227,7 @@ pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>
             match status.get(account) {
                 Some(status) if is_locked(status) => {}
                 Some(status) => breaches.push(format!("the account {account} is {status}")),
-                // Who doesn't exist can't log in.
+                // An account that doesn't exist can't log in.
                 None => {}
             }
         }
@@ -239,10 +241,10 @@ pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>
     Ok(breaches)
 }
 
-/// Which listeners of this host are up that should be down.
+/// Listeners of this host that are up although the plan stops them.
 ///
 /// # Errors
-/// Where their control doesn't tell.
+/// Where the listener control tool gives no state.
 pub async fn listeners(
     cx: &Context,
     listeners: &Listeners,
@@ -255,8 +257,9 @@ pub async fn listeners(
         .collect())
 }
 
-/// Everything, once. First the doors: who has come in before they were seen
-/// shut is then seen inside.
+/// All checks, once. Accounts, jobs and listeners first: a session that was
+/// opened before they were found closed is then found by the checks that
+/// follow.
 ///
 /// # Errors
 /// Where Oracle or the listeners' control can't be asked.
@@ -286,7 +289,7 @@ pub fn broken(breaches: &[String]) -> ActionError {
     .next("close what is named, then retry; or roll back")
 }
 
-/// Watches for the whole window; gives the logins at its beginning, to be
+/// Checks for the whole window; returns the logins at its beginning, to be
 /// compared with later ones.
 ///
 /// # Errors
@@ -315,7 +318,7 @@ pub async fn hold(
     Ok(before)
 }
 
-/// Looks at everything, and at who has come and gone since.
+/// All checks, and logins since the given ones.
 ///
 /// # Errors
 /// Where there is a breach, or anything can't be asked.

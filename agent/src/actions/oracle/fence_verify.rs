@@ -1,10 +1,10 @@
-//! `oracle.fence.verify`: nobody uses Oracle any more, seen from inside.
+//! `oracle.fence.verify`: proves that Oracle is no longer used.
 //!
-//! A port that is shut keeps nobody out who is in already, and shows nobody
-//! who came by another way. So after the applications have started on
-//! PostgreSQL the fence is looked at once more over its window: no session
-//! that counts on any instance, no transaction, every door shut. It only
-//! looks: whoever is there is named by machine and program, and left alone.
+//! A closed port doesn't end existing sessions, and says nothing about local
+//! logins. So after the applications have started on PostgreSQL the fence is
+//! checked again over its window: no application session on any instance, no
+//! transaction, accounts, jobs and listeners closed. It changes nothing:
+//! sessions are reported by machine and program, and not killed.
 
 use super::fence;
 use super::listeners::Listeners;
@@ -19,7 +19,8 @@ use serde_json::Value;
 
 pub struct FenceVerify;
 
-/// The watch's error says to roll back, which is over by now.
+/// The remedy of the watch's error is a rollback, which is no longer possible
+/// here.
 fn still_used(error: ActionError) -> ActionError {
     if error.code() != "LS2250" {
         return error;
@@ -42,7 +43,7 @@ impl Action for FenceVerify {
     }
 
     async fn probe(&self, cx: &Context, params: &VerifyFence) -> Result<Probe, ActionError> {
-        // One look proves nothing about a window, so it is never so already.
+        // One check proves nothing about a window, so it is always pending.
         Session::open(cx, &params.resource).await?;
         Ok(found(Finding::Todo))
     }

@@ -1,18 +1,17 @@
-//! `oracle.fence.watch`: from here on nobody can write to Oracle, and if
-//! somebody can, everybody knows.
+//! `oracle.fence.watch`: from here on nothing can write to Oracle, and a breach
+//! is reported.
 //!
-//! The task arrives once the fence has held for the window. From then on the
-//! watch looks four times a second at sessions, transactions and jobs, and
-//! every other second at accounts, parameters, last logins and the listeners
-//! of this host. Spared sessions (DMS, the canary it brings back) and this
-//! product's own work are no breach.
+//! The task is armed once the fence has held for the window. From then on the
+//! watch checks sessions, transactions and jobs four times a second, and
+//! accounts, parameters, last logins and the listeners of this host every other
+//! second. Exempt sessions (DMS, and the canary that it brings back) and
+//! Lockstep's own work are no breach.
 //!
-//! The remaining window: what [`super::fence`] names, and a quarter of a
-//! second in which a commit may come before the session that made it is seen.
+//! What remains undetected: the cases in [`super::fence`], and a quarter of a
+//! second in which a commit may precede the detection of its session.
 //!
-//! After a gap in watching, Oracle itself is asked: last logins are compared
-//! with those kept when the fence was closed. Only if nobody has come since,
-//! the gap is none.
+//! After a gap in watching, last logins are compared with those saved when the
+//! fence was closed. A gap without a login since is no breach.
 
 use super::fence::{self, Logins};
 use super::listeners::Listeners;
@@ -32,14 +31,15 @@ use tokio::time::Instant;
 
 const KIND: &str = "fence";
 
-/// One look in so many is at the doors too.
+/// Every so many checks include accounts, parameters and listeners.
 const DOORS_EVERY: u64 = 8;
 
-/// A watch that hasn't been able to look for so long says that it is blind:
-/// time for a new session with the instance, short against a phase.
+/// A watch that hasn't been able to check for so long reports that: time for a
+/// new session with the instance, short against a phase.
 const BLIND_LIMIT: Duration = Duration::from_secs(10);
 
-/// Breaches told; the run stops at the first, the rest is for the report.
+/// Breaches reported at most; the run stops at the first, the others are for
+/// the report.
 const TOLD_LIMIT: usize = 1000;
 
 pub struct FenceWatch;
@@ -137,7 +137,7 @@ fn baseline(cx: &Context, params: &WatchFence) -> Result<Logins, ActionError> {
     kept::recall_own(cx, &params.resource, KIND)
 }
 
-/// A watch on its way.
+/// A running watch.
 struct Watching<'a> {
     cx: &'a Context,
     params: &'a WatchFence,
@@ -167,7 +167,7 @@ impl Watching<'_> {
                     }
                 }
                 Err(e) => {
-                    // A new session is tried at the next look.
+                    // The next check tries a new session.
                     self.open = None;
                     let since = *blind_since.get_or_insert_with(Instant::now);
                     tracing::warn!(error = e.story(), "the fence could not be looked at");
@@ -206,7 +206,7 @@ impl Watching<'_> {
         ))
     }
 
-    /// A gap is a breach unless Oracle shows that nobody came.
+    /// A gap is a breach unless Oracle shows that there was no login.
     async fn ask_about_gap(&mut self) {
         let breach = match self.look(true).await {
             Ok(seen) if seen.is_empty() => return,
@@ -219,7 +219,8 @@ impl Watching<'_> {
 
     async fn tell(&mut self, breach: String) {
         if self.told.len() < TOLD_LIMIT && self.told.insert(breach.clone()) {
-            // Where nobody listens any more the watch ends at its next look.
+            // Where the receiver has been dropped, the watch ends at its next
+            // check.
             let _ = self.breaches.send(breach).await;
         }
     }

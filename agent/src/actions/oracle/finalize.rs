@@ -1,15 +1,15 @@
-//! `oracle.finalize`: Oracle's last word.
+//! `oracle.finalize`: the final position of the replication, marked by a row.
 //!
-//! The fence is verified over its window, and only then CURRENT_SCN is read:
-//! a position read before writes have really stopped loses those in between
-//! (vitessio/vitess#16563). Then one marker row per replication task, its
-//! commit, and the log switch after it: a replicator that reads archived logs
-//! only would never see a marker written after the switch. At the end the
-//! fence is verified again; a breach voids the proof.
+//! The fence is verified over its window, and only then CURRENT_SCN is read: a
+//! position read before writes have stopped loses those in between
+//! (vitessio/vitess#16563). Then follow one marker row per replication task,
+//! its commit, and a log switch: a replicator that only reads archived logs
+//! would never see a marker written after the switch. At the end the fence is
+//! verified again; a breach invalidates the proof.
 //!
-//! Undo does nothing: the marker rows stay. They are mapped in the forward
-//! tasks, so a deletion would be replicated too; and a row's nonce serves once
-//! only, so an old one can't be taken for a later one.
+//! Undo does nothing: the marker rows stay. The forward tasks map them, so a
+//! deletion would be replicated too; and every nonce is used once, so an old
+//! row can't be taken for a later one.
 
 use super::fence::{self, Job, Logins};
 use super::listeners::Listeners;
@@ -26,15 +26,15 @@ use std::time::Duration;
 
 const CHECKPOINT: &str = "ALTER SYSTEM CHECKPOINT";
 const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
-/// Of every thread, unlike SWITCH LOGFILE, and only done when archived.
+/// Covers every thread, unlike SWITCH LOGFILE, and returns only when archived.
 const ARCHIVE: &str = "ALTER SYSTEM ARCHIVE LOG CURRENT";
 /// Distributed transactions in doubt can still commit.
 const IN_DOUBT: &str = "SELECT COUNT(*) FROM DBA_2PC_PENDING";
-/// Jobs of the scheduler that begin within so many seconds.
+/// Jobs of the scheduler that start within the given seconds.
 const DUE: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_JOBS \
      WHERE ENABLED = 'TRUE' AND NEXT_RUN_DATE <= SYSTIMESTAMP + NUMTODSINTERVAL(:1, 'SECOND')";
-/// Jobs of DBMS_JOB that do: one that is broken never runs (Oracle Database
-/// Reference, ALL_JOBS).
+/// Jobs of DBMS_JOB that start within them: one that is broken never runs
+/// (Oracle Database Reference, ALL_JOBS).
 const OLD_DUE: &str = "SELECT JOB FROM DBA_JOBS \
      WHERE BROKEN = 'N' AND NEXT_DATE <= SYSDATE + :1 / 86400";
 const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND TABLE_NAME = :2";
@@ -132,7 +132,8 @@ impl Action for Finalize {
     }
 }
 
-/// The fence over its window, and nothing that could still write by itself.
+/// Verifies the fence over its window, and that nothing can still write without
+/// a session.
 async fn closed(
     cx: &Context,
     session: &Session,
@@ -166,7 +167,7 @@ async fn closed(
     }
 }
 
-/// Jobs that may begin while the marker is on its way.
+/// Jobs that may start while the marker is being replicated.
 async fn due(session: &Session, window_secs: u64) -> Result<Vec<Job>, ActionError> {
     let window = [Bind::Integer(window_secs.try_into().unwrap_or(i64::MAX))];
     let scheduled: Vec<(String, String)> = session.rows(DUE, &window).await?;

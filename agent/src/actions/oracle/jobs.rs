@@ -1,9 +1,9 @@
 //! `oracle.jobs.disable` and `oracle.jobs.restore`: JOB_QUEUE_PROCESSES.
 //!
-//! In the root of a container database the zero stops the jobs of every
-//! container. It starts no new job but lets running ones go on, so they are
-//! waited for, and stopped where the plan says so. Before the point of no
-//! return the zero lives in memory only: a bounce must not keep it.
+//! In the root of a container database, 0 applies to the jobs of every
+//! container. No new job starts, but running ones go on, so they are waited
+//! for, and stopped where the plan says so. Before the point of no return the
+//! value is set in memory only: a bounce must restore the old one.
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
@@ -31,7 +31,7 @@ const NOT_RUNNING: i32 = 27366;
 /// `unknown job`: it ended and was dropped.
 const UNKNOWN_JOB: i32 = 27475;
 
-/// From the order to stop a job until it must be gone.
+/// Time from the request to stop a job until it must have ended.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// `oracle.jobs.disable`
@@ -44,7 +44,7 @@ fn is_off(values: &Values, scope: Scope) -> bool {
     values.is_off_in_memory() && (scope == Scope::Memory || values.is_off_in_file())
 }
 
-/// Waits until no job runs; gives those that still do.
+/// Waits until no job runs; returns those that still do.
 async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Job>, ActionError> {
     let until = Instant::now() + limit;
     let mut told = Vec::new();
@@ -63,8 +63,8 @@ async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Jo
 }
 
 async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionError> {
-    // A DBMS_JOB has no order to stop: it ends with its session, which
-    // oracle.sessions.kill finds.
+    // There is no call that stops a DBMS_JOB: it ends with its session, which
+    // oracle.sessions.kill kills.
     let Job::Scheduled(owner, name) = job else {
         return Ok(());
     };
@@ -210,7 +210,7 @@ impl Action for Restore {
     ) -> Result<Outputs, ActionError> {
         let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
-        // The freeze may have been made durable since.
+        // The freeze may have been written to the server parameter file since.
         super::parameters::restore(cx, &session, JOBS, &before).await?;
         kept::forget(cx, &params.resource, KIND)?;
         Ok(Outputs::new())

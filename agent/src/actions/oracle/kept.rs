@@ -1,11 +1,11 @@
-//! What an action has put out of effect, kept on this host beyond the run.
+//! The state before an action's change, saved on this host beyond the run.
 //!
 //! An undo has the run's own capture. The `…restore` actions belong to another
-//! plan, days later, when fallback is wanted after the point of no return:
-//! they need the state from before the cutover. It lies in the agent's state
-//! directory, a file for each resource and kind, and goes when it has been
-//! restored. Two steps of one plan may put different things of one kind out
-//! of effect, so each step's state is kept on its own.
+//! plan, days later, for a fallback after the point of no return: they need the
+//! state from before the cutover. It is in the agent's state directory, a file
+//! for each resource and kind, and is removed when it has been restored. Two
+//! steps of one plan may disable different objects of one kind, so each step's
+//! state is saved separately.
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::kept::Kept;
@@ -25,7 +25,7 @@ struct Before<T> {
     value: Option<T>,
 }
 
-/// What a step found.
+/// The state that a step found.
 #[derive(Serialize, Deserialize)]
 struct Found<T> {
     /// Empty where the file is an old one.

@@ -1,8 +1,8 @@
 //! `oracle.listener.stop` and `oracle.listener.start`.
 //!
-//! Stopping a listener leaves the sessions it has let in; under Clusterware a
-//! listener is also disabled, or it comes back. A listener kept for DMS is
-//! named in `keep` and left alone.
+//! Stopping a listener doesn't end its sessions; under Clusterware a listener
+//! is also disabled, or it is restarted. The listeners in `keep`, reserved for
+//! DMS, are not changed.
 
 use super::listeners::{Listeners, State, States};
 use super::needs;
@@ -17,9 +17,10 @@ use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{ListenerSelection, StartListeners, StopListeners};
 use serde_json::Value;
 
-/// Makes the instance tell its services to a listener that has just started,
-/// or applications get ORA-12514 for up to a minute (Oracle Database Net
-/// Services Administrator's Guide, "Registering Information with a Listener").
+/// Makes the instance register its services with a listener that has just
+/// started, or applications get ORA-12514 for up to a minute (Oracle Database
+/// Net Services Administrator's Guide, "Registering Information with a
+/// Listener").
 const REGISTER: &str = "ALTER SYSTEM REGISTER";
 
 /// `oracle.listener.stop`
@@ -39,7 +40,7 @@ async fn probe(
     captured(satisfied_if(so), &states)
 }
 
-/// Puts every listener back and goes on past a failure: one bad listener must
+/// Restores every listener and continues after a failure: one bad listener must
 /// not keep applications from the others.
 async fn put_back(
     cx: &Context,
@@ -92,7 +93,7 @@ async fn put_one_back(
     Ok(true)
 }
 
-/// A listener is up without it, too; so a failure is told, not returned.
+/// The listener is up without it, so a failure is noted, not returned.
 async fn register(cx: &Context, resource: &str) {
     let told = async {
         let session = Session::open(cx, resource).await?;

@@ -129,7 +129,7 @@ impl Listeners {
     /// State of one.
     ///
     /// # Errors
-    /// Where its control doesn't tell.
+    /// Where the listener control tool gives no state.
     pub async fn state(&self, cx: &Context, name: &str) -> Result<State, ActionError> {
         if self.clustered() {
             let state = srvctl::state(cx, &self.config, self.named(name)).await?;
@@ -147,7 +147,7 @@ impl Listeners {
     /// States of several.
     ///
     /// # Errors
-    /// Where their control doesn't tell.
+    /// Where the listener control tool gives no state.
     pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
         let looks = names.iter().cloned().map(|name| async move {
             let state = self.state(cx, &name).await?;

@@ -1,10 +1,10 @@
 //! `oracle.logins.restrict` and `oracle.logins.open`: restricted session.
 //!
-//! It closes local logins too, but for users with the privilege RESTRICTED
-//! SESSION, on the instance of this agent alone: a cluster needs the step on
-//! each of its hosts. DMS's user without the privilege gets ORA-01035, and
-//! services that are registered dynamically are blocked at the listener
-//! (ORA-12526) whatever the privilege.
+//! It also blocks local logins, except of users with the privilege RESTRICTED
+//! SESSION, and only on this agent's instance: a cluster needs the step on each
+//! of its hosts. DMS's user without the privilege gets ORA-01035, and
+//! dynamically registered services are blocked at the listener (ORA-12526)
+//! whatever the privilege.
 
 use super::needs;
 use crate::action::{

@@ -1,7 +1,7 @@
-//! What is done in and around an Oracle database.
+//! Actions on an Oracle database and its listeners.
 //!
-//! Statements are constants or are made of quoted names and of numbers that
-//! Oracle itself gave; nothing else from a plan becomes SQL text.
+//! Statements are constants, or built from quoted names and from numbers that
+//! Oracle itself returned; nothing else from a plan becomes SQL text.
 
 pub mod accounts;
 pub mod canary;
@@ -31,8 +31,8 @@ pub mod triggers;
 use crate::policy::Need;
 use std::time::Duration;
 
-/// Between two looks at what is waited for: short against any outage budget,
-/// long against the queries themselves.
+/// Interval between two checks of a wait: short against any outage budget, long
+/// against the queries themselves.
 const LOOK: Duration = Duration::from_millis(250);
 
 fn needs(resource: &str) -> Vec<Need> {

@@ -1,9 +1,10 @@
-//! Who is connected with the database: its clients at the moment, and
-//! databases that links lead to or come from.
+//! The database's current clients, and the databases at the other end of
+//! database links.
 //!
-//! One look sees who is there at that moment; whom only the night brings is
-//! seen at night. DBA_DB_LINK_SOURCES remembers databases that have opened
-//! links to this one (since Oracle 12.1; Oracle Database Reference).
+//! The clients are those connected at the time of the query: a nightly batch
+//! job is only seen at night. DBA_DB_LINK_SOURCES records the databases that
+//! have opened links to this one (since Oracle 12.1; Oracle Database
+//! Reference).
 
 use super::spare::Seen;
 use crate::host::oracle::{OracleError, Session};
@@ -19,7 +20,7 @@ const SOURCES: &str = "SELECT DB_NAME, HOST_NAME, IP_ADDRESS, USERNAME, \
 /// `table or view does not exist`: a release without the view.
 const NO_VIEW: i32 = 942;
 
-/// What tells clients apart.
+/// The key by which clients are grouped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Client {
     machine: String,
@@ -47,7 +48,7 @@ impl Clients {
     }
 
     /// A sentence for each. `locked`: the accounts that the plan locks; where
-    /// it locks some, a client of another is one that may come back.
+    /// it locks some, a client of another account may reconnect.
     pub fn sentences(&self, locked: &[String]) -> Vec<String> {
         let sentence = |(client, count): (&Client, &u64)| {
             let Client {
@@ -84,10 +85,10 @@ impl Clients {
     }
 }
 
-/// Database links both ways, a sentence each.
+/// Database links in both directions, a sentence each.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn links(session: &Session) -> Result<Vec<String>, OracleError> {
     type Link = (String, String, Option<String>, Option<String>);
     type Source = (

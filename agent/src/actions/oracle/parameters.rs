@@ -84,7 +84,7 @@ impl Parameter {
     /// Its values now.
     ///
     /// # Errors
-    /// Where Oracle can't be asked.
+    /// Where the query fails.
     pub async fn values(self, session: &Session) -> Result<Values, OracleError> {
         type Memory = (i64, String, Option<String>, String, String);
         let name = [self.name.into()];

@@ -1,8 +1,8 @@
-//! `oracle.ready`: what the cutover needs of Oracle, looked at without a
-//! change. Everything that stands in the way is found at once.
+//! `oracle.ready`: checks the prerequisites of a cutover in Oracle, and reports
+//! all obstacles at once.
 //!
-//! Outputs `clients`: who is connected, by machine, program, user and service,
-//! DMS and administrative sessions left out.
+//! Output `clients`: connected clients by machine, program, user and service,
+//! without DMS and administrative sessions.
 
 use super::dms_door::Door;
 use super::fence::{self, InDoubt};
@@ -31,18 +31,19 @@ const LOG_GROUPS: &str =
 /// a text file.
 const FILES: &str = "SELECT i.INSTANCE_NAME, p.VALUE FROM GV$PARAMETER p \
      JOIN GV$INSTANCE i ON i.INST_ID = p.INST_ID WHERE p.NAME = 'spfile' ORDER BY p.INST_ID";
-/// Age in seconds of each transaction, with its session. The times are both
-/// the database's own.
+/// Age in seconds of each transaction, with its session. Both times are from
+/// the database's clock.
 const AGES: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
      s.MODULE, s.STATUS, s.TYPE, s.SERVICE_NAME, ROUND((SYSDATE - t.START_DATE) * 86400) \
      FROM GV$TRANSACTION t JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
 
 /// Columns of the marker table.
 const MARKER: &[&str] = &["RUN_ID", "TASK_ID", "NONCE", "SCN", "WRITTEN_AT"];
-/// Columns of the canary table that PostgreSQL fills and this side reads.
+/// Columns of the canary table that PostgreSQL writes and `oracle.canary.await`
+/// reads.
 const CANARY: &[&str] = &["NONCE"];
 
-/// Log groups that carry a marker row over with its key.
+/// Log groups with which a marker row is replicated with its key.
 const LOGGED: [&str; 2] = ["ALL COLUMN LOGGING", "PRIMARY KEY LOGGING"];
 
 pub struct Ready;
@@ -288,7 +289,7 @@ impl Report {
     }
 }
 
-/// With no machine named, whoever has DMS's password is taken for DMS.
+/// Without a machine, any client with DMS's password is taken for DMS.
 fn from_anywhere(((user, machine), count): (&(String, String), &u64)) -> String {
     format!(
         "{user} is logged in from {machine} ({count} sessions) and spared, for the plan names no \

@@ -1,10 +1,10 @@
 //! `oracle.sessions.drain` and `oracle.sessions.kill`.
 //!
-//! Both end when nobody who counts is there any more and has stayed away for
-//! the stability window: pools come back as fast as they are killed, and a
-//! killed session first rolls back. A single look proves nothing, so the
-//! probe never says that it is so already. There is nothing to restore:
-//! clients connect again by themselves once the doors are open.
+//! Both finish when there has been no application session for the stability
+//! window: connection pools reconnect as fast as they are killed, and a killed
+//! session first rolls back. A single check proves nothing, so the probe is
+//! always pending. There is nothing to restore: clients reconnect by themselves
+//! once logins are possible.
 
 use super::fence::transactions;
 use super::spare::{self, Seen};
@@ -22,21 +22,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// `ORA-00026: missing or invalid session ID`: it has gone meanwhile.
+/// `ORA-00026: missing or invalid session ID`: it has ended meanwhile.
 const INVALID_SESSION: i32 = 26;
 /// `ORA-00027: cannot kill current session`
 const CURRENT_SESSION: i32 = 27;
 /// `ORA-00029: session is not a user session`
 const NOT_A_USER: i32 = 29;
-/// `ORA-00030: User session ID does not exist.`: it has gone meanwhile.
+/// `ORA-00030: User session ID does not exist.`: it has ended meanwhile.
 const NO_SESSION: i32 = 30;
-/// `ORA-00031: session marked for kill`: it goes when its call ends.
+/// `ORA-00031: session marked for kill`: it ends when its call ends.
 const MARKED: i32 = 31;
 
-/// Kills under way beside each other, each on a session of its own: that of a
-/// busy session takes up to a minute until ORA-00031, and a few of those must
-/// not use up the limit in which all others could be killed. Far below the
-/// logins that may be under way at a time.
+/// Concurrent kills, each on its own session: killing a busy session takes up
+/// to a minute until ORA-00031, and a few of those must not use up the time in
+/// which all others could be killed. Far below the limit of concurrent logins.
 const KILLERS: usize = 8;
 
 /// `oracle.sessions.drain`
@@ -54,7 +53,7 @@ fn kill_statement(seen: &Seen) -> String {
     )
 }
 
-/// Whether it was killed by this very statement.
+/// Whether this statement has killed it.
 async fn kill(cx: &Context, session: &Session, seen: &Seen) -> Result<bool, ActionError> {
     match session.execute(&kill_statement(seen), &[]).await {
         Ok(()) => cx.note(format!("killed {seen}")),
@@ -71,7 +70,7 @@ async fn kill(cx: &Context, session: &Session, seen: &Seen) -> Result<bool, Acti
     Ok(true)
 }
 
-/// The sessions that kill; opened when there is somebody to kill.
+/// The sessions that run the kills; opened when there is a session to kill.
 struct Killers<'a> {
     cx: &'a Context,
     resource: &'a str,
@@ -89,8 +88,9 @@ impl<'a> Killers<'a> {
         }
     }
 
-    /// Kills them all, some at a time, until time is up: what is still under
-    /// way then is broken off, and the next look tells who is left.
+    /// Kills all of them, several at a time, until the deadline: kills that are
+    /// still running then are cancelled, and the next check finds the sessions
+    /// that are left.
     async fn kill(&mut self, victims: &[&Seen], until: Instant) -> Result<(), ActionError> {
         while self.sessions.len() < victims.len().min(KILLERS) {
             self.sessions
@@ -106,9 +106,9 @@ impl<'a> Killers<'a> {
     }
 }
 
-/// Each worker takes the next job when it is done with one, until time is up:
-/// who is held up by a job holds up no other. A failure ends its worker, and
-/// is told when the others have come to their end.
+/// Each worker takes the next job when it has finished one, until the deadline,
+/// so that a slow job delays no other worker. A failure ends its worker, and is
+/// returned when the others have finished.
 async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
     workers: &'a [W],
     jobs: &[J],
@@ -128,7 +128,7 @@ async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
     }
 }
 
-/// Who and what is left.
+/// The sessions and transactions that are left.
 struct Left {
     sessions: Vec<Seen>,
     transactions: Vec<String>,
@@ -155,8 +155,8 @@ impl Left {
     }
 }
 
-/// Looks until nothing has been left for the whole window, killing what is
-/// left where that is wanted. Gives how many were killed.
+/// Checks until nothing has been left for the whole window, killing sessions if
+/// `killing`. Returns the number killed.
 async fn until_stable(
     cx: &Context,
     session: &Session,

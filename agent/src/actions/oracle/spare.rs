@@ -149,7 +149,7 @@ fn same_machine(named: &str, machine: &str) -> bool {
 /// Every user session there is.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn all(session: &Session) -> Result<Vec<Seen>, OracleError> {
     session.rows(SESSIONS, &[]).await
 }
@@ -157,7 +157,7 @@ pub async fn all(session: &Session) -> Result<Vec<Seen>, OracleError> {
 /// The sessions that count.
 ///
 /// # Errors
-/// Where Oracle can't be asked.
+/// Where the query fails.
 pub async fn counting(session: &Session, spare: &Spare) -> Result<Vec<Seen>, OracleError> {
     let mut seen = all(session).await?;
     seen.retain(|seen| seen.role(spare) == Role::Counts);

@@ -1,10 +1,10 @@
 //! `oracle.triggers.disable` and `oracle.triggers.restore`.
 //!
-//! The way back replays rows that PostgreSQL's own triggers have already had
-//! their say on: Oracle's would fire a second time. All triggers of the named
-//! owners are meant, and those of others on their tables, but not those of
-//! dropped tables in the recycle bin, which no statement may touch
-//! (ORA-38301). What was disabled before stays disabled.
+//! The reverse task replays rows for which PostgreSQL's triggers have already
+//! fired: Oracle's would fire a second time. Covers all triggers of the given
+//! owners, and those of others on their tables, but not those of dropped tables
+//! in the recycle bin, which no statement may change (ORA-38301). Triggers that
+//! were disabled before stay disabled.
 
 use super::{kept, names, needs};
 use crate::action::{
@@ -88,7 +88,7 @@ fn is_recycled(name: &str) -> bool {
     name.strip_prefix("BIN$").is_some_and(|id| id.contains('$'))
 }
 
-/// Enables those that were enabled, past failures.
+/// Enables the triggers that were enabled before, continuing after failures.
 async fn put_back(
     cx: &Context,
     session: &Session,
@@ -198,7 +198,7 @@ impl Action for Disable {
 }
 
 impl Restore {
-    /// Of each trigger that is meant the state that the first step found.
+    /// For each selected trigger the state that the first step found.
     fn before(cx: &Context, params: &RestoreOracleTriggers) -> Result<Vec<Trigger>, ActionError> {
         let mut before: Vec<Trigger> = Vec::new();
         let kept: Vec<Vec<Trigger>> = kept::recall_all(cx, &params.resource, KIND)?;
@@ -213,7 +213,7 @@ impl Restore {
         Ok(before)
     }
 
-    /// Other owners' triggers may be another step's to restore.
+    /// Other owners' triggers are restored by another step.
     fn forget(cx: &Context, params: &RestoreOracleTriggers) -> Result<(), ActionError> {
         let others = |mut kept: Vec<Trigger>| {
             kept.retain(|trigger| !trigger.is_of(&params.schemas));
