@@ -1,12 +1,13 @@
-//! What an action is: one kind of local work, in four parts.
+//! An action: one kind of local work, in four parts.
 //!
-//! *Probe* looks first and captures the state before any change. *Describe*
-//! says in words what would be done. *Execute* does it. *Undo* restores the
-//! capture. An action is one file under `actions/`; it reaches the outside
-//! world only through the wrappers under `host/`.
+//! *Probe* checks whether there is anything to do, and captures the state
+//! before any change. *Describe* lists what would be done, for people.
+//! *Execute* does it. *Undo* restores the capture. An action is one file under
+//! `actions/`; it reaches the outside world only through the wrappers under
+//! `host/`.
 //!
 //! The driver, not the action, journals intent and outcome, decides what is
-//! retried, and checks the policy before any part is called.
+//! retried, and checks the policy before it calls any part.
 
 pub use crate::error::ActionError;
 pub use crate::host::context::{Context, Line, Progress, Tag};
@@ -20,7 +21,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
-/// What a task gives to later steps, by name.
+/// Outputs of a task for later steps, by name.
 pub type Outputs = BTreeMap<String, Value>;
 
 /// One kind of local work. `Params` is its type in the plan's catalogue, which
@@ -29,25 +30,25 @@ pub type Outputs = BTreeMap<String, Value>;
 pub trait Action: Send + Sync + 'static {
     type Params: ActionSpec;
 
-    /// What it needs permission for.
+    /// The permissions that it needs.
     fn needs(&self, params: &Self::Params) -> Vec<Need>;
 
-    /// Looks; changes nothing. Called for the vote, again right before the
-    /// work starts, and after a crash, so it must tell a partial effect
+    /// Changes nothing. Called for the vote, again right before the work
+    /// starts, and after a crash, so it must distinguish a partial effect
     /// (`Todo`) from a complete one (`Already`).
     async fn probe(&self, cx: &Context, params: &Self::Params) -> Result<Probe, ActionError>;
 
-    /// Says what would be done and what stands in the way; changes nothing.
+    /// Lists what would be done and the obstacles; changes nothing.
     async fn describe(
         &self,
         cx: &Context,
         params: &Self::Params,
     ) -> Result<Description, ActionError>;
 
-    /// As [`Action::describe`], while values are missing that only the run
-    /// gives: in their place stands the reference, as the plan has it. Looks
-    /// at what can be known without them, so that it isn't found out in the
-    /// middle of the outage.
+    /// As [`Action::describe`], while outputs that only the run gives are
+    /// missing: `params` has the plan's references in their place. Checks what
+    /// can be checked without them, so that obstacles are found before the
+    /// outage.
     async fn foresee(
         &self,
         _cx: &Context,
@@ -56,7 +57,8 @@ pub trait Action: Send + Sync + 'static {
         Ok(Description::default())
     }
 
-    /// Does it. Starting from a partial effect must be fine: a retry does.
+    /// Does the work. It must be able to start from a partial effect, as a
+    /// retry does.
     async fn execute(
         &self,
         cx: &Context,
@@ -64,8 +66,8 @@ pub trait Action: Send + Sync + 'static {
         capture: Option<&Value>,
     ) -> Result<Outputs, ActionError>;
 
-    /// Restores the capture, absolute values by compare-and-set (R7). Called
-    /// also where the work failed half-way or is unknown.
+    /// Restores the capture, absolute values by compare-and-set (R7). Also
+    /// called where the work failed half-way or its outcome is unknown.
     async fn undo(
         &self,
         _cx: &Context,
@@ -75,24 +77,25 @@ pub trait Action: Send + Sync + 'static {
         Ok(Undone::Nothing)
     }
 
-    /// Whether a preflight can probe it: not where the probe asks for what
-    /// only the run itself brings about.
+    /// Whether a preflight can probe it: not where the probe checks a state
+    /// that only the run itself creates.
     fn foreseeable(&self) -> bool {
         true
     }
 
-    /// For a watch: what goes on after `execute` has found the fence to hold.
+    /// For a watch: the part that runs on after `execute` has found the fence
+    /// to hold.
     fn watch(&self) -> Option<&dyn Watch<Self::Params>> {
         None
     }
 }
 
-/// The part of an action that lives on.
+/// The part of a watch that runs on after its task is armed.
 #[async_trait]
 pub trait Watch<P>: Send + Sync {
     /// Watches until cancelled; sends one sentence for every breach.
-    /// `after_gap`: nobody has watched for a while; unless Oracle itself
-    /// disproves it, that is a breach (R16).
+    /// `after_gap`: the watch has been interrupted, which is a breach unless
+    /// Oracle disproves it (R16).
     async fn watch(
         &self,
         cx: &Context,
@@ -101,24 +104,23 @@ pub trait Watch<P>: Send + Sync {
         breaches: mpsc::Sender<String>,
     );
 
-    /// Looks now: `None` where nothing is breached.
+    /// Checks now; `None` where there is no breach.
     async fn attest(&self, cx: &Context, params: &P) -> Result<Option<String>, ActionError>;
 }
 
-/// What an undo came to.
+/// Result of an undo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undone {
     /// The captured state was put back.
     Restored,
     /// There was nothing to put back.
     Nothing,
-    /// Somebody else has changed it since; it was left alone.
+    /// Someone else has changed it since, so it was not changed.
     Drifted(String),
 }
 
 impl Undone {
-    /// What an undo came to that has `changed` something, or found nothing to
-    /// restore.
+    /// `Restored` if the undo has changed anything.
     pub fn restored_if(changed: bool) -> Self {
         if changed {
             Self::Restored
@@ -133,19 +135,19 @@ impl Undone {
 pub struct Description {
     /// The SQL, the command, the API call, a line each.
     pub would_do: Vec<String>,
-    /// What stands in the way, a sentence each, with remedy.
+    /// Obstacles, a sentence each, with remedy.
     pub obstacles: Vec<String>,
-    /// Worth knowing, but no obstacle.
+    /// Remarks that are no obstacle.
     pub remarks: Vec<String>,
 }
 
 impl Description {
-    /// Notes what stands in the way, if anything does.
+    /// Adds the error, if any, to the obstacles.
     pub fn obstacle<T>(&mut self, looked: Result<T, ActionError>) -> Option<T> {
         looked.map_err(|e| self.obstacles.push(e.story())).ok()
     }
 
-    /// A description of these lines, with nothing in the way.
+    /// A description of these lines, without obstacles.
     pub fn of<S: Into<String>>(lines: impl IntoIterator<Item = S>) -> Self {
         Self {
             would_do: lines.into_iter().map(Into::into).collect(),

@@ -1,7 +1,7 @@
-//! Carrying out what the participant wants done: probes, tasks, watches.
+//! Runs the work that the participant requests: probes, tasks, watches.
 //!
-//! Everything here runs beside the driver and tells it what came of it
-//! through one bounded channel. Nothing here decides.
+//! Everything here runs concurrently with the driver and reports its results
+//! through one bounded channel. It makes no decisions.
 
 use crate::action::{ActionError, AnyAction, Context, Description, Outputs, Progress, Tag, Undone};
 use crate::actions;
@@ -17,31 +17,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// After a task's time is up: how long its action may take to leave things in
-/// order before it is dropped. Long enough for a running call to a database
-/// to come back, short against any deadline a plan would set.
+/// After a task's timeout: how long its action may take to clean up before it
+/// is dropped. Long enough for a running call to a database to return, short
+/// against any deadline of a plan.
 const WIND_UP: Duration = Duration::from_secs(10);
 
-/// How long a probe may look. A tool or a database that takes longer to say
-/// how things stand is in no state to be changed by a plan.
+/// Limit of a probe. A tool or a database that takes longer to return its state
+/// is in no condition to be changed by a plan.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a watch that is asked to attest may look. The answer counts for
-/// two seconds, so the release has failed by then; whoever can't look for
-/// five times as long isn't watching, and that is a breach.
+/// Limit of a watch's attestation. The answer is valid for two seconds, so the
+/// release has failed by then; a watch that can't check for five times as long
+/// isn't watching, and that is a breach.
 const ATTEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// Outputs of earlier steps, as the release brought them.
+/// Outputs of earlier steps, from the release.
 pub type Inputs = BTreeMap<StepId, Outputs>;
 
-/// A task made ready: its action known, its parameters whole.
+/// A task that can be run: its action is known, its parameters are resolved.
 pub struct Prepared {
     action: &'static dyn AnyAction,
     params: Value,
     cx: Context,
 }
 
-/// Why a task can't be made ready.
+/// Why a task can't be prepared.
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
     #[error(
@@ -60,7 +60,6 @@ fn known_action(task: &TaskOrder) -> Result<&'static dyn AnyAction, NotReady> {
     actions::find(&task.action).ok_or_else(|| NotReady::UnknownAction(task.action.clone()))
 }
 
-/// What the worker knows of its host and of a task's surroundings.
 #[derive(Clone)]
 pub struct Worker {
     host: Arc<Host>,
@@ -125,10 +124,10 @@ impl Worker {
         })
     }
 
-    /// As [`Self::prepare`] without any outputs: references to them stand
-    /// where their values will. `None` where one stands in the name of what
-    /// the task needs, or where no text can: then what it may do is checked
-    /// as far as it is known.
+    /// As [`Self::prepare`] without any outputs: references to them stay in the
+    /// parameters. `None` where a permission depends on one, or where a
+    /// parameter can't be text: then only the permissions that are known are
+    /// checked.
     fn prepare_known(&self, task: &TaskOrder, cx: &Context) -> Result<Option<Prepared>, NotReady> {
         let action = known_action(task)?;
         let params = lockstep_plan::resolve_known(&task.params, self.facts())
@@ -145,8 +144,8 @@ impl Worker {
         }))
     }
 
-    /// Probes one task. Before the release, of a task that consumes outputs
-    /// only what it needs can be checked: the rest follows when it starts.
+    /// Probes one task. Before the release, only the permissions of a task that
+    /// consumes outputs can be checked: it is probed when it starts.
     ///
     /// # Errors
     /// A sentence that says why it can't be done.
@@ -183,7 +182,7 @@ impl Worker {
             Err(not_ready) => return Err(error_chain(&not_ready)),
         };
         match task.mode {
-            // What an undo finds, it finds when it compares before it sets.
+            // An undo compares the state itself before it sets it.
             Mode::Undo { .. } => Ok(Probe {
                 finding: Finding::Todo,
                 capture: None,
@@ -195,7 +194,7 @@ impl Worker {
         }
     }
 
-    /// Carries a task out within its limit.
+    /// Runs a task within its limit.
     pub async fn perform(
         &self,
         task: &TaskOrder,
@@ -261,13 +260,13 @@ impl Worker {
             Err(not_ready) => Some(error_chain(&not_ready)),
         };
         if let Some(why) = gave_up {
-            // Nobody watching is a breach (R16); a closed channel means that
-            // nobody wants to know any more.
+            // An interrupted watch is a breach (R16); a closed channel means
+            // that the receiver no longer needs it.
             let _ = breaches.send(format!("the watch gave up: {why}")).await;
         }
     }
 
-    /// Asks a watch to look now.
+    /// Requests an attestation of a watch; returns a breach, if any.
     pub async fn attest(&self, task: &TaskOrder, inputs: &Inputs, cx: Context) -> Option<String> {
         match self.prepare(task, inputs, &cx) {
             Ok(prepared) => match look(&cx, ATTEST_LIMIT, prepared.attest()).await {
@@ -284,7 +283,7 @@ impl Worker {
         }
     }
 
-    /// Looks at one task for a preflight.
+    /// Checks one task for a preflight.
     pub async fn preflight(&self, task: &TaskOrder, cx: &Context) -> Preflight {
         let mut seen = Preflight::default();
         let prepared = match self.prepare(task, &Inputs::new(), cx) {
@@ -298,7 +297,8 @@ impl Worker {
             }
         };
         let described = look(cx, PROBE_LIMIT, prepared.describe()).await;
-        // Where it hung, the probe would ask the same and hang as well.
+        // Where `describe` timed out, the probe would send the same queries and
+        // time out as well.
         let hangs = described.is_none();
         seen.take(&task.action, described);
         if hangs || !prepared.foreseeable() {
@@ -317,8 +317,8 @@ impl Worker {
         seen
     }
 
-    /// Looks at a task that consumes outputs, as far as it is known before
-    /// the run.
+    /// Checks a task that consumes outputs, as far as it is known before the
+    /// run.
     async fn foresee(&self, task: &TaskOrder, reference: &Reference, cx: &Context) -> Preflight {
         let mut seen = Preflight {
             would_do: vec![format!("{} with {reference} from the run", task.action)],
@@ -336,20 +336,20 @@ impl Worker {
     }
 }
 
-/// What a preflight sees of one task.
+/// Result of a preflight for one task.
 #[derive(Debug, Clone, Default)]
 pub struct Preflight {
     /// What would be done.
     pub would_do: Vec<String>,
-    /// What stands in the way.
+    /// Obstacles, a sentence each.
     pub obstacles: Vec<String>,
     pub remarks: Vec<String>,
-    /// What the probe found, if it could look.
+    /// What the probe found, if it was possible.
     pub finding: Option<Finding>,
 }
 
 impl Preflight {
-    /// Adds what a look has found; `None` is one that didn't come to an end.
+    /// Adds a description; `None` is one that timed out.
     fn take(&mut self, action: &str, described: Option<Result<Description, ActionError>>) {
         match described {
             Some(Ok(description)) => {
@@ -420,8 +420,8 @@ impl Prepared {
     }
 }
 
-/// Looks within a limit; `None` where it didn't come to an end. What it had
-/// begun on other threads is told to stop.
+/// Runs read-only work within a limit; `None` where it timed out. Its work on
+/// other threads is cancelled.
 async fn look<T>(cx: &Context, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let seen = tokio::time::timeout(limit, work).await.ok();
     if seen.is_none() {
@@ -507,7 +507,8 @@ mod tests {
         );
         let voted = worker.probe(&rows("shop"), &Inputs::new(), true, &cx).await;
         assert_eq!(voted, Err(seen.obstacles[0].clone()));
-        // What it will need isn't known; what is known beside it is checked.
+        // A permission that depends on an output isn't known; the others are
+        // checked.
         let seen = worker.preflight(&rows("${some.resource}"), &cx).await;
         assert_eq!(seen.obstacles, Vec::<String>::new());
         for (unit, denied) in [("a.service", 0), ("b.service", 1)] {
@@ -515,7 +516,7 @@ mod tests {
             let seen = worker.preflight(&task("service.stop", params), &cx).await;
             assert_eq!(seen.obstacles.len(), denied, "{:?}", seen.obstacles);
         }
-        // A text where a number is due says nothing of the plan.
+        // A reference in place of a number is no error of the plan.
         let params = json!({"units": ["a.service"], "timeout_secs": "${some.number}"});
         let seen = worker.preflight(&task("service.stop", params), &cx).await;
         assert_eq!(seen.obstacles, Vec::<String>::new());
