@@ -2,13 +2,13 @@
 //! what `oracle.rows.digest` and `postgres.rows.verify` both compute, so that
 //! two databases with different types can be compared.
 //!
-//! Oracle decides which columns are compared, in which order and as what
-//! ([`Column`]); PostgreSQL takes its own value of the column of the same
-//! lower-case name and brings it to the same [`Kind`]. Each side reads the
-//! value as text and hands it to [`Kind::canonical`]; what comes out is equal
-//! exactly if the values are.
+//! Oracle's side determines which columns are compared, in which order and of
+//! which [`Kind`] ([`Column`]); PostgreSQL's side reads the column of the same
+//! lower-case name as the same kind. Each side reads the value as text and
+//! passes it to [`Kind::canonical`]; the results are equal exactly if the
+//! values are.
 //!
-//! | kind | text handed in | canonical |
+//! | kind | input text | canonical |
 //! |---|---|---|
 //! | number | decimal, exponent allowed | plain decimal, no trailing zeros, no `+`, no `-0` |
 //! | float | what the database prints of a binary float | shortest text that reads back to the same 64-bit float |
@@ -19,8 +19,8 @@
 //! | instant | the same with an offset (`+00`, `-05:30`, `Z`) | the same in UTC |
 //! | bytes | hexadecimal, with or without `\x` | upper-case hexadecimal; none is NULL |
 //!
-//! The digest doesn't depend on the order of rows and sees duplicates. It is
-//! no protection against someone who wants two tables to look alike.
+//! The digest doesn't depend on the order of rows and detects duplicates. It
+//! gives no protection against deliberate collisions.
 
 use jiff::civil::DateTime;
 use jiff::{Timestamp, Unit};
@@ -30,7 +30,6 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     pub name: String,
-    /// As what it is compared.
     pub kind: Kind,
 }
 
@@ -40,8 +39,8 @@ pub struct Column {
 pub enum Kind {
     Number,
     Float,
-    /// Binary floats of 32 bits. Not as [`Kind::Float`]: 0.1 of 32 bits is
-    /// another 64-bit float than the one that its text reads back to.
+    /// Binary floats of 32 bits. Not [`Kind::Float`]: the 32-bit 0.1 isn't the
+    /// 64-bit float that its text parses to.
     Single,
     /// Text of varying length.
     Text,
@@ -54,23 +53,22 @@ pub enum Kind {
     Bytes,
 }
 
-/// A value that is not what its column's kind says.
+/// A value that is not of its column's kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} can't be compared as {kind:?}")]
 pub struct NotCanonical {
-    /// As what it was to be compared.
     pub kind: Kind,
     pub value: String,
 }
 
 /// Characters of a value shown in an error.
-const SHOWN: usize = 40;
+const MAX_SHOWN_CHARS: usize = 40;
 
 impl Kind {
     /// The canonical text; `None` is NULL.
     ///
     /// # Errors
-    /// Where the text is no value of this kind (an infinite date, a year
+    /// Where the text isn't a value of this kind (an infinite date, a year
     /// before 1): such a column can't be compared.
     pub fn canonical(self, text: &str) -> Result<Option<String>, NotCanonical> {
         let canonical = match self {
@@ -87,7 +85,7 @@ impl Kind {
             Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
             None => Err(NotCanonical {
                 kind: self,
-                value: text.chars().take(SHOWN).collect(),
+                value: text.chars().take(MAX_SHOWN_CHARS).collect(),
             }),
         }
     }
@@ -105,7 +103,7 @@ pub fn canonical_number(text: &str) -> Option<String> {
     let unsigned = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let digits = format!("{whole}{fraction}");
-    // Oracle's exponents end at 125, PostgreSQL's numeric at 131072 digits.
+    // Oracle's exponents go up to 125, PostgreSQL's numeric at 131072 digits.
     if digits.is_empty()
         || !digits.bytes().all(|byte| byte.is_ascii_digit())
         || exponent.unsigned_abs() > 200_000
@@ -162,7 +160,7 @@ pub fn canonical_single(text: &str) -> Option<String> {
 /// microseconds are rounded, as PostgreSQL does on input.
 pub fn canonical_timestamp(text: &str) -> Option<String> {
     let text = text.trim();
-    // jiff would take an offset and drop it.
+    // jiff would accept an offset and ignore it.
     if !text
         .bytes()
         .all(|b| b.is_ascii_digit() || b"-:. T".contains(&b))
@@ -176,7 +174,7 @@ pub fn canonical_timestamp(text: &str) -> Option<String> {
 /// As [`canonical_timestamp`], in UTC, from a text with an offset.
 pub fn canonical_instant(text: &str) -> Option<String> {
     let text = text.trim();
-    // PostgreSQL writes `+00`, Oracle ` +00:00`; jiff wants it joined.
+    // PostgreSQL writes `+00`, Oracle ` +00:00`; jiff accepts it only without a space.
     let joined = match text.rfind([' ', 'T']) {
         Some(at) if text[at + 1..].starts_with(['+', '-']) => {
             format!("{}{}", &text[..at], &text[at + 1..])
@@ -211,8 +209,8 @@ pub fn canonical_bytes(text: &str) -> Option<String> {
 /// The digest over the rows of a table.
 ///
 /// Each row's SHA-256 is taken as two numbers of 128 bits, which are summed
-/// modulo 2^128: the order of rows doesn't matter, and a row that is there
-/// twice counts twice, which an exclusive or would not see.
+/// modulo 2^128: the order of rows doesn't matter, and a duplicate row counts
+/// twice, while an exclusive or would cancel it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowDigest {
     rows: u64,

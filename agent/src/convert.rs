@@ -1,6 +1,8 @@
 //! Conversions between the agent's own types and the wire. Together with
 //! [`crate::session`] the only place that knows the generated types.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use crate::handle::{Introduction, JournalEntry, Outgoing, TaskProgress};
 use crate::host::context::Line;
 use crate::preflight::{PreflightFinding, PreflightOrder, PreflightReport};

@@ -1,8 +1,9 @@
-//! The agent's own policy: default deny.
+//! The agent's own policy: deny by default.
 //!
 //! Whatever the coordinator orders, an action whose name, unit, path,
-//! command, process or resource is not named here is refused before anything
-//! is looked at. A stolen coordinator can't run a command of its choice.
+//! command, process or resource is not listed here is rejected before
+//! anything is read. A compromised coordinator can't run a command of its
+//! choice.
 
 use crate::config::{CommandPolicy, Config, ProcessPolicy};
 use lockstep_daemon::matches_pattern;
@@ -24,8 +25,8 @@ pub enum Need {
 }
 
 impl Need {
-    /// Its name is a value that only the run gives: a reference to an output
-    /// stands in it.
+    /// Its name contains a reference to an output, which only the run
+    /// resolves.
     pub fn is_open(&self) -> bool {
         match self {
             Self::Path(path) => path.to_string_lossy().contains("${"),
@@ -39,24 +40,22 @@ impl Need {
     }
 }
 
-/// Why something is refused.
+/// Why the policy rejects an action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("LS2001: the policy of this agent doesn't allow {what}; {remedy}")]
 pub struct Denied {
-    /// What was asked for.
     pub what: String,
-    /// What to add, and where, if it is wanted.
+    /// What to add to the configuration to allow it.
     pub remedy: String,
 }
 
-/// The policy, as read from the configuration.
+/// The policy from the configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
 }
 
 impl Policy {
-    /// The policy of this configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             config: config.clone(),
@@ -68,7 +67,7 @@ impl Policy {
         &self.config.policy.actions
     }
 
-    /// Whether the action may be carried out with these needs.
+    /// Checks that the action is allowed with these needs.
     ///
     /// # Errors
     /// The first thing that is not allowed, with its remedy.
@@ -148,8 +147,16 @@ impl Policy {
     }
 }
 
+/// A pattern is a name, or a prefix followed by `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => pattern == name,
+    }
+}
+
 /// Whether a path lies inside a directory once every link in its parents is
-/// followed: `..` and links out of the directory are refused.
+/// followed: `..` and links out of the directory are rejected.
 fn inside(path: &Path, directory: &Path) -> bool {
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         return false;

@@ -9,6 +9,8 @@
 //! watches run concurrently with the loop ([`crate::work`]); their results
 //! return as inputs.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod tasks;
 mod watches;
 

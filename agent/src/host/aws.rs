@@ -1,10 +1,9 @@
-//! What the AWS services have in common: configuration, clients, and what a
-//! failed call means.
+//! Configuration, clients and errors of the AWS services.
 //!
-//! Clients are kept, with their connections and the host's trust store, until
-//! the credentials files say something else.
+//! Clients are cached, with their connections and the host's trust store,
+//! until the credentials files change.
 //!
-//! Errors are told apart by their code: DMS models `AccessDeniedFault` for
+//! Errors are classified by their code: DMS models `AccessDeniedFault` for
 //! some operations only, elsewhere a denial is an unmodelled
 //! `AccessDeniedException`.
 
@@ -24,27 +23,27 @@ use std::time::Duration;
 /// One attempt of a call; DMS answers within a second or two.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A call with all its attempts. Long enough to ride out throttling, short
-/// against the outage.
+/// A call with all its attempts. Long enough to outlast throttling, short
+/// compared with the outage.
 const CALL_LIMIT: Duration = Duration::from_secs(45);
 
 /// Attempts of one call; only throttling and broken connections are tried
 /// again, by the SDK.
 const ATTEMPTS: u32 = 6;
 
-/// The first wait between two attempts; it doubles.
+/// The first pause between two attempts; it doubles.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// A call that failed: its code, if the service gave one, and the story.
+/// A call that failed.
 #[derive(Debug)]
 pub struct Refused {
-    /// The service's error code.
+    /// The service's error code, if it returned one.
     pub code: Option<String>,
     error: ActionError,
 }
 
 impl Refused {
-    /// Whether the service said that there is no such thing.
+    /// The service reports that the resource doesn't exist.
     pub fn is_not_found(&self) -> bool {
         matches!(
             self.code.as_deref(),
@@ -52,7 +51,7 @@ impl Refused {
         )
     }
 
-    /// Whether the thing's state doesn't permit the call.
+    /// The resource's state doesn't permit the call.
     pub fn is_wrong_state(&self) -> bool {
         self.code.as_deref() == Some("InvalidResourceStateFault")
     }
@@ -64,7 +63,7 @@ impl From<Refused> for ActionError {
     }
 }
 
-/// What the service, or the client, says.
+/// The message of the service or of the client.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Said(String);
@@ -78,11 +77,11 @@ pub struct Clients {
 
 /// Clients by resource, with the credentials they were made with.
 #[derive(Default)]
-pub struct Kept(Mutex<BTreeMap<String, (Option<Credentials>, Clients)>>);
+pub struct ClientCache(Mutex<BTreeMap<String, (Option<Credentials>, Clients)>>);
 
-impl Kept {
+impl ClientCache {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, (Option<Credentials>, Clients)>> {
-        // An entry is only ever replaced as a whole.
+        // Entries are only replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,8 +159,8 @@ fn read(file: &Path) -> Result<String, ActionError> {
     Ok(text.trim().to_owned())
 }
 
-/// Makes a call. `service` is the prefix of IAM's actions (`dms`), `on` what
-/// the call is about. The SDK's futures are large: hand them in boxed.
+/// Makes a call. `service` is the prefix of IAM's actions (`dms`), `on` the
+/// resource that the call is about. The SDK's futures are large: hand them in boxed.
 ///
 /// # Errors
 /// [`Refused`] with the service's code; LS2409 when the task is cancelled.

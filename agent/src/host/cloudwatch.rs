@@ -21,20 +21,20 @@ const PAGES: usize = 20;
 /// resolution has points by the second.
 const PERIODS: [(&str, i32); 2] = [("fine", 1), ("coarse", 60)];
 
-/// Beyond now, for clocks that differ.
+/// Seconds beyond now to query, for clocks that differ.
 const AHEAD_SECS: i64 = 60;
 
 /// Epoch seconds and values, oldest first.
 pub type Points = Vec<(i64, f64)>;
 
-/// The service, as one task of ours speaks to it.
+/// The service as one task uses it.
 pub struct CloudWatch {
     client: Client,
     cx: Context,
 }
 
 impl CloudWatch {
-    /// The service of a resource. Nothing is called yet.
+    /// The service of a resource. Makes no call yet.
     ///
     /// # Errors
     /// Where the configuration's credentials can't be read.
@@ -57,7 +57,7 @@ impl CloudWatch {
         Ok(aws::call(&self.cx, "cloudwatch", operation, on, work).await?)
     }
 
-    /// All dimensions of the metric that has this one.
+    /// All dimensions of the metric that has this dimension.
     ///
     /// # Errors
     /// As [`aws::call`].
@@ -91,8 +91,8 @@ impl CloudWatch {
         Ok(None)
     }
 
-    /// Greatest values by period since then, in the finest resolution that
-    /// has any. A period that began earlier doesn't count.
+    /// Maximum by period since then, in the finest resolution that has data.
+    /// Periods that began earlier don't count.
     ///
     /// # Errors
     /// As [`aws::call`].
@@ -148,7 +148,7 @@ impl CloudWatch {
         Ok(Points::new())
     }
 
-    /// The metric alarms of those names that exist.
+    /// The existing metric alarms of those names.
     ///
     /// # Errors
     /// As [`aws::call`].
@@ -172,7 +172,7 @@ impl CloudWatch {
         Ok(alarms)
     }
 
-    /// Puts an alarm, new or in place of the one of that name.
+    /// Creates an alarm, or replaces the one of that name.
     ///
     /// # Errors
     /// As [`aws::call`].

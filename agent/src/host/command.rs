@@ -1,8 +1,8 @@
 //! Running a program: arguments as a list, never through a shell.
 //!
-//! Output is passed on line by line while it comes. The program gets a
-//! process group of its own and ends with the task, whether the task is
-//! cancelled, its time is up, or the agent dies (R22).
+//! Output is forwarded line by line as it arrives. The program gets a process
+//! group of its own and ends with the task, whether the task is cancelled,
+//! times out, or the agent dies (R22).
 
 use crate::error::ActionError;
 use crate::host::context::Context;
@@ -13,8 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
-/// Output kept of one program, in bytes; what comes after is passed on but
-/// not kept.
+/// Output retained of one program, in bytes; the rest is only forwarded.
 const KEPT_OUTPUT: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
@@ -22,22 +21,22 @@ pub struct Program<'a> {
     /// The program, by absolute path.
     pub path: &'a Path,
     pub arguments: Vec<&'a str>,
-    /// Its whole environment, besides `PATH` and `LANG`.
+    /// Its whole environment, apart from `PATH` and `LANG`.
     pub environment: Vec<(&'a str, &'a str)>,
-    /// How long it may take.
+    /// How long it may run.
     pub limit: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit code; `None` where a signal ended it.
+    /// `None` where a signal ended it.
     pub code: Option<i32>,
-    /// Both outputs, as the lines came.
+    /// Standard output and error, in the order in which lines arrived.
     pub lines: Vec<String>,
 }
 
 impl Ended {
-    /// The last line that says something, for errors.
+    /// The last line that isn't blank, for error messages.
     pub fn last_line(&self) -> &str {
         self.lines
             .iter()
@@ -52,11 +51,11 @@ impl Ended {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program until it exits.
 ///
 /// # Errors
 /// Where it can't be started, takes too long, or the task is cancelled. A
-/// non-zero exit code is an end, not an error.
+/// non-zero exit code is a result, not an error.
 pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionError> {
     let name = program.path.display();
     let mut child = spawn(program).map_err(|e| {
@@ -127,8 +126,8 @@ async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<Strin
     };
     let mut stream = BufReader::new(stream);
     let (mut kept, mut bytes, mut read) = (Vec::new(), 0, Vec::new());
-    // Bytes, not text: who stops reading at a line that is not UTF-8 closes
-    // the pipe, and the program dies of it.
+    // Bytes, not text: to stop reading at a line that isn't UTF-8 would close
+    // the pipe and kill the program with SIGPIPE.
     while matches!(stream.read_until(b'\n', &mut read).await, Ok(1..)) {
         let text = String::from_utf8_lossy(&read);
         let line = text.trim_end_matches(['\r', '\n']).to_owned();
@@ -157,7 +156,7 @@ async fn end_group(child: &mut Child) {
             libc::killpg(group, libc::SIGKILL);
         }
     }
-    // It was killed just now; its end is certain.
+    // Killed above, so this returns.
     let _ = child.wait().await;
 }
 

@@ -1,47 +1,47 @@
-//! What a piece of work carries with it: the host, its name, its cancellation
-//! and the way for its live lines.
+//! The context of a task: its host, identity, cancellation and progress.
 
 use super::Host;
 use std::fmt;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// What an action has to work with.
+/// What every part of an action receives.
 #[derive(Clone)]
 pub struct Context {
     pub host: Arc<Host>,
-    /// `RUN/STEP/ATTEMPT`: the name of its work in every tool (R22).
+    /// Displayed as `RUN/STEP/ATTEMPT`, under which the work shows in every
+    /// tool and database (R22).
     pub tag: Tag,
     /// Cancelled when the task's time is up.
     pub cancel: CancellationToken,
-    /// Where live lines go.
+    /// Where progress lines go.
     pub progress: Progress,
 }
 
 impl Context {
-    /// Says something about the work, live.
+    /// Sends a progress line of the action.
     pub fn note(&self, line: impl Into<String>) {
         self.progress.send(Line::Note(line.into()));
     }
 
-    /// Passes on a line of a tool's output, live.
+    /// Sends a line of a tool's output as progress.
     pub fn output(&self, line: impl Into<String>) {
         self.progress.send(Line::Output(line.into()));
     }
 }
 
-/// The name of a task's work.
+/// Identifies a task in the tools and databases where it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     pub run: String,
     pub step: String,
     pub attempt: u32,
-    /// Where the step is an undo: the step whose change it takes back.
+    /// For an undo: the step whose change it restores.
     pub of: Option<String>,
 }
 
 impl Tag {
-    /// The step that makes the change, whether this is it or its undo.
+    /// The step that makes the change, which an undo restores.
     pub fn origin(&self) -> &str {
         self.of.as_deref().unwrap_or(&self.step)
     }
@@ -55,30 +55,28 @@ impl fmt::Display for Tag {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// The task has started.
     Started,
-    /// What the action says.
     Note(String),
-    /// What a tool says.
+    /// From a tool that the action runs.
     Output(String),
 }
 
-/// Where live lines go. Lines that don't fit are dropped and counted:
-/// progress never holds up the work.
+/// Receives progress lines. Lines without room are dropped and counted:
+/// progress never delays the work.
 #[derive(Clone)]
 pub struct Progress {
     send: Arc<dyn Fn(Line) + Send + Sync>,
 }
 
 impl Progress {
-    /// Lines go to this function, which must not block.
+    /// Sends lines to this function, which must not block.
     pub fn to(send: impl Fn(Line) + Send + Sync + 'static) -> Self {
         Self {
             send: Arc::new(send),
         }
     }
 
-    /// Lines go nowhere: for probes and tests.
+    /// Drops all lines: for probes and tests.
     pub fn silent() -> Self {
         Self::to(drop)
     }

@@ -1,7 +1,7 @@
-//! Files and links: read whole, swapped in one step.
+//! Files and links: read whole, replaced atomically.
 //!
-//! Contents never leave the host; captures hold digests, and what stood there
-//! before is kept beside it under a name of its own.
+//! Contents never leave the host: captured states hold digests, and the
+//! previous file is saved in the same directory under a name of its own.
 
 use crate::error::ActionError;
 use serde::{Deserialize, Serialize};
@@ -11,13 +11,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "is")]
 pub enum Standing {
     Absent,
     Link {
-        /// Where it points, as it is written.
+        /// As stored in the link, not resolved.
         target: PathBuf,
     },
     File {
@@ -26,7 +26,7 @@ pub enum Standing {
     },
 }
 
-/// What stands at this path.
+/// Reads what is at this path.
 ///
 /// # Errors
 /// Where it can't be read, or is neither file nor link.
@@ -62,7 +62,7 @@ pub fn digest(path: &Path) -> Result<String, ActionError> {
     Ok(hex::encode(Sha256::digest(content)))
 }
 
-/// Points a link somewhere else, in one step.
+/// Replaces a link's target, atomically.
 ///
 /// # Errors
 /// Where the directory can't be written.
@@ -77,8 +77,8 @@ pub fn point(path: &Path, target: &Path) -> Result<(), ActionError> {
     swap().map_err(|e| unwritable(path, e))
 }
 
-/// Puts a copy of one file in place of another, in one step, with the mode
-/// and owner of the one it replaces.
+/// Replaces a file with a copy of another, atomically, and retains the mode
+/// and owner of the replaced file.
 ///
 /// # Errors
 /// Where it can't be read or written.
@@ -99,11 +99,11 @@ pub fn replace(path: &Path, with: &Path) -> Result<(), ActionError> {
     swap().map_err(|e| unwritable(path, e))
 }
 
-/// Moves a file to another name in the same directory; what stands there
-/// already is never overwritten.
+/// Moves a file to another name in the same directory; never overwrites an
+/// existing file.
 ///
 /// # Errors
-/// Where it can't be moved, or something stands at the new name.
+/// Where it can't be moved, or the new name exists.
 pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(
@@ -119,7 +119,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
     swap().map_err(|e| unwritable(from, e))
 }
 
-/// Removes what stands at a path.
+/// Removes the file or link at a path.
 ///
 /// # Errors
 /// Where it can't be removed.
@@ -129,8 +129,8 @@ pub fn remove(path: &Path) -> Result<(), ActionError> {
         .map_err(|e| unwritable(path, e))
 }
 
-/// The name under which something is kept beside a path: hidden, so that
-/// neither cron nor a wildcard include reads it.
+/// The name under which a file is saved in the directory of `path`: hidden,
+/// so that neither cron nor a wildcard include reads it.
 pub fn aside(path: &Path, purpose: &str) -> PathBuf {
     let name = path
         .file_name()
@@ -145,7 +145,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a rename durable: it is the directory that changed.
+/// Makes a rename durable, which is a change of the directory.
 fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(directory) => fs::File::open(directory)?.sync_all(),

@@ -1,8 +1,8 @@
-//! How the tools that control listeners are run.
+//! Runs the tools that control listeners.
 //!
 //! A listener belongs to the home it runs from, and its `listener.ora` to that
-//! home or to `TNS_ADMIN`. Run from another home, `lsnrctl start` knows
-//! nothing of it and may start a default listener in its place (Oracle
+//! home or to `TNS_ADMIN`. Run from another home, `lsnrctl start` doesn't
+//! find it and may start a default listener instead (Oracle
 //! Database Net Services Reference, "Listener Control Utility"); `srvctl` has
 //! to be that of the Grid home for what belongs to it (Oracle Real Application
 //! Clusters Administration and Deployment Guide, "SRVCTL Usage Information").
@@ -33,13 +33,13 @@ impl<'a> Tool<'a> {
         }
     }
 
-    /// With one more variable.
+    /// Adds an environment variable.
     pub fn with(mut self, name: &'static str, value: &'a str) -> Self {
         self.environment.push((name, value.into()));
         self
     }
 
-    /// One run of it.
+    /// One invocation of the tool.
     pub fn program<'b>(&'b self, arguments: Vec<&'b str>, limit: Duration) -> Program<'b> {
         let environment = self.environment.iter();
         Program {

@@ -1,8 +1,8 @@
 //! `lsnrctl`: plain listeners of an Oracle home, or of the Grid home.
 //!
-//! Its messages are read by their TNS codes, which no language setting
-//! changes; its exit code alone doesn't tell a listener that is down from one
-//! that doesn't exist.
+//! Its messages are recognized by their TNS codes, which don't depend on the
+//! language; the exit code alone doesn't distinguish a listener that is down
+//! from one that doesn't exist.
 
 use super::command::{Ended, run};
 use super::listener_tool::Tool;
@@ -11,7 +11,7 @@ use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
 use std::time::Duration;
 
-/// A listener answers in milliseconds; a hanging one is given up after that.
+/// A listener answers in milliseconds; one that takes this long hangs.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// `TNS:no listener`: nothing listens at its address.
@@ -29,7 +29,7 @@ async fn call(
     run(cx, &tool.program(vec![verb, name], LIMIT)).await
 }
 
-/// A status is asked for all the time; its pages of text help nobody live.
+/// Status is polled; its pages of output are noise among the progress lines.
 fn quiet(cx: &Context) -> Context {
     Context {
         progress: Progress::silent(),
@@ -55,7 +55,7 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
 /// Whether the listener is up.
 ///
 /// # Errors
-/// Where lsnrctl can't tell: no such listener, no permission.
+/// Where lsnrctl fails: no such listener, no permission.
 pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
     let ended = call(&quiet(cx), oracle, "status", name).await?;
     if ended.code == Some(0) {
@@ -71,7 +71,7 @@ pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bo
 /// (status UNKNOWN): a restricted session closes dynamic ones (ORA-12526).
 ///
 /// # Errors
-/// Where lsnrctl can't tell.
+/// Where lsnrctl fails.
 pub async fn has_static_service(
     cx: &Context,
     oracle: &OracleConfig,
@@ -85,7 +85,7 @@ pub async fn has_static_service(
     }
 }
 
-/// Stops the listener; established sessions live on.
+/// Stops the listener; established sessions stay open.
 ///
 /// # Errors
 /// Where it doesn't stop.

@@ -1,6 +1,5 @@
-//! The host as the actions see it: configuration, policy, and one thin
-//! wrapper for each tool or driver. Only these wrappers touch the outside
-//! world.
+//! The host for the actions: configuration, policy, and one thin wrapper for
+//! each tool or driver. Nothing else accesses files, processes or services.
 
 pub mod aws;
 pub mod cloudwatch;
@@ -8,46 +7,46 @@ pub mod command;
 pub mod context;
 pub mod dms;
 pub mod files;
-pub mod kept;
+pub mod idle_pool;
 mod listener_tool;
 pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;
 pub mod sqlnet;
 pub mod srvctl;
+pub mod state_file;
 pub mod systemd;
-pub mod warm;
 
 use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
 use crate::error::ActionError;
 use crate::policy::Policy;
+use idle_pool::IdlePool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use systemd::Systemd;
 use tokio::sync::OnceCell;
-use warm::Warm;
 
-/// Everything local that an action may use.
+/// Everything that an action may use.
 pub struct Host {
     pub config: Config,
     pub policy: Policy,
     systemd: OnceCell<Systemd>,
-    oracle_logins: Arc<Warm<oracle::Login>>,
-    postgres_logins: Arc<Warm<Arc<postgres::Login>>>,
-    aws: aws::Kept,
+    oracle_logins: Arc<IdlePool<oracle::Login>>,
+    postgres_logins: Arc<IdlePool<Arc<postgres::Login>>>,
+    aws: aws::ClientCache,
 }
 
 impl Host {
-    /// The host of this configuration. Nothing is connected to yet.
+    /// Connects to nothing yet.
     pub fn new(config: Config) -> Self {
         let policy = Policy::new(&config);
         Self {
             config,
             policy,
             systemd: OnceCell::new(),
-            oracle_logins: Warm::new(),
-            postgres_logins: Warm::new(),
-            aws: aws::Kept::default(),
+            oracle_logins: IdlePool::new(),
+            postgres_logins: IdlePool::new(),
+            aws: aws::ClientCache::default(),
         }
     }
 

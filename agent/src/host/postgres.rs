@@ -7,12 +7,12 @@
 //!
 //! A login is kept for the next task when the session before it has only run
 //! single statements and whole transactions, all of them to their good end
-//! ([`super::warm`]). A statement is never repeated on another login.
+//! ([`super::idle_pool`]). A statement is never repeated on another login.
 
 use crate::config::PostgresConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Tag};
-use crate::host::warm::Warm;
+use crate::host::idle_pool::IdlePool;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -118,7 +118,7 @@ pub struct Session {
     /// `host:port/database`.
     server: String,
     resource: String,
-    warm: Arc<Warm<Arc<Login>>>,
+    pool: Arc<IdlePool<Arc<Login>>>,
     /// Calls that were begun and didn't come to a good end, or not yet.
     unsettled: AtomicUsize,
     /// Nobody has left anything in it that the next one would find.
@@ -129,7 +129,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let settled = *self.unsettled.get_mut() == 0 && *self.clean.get_mut();
         if settled && !self.cancelled.is_cancelled() {
-            self.warm.keep(&self.resource, self.login.clone());
+            self.pool.put(&self.resource, self.login.clone());
         }
     }
 }
@@ -218,7 +218,7 @@ impl Session {
             cancelled: cx.cancel.clone(),
             server,
             resource: resource.to_owned(),
-            warm: cx.host.postgres_logins.clone(),
+            pool: cx.host.postgres_logins.clone(),
             unsettled: AtomicUsize::new(0),
             clean: AtomicBool::new(true),
         }

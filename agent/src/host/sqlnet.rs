@@ -1,9 +1,9 @@
-//! `sqlnet.ora` of the listeners' home, as far as it says who may come.
+//! `sqlnet.ora` of the listeners' home: restrictions of client nodes.
 
 use crate::config::OracleConfig;
 use std::path::PathBuf;
 
-/// Where the listeners read it: `TNS_ADMIN`, or `network/admin` in their home
+/// The path from which the listeners read it: `TNS_ADMIN`, or `network/admin` in their home
 /// (Oracle Database Net Services Reference, "Parameters for the sqlnet.ora").
 pub fn path(oracle: &OracleConfig) -> PathBuf {
     let directory = match &oracle.tns_admin {
@@ -13,7 +13,7 @@ pub fn path(oracle: &OracleConfig) -> PathBuf {
     directory.join("sqlnet.ora")
 }
 
-/// Whether its text lets some nodes in and not others. A file that it includes
+/// Whether it admits some nodes and rejects others. A file that it includes
 /// (IFILE) is not read, and VALID_NODE_CHECKING_REGISTRATION doesn't count:
 /// that limits who registers services, not who connects.
 pub fn checks_nodes(text: &str) -> bool {

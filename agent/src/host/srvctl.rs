@@ -1,9 +1,9 @@
 //! `srvctl`: listeners under Clusterware.
 //!
-//! Clusterware starts again what was stopped and is still enabled, so
-//! enablement is part of a listener's state. Local listeners are meant on one
-//! node; without `-node` the command would stop them everywhere. SCAN
-//! listeners are a cluster's own and are named by their number.
+//! Clusterware restarts a stopped listener that is still enabled, so
+//! enablement is part of a listener's state. Commands for a local listener
+//! name one node; without `-node` they would apply to all. SCAN listeners
+//! belong to the cluster and are identified by their number.
 
 use super::command::{Ended, run};
 use super::listener_tool::Tool;
@@ -12,10 +12,11 @@ use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
 use std::time::Duration;
 
-/// Clusterware checks a resource on all nodes; minutes mean that it hangs.
+/// Clusterware checks a resource on all nodes; one that takes minutes hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Exit code for a resource that was as wanted already (PRCR-1002 to 1005).
+/// Exit code where the resource was in the requested state already (PRCR-1002
+/// to 1005).
 const WAS_SO: i32 = 2;
 
 /// Beginning of the names of SCAN listeners; a number follows.
@@ -24,17 +25,17 @@ const SCAN: &str = "LISTENER_SCAN";
 /// State of a listener in Clusterware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
-    /// It runs (on the node meant).
+    /// It runs, on the given node.
     pub up: bool,
     /// Clusterware may start it.
     pub enabled: bool,
 }
 
-/// A listener and where it is meant.
+/// A listener on a node.
 #[derive(Debug, Clone, Copy)]
 pub struct Listener<'a> {
     pub name: &'a str,
-    /// Node; of no importance for a SCAN listener.
+    /// Ignored for a SCAN listener.
     pub node: &'a str,
 }
 
@@ -74,13 +75,13 @@ async fn call(
 /// State of the listener.
 ///
 /// # Errors
-/// Where srvctl can't tell.
+/// Where srvctl fails or its output isn't understood.
 pub async fn state(
     cx: &Context,
     oracle: &OracleConfig,
     listener: Listener<'_>,
 ) -> Result<State, ActionError> {
-    // A status is asked for all the time; nobody wants to read it live.
+    // Status is polled; its output is noise among the progress lines.
     let quiet = Context {
         progress: Progress::silent(),
         ..cx.clone()
@@ -148,7 +149,7 @@ pub async fn start(
         .map(drop)
 }
 
-/// Lets Clusterware start the listener, or keeps it from doing so.
+/// Allows Clusterware to start the listener, or forbids it.
 ///
 /// # Errors
 /// Where that can't be set.

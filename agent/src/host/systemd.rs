@@ -1,7 +1,7 @@
 //! systemd over D-Bus: states of units, jobs, enablement.
 //!
-//! It knows nothing of what a unit is for. A job counts as done when systemd
-//! says so (`JobRemoved`), not when it was queued.
+//! A job counts as done when systemd reports that (`JobRemoved`), not when it
+//! was queued.
 
 use crate::error::ActionError;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
-/// Longest wait for an answer of systemd itself, apart from jobs.
+/// How long systemd may take to answer a call, jobs excepted.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 #[zbus::proxy(
@@ -56,7 +56,7 @@ trait Properties {
     fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedValue>;
 }
 
-/// A unit as systemd sees it. This is what gets captured.
+/// A unit's state in systemd: what a task captures before a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitState {
     /// `loaded`, `not-found`, `masked`, …
@@ -69,18 +69,18 @@ pub struct UnitState {
 }
 
 impl UnitState {
-    /// It works, or is about to.
+    /// It is active or activating.
     pub fn is_up(&self) -> bool {
         matches!(self.active.as_str(), "active" | "activating" | "reloading")
     }
 
-    /// It is down and stays down unless started.
+    /// It is inactive and stays so unless it is started.
     pub fn is_down(&self) -> bool {
         matches!(self.active.as_str(), "inactive" | "failed")
     }
 
-    /// A boot or a dependency brings it back. One that is only linked is not:
-    /// disabling it would take away the link, and with it the unit.
+    /// A boot or a dependency starts it. A unit that is only linked doesn't
+    /// count: disabling it would remove the link, and with it the unit.
     pub fn is_enabled(&self) -> bool {
         matches!(self.file.as_str(), "enabled" | "enabled-runtime")
     }
@@ -137,7 +137,7 @@ impl Systemd {
         })
     }
 
-    /// How a unit stands.
+    /// A unit's current state.
     ///
     /// # Errors
     /// Where systemd doesn't answer. A unit that doesn't exist is a state
@@ -179,7 +179,7 @@ impl Systemd {
     /// Queues a job and waits until systemd has finished it.
     ///
     /// # Errors
-    /// Where systemd refuses it, it fails, or it takes longer than `limit`.
+    /// Where systemd rejects the job, it fails, or it takes longer than `limit`.
     pub async fn run(&self, job: Job, unit: &str, limit: Duration) -> Result<(), ActionError> {
         let failed = |what: String| {
             ActionError::new("LS2103", what)
@@ -219,10 +219,10 @@ impl Systemd {
         }
     }
 
-    /// Enables or disables a unit for good.
+    /// Enables or disables a unit permanently.
     ///
     /// # Errors
-    /// Where systemd refuses.
+    /// Where systemd rejects it.
     pub async fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), ActionError> {
         let change = async {
             if enabled {

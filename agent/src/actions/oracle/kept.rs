@@ -8,7 +8,7 @@
 //! state is saved separately.
 
 use crate::action::{ActionError, Context, Undone};
-use crate::host::kept::Kept;
+use crate::host::state_file::StateFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +33,11 @@ struct Found<T> {
     value: T,
 }
 
-fn place(cx: &Context, resource: &str, kind: &str) -> Kept {
-    Kept::of(cx, &format!("oracle-{kind}"), resource)
+fn place(cx: &Context, resource: &str, kind: &str) -> StateFile {
+    StateFile::of(cx, &format!("oracle-{kind}"), resource)
 }
 
-fn read<T: DeserializeOwned>(place: &Kept) -> Result<Option<Before<T>>, ActionError> {
+fn read<T: DeserializeOwned>(place: &StateFile) -> Result<Option<Before<T>>, ActionError> {
     let mut before: Option<Before<T>> = place.read()?;
     if let Some(before) = &mut before
         && let Some(value) = before.value.take()
@@ -48,7 +48,7 @@ fn read<T: DeserializeOwned>(place: &Kept) -> Result<Option<Before<T>>, ActionEr
     Ok(before)
 }
 
-fn write<T: Serialize>(place: &Kept, before: &Before<T>) -> Result<(), ActionError> {
+fn write<T: Serialize>(place: &StateFile, before: &Before<T>) -> Result<(), ActionError> {
     if before.steps.is_empty() {
         place.forget()
     } else {
@@ -58,7 +58,7 @@ fn write<T: Serialize>(place: &Kept, before: &Before<T>) -> Result<(), ActionErr
 
 /// The states of this run; those of an earlier one are no longer what was
 /// before.
-fn of_run<T: DeserializeOwned>(cx: &Context, place: &Kept) -> Result<Before<T>, ActionError> {
+fn of_run<T: DeserializeOwned>(cx: &Context, place: &StateFile) -> Result<Before<T>, ActionError> {
     let own = read(place)?.filter(|before: &Before<T>| before.run == cx.tag.run);
     Ok(own.unwrap_or_else(|| Before {
         run: cx.tag.run.clone(),

@@ -10,8 +10,8 @@ use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
     satisfied_if,
 };
-use crate::host::kept::Kept;
 use crate::host::postgres::{Session, quoted};
+use crate::host::state_file::StateFile;
 use crate::policy::Need;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
@@ -243,10 +243,9 @@ impl Action for Enable {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, &params.schemas, params.set).await?;
-        // The state that an earlier attempt saved is older, so it is not
-        // overwritten.
-        let kept = Kept::of(cx, KEPT, &params.resource);
+        let triggers = triggers(&session, params).await?;
+        // What an earlier attempt has kept is older, so it stands.
+        let kept = StateFile::of(cx, KEPT, &params.resource);
         let mut modes: Modes = kept.read()?.unwrap_or_default();
         for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
             modes.entry(trigger.key()).or_insert(trigger.mode);
@@ -280,7 +279,7 @@ impl Action for Enable {
             )));
         }
         let switched = switch(cx, &session, &triggers, |t| before.get(&t.key()).copied()).await?;
-        Kept::of(cx, KEPT, &params.resource).forget()?;
+        StateFile::of(cx, KEPT, &params.resource).forget()?;
         Ok(if switched == 0 {
             Undone::Nothing
         } else {
@@ -297,12 +296,8 @@ impl Action for Restore {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(
-        &self,
-        cx: &Context,
-        params: &RestorePostgresTriggers,
-    ) -> Result<Probe, ActionError> {
-        let kept: Option<Modes> = Kept::of(cx, KEPT, &params.resource).read()?;
+    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+        let kept: Option<Modes> = StateFile::of(cx, KEPT, &params.resource).read()?;
         let Some(modes) = kept else {
             // Nothing was switched by this agent.
             return Ok(found(Finding::Already));
@@ -320,7 +315,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestorePostgresTriggers,
     ) -> Result<Description, ActionError> {
-        let modes: Modes = Kept::of(cx, KEPT, &params.resource)
+        let modes: Modes = StateFile::of(cx, KEPT, &params.resource)
             .read()?
             .unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
@@ -337,7 +332,7 @@ impl Action for Restore {
         params: &RestorePostgresTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let kept = Kept::of(cx, KEPT, &params.resource);
+        let kept = StateFile::of(cx, KEPT, &params.resource);
         let modes: Modes = kept.read()?.unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;

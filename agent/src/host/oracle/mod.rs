@@ -7,7 +7,7 @@
 //! changes something never is.
 //!
 //! A login is kept for the next task when every call of the session before it
-//! came to a good end ([`super::warm`]); what a statement may have left open
+//! came to a good end ([`super::idle_pool`]); what a statement may have left open
 //! is rolled back first.
 //!
 //! Errors carry Oracle's code and its first line. The texts of errors that
@@ -20,7 +20,7 @@ mod login;
 use crate::config::{Config, OracleConfig};
 use crate::error::ActionError;
 use crate::host::context::Context;
-use crate::host::warm::Warm;
+use crate::host::idle_pool::IdlePool;
 pub use error::OracleError;
 use error::{first_line, shown};
 pub use login::Login;
@@ -101,7 +101,7 @@ pub struct Session {
     action: String,
     cancel: CancellationToken,
     resource: String,
-    warm: Arc<Warm<Login>>,
+    pool: Arc<IdlePool<Login>>,
     /// Calls that were begun and didn't come to a good end, or not yet.
     unsettled: AtomicUsize,
     /// A statement may have left a transaction open.
@@ -142,7 +142,7 @@ impl Session {
             action: name_of(cx),
             cancel: cx.cancel.clone(),
             resource: resource.to_owned(),
-            warm: cx.host.oracle_logins.clone(),
+            pool: cx.host.oracle_logins.clone(),
             unsettled: AtomicUsize::new(0),
             changed: AtomicBool::new(false),
             clean: AtomicBool::new(true),
@@ -307,12 +307,12 @@ impl Drop for Session {
             return;
         }
         if !*self.changed.get_mut() {
-            self.warm.keep(&self.resource, login);
+            self.pool.put(&self.resource, login);
         } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (warm, resource) = (self.warm.clone(), self.resource.clone());
+            let (pool, resource) = (self.pool.clone(), self.resource.clone());
             runtime.spawn_blocking(move || {
                 if login.rolls_back() {
-                    warm.keep(&resource, login);
+                    pool.put(&resource, login);
                 }
             });
         }

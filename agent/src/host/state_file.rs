@@ -1,9 +1,9 @@
-//! What an action keeps on this host for a later action: a `disable` notes
-//! what it has switched off, so that its `restore`, another task of the same
-//! or of a later run, switches on that and nothing else.
+//! State that an action saves on this host for a later action: a `disable`
+//! records what it has switched off, so that its `restore`, another task of
+//! the same or of a later run, switches on exactly that.
 //!
-//! A file each under the agent's state directory, replaced in one step. It is
-//! no capture: undo goes by the capture in the journal.
+//! One file each under the agent's state directory, replaced atomically. Undo
+//! doesn't read it: that uses the state captured in the journal.
 
 use crate::error::ActionError;
 use crate::host::context::Context;
@@ -13,12 +13,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-pub struct Kept {
+pub struct StateFile {
     path: PathBuf,
 }
 
-impl Kept {
-    /// What is kept under a purpose for a resource.
+impl StateFile {
+    /// The file for this purpose and resource.
     pub fn of(cx: &Context, purpose: &str, resource: &str) -> Self {
         let resource: String = resource
             .bytes()
@@ -33,7 +33,7 @@ impl Kept {
         }
     }
 
-    /// What is kept; nothing where nothing was.
+    /// The saved state, if there is any.
     ///
     /// # Errors
     /// LS2124 where the file can't be read.
@@ -47,7 +47,7 @@ impl Kept {
         }
     }
 
-    /// Keeps this, on disk when it returns.
+    /// Saves the state; it is on disk when this returns.
     ///
     /// # Errors
     /// LS2124 where it can't be written.
@@ -55,17 +55,17 @@ impl Kept {
         let write = || -> io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(directory)?;
-            let aside = self.path.with_extension("new");
-            let mut file = fs::File::create(&aside)?;
+            let temporary = self.path.with_extension("new");
+            let mut file = fs::File::create(&temporary)?;
             file.write_all(&serde_json::to_vec(what)?)?;
             file.sync_all()?;
-            fs::rename(&aside, &self.path)?;
+            fs::rename(&temporary, &self.path)?;
             fs::File::open(directory)?.sync_all()
         };
         write().map_err(|e| self.unusable("written", e))
     }
 
-    /// Forgets it.
+    /// Removes the file, if there is one.
     ///
     /// # Errors
     /// LS2124 where it can't be removed.
