@@ -1,18 +1,18 @@
 //! The barrier protocol, pure.
 //!
 //! Two state machines, [`coordinator`] (one per run) and [`participant`] (one
-//! per agent). Each takes `(now, Event)` and returns effects in the order
-//! in which the driver must carry them out: a `Persist` stands before every
-//! `Send` that relies on it, so a driver that goes through the list in order
-//! can't promise what it has not stored. There is no clock, no randomness, no
-//! network and no disk in here; time comes in as an argument, timers leave as
-//! data (`next_deadline`).
+//! per agent). Each takes `(now, Event)` and returns effects in the order in
+//! which the driver must execute them: a `Persist` precedes every `Send` that
+//! relies on it, so a driver that executes the list in order can't promise
+//! what it has not stored. The crate has no clock, no randomness, no network
+//! and no disk: time is an argument, and timers are data (`next_deadline`).
 //!
 //! Durable state is the fold of the records that were persisted. A driver
 //! whose store fails must end its process and fold again (R23); it must never
-//! go on with a machine whose record it could not store.
+//! continue with a machine whose record it could not store.
 //!
-//! The rules are cited by their numbers, R1 to R23: `docs/protocol.md`.
+//! Comments cite the protocol's rules by number, R1 to R23. They are defined
+//! in `docs/protocol.md`, under "The rules".
 
 #![deny(
     clippy::wildcard_enum_match_arm,

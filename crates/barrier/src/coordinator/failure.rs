@@ -102,13 +102,13 @@ impl Run {
             rollback_reserve,
             ends_with,
             ..
-        } = self.state.begin.layout.outage.clone()?;
-        let last = self.state.forward.get(ends_with as usize)?;
+        } = self.state.begin.layout.outage.as_ref()?;
+        let last = self.state.forward.get(*ends_with as usize)?;
         if last.status.is_over() || !self.may_roll_back_by_itself() {
             return None;
         }
         let began = self.live.outage_began?;
-        Some(began.saturating_add(budget.saturating_sub(rollback_reserve)))
+        Some(began.saturating_add(budget.saturating_sub(*rollback_reserve)))
     }
 
     /// Rolls back before the budget is exceeded, with the rollback's own time

@@ -1,7 +1,7 @@
 //! From records to state. Nothing here decides anything: a record is a fact.
 
 use super::state::{
-    PhaseState, PhaseStatus, Rollback, State, TaskState, TaskStatus, all_steps, undone_by,
+    PhaseState, PhaseStatus, Rollback, State, TaskState, TaskStatus, all_steps, task_key, undone_by,
 };
 use super::{Entry, StartError};
 use crate::ids::{PhaseRef, Term, Track};
@@ -118,7 +118,7 @@ impl State {
         for (phase, step) in all_steps(&begin.layout) {
             for agent in &step.agents {
                 tasks.insert(
-                    (step.id.clone(), agent.clone()),
+                    task_key(&step.id, agent),
                     TaskState {
                         phase,
                         status: TaskStatus::Waiting,

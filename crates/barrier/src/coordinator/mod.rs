@@ -1,14 +1,14 @@
 //! The coordinator's side: one machine per run.
 //!
-//! [`Run::handle`] and [`Run::verb`] take what happened and return what to
-//! do, in order. Every decision is one record: it is applied to the state in
-//! the same moment in which its `Persist` is put out, and only the sends that
-//! follow it in the list may rely on it. What is not in a record (votes, who
-//! is connected, when something was sent) is lost by a restart on purpose:
-//! votes count in their own term (R9), and deadlines start again (R11).
+//! [`Run::handle`] and [`Run::verb`] take an event and return effects, in
+//! order. Every decision is one record: it is applied to the state when its
+//! `Persist` is emitted, and only the sends after it in the list may rely on
+//! it. State that is in no record (votes, connections, send times) is lost in
+//! a restart on purpose: votes count in their own term (R9), and deadlines
+//! start again (R11). The rules are defined in `docs/protocol.md`.
 //!
-//! Not in here: choosing terms, authorising operators, admitting agents. An
-//! agent that the driver has not admitted must not be reported as connected.
+//! Choosing terms, authorising operators and admitting agents is up to the
+//! driver. It must not report an agent as connected that it has not admitted.
 
 use crate::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::{Order, Reply, Standing, Verdict};
@@ -51,11 +51,11 @@ pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
 /// Bytes of JSON that one release records of all votes' captures, and that it
 /// carries to one agent: half of what an entry of a journal and a message may
-/// have, so that neither side meets one that it can't keep or hear.
+/// have, so that neither side gets one that it can't store or receive.
 pub const MAX_RELEASE: usize = 2 << 20;
 
-/// Findings of one watch that the journal keeps: enough to go through by
-/// hand. One finding voids as much as a thousand do.
+/// Breaches of one watch that are recorded: enough to examine by hand. One
+/// breach voids as much as a thousand do.
 pub const MAX_BREACHES: usize = 1_000;
 
 /// After a restart, how long a participant may stay silent before deadlines
@@ -75,54 +75,51 @@ pub const MAX_AUTOMATIC_RETRIES: u32 = 3;
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub seq: u64,
-    /// What was decided or learnt.
     pub record: Record,
 }
 
-/// What happens to a run.
+/// An input of the run's state machine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An agent's session was admitted.
     Connected(Standing),
     Disconnected(AgentName),
-    /// An agent stands under another coordinator's term or decision, and an
-    /// operator has said that that one is stopped for good (R11). Comes before
-    /// [`Event::Connected`].
+    /// An agent has obeyed another coordinator's term or decision, and an
+    /// operator has confirmed that the other one is stopped for good (R11).
+    /// Precedes [`Event::Connected`].
     TakenOver(Standing),
     /// The agent was admitted by an operator although its journal is not the
     /// one this run began with (R10).
     Quarantined(AgentName),
-    /// An agent said something.
     Reply {
-        /// Who, by its certificate.
+        /// By its certificate.
         from: AgentName,
         reply: Reply,
-        /// What its journal had come to; kept with outcomes (R10).
+        /// The last entry of its journal; recorded with outcomes (R10).
         place: Option<JournalPlace>,
     },
     /// Time passed; at the latest at [`Run::next_deadline`].
     Tick,
 }
 
-/// What the driver must do, in this order.
+/// The driver must execute effects in the order of their list.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Make it durable before anything that follows. A failure ends the
     /// process (R23).
     Persist(Entry),
-    /// Give it to the agent's session; dropped if there is none. What matters
-    /// is sent again when the agent connects.
+    /// Pass it to the agent's session; dropped if there is none. Anything that
+    /// is still needed is sent again when the agent connects.
     Send { to: AgentName, order: Order },
 }
 
-/// What an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verb {
-    /// Drawn by the client: the same request is carried out once (R20).
+    /// Drawn by the client: the same request is executed once (R20).
     pub request: String,
     /// The operator, by certificate.
     pub by: String,
-    /// Why. Required where something is passed over.
+    /// Required where something is skipped, waived or resolved.
     pub reason: Option<String>,
     /// Sequence of the run as the operator saw it; refused if the run has
     /// decided anything since (R14, R20).
@@ -141,21 +138,21 @@ pub enum VerbAction {
     },
     /// End a pause, a hold, or a hold gate.
     Resume,
-    /// Release nothing more until resumed. What runs, runs on.
+    /// Release nothing more until resumed. Running tasks continue.
     Pause,
-    /// Try the failed phase again: only what did not end well (R4).
+    /// Retry the tasks of the failed phase that did not succeed (R4).
     Retry,
-    /// Leave the failed phase as it is and go on.
+    /// Leave the failed phase as it is and continue with the next one.
     Skip,
     Rollback,
-    /// Give the run up as soon as nothing is open.
+    /// End the run as soon as no task is open.
     Abort,
-    /// Pass an open task of an agent that can't be reached (R5).
+    /// Give up waiting for an open task whose agent can't be reached (R5).
     Waive {
         agent: AgentName,
         step: StepId,
     },
-    /// Say what became of an `unknown` or `drifted` task.
+    /// Declare the result of an `unknown` or `drifted` task.
     ResolveUnknown {
         agent: AgentName,
         step: StepId,
@@ -185,7 +182,6 @@ pub enum StartError {
     OutagePhases { starts_with: u32, ends_with: u32 },
 }
 
-/// A vote as it came in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vote {
     pub verdict: Verdict,
@@ -194,7 +190,7 @@ pub struct Vote {
     pub lapses: Millis,
 }
 
-/// A round of questions to the watches (R17).
+/// A round of attestation requests to the watches (R17).
 #[derive(Debug, Clone, PartialEq)]
 struct Attesting {
     nonce: u64,
@@ -202,11 +198,11 @@ struct Attesting {
     answered: BTreeSet<TaskKey>,
 }
 
-/// What a restart forgets.
+/// State that is lost in a restart.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Live {
     connected: BTreeSet<AgentName>,
-    /// Heard in this term.
+    /// Agents that have connected or replied in this term.
     heard: BTreeSet<AgentName>,
     /// Votes of the current attempt.
     votes: BTreeMap<AgentName, Vote>,
@@ -219,12 +215,13 @@ struct Live {
     outage_began: Option<Millis>,
     attesting: Option<Attesting>,
     nonces: u64,
-    /// Until when no deadline is judged (R11); `None` when all were heard.
+    /// No deadline is enforced before this (R11); `None` once every agent has
+    /// connected.
     grace_until: Option<Millis>,
-    /// When disarming was first asked for, for what comes next.
+    /// When disarming was first requested for the coming release or rollback.
     disarming_since: Option<Millis>,
-    /// Another coordinator's term or decision was met; nothing is decided
-    /// any more (R11).
+    /// An agent has obeyed another coordinator; nothing is decided any more
+    /// (R11).
     fenced: Option<String>,
 }
 
@@ -258,8 +255,8 @@ impl Run {
         Ok((run, effects))
     }
 
-    /// Takes a run up from its journal under a new term. What agents are owed
-    /// is sent as they connect.
+    /// Resumes a run from its journal under a new term. Unanswered orders are
+    /// sent again as agents connect.
     ///
     /// # Errors
     /// When the entries are not a run's journal, or the term is not higher
@@ -293,7 +290,6 @@ impl Run {
         Ok((run, effects))
     }
 
-    /// Takes an event in.
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
@@ -316,14 +312,14 @@ impl Run {
         effects
     }
 
-    /// Carries out what an operator asks for.
+    /// Executes an operator's request.
     ///
     /// # Errors
-    /// When it can't be done now; nothing has happened then. The refusal says
-    /// why and what can be done instead.
+    /// When the state doesn't allow it; nothing has changed then. The error
+    /// says why, and what to do instead.
     pub fn verb(&mut self, now: Millis, verb: Verb) -> Result<Vec<Effect>, Refused> {
         let mut effects = Vec::new();
-        self.decide_verb(now, verb, &mut effects)?;
+        self.decide_verb(verb, &mut effects)?;
         self.advance(now, &mut effects);
         Ok(effects)
     }
@@ -347,8 +343,8 @@ impl Run {
         &self.live.votes
     }
 
-    /// The run has ended and every member has been told and has answered.
-    /// Nothing is left to do; the machine may be dropped.
+    /// The run has ended and every member has confirmed it. Nothing is left to
+    /// do; the machine may be dropped.
     pub fn is_closed(&self) -> bool {
         self.state.ended.is_some()
             && self
@@ -359,8 +355,8 @@ impl Run {
                 .all(|agent| self.state.closed_by.contains(agent))
     }
 
-    /// Records something: in the state at once, on disk before whatever
-    /// follows in the list.
+    /// Applies a record to the state, and has it written before the effects
+    /// that follow in the list.
     fn persist(&mut self, record: Record, effects: &mut Vec<Effect>) {
         let entry = Entry {
             seq: self.state.last + 1,
@@ -394,19 +390,19 @@ impl Run {
                 .take()
                 .is_some_and(|until| until > now)
         {
-            // Everyone was heard: what is still owed is on its way, so the
-            // deadlines that follow are honest ones.
+            // Every agent has connected and has been sent its orders, so
+            // deadlines can be enforced again, counted from now.
             self.live.round_began = self.live.round_began.max(now);
         }
     }
 
-    /// No verdict by deadline or budget yet (R11).
+    /// Deadlines and the budget are not enforced yet (R11).
     fn in_grace(&self, now: Millis) -> bool {
         self.live.grace_until.is_some_and(|until| now < until)
     }
 
-    /// Takes every step that can be taken now. Each step changes the state so
-    /// that it can't be taken again; that is what makes this end.
+    /// Takes every step that the state allows. This terminates because each
+    /// step changes the state so that it can't be taken again.
     fn advance(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         while self.step(now, effects) {}
     }
@@ -415,7 +411,8 @@ impl Run {
         if self.state.ended.is_some() || self.live.fenced.is_some() {
             return false;
         }
-        // What it would decide on is not known: it can only be given up.
+        // Another coordinator's decisions are unknown here: only abort is
+        // allowed (R11).
         if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
             return false;
         }
@@ -429,10 +426,10 @@ impl Run {
             self.end_of_track(effects);
             return true;
         };
-        let Some(status) = self.state.phase(phase).map(|p| p.status.clone()) else {
+        let Some(status) = self.state.phase(phase).map(|p| &p.status) else {
             return false;
         };
-        match status {
+        match *status {
             PhaseStatus::Pending => self.begin_phase(now, phase, effects),
             PhaseStatus::Preparing => self.judge_round(now, phase, effects),
             PhaseStatus::Released => self.judge_outcomes(now, phase, effects),

@@ -1,6 +1,6 @@
 //! Outcomes: journaled first, acknowledged then, judged last.
 
-use super::state::{TaskKey, TaskStatus};
+use super::state::{TaskKey, TaskStatus, task_key};
 use super::{Effect, LOST_GRACE, MAX_AUTOMATIC_RETRIES, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
 use crate::message::{Order, Outcome, Reply, TaskReport};
@@ -51,7 +51,7 @@ impl Run {
         place: Option<JournalPlace>,
         effects: &mut Vec<Effect>,
     ) {
-        let key = (report.step.clone(), from.clone());
+        let key = task_key(&report.step, &from);
         let Some(task) = self.state.tasks.get(&key) else {
             return;
         };
@@ -70,41 +70,34 @@ impl Run {
         // Where decisions are lost, so are attempts: what an agent says of
         // one that is not known here is news all the same (R11).
         let lost = !self.state.decisions_lost.is_empty() && report.attempt >= released;
-        if lost {
-            if task.outcome() != Some(&report.outcome) {
-                let agent = from.clone();
-                let record = Record::TaskEnded {
-                    agent,
-                    report,
-                    place,
-                };
-                self.persist(record, effects);
+        let weight = if lost {
+            if task.outcome() == Some(&report.outcome) {
+                Weight::Repeated
+            } else {
+                Weight::News
             }
         } else if report.attempt == released {
-            match self.weigh(&key, &report) {
-                Weight::News => {
-                    let agent = from.clone();
-                    let record = Record::TaskEnded {
-                        agent,
-                        report,
-                        place,
-                    };
-                    self.persist(record, effects);
-                }
-                Weight::Repeated => {}
-                Weight::Contradiction(detail) => {
-                    let agent = from.clone();
-                    self.persist(
-                        Record::Contradicted {
-                            agent,
-                            report,
-                            detail,
-                            place,
-                        },
-                        effects,
-                    );
-                }
-            }
+            self.weigh(&key, &report)
+        } else {
+            Weight::Repeated
+        };
+        let agent = from.clone();
+        let record = match weight {
+            Weight::News => Some(Record::TaskEnded {
+                agent,
+                report,
+                place,
+            }),
+            Weight::Repeated => None,
+            Weight::Contradiction(detail) => Some(Record::Contradicted {
+                agent,
+                report,
+                detail,
+                place,
+            }),
+        };
+        if let Some(record) = record {
+            self.persist(record, effects);
         }
         self.send(&from, ack, effects);
     }
@@ -193,7 +186,7 @@ impl Run {
         tasks
             .into_iter()
             .flatten()
-            .flat_map(|(agent, steps)| steps.iter().map(|s| (s.clone(), agent.clone())))
+            .flat_map(|(agent, steps)| steps.iter().map(|s| task_key(s, agent)))
             .collect()
     }
 
@@ -255,7 +248,7 @@ impl Run {
             .map(|(key, _)| key.clone())
             .collect();
         for (step, agent) in &overdue {
-            let (step, agent) = (step.clone(), agent.clone());
+            let (step, agent) = task_key(step, agent);
             self.persist(Record::TaskLost { agent, step }, effects);
         }
         self.revoke(phase, &overdue, effects);

@@ -1,7 +1,7 @@
 //! From a due phase to the moment of its release: rounds of Prepare, votes,
 //! the gate.
 
-use super::state::{PhaseStatus, TaskStatus, undone_by};
+use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
 use super::{Effect, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
 use crate::layout::{Gate, PhaseSpec};
@@ -53,7 +53,7 @@ impl Run {
                 let waiting = self
                     .state
                     .tasks
-                    .get(&(step.id.clone(), agent.clone()))
+                    .get(&task_key(&step.id, agent))
                     .is_some_and(|task| task.status == TaskStatus::Waiting);
                 if waiting && self.is_needed(phase, step, agent) {
                     due.entry(agent.clone()).or_default().push(step.id.clone());
@@ -75,7 +75,7 @@ impl Run {
             Some(of) => self
                 .state
                 .tasks
-                .get(&(of.clone(), agent.clone()))
+                .get(&task_key(of, agent))
                 .is_some_and(super::TaskState::may_have_changed),
             None => {
                 phase.track == Track::Forward

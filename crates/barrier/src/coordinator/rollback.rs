@@ -1,7 +1,7 @@
 //! Close first (R2): before a run turns round, or ends early, nothing is open
 //! and no watch stands.
 
-use super::state::{PhaseStatus, TaskKey, TaskStatus};
+use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run};
 use crate::ids::{Millis, PhaseRef, Track};
 use crate::record::{DebtCause, Ending, Record};
@@ -27,7 +27,7 @@ impl Run {
         let passable = self.state.abort.is_none()
             && open.iter().all(|(step, agent)| {
                 self.is_detachable(agent)
-                    && self.state.tasks[&(step.clone(), agent.clone())].status == TaskStatus::Lost
+                    && self.state.tasks[&task_key(step, agent)].status == TaskStatus::Lost
             });
         if passable {
             for (step, agent) in open {
@@ -105,7 +105,7 @@ impl Run {
             .phase(phase)
             .into_iter()
             .flat_map(|p| &p.tasks)
-            .flat_map(|(agent, steps)| steps.iter().map(|s| (s.clone(), agent.clone())))
+            .flat_map(|(agent, steps)| steps.iter().map(|s| task_key(s, agent)))
             .filter(|key| {
                 !self
                     .state

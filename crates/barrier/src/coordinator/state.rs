@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A task: a step at an agent.
 pub type TaskKey = (StepId, AgentName);
 
+pub(super) fn task_key(step: &StepId, agent: &AgentName) -> TaskKey {
+    (step.clone(), agent.clone())
+}
+
 /// How a phase stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]

@@ -2,7 +2,7 @@
 //! what a breach voids.
 
 use super::state::{
-    Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, undone_by,
+    Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, task_key, undone_by,
 };
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Outcome, TaskReport};
@@ -20,7 +20,7 @@ impl State {
                 self.task_ended(agent, report);
             }
             Record::TaskLost { agent, step } => {
-                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
+                if let Some(task) = self.tasks.get_mut(&task_key(step, agent)) {
                     task.status = TaskStatus::Lost;
                     task.suspect = true;
                 }
@@ -42,28 +42,14 @@ impl State {
                 resolution,
                 ..
             } => {
-                if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
-                    task.resolved = Some(*resolution);
-                }
-                if *resolution == Resolution::Done {
-                    self.untouch_undone(step, agent);
-                }
+                self.resolved(agent, step, *resolution);
             }
             Record::Disarmed { agent, steps } => {
                 for step in steps {
-                    self.watches.remove(&(step.clone(), agent.clone()));
+                    self.watches.remove(&task_key(step, agent));
                 }
             }
-            Record::Owed { debt } => {
-                let open = self
-                    .tasks
-                    .get(&(debt.step.clone(), debt.agent.clone()))
-                    .is_some_and(|task| !task.is_settled());
-                if open {
-                    self.set_status(&debt.step, &debt.agent, TaskStatus::Owed);
-                }
-                self.leave_round(&debt.step, &debt.agent);
-            }
+            Record::Owed { debt } => self.owed(debt),
             Record::JournalLost { agent } => self.journal_lost(agent),
             // `TookOver` and `Breached` change tasks too; they are applied
             // with the run's state, before this. The others change no task.
@@ -87,6 +73,23 @@ impl State {
         }
     }
 
+    fn resolved(&mut self, agent: &AgentName, step: &StepId, resolution: Resolution) {
+        if let Some(task) = self.tasks.get_mut(&task_key(step, agent)) {
+            task.resolved = Some(resolution);
+        }
+        if resolution == Resolution::Done {
+            self.untouch_undone(step, agent);
+        }
+    }
+
+    fn owed(&mut self, debt: &Debt) {
+        let task = self.tasks.get_mut(&task_key(&debt.step, &debt.agent));
+        if let Some(task) = task.filter(|task| !task.is_settled()) {
+            task.status = TaskStatus::Owed;
+        }
+        self.leave_round(&debt.step, &debt.agent);
+    }
+
     fn released(
         &mut self,
         phase: PhaseRef,
@@ -98,7 +101,7 @@ impl State {
         let attempt = state.attempt;
         for (agent, steps) in state.tasks.clone() {
             for step in steps {
-                let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+                let Some(task) = self.tasks.get_mut(&task_key(&step, &agent)) else {
                     continue;
                 };
                 task.status = TaskStatus::Released;
@@ -118,7 +121,7 @@ impl State {
     }
 
     fn task_ended(&mut self, agent: &AgentName, report: &TaskReport) {
-        let key = (report.step.clone(), agent.clone());
+        let key = task_key(&report.step, agent);
         let Some(task) = self.tasks.get_mut(&key) else {
             return;
         };
@@ -172,18 +175,12 @@ impl State {
         else {
             return;
         };
-        if let Some(task) = self.tasks.get_mut(&(of.clone(), agent.clone())) {
+        if let Some(task) = self.tasks.get_mut(&task_key(&of, agent)) {
             task.touched = false;
             task.suspect = false;
         }
         self.debts
             .retain(|debt| debt.step != of || debt.agent != *agent);
-    }
-
-    fn set_status(&mut self, step: &StepId, agent: &AgentName, status: TaskStatus) {
-        if let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) {
-            task.status = status;
-        }
     }
 
     fn leave_round(&mut self, step: &StepId, agent: &AgentName) {
@@ -242,8 +239,8 @@ impl State {
     }
 
     fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &Signed) {
-        self.watches.remove(&(step.clone(), agent.clone()));
-        let Some(task) = self.tasks.get_mut(&(step.clone(), agent.clone())) else {
+        self.watches.remove(&task_key(step, agent));
+        let Some(task) = self.tasks.get_mut(&task_key(step, agent)) else {
             return;
         };
         if task.is_open() {
@@ -325,7 +322,7 @@ impl State {
             detail: detail.to_owned(),
             after_no_return,
         });
-        if let Some(watch) = self.watches.get_mut(&(step.clone(), agent.clone())) {
+        if let Some(watch) = self.watches.get_mut(&task_key(step, agent)) {
             watch.breaches.push(detail.to_owned());
         }
         if self.rollback.is_some() || self.abort.is_some() {

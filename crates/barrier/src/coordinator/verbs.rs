@@ -1,9 +1,9 @@
 //! What operators may ask for, and when. A verb that is refused has changed
 //! nothing, and says what to do instead.
 
-use super::state::{PhaseStatus, TaskKey, TaskStatus};
+use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run, Verb, VerbAction};
-use crate::ids::{AgentName, Digest, Millis, PhaseRef, StepId, Track};
+use crate::ids::{AgentName, Digest, PhaseRef, StepId, Track};
 use crate::layout::Gate;
 use crate::record::{Record, Resolution, RollbackCause, Signed, SkipCause};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,6 @@ impl Run {
     /// Checks a verb against the state and records it.
     pub(super) fn decide_verb(
         &mut self,
-        _now: Millis,
         verb: Verb,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
@@ -85,64 +84,67 @@ impl Run {
             request: verb.request,
             reason: verb.reason,
         };
-        match verb.action {
+        let record = self.record_of(verb.action, signed)?;
+        if let Record::Skipped { phase, .. } = &record
+            && phase.track == Track::Rollback
+        {
+            self.owe_skipped(*phase, effects);
+        }
+        self.persist(record, effects);
+        Ok(())
+    }
+
+    /// The record of a request, if the state allows it now.
+    fn record_of(&self, action: VerbAction, signed: Signed) -> Result<Record, Refused> {
+        Ok(match action {
             VerbAction::Approve { phase, digest } => {
                 self.check_approval(phase, &digest)?;
-                self.persist(Record::GateOpened { phase, signed }, effects);
+                Record::GateOpened { phase, signed }
             }
-            VerbAction::Resume => {
-                let record = self.resume_record(signed)?;
-                self.persist(record, effects);
-            }
+            VerbAction::Resume => self.resume_record(signed)?,
             VerbAction::Pause => {
-                self.check_not_turning()?;
-                if self.state.paused.is_some() {
-                    return refuse(
-                        RefusedCode::NotNeeded,
-                        "the run is paused",
-                        "resume ends it",
-                    );
-                }
-                self.persist(Record::Paused { signed }, effects);
+                self.check_pause()?;
+                Record::Paused { signed }
             }
-            VerbAction::Retry => {
-                let phase = self.check_retry()?;
-                let signed = Some(signed);
-                self.persist(Record::RetryDecided { phase, signed }, effects);
-            }
-            VerbAction::Skip => {
-                let phase = self.check_skip(&signed)?;
-                if phase.track == Track::Rollback {
-                    self.owe_skipped(phase, effects);
-                }
-                let why = SkipCause::Operator { signed };
-                self.persist(Record::Skipped { phase, why }, effects);
-            }
+            VerbAction::Retry => Record::RetryDecided {
+                phase: self.check_retry()?,
+                signed: Some(signed),
+            },
+            VerbAction::Skip => Record::Skipped {
+                phase: self.check_skip(&signed)?,
+                why: SkipCause::Operator { signed },
+            },
             VerbAction::Rollback => {
                 self.check_rollback()?;
-                let cause = RollbackCause::Operator { signed };
-                self.persist(Record::RollbackDecided { cause }, effects);
+                Record::RollbackDecided {
+                    cause: RollbackCause::Operator { signed },
+                }
             }
-            VerbAction::Abort => self.persist(Record::AbortDecided { signed }, effects),
+            VerbAction::Abort => Record::AbortDecided { signed },
             VerbAction::Waive { agent, step } => {
                 self.check_waive(&agent, &step, &signed)?;
-                self.persist(
-                    Record::Waived {
-                        agent,
-                        step,
-                        signed,
-                    },
-                    effects,
-                );
+                Record::Waived {
+                    agent,
+                    step,
+                    signed,
+                }
             }
             VerbAction::ResolveUnknown {
                 agent,
                 step,
                 resolution,
-            } => {
-                let record = self.resolve_record(agent, step, resolution, signed)?;
-                self.persist(record, effects);
-            }
+            } => self.resolve_record(agent, step, resolution, signed)?,
+        })
+    }
+
+    fn check_pause(&self) -> Result<(), Refused> {
+        self.check_not_turning()?;
+        if self.state.paused.is_some() {
+            return refuse(
+                RefusedCode::NotNeeded,
+                "the run is paused",
+                "resume ends it",
+            );
         }
         Ok(())
     }
@@ -369,7 +371,7 @@ impl Run {
         signed: &Signed,
     ) -> Result<(), Refused> {
         require_reason(signed)?;
-        let key: TaskKey = (step.clone(), agent.clone());
+        let key: TaskKey = task_key(step, agent);
         let watch = self.state.watches.contains_key(&key);
         // Behind the point of no return a watch whose host is gone protects
         // nothing any more, and must not keep the applications down.
@@ -410,7 +412,7 @@ impl Run {
         signed: Signed,
     ) -> Result<Record, Refused> {
         require_reason(&signed)?;
-        let task = self.state.tasks.get(&(step.clone(), agent.clone()));
+        let task = self.state.tasks.get(&task_key(&step, &agent));
         if !task.is_some_and(super::TaskState::is_unclear) {
             return refuse(
                 RefusedCode::NoSuchTask,

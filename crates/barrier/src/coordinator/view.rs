@@ -1,7 +1,7 @@
 //! What a run waits for, and until when.
 
 use super::prepare::BUSY_PAUSE;
-use super::state::{PhaseStatus, TaskStatus};
+use super::state::{PhaseStatus, TaskStatus, task_key};
 use super::{ATTESTATION_MAX_AGE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId};
 use crate::layout::Gate;
@@ -187,7 +187,7 @@ impl Run {
         waits.extend(self.waits_for_disarming());
         if let Some(attesting) = &self.live.attesting {
             for (step, agent) in self.silent_watches(phase) {
-                if !attesting.answered.contains(&(step.clone(), agent.clone())) {
+                if !attesting.answered.contains(&task_key(&step, &agent)) {
                     waits.push(Wait::Attestation { agent, step });
                 }
             }

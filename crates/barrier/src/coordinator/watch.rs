@@ -1,7 +1,7 @@
 //! Watches: attested and disarmed before a release (R16, R17), and what a
 //! breach does.
 
-use super::state::TaskKey;
+use super::state::{TaskKey, task_key};
 use super::{ATTESTATION_MAX_AGE, Attesting, Effect, MAX_BREACHES, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
 use crate::message::Order;
@@ -157,7 +157,7 @@ impl Run {
         detail: String,
         effects: &mut Vec<Effect>,
     ) {
-        let key = (step.clone(), agent.clone());
+        let key = task_key(&step, &agent);
         let new = self.state.watches.get(&key).is_some_and(|watch| {
             watch.breaches.len() < MAX_BREACHES && !watch.breaches.contains(&detail)
         });
@@ -182,11 +182,7 @@ impl Run {
     ) {
         let steps: Vec<StepId> = steps
             .into_iter()
-            .filter(|step| {
-                self.state
-                    .watches
-                    .contains_key(&(step.clone(), agent.clone()))
-            })
+            .filter(|step| self.state.watches.contains_key(&task_key(step, &agent)))
             .collect();
         if !steps.is_empty() {
             self.persist(Record::Disarmed { agent, steps }, effects);

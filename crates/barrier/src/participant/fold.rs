@@ -49,15 +49,15 @@ impl State {
                 }
                 (_, _) => {}
             }
-            state.apply(&entry);
+            state.apply(entry);
         }
         Ok(state)
     }
 
     /// Takes one record in.
-    pub(super) fn apply(&mut self, entry: &Entry) {
+    pub(super) fn apply(&mut self, entry: Entry) {
         self.last = entry.seq;
-        match &entry.record {
+        match entry.record {
             // Checked by the fold; it says nothing of any run.
             ParticipantRecord::Opened { .. } => {}
             ParticipantRecord::Obeyed {
@@ -65,35 +65,34 @@ impl State {
                 term,
                 decision,
             } => {
-                self.term = *term;
-                let log = self.runs.entry(run.clone()).or_default();
-                log.decision = *decision;
+                self.term = term;
+                self.runs.entry(run).or_default().decision = decision;
             }
             ParticipantRecord::Closed { run } => {
-                self.runs.remove(run);
-                self.closed.insert(run.clone());
+                self.runs.remove(&run);
+                self.closed.insert(run);
             }
             ParticipantRecord::Promised { .. }
             | ParticipantRecord::Refused { .. }
             | ParticipantRecord::Tombstoned { .. }
             | ParticipantRecord::Released { .. }
-            | ParticipantRecord::ForwardClosed { .. } => self.apply_to_promise(&entry.record),
+            | ParticipantRecord::ForwardClosed { .. } => self.apply_to_promise(entry.record),
             ParticipantRecord::Intent { .. }
             | ParticipantRecord::Ended { .. }
-            | ParticipantRecord::Acked { .. } => self.apply_to_task(&entry.record),
+            | ParticipantRecord::Acked { .. } => self.apply_to_task(entry.record),
             ParticipantRecord::WatchArmed { .. }
             | ParticipantRecord::WatchBroke { .. }
-            | ParticipantRecord::Disarmed { .. } => self.apply_to_watch(&entry.record),
+            | ParticipantRecord::Disarmed { .. } => self.apply_to_watch(entry.record),
         }
     }
 
-    fn log_of(&mut self, run: &RunId, digest: &Digest) -> &mut RunLog {
-        let log = self.runs.entry(run.clone()).or_default();
-        log.digest.get_or_insert_with(|| digest.clone());
+    fn log_of(&mut self, run: RunId, digest: Digest) -> &mut RunLog {
+        let log = self.runs.entry(run).or_default();
+        log.digest.get_or_insert(digest);
         log
     }
 
-    fn apply_to_promise(&mut self, record: &ParticipantRecord) {
+    fn apply_to_promise(&mut self, record: ParticipantRecord) {
         match record {
             ParticipantRecord::Promised {
                 run,
@@ -105,13 +104,13 @@ impl State {
                 probes,
             } => {
                 let promise = Promise {
-                    attempt: *attempt,
+                    attempt,
                     status: PromiseStatus::Live,
-                    tasks: tasks.clone(),
-                    finish_by: *finish_by,
-                    probes: probes.clone(),
+                    tasks,
+                    finish_by,
+                    probes,
                 };
-                self.log_of(run, digest).phases.insert(*phase, promise);
+                self.log_of(run, digest).phases.insert(phase, promise);
             }
             ParticipantRecord::Refused {
                 run,
@@ -120,11 +119,8 @@ impl State {
                 attempt,
                 reasons,
             } => {
-                let status = PromiseStatus::Refused {
-                    reasons: reasons.clone(),
-                };
-                let promise = empty_promise(*attempt, status);
-                self.log_of(run, digest).phases.insert(*phase, promise);
+                let promise = empty_promise(attempt, PromiseStatus::Refused { reasons });
+                self.log_of(run, digest).phases.insert(phase, promise);
             }
             ParticipantRecord::Tombstoned {
                 run,
@@ -132,7 +128,7 @@ impl State {
                 phase,
                 attempt,
                 why,
-            } => self.tombstone(run, digest, *phase, *attempt, *why),
+            } => self.tombstone(run, digest, phase, attempt, why),
             ParticipantRecord::ForwardClosed { run, digest } => self.close_forward(run, digest),
             ParticipantRecord::Released {
                 run,
@@ -142,15 +138,12 @@ impl State {
                 at,
                 ..
             } => {
-                let log = self.runs.entry(run.clone()).or_default();
+                let log = self.runs.entry(run).or_default();
                 if let Some(at) = at {
-                    log.released.entry(*phase).or_insert_with(|| at.clone());
+                    log.released.entry(phase).or_insert(at);
                 }
-                if let Some(promise) = log.phases.get_mut(phase) {
-                    promise.status = PromiseStatus::Released {
-                        inputs: inputs.clone(),
-                        captures: captures.clone(),
-                    };
+                if let Some(promise) = log.phases.get_mut(&phase) {
+                    promise.status = PromiseStatus::Released { inputs, captures };
                 }
             }
             // [`State::apply`] handles these elsewhere.
@@ -168,8 +161,8 @@ impl State {
 
     fn tombstone(
         &mut self,
-        run: &RunId,
-        digest: &Digest,
+        run: RunId,
+        digest: Digest,
         phase: PhaseRef,
         attempt: u32,
         why: Tombstone,
@@ -184,7 +177,7 @@ impl State {
         }
     }
 
-    fn close_forward(&mut self, run: &RunId, digest: &Digest) {
+    fn close_forward(&mut self, run: RunId, digest: Digest) {
         let log = self.log_of(run, digest);
         log.forward_closed = true;
         for (phase, promise) in &mut log.phases {
@@ -196,7 +189,7 @@ impl State {
         }
     }
 
-    fn apply_to_task(&mut self, record: &ParticipantRecord) {
+    fn apply_to_task(&mut self, record: ParticipantRecord) {
         match record {
             ParticipantRecord::Intent {
                 run,
@@ -205,17 +198,18 @@ impl State {
                 capture,
                 ..
             } => {
-                let log = self.runs.entry(run.clone()).or_default();
-                let task = log.tasks.entry(step.clone()).or_default();
-                task.intent = Some(*attempt);
-                task.capture.get_or_insert_with(|| capture.clone());
+                let log = self.runs.entry(run).or_default();
+                let task = log.tasks.entry(step).or_default();
+                task.intent = Some(attempt);
+                task.capture.get_or_insert(capture);
             }
             ParticipantRecord::Ended { report } => self.ended(report),
             ParticipantRecord::Acked {
                 run, step, attempt, ..
             } => {
-                let task = self.runs.get_mut(run).and_then(|r| r.tasks.get_mut(step));
-                if let Some(task) = task.filter(|task| task.ended(*attempt).is_some()) {
+                let log = self.runs.get_mut(&run);
+                let task = log.and_then(|log| log.tasks.get_mut(&step));
+                if let Some(task) = task.filter(|task| task.ended(attempt).is_some()) {
                     task.unacknowledged = false;
                 }
             }
@@ -234,32 +228,33 @@ impl State {
         }
     }
 
-    fn ended(&mut self, report: &TaskReport) {
+    fn ended(&mut self, report: TaskReport) {
         let log = self.runs.entry(report.run.clone()).or_default();
         let task = log.tasks.entry(report.step.clone()).or_default();
-        task.report = Some(report.clone());
+        task.report = Some(report);
         task.unacknowledged = true;
     }
 
-    fn apply_to_watch(&mut self, record: &ParticipantRecord) {
+    fn apply_to_watch(&mut self, record: ParticipantRecord) {
         match record {
             ParticipantRecord::WatchArmed { run, task, inputs } => {
+                let log = self.runs.entry(run).or_default();
+                let step = task.step.clone();
                 let watch = WatchLog {
-                    task: task.clone(),
-                    inputs: inputs.clone(),
+                    task,
+                    inputs,
                     breaches: Vec::new(),
                 };
-                let log = self.runs.entry(run.clone()).or_default();
-                log.watches.insert(task.step.clone(), watch);
+                log.watches.insert(step, watch);
             }
             ParticipantRecord::WatchBroke { run, step, detail } => {
-                let log = self.runs.get_mut(run);
-                if let Some(watch) = log.and_then(|log| log.watches.get_mut(step)) {
-                    watch.breaches.push(detail.clone());
+                let log = self.runs.get_mut(&run);
+                if let Some(watch) = log.and_then(|log| log.watches.get_mut(&step)) {
+                    watch.breaches.push(detail);
                 }
             }
             ParticipantRecord::Disarmed { run, steps } => {
-                if let Some(log) = self.runs.get_mut(run) {
+                if let Some(log) = self.runs.get_mut(&run) {
                     log.watches.retain(|step, _| !steps.contains(step));
                 }
             }

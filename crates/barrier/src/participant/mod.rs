@@ -396,7 +396,7 @@ impl Participant {
             seq: self.state.last + 1,
             record,
         };
-        self.state.apply(&entry);
+        self.state.apply(entry.clone());
         effects.push(Effect::Persist(entry));
     }
 
