@@ -19,8 +19,9 @@ use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
 use lockstep_daemon::sleep_until;
-use lockstep_proto::v1;
+use starts::PendingStarts;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Inputs handled before their records are written together.

@@ -139,21 +139,6 @@ impl Driver {
     }
 }
 
-/// A run begins with one record. What a journal doesn't keep would end the
-/// coordinator, so it is measured before.
-fn fits(begin: &Begin) -> Answer<()> {
-    let bytes = lockstep_barrier::message::json_size(begin);
-    if bytes <= MAX_BEGIN {
-        return Ok(());
-    }
-    let message = format!(
-        "LS4315: the plan with its {} agents takes {bytes} bytes to begin with, more than \
-         {MAX_BEGIN}; nothing was started; split the plan, or name fewer agents in it",
-        begin.members.len()
-    );
-    Err(Refusal::new(RefusalKind::Invalid, message))
-}
-
 fn no_such_run(wanted: &str) -> Refusal {
     let message = if wanted.is_empty() {
         "LS4305: there is no run yet".to_owned()

@@ -225,22 +225,19 @@ impl Driver {
         if !self.agents.is_current(agent, session) {
             return;
         }
-        self.agents.heard(&agent, lockstep_clock::wall_time());
-        match message {
-            M::Progress(progress) => self.progress(&agent, progress),
-            M::PreflightReport(report) => self.preflights.report(&agent, report),
-            message => match convert::reply(message) {
-                Ok(reply) => {
-                    tracing::debug!(%agent, reply = reply.name(), "heard");
-                    let run = reply.run().clone();
-                    let place = self.agents.place(&agent, place);
-                    let from = agent;
-                    self.happen(&run, Event::Reply { from, reply, place });
-                }
-                Err(invalid) => {
-                    tracing::error!(%agent, %invalid, "LS4205: the agent sent an invalid message");
-                }
-            },
+        self.agents.seen(agent, lockstep_clock::wall_time());
+        match report {
+            AgentReport::Progress(progress) => self.progress(agent, progress),
+            AgentReport::Preflight { request, findings } => {
+                self.preflights.report(agent, request, findings);
+            }
+            AgentReport::Reply { reply, place } => {
+                tracing::debug!(%agent, reply = reply.name(), "received");
+                let run = reply.run().clone();
+                let place = self.agents.place(agent, place);
+                let from = agent.clone();
+                self.happen(&run, Event::Reply { from, reply, place });
+            }
         }
     }
 
@@ -252,4 +249,32 @@ impl Driver {
             cell.tell(Happening::Line(line));
         }
     }
+}
+
+/// What watchers see of a progress line: before it, how many were omitted.
+fn lines(agent: &AgentName, cell: &RunCell, progress: Progress) -> Vec<v1::TaskLine> {
+    let phase = progress.phase.map(|phase| cell.phase_name(phase));
+    let line = |kind: LineKind, line: String| v1::TaskLine {
+        agent: agent.to_string(),
+        phase: phase.clone().unwrap_or_default(),
+        step_id: progress.step.clone(),
+        kind: match kind {
+            LineKind::Started => "started",
+            LineKind::Note => "note",
+            LineKind::Output => "output",
+        }
+        .to_owned(),
+        line,
+        at_ms: lockstep_clock::wall_time(),
+    };
+    let omitted = match progress.omitted {
+        0 => None,
+        1 => Some("1 line omitted: the link was slow".to_owned()),
+        omitted => Some(format!("{omitted} lines omitted: the link was slow")),
+    };
+    let omitted = omitted.map(|text| line(LineKind::Note, text));
+    omitted
+        .into_iter()
+        .chain([line(progress.kind, progress.line)])
+        .collect()
 }

@@ -273,7 +273,7 @@ impl Driver {
 /// The journal fails on a record beyond its limit, which ends the coordinator;
 /// so the record is measured before the run exists.
 fn fits(begin: &Begin) -> Answer<()> {
-    let bytes = serde_json::to_vec(begin).map_or(usize::MAX, |json| json.len());
+    let bytes = lockstep_barrier::message::json_size(begin);
     if bytes <= MAX_BEGIN {
         return Ok(());
     }

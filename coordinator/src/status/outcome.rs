@@ -1,7 +1,7 @@
 //! The outcome of a run and of each of its phases, one word each.
 
 use super::View;
-use lockstep_api::{Exit, TaskOutcome};
+use lockstep_api::Exit;
 use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, Wait};
 use lockstep_barrier::ids::{PhaseRef, Track};
 use lockstep_barrier::message::{Mode, Outcome};
@@ -36,27 +36,6 @@ fn needs_operator(wait: &Wait) -> bool {
         Wait::Outcome { lost, .. } => *lost,
         Wait::Vote { .. } | Wait::Disarm { .. } | Wait::Attestation { .. } | Wait::Close { .. } => {
             false
-        }
-    }
-}
-
-/// Exit code of the operator's command, as documented for `lockstep`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exit {
-    Done,
-    Failed,
-    RolledBack,
-    /// The run waits at a gate or is paused, as intended.
-    Waiting,
-}
-
-impl From<Exit> for i32 {
-    fn from(exit: Exit) -> Self {
-        match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::RolledBack => 5,
-            Exit::Waiting => 6,
         }
     }
 }

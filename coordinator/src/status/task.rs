@@ -1,24 +1,25 @@
 //! The status of a task, and the one spelling of its outcomes.
 
 use super::View;
+use lockstep_api::TaskOutcome;
 use lockstep_barrier::coordinator::{TaskState, TaskStatus};
 use lockstep_barrier::ids::{AgentName, PhaseRef};
 use lockstep_barrier::layout::StepSpec;
 use lockstep_barrier::message::{Mode, Outcome, Verdict};
 use lockstep_proto::v1;
 
-/// The word for an outcome in every view.
-pub(super) fn outcome_name(outcome: &Outcome) -> &'static str {
+/// The state that every view shows for an outcome.
+pub(super) fn outcome_of(outcome: &Outcome) -> TaskOutcome {
     match outcome {
-        Outcome::Done => "done",
-        Outcome::Already => "already",
-        Outcome::Standing => "standing",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Unknown { .. } => "unknown",
-        Outcome::Drifted { .. } => "drifted",
-        Outcome::Interrupted => "interrupted",
-        Outcome::NotStarted => "not-started",
-        Outcome::Lapsed => "lapsed",
+        Outcome::Done => TaskOutcome::Done,
+        Outcome::Already => TaskOutcome::Unchanged,
+        Outcome::Standing => TaskOutcome::Armed,
+        Outcome::Failed { .. } => TaskOutcome::Failed,
+        Outcome::Unknown { .. } => TaskOutcome::Unknown,
+        Outcome::Drifted { .. } => TaskOutcome::Drifted,
+        Outcome::Interrupted => TaskOutcome::Interrupted,
+        Outcome::NotStarted => TaskOutcome::NotStarted,
+        Outcome::Lapsed => TaskOutcome::Lapsed,
     }
 }
 
@@ -46,12 +47,12 @@ pub(super) fn status(
 ) -> v1::TaskStatus {
     let outcome = match &task.status {
         TaskStatus::Waiting => vote_of(run, at, agent),
-        TaskStatus::Released => "open",
-        TaskStatus::Lost => "lost",
-        TaskStatus::Waived => "waived",
-        TaskStatus::Voided => "voided",
-        TaskStatus::Owed => "owed",
-        TaskStatus::Ended { report } => outcome_name(&report.outcome),
+        TaskStatus::Released => TaskOutcome::Open,
+        TaskStatus::Lost => TaskOutcome::Lost,
+        TaskStatus::Waived => TaskOutcome::Waived,
+        TaskStatus::Voided => TaskOutcome::Voided,
+        TaskStatus::Owed => TaskOutcome::UndoOutstanding,
+        TaskStatus::Ended { report } => outcome_of(&report.outcome),
     };
     let mut status = v1::TaskStatus {
         agent: agent.to_string(),
@@ -61,7 +62,7 @@ pub(super) fn status(
             Mode::Execute => String::new(),
             Mode::Undo { of } => of.to_string(),
         },
-        outcome: outcome.to_owned(),
+        outcome: v1::TaskOutcome::from(outcome).into(),
         attempt: task.attempt,
         ..v1::TaskStatus::default()
     };
@@ -75,14 +76,14 @@ pub(super) fn status(
     status
 }
 
-fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> &'static str {
+fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> TaskOutcome {
     if run.state().current() != Some(at) {
-        return "pending";
+        return TaskOutcome::Pending;
     }
     let vote = run.votes.and_then(|votes| votes.get(agent));
     match vote.map(|vote| &vote.verdict) {
-        Some(Verdict::Ready { .. }) => "ready",
-        Some(Verdict::Refuse { .. }) => "refused",
-        Some(Verdict::Lapsed | Verdict::Busy) | None => "pending",
+        Some(Verdict::Ready { .. }) => TaskOutcome::Ready,
+        Some(Verdict::Refuse { .. }) => TaskOutcome::Refused,
+        Some(Verdict::Lapsed | Verdict::Busy) | None => TaskOutcome::Pending,
     }
 }

@@ -265,7 +265,7 @@ fn task_ended(agent: &AgentName, report: &TaskReport) -> String {
         "" => String::new(),
         detail => format!(": {detail}"),
     };
-    let outcome = task::outcome_name(outcome);
+    let outcome = task::outcome_of(outcome);
     format!("{step} on {agent}: {outcome} in {took} ms{detail}")
 }
 

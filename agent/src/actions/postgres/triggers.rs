@@ -296,7 +296,11 @@ impl Action for Restore {
         vec![Need::Postgres(params.resource.clone())]
     }
 
-    async fn probe(&self, cx: &Context, params: &PostgresTriggers) -> Result<Probe, ActionError> {
+    async fn probe(
+        &self,
+        cx: &Context,
+        params: &RestorePostgresTriggers,
+    ) -> Result<Probe, ActionError> {
         let kept: Option<Modes> = StateFile::of(cx, KEPT, &params.resource).read()?;
         let Some(modes) = kept else {
             // Nothing was switched by this agent.
