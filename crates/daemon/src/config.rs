@@ -44,7 +44,6 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::TEST;
     use lockstep_telemetry::error_chain;
 

@@ -243,8 +243,9 @@ impl Action for Enable {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let triggers = triggers(&session, params).await?;
-        // What an earlier attempt has kept is older, so it stands.
+        let triggers = triggers(&session, &params.schemas, params.set).await?;
+        // The state that an earlier attempt saved is older, so it is not
+        // overwritten.
         let kept = StateFile::of(cx, KEPT, &params.resource);
         let mut modes: Modes = kept.read()?.unwrap_or_default();
         for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
