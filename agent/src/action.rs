@@ -2,7 +2,7 @@
 //!
 //! *Probe* checks whether there is anything to do, and captures the state
 //! before any change. *Describe* lists what would be done, for people.
-//! *Execute* does it. *Undo* restores the capture. An action is one file under
+//! *Execute* does it. *Undo* restores the before-image. An action is one file under
 //! `actions/`; it reaches the outside world only through the wrappers under
 //! `host/`.
 //!
@@ -10,8 +10,8 @@
 //! retried, and checks the policy before it calls any part.
 
 pub use crate::error::ActionError;
-pub use crate::host::context::{Context, Line, Progress, Tag};
-use crate::policy::Need;
+pub use crate::host::context::{Context, Line, Progress, WorkId};
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::actions::ActionSpec;
@@ -31,11 +31,11 @@ pub trait Action: Send + Sync + 'static {
     type Params: ActionSpec;
 
     /// The permissions that it needs.
-    fn needs(&self, params: &Self::Params) -> Vec<Need>;
+    fn required_permissions(&self, params: &Self::Params) -> Vec<Permission>;
 
     /// Changes nothing. Called for the vote, again right before the work
     /// starts, and after a crash, so it must distinguish a partial effect
-    /// (`Todo`) from a complete one (`Already`).
+    /// (`Pending`) from a complete one (`Satisfied`).
     async fn probe(&self, cx: &Context, params: &Self::Params) -> Result<Probe, ActionError>;
 
     /// Lists what would be done and the obstacles; changes nothing.
@@ -49,7 +49,7 @@ pub trait Action: Send + Sync + 'static {
     /// missing: `params` has the plan's references in their place. Checks what
     /// can be checked without them, so that obstacles are found before the
     /// outage.
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         _cx: &Context,
         _params: &Self::Params,
@@ -63,10 +63,10 @@ pub trait Action: Send + Sync + 'static {
         &self,
         cx: &Context,
         params: &Self::Params,
-        capture: Option<&Value>,
+        before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError>;
 
-    /// Restores the capture, absolute values by compare-and-set (R7). Also
+    /// Restores the before-image, absolute values by compare-and-set (R7). Also
     /// called where the work failed half-way or its outcome is unknown.
     async fn undo(
         &self,
@@ -74,12 +74,12 @@ pub trait Action: Send + Sync + 'static {
         _params: &Self::Params,
         _capture: &Value,
     ) -> Result<Undone, ActionError> {
-        Ok(Undone::Nothing)
+        Ok(Undone::Unchanged)
     }
 
     /// Whether a preflight can probe it: not where the probe checks a state
     /// that only the run itself creates.
-    fn foreseeable(&self) -> bool {
+    fn probe_in_preflight(&self) -> bool {
         true
     }
 
@@ -114,7 +114,7 @@ pub enum Undone {
     /// The captured state was put back.
     Restored,
     /// There was nothing to put back.
-    Nothing,
+    Unchanged,
     /// Someone else has changed it since, so it was not changed.
     Drifted(String),
 }
@@ -125,7 +125,7 @@ impl Undone {
         if changed {
             Self::Restored
         } else {
-            Self::Nothing
+            Self::Unchanged
         }
     }
 }
@@ -159,26 +159,29 @@ impl Description {
 /// The finding of a probe that can tell whether the effect is complete.
 pub fn satisfied_if(complete: bool) -> Finding {
     if complete {
-        Finding::Already
+        Finding::Satisfied
     } else {
-        Finding::Todo
+        Finding::Pending
     }
 }
 
-/// A finding without a capture.
+/// A finding without a before-image.
 pub fn found(finding: Finding) -> Probe {
     Probe {
         finding,
-        capture: None,
+        before_image: None,
     }
 }
 
 /// A finding with the state to restore.
 ///
 /// # Errors
-/// Where the capture can't be written as JSON.
-pub fn captured(finding: Finding, capture: &impl Serialize) -> Result<Probe, ActionError> {
-    let capture = serde_json::to_value(capture).map_err(|e| {
+/// Where the before-image can't be written as JSON.
+pub fn with_before_image(
+    finding: Finding,
+    before_image: &impl Serialize,
+) -> Result<Probe, ActionError> {
+    let before_image = serde_json::to_value(before_image).map_err(|e| {
         ActionError::new(
             "LS2003",
             "the state before the change can't be written down",
@@ -188,16 +191,16 @@ pub fn captured(finding: Finding, capture: &impl Serialize) -> Result<Probe, Act
     })?;
     Ok(Probe {
         finding,
-        capture: Some(capture),
+        before_image: Some(before_image),
     })
 }
 
-/// Reads a capture back.
+/// Reads a before-image back.
 ///
 /// # Errors
 /// Where it isn't one: the journal is from another version.
-pub fn recalled<T: DeserializeOwned>(capture: &Value) -> Result<T, ActionError> {
-    serde_json::from_value(capture.clone()).map_err(|e| {
+pub fn decode_before_image<T: DeserializeOwned>(before_image: &Value) -> Result<T, ActionError> {
+    serde_json::from_value(before_image.clone()).map_err(|e| {
         ActionError::new("LS2004", "the captured state can't be read")
             .left("nothing was restored")
             .next("restore it by hand from the run's events, then skip this task")
@@ -211,29 +214,33 @@ pub fn recalled<T: DeserializeOwned>(capture: &Value) -> Result<T, ActionError> 
 pub trait AnyAction: Send + Sync {
     /// See [`ActionSpec::NAME`].
     fn name(&self) -> &'static str;
-    /// See [`Action::foreseeable`].
-    fn foreseeable(&self) -> bool;
-    /// See [`Action::needs`].
-    fn needs(&self, params: &Value) -> Result<Vec<Need>, ActionError>;
+    /// See [`Action::probe_in_preflight`].
+    fn probe_in_preflight(&self) -> bool;
+    /// See [`Action::required_permissions`].
+    fn required_permissions(&self, params: &Value) -> Result<Vec<Permission>, ActionError>;
     /// See [`Action::probe`].
     async fn probe(&self, cx: &Context, params: &Value) -> Result<Probe, ActionError>;
     /// See [`Action::describe`].
     async fn describe(&self, cx: &Context, params: &Value) -> Result<Description, ActionError>;
-    /// See [`Action::foresee`].
-    async fn foresee(&self, cx: &Context, params: &Value) -> Result<Description, ActionError>;
+    /// See [`Action::describe_unresolved`].
+    async fn describe_unresolved(
+        &self,
+        cx: &Context,
+        params: &Value,
+    ) -> Result<Description, ActionError>;
     /// See [`Action::execute`].
     async fn execute(
         &self,
         cx: &Context,
         params: &Value,
-        capture: Option<&Value>,
+        before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError>;
     /// See [`Action::undo`].
     async fn undo(
         &self,
         cx: &Context,
         params: &Value,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError>;
     /// See [`Watch::watch`]; gives `false` where it is no watch.
     async fn watch(
@@ -262,12 +269,12 @@ impl<A: Action> AnyAction for A {
         A::Params::NAME
     }
 
-    fn foreseeable(&self) -> bool {
-        Action::foreseeable(self)
+    fn probe_in_preflight(&self) -> bool {
+        Action::probe_in_preflight(self)
     }
 
-    fn needs(&self, params: &Value) -> Result<Vec<Need>, ActionError> {
-        Ok(Action::needs(self, &decode(params)?))
+    fn required_permissions(&self, params: &Value) -> Result<Vec<Permission>, ActionError> {
+        Ok(Action::required_permissions(self, &decode(params)?))
     }
 
     async fn probe(&self, cx: &Context, params: &Value) -> Result<Probe, ActionError> {
@@ -278,26 +285,30 @@ impl<A: Action> AnyAction for A {
         Action::describe(self, cx, &decode(params)?).await
     }
 
-    async fn foresee(&self, cx: &Context, params: &Value) -> Result<Description, ActionError> {
-        Action::foresee(self, cx, &decode(params)?).await
+    async fn describe_unresolved(
+        &self,
+        cx: &Context,
+        params: &Value,
+    ) -> Result<Description, ActionError> {
+        Action::describe_unresolved(self, cx, &decode(params)?).await
     }
 
     async fn execute(
         &self,
         cx: &Context,
         params: &Value,
-        capture: Option<&Value>,
+        before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        Action::execute(self, cx, &decode(params)?, capture).await
+        Action::execute(self, cx, &decode(params)?, before_image).await
     }
 
     async fn undo(
         &self,
         cx: &Context,
         params: &Value,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        Action::undo(self, cx, &decode(params)?, capture).await
+        Action::undo(self, cx, &decode(params)?, before_image).await
     }
 
     async fn watch(

@@ -4,7 +4,7 @@
 use crate::host::context::Line;
 use crate::preflight::{PreflightOrder, PreflightReport};
 use lockstep_barrier::ids::{BootId, PhaseRef, RunId, StepId};
-use lockstep_barrier::message::{Order, Reply, Standing};
+use lockstep_barrier::message::{AgentState, Order, Reply};
 use lockstep_barrier::participant::Event;
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
@@ -32,7 +32,7 @@ pub struct JournalEntry {
 /// What an agent reports about itself when a session opens.
 #[derive(Debug, Clone)]
 pub struct Introduction {
-    pub state: Standing,
+    pub state: AgentState,
     pub machine_id: String,
     pub boot_id: BootId,
     /// Counts the sessions since the journal was created.

@@ -18,4 +18,4 @@ pub mod policy;
 pub mod preflight;
 pub mod session;
 pub mod store;
-mod work;
+mod worker;

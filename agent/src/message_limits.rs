@@ -17,14 +17,14 @@ const SHORT: usize = 200;
 
 /// What is left of the limits of one vote.
 pub struct Vote {
-    captures: usize,
+    before_images: usize,
     sentences: usize,
 }
 
 impl Vote {
     pub fn new() -> Self {
         Self {
-            captures: MAX_CAPTURES,
+            before_images: MAX_CAPTURES,
             sentences: MAX_REFUSAL,
         }
     }
@@ -36,16 +36,16 @@ impl Vote {
     /// captured state doesn't fit.
     pub fn fit(&mut self, action: &str, probed: Result<Probe, String>) -> Result<Probe, String> {
         let fitting = probed.and_then(|probe| {
-            let bytes = probe.capture.as_ref().map_or(0, json_size);
-            if bytes <= self.captures {
-                self.captures -= bytes;
+            let bytes = probe.before_image.as_ref().map_or(0, json_size);
+            if bytes <= self.before_images {
+                self.before_images -= bytes;
                 return Ok(probe);
             }
             Err(format!(
                 "LS2012: the state that {action} would change takes {bytes} bytes to write down, \
                  and {} of {MAX_CAPTURES} are left in this phase; nothing was done; let it \
                  change less at once, or put it into a phase of its own",
-                self.captures
+                self.before_images
             ))
         });
         fitting.map_err(|reason| {
@@ -145,8 +145,8 @@ mod tests {
 
     fn probe(bytes: usize) -> Result<Probe, String> {
         Ok(Probe {
-            finding: Finding::Todo,
-            capture: Some(of_size(bytes)),
+            finding: Finding::Pending,
+            before_image: Some(of_size(bytes)),
         })
     }
 
@@ -219,7 +219,7 @@ mod tests {
             step: StepId::from("rows"),
             outcome: Outcome::Drifted { detail },
             outputs,
-            capture: Some(of_size(MAX_CAPTURES)),
+            before_image: Some(of_size(MAX_CAPTURES)),
             took: 1,
         };
         let size = encoded(Reply::Outcome(report));

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Something an action needs permission for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Need {
+pub enum Permission {
     Unit(String),
     /// A file or link that it changes.
     Path(PathBuf),
@@ -24,7 +24,7 @@ pub enum Need {
     Aws(String),
 }
 
-impl Need {
+impl Permission {
     /// Its name contains a reference to an output, which only the run
     /// resolves.
     pub fn is_open(&self) -> bool {
@@ -71,7 +71,7 @@ impl Policy {
     ///
     /// # Errors
     /// The first thing that is not allowed, with its remedy.
-    pub fn check(&self, action: &str, needs: &[Need]) -> Result<(), Denied> {
+    pub fn check(&self, action: &str, required_permissions: &[Permission]) -> Result<(), Denied> {
         if !self
             .config
             .policy
@@ -84,7 +84,9 @@ impl Policy {
                 remedy: format!("add \"{action}\" to policy.actions in agent.toml if it is wanted"),
             });
         }
-        needs.iter().try_for_each(|need| self.allow(need))
+        required_permissions
+            .iter()
+            .try_for_each(|need| self.allow(need))
     }
 
     /// The command of that name.
@@ -97,10 +99,10 @@ impl Policy {
         self.config.policy.processes.get(name)
     }
 
-    fn allow(&self, need: &Need) -> Result<(), Denied> {
+    fn allow(&self, need: &Permission) -> Result<(), Denied> {
         let policy = &self.config.policy;
         let (allowed, what, remedy) = match need {
-            Need::Unit(unit) => (
+            Permission::Unit(unit) => (
                 policy
                     .units
                     .iter()
@@ -108,32 +110,32 @@ impl Policy {
                 format!("the unit {unit}"),
                 format!("add \"{unit}\" to policy.units in agent.toml"),
             ),
-            Need::Path(path) => (
+            Permission::Path(path) => (
                 policy.paths.iter().any(|allowed| inside(path, allowed)),
                 format!("to change {}", path.display()),
                 "add its directory to policy.paths in agent.toml".to_owned(),
             ),
-            Need::Command(name) => (
+            Permission::Command(name) => (
                 policy.commands.contains_key(name),
                 format!("the command {name}"),
                 format!("define [policy.commands.{name}] in agent.toml"),
             ),
-            Need::Process(name) => (
+            Permission::Process(name) => (
                 policy.processes.contains_key(name),
                 format!("to stop the process {name}"),
                 format!("define [policy.processes.{name}] in agent.toml"),
             ),
-            Need::Oracle(name) => (
+            Permission::Oracle(name) => (
                 self.config.oracle.contains_key(name),
                 format!("the Oracle resource {name}: it has none of that name"),
                 format!("define [oracle.{name}] in agent.toml"),
             ),
-            Need::Postgres(name) => (
+            Permission::Postgres(name) => (
                 self.config.postgres.contains_key(name),
                 format!("the PostgreSQL resource {name}: it has none of that name"),
                 format!("define [postgres.{name}] in agent.toml"),
             ),
-            Need::Aws(name) => (
+            Permission::Aws(name) => (
                 self.config.aws.contains_key(name),
                 format!("the AWS resource {name}: it has none of that name"),
                 format!("define [aws.{name}] in agent.toml"),
@@ -179,13 +181,13 @@ mod tests {
         Policy::new(&toml::from_str(&format!("{least}{text}")).unwrap())
     }
 
-    fn check(text: &str, action: &str, need: Option<Need>, allowed: bool) {
-        let needs: Vec<Need> = need.into_iter().collect();
-        let verdict = policy(text).check(action, &needs);
+    fn check(text: &str, action: &str, need: Option<Permission>, allowed: bool) {
+        let required_permissions: Vec<Permission> = need.into_iter().collect();
+        let verdict = policy(text).check(action, &required_permissions);
         assert_eq!(
             verdict.is_ok(),
             allowed,
-            "{text} {action} {needs:?}: {verdict:?}"
+            "{text} {action} {required_permissions:?}: {verdict:?}"
         );
     }
 
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn patterns_end_in_a_star() {
         let units = "[policy]\nactions=['service.*']\nunits=['shop-*', 'nginx.service']";
-        let unit = |name: &str| Some(Need::Unit(name.into()));
+        let unit = |name: &str| Some(Permission::Unit(name.into()));
         check(units, "service.stop", unit("shop-web.service"), true);
         check(units, "service.stop", unit("nginx.service"), true);
         check(units, "service.stop", unit("nginx.service.d"), false);
@@ -217,19 +219,19 @@ mod tests {
         check(
             text,
             "command.run",
-            Some(Need::Command("ping".into())),
+            Some(Permission::Command("ping".into())),
             true,
         );
         check(
             text,
             "command.run",
-            Some(Need::Command("pong".into())),
+            Some(Permission::Command("pong".into())),
             false,
         );
         check(
             text,
             "oracle.finalize",
-            Some(Need::Oracle("orcl".into())),
+            Some(Permission::Oracle("orcl".into())),
             false,
         );
     }
@@ -246,14 +248,14 @@ mod tests {
             "[policy]\nactions=['config.switch']\npaths=['{}']",
             allowed.display()
         );
-        let path = |tail: &str| Some(Need::Path(allowed.join(tail)));
+        let path = |tail: &str| Some(Permission::Path(allowed.join(tail)));
         check(&text, "config.switch", path("db.toml"), true);
         check(&text, "config.switch", path("../outside/db.toml"), false);
         check(&text, "config.switch", path("way-out/db.toml"), false);
         check(
             &text,
             "config.switch",
-            Some(Need::Path("db.toml".into())),
+            Some(Permission::Path("db.toml".into())),
             false,
         );
     }

@@ -1,9 +1,9 @@
 //! Preflight: probes every task of a plan without promising or changing
 //! anything.
 
-use crate::action::{Progress, Tag};
+use crate::action::{Progress, WorkId};
 use crate::message_limits;
-use crate::work::Worker;
+use crate::worker::Worker;
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, TaskOrder};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,7 @@ pub async fn run(worker: &Worker, order: PreflightOrder) -> PreflightReport {
     let mut findings = Vec::with_capacity(tasks.len());
     let mut room = message_limits::Report::new();
     for task in &tasks {
-        let tag = Tag {
+        let tag = WorkId {
             run: "preflight".to_owned(),
             step: task.step.0.clone(),
             attempt: 0,

@@ -6,7 +6,7 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
-use lockstep_agent::action::{Context, Progress, Tag};
+use lockstep_agent::action::{Context, Progress, WorkId};
 use lockstep_agent::host::Host;
 use lockstep_agent::host::dms::Dms;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn context(dir: &Path, port: u16) -> Context {
     );
     Context {
         host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
-        tag: Tag {
+        tag: WorkId {
             run: "r".into(),
             step: "s".into(),
             attempt: 1,

@@ -1,9 +1,9 @@
 //! The driver's interface to everything that serves: methods, no channels.
 
+use crate::active_run::RunUpdate;
 use crate::agents::{Introduction, Outbox};
 use crate::plans::CheckedPlan;
 use crate::preflights::{Answers, TaskFinding};
-use crate::runs::Happening;
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, PhaseRef, RunId};
 use lockstep_proto::v1;
@@ -51,7 +51,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 
 /// A verb as an operator submitted it, the phase by name.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct VerbRequest {
     /// The run; empty: the newest.
     pub run: String,
     pub request: String,
@@ -59,12 +59,12 @@ pub struct Asked {
     pub reason: Option<String>,
     /// The run's sequence as the operator saw it; `None`: don't compare.
     pub expected: Option<u64>,
-    pub action: AskedAction,
+    pub action: RequestedVerb,
 }
 
-/// See [`Asked`].
+/// See [`VerbRequest`].
 #[derive(Debug, Clone)]
-pub enum AskedAction {
+pub enum RequestedVerb {
     /// Approve the gate of the phase of that name, for the plan of that
     /// digest.
     Approve {
@@ -97,7 +97,7 @@ pub(crate) enum Command {
         reply: Reply<String>,
     },
     Verb {
-        asked: Box<Asked>,
+        asked: Box<VerbRequest>,
         reply: Reply<v1::RunStatus>,
     },
     Accept {
@@ -194,7 +194,7 @@ pub struct Watched {
     /// Entries it hasn't seen.
     pub missed: Vec<v1::RunEvent>,
     /// Updates from now on.
-    pub happenings: broadcast::Receiver<Happening>,
+    pub updates: broadcast::Receiver<RunUpdate>,
 }
 
 #[derive(Clone)]
@@ -351,7 +351,7 @@ impl Handle {
     ///
     /// # Errors
     /// If it is not possible now.
-    pub async fn verb(&self, asked: Asked) -> Answer<v1::RunStatus> {
+    pub async fn verb(&self, asked: VerbRequest) -> Answer<v1::RunStatus> {
         let asked = Box::new(asked);
         self.command(|reply| Command::Verb { asked, reply }).await
     }

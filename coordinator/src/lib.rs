@@ -6,15 +6,15 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod active_run;
 pub mod agents;
 pub mod config;
 pub mod driver;
 pub mod grpc;
 pub mod handle;
-pub mod launch;
+pub mod party_resolution;
 pub mod plans;
 pub mod preflights;
-mod runs;
 mod spans;
 mod status;
 pub mod store;

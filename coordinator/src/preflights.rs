@@ -1,7 +1,7 @@
 //! Preflights in progress: which agents were asked about which tasks, and who
 //! receives their reports.
 
-use crate::launch::{Cast, tasks_by_agent};
+use crate::party_resolution::{ResolvedParties, tasks_by_agent};
 use lockstep_barrier::ids::AgentName;
 use lockstep_barrier::message::{Finding, TaskOrder};
 use lockstep_plan::Plan;
@@ -90,7 +90,12 @@ pub struct Preflights {
 impl Preflights {
     /// The orders to send for this plan; one report of each agent is expected
     /// from then on.
-    pub fn ask(&mut self, plan: &Plan, cast: &Cast, recipient: &Recipient) -> Vec<PreflightOrder> {
+    pub fn ask(
+        &mut self,
+        plan: &Plan,
+        cast: &ResolvedParties,
+        recipient: &Recipient,
+    ) -> Vec<PreflightOrder> {
         self.count += 1;
         let request = self.count.to_string();
         let mut orders = Vec::new();

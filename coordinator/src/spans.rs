@@ -29,7 +29,7 @@ impl RunSpans {
         let run = tracing::info_span!(
             "run",
             lockstep.run = %state.begin.run,
-            lockstep.plan = %state.begin.layout.digest,
+            lockstep.plan = %state.begin.resolved_plan.digest,
             lockstep.term = state.term.number
         );
         if let Err(e) = lockstep_telemetry::set_parent(&run, &state.begin.trace) {

@@ -48,7 +48,7 @@ pub struct KnownAgent {
 /// An agent that takes part in no run until an operator accepts it (R10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Quarantined {
+pub struct QuarantineEntry {
     pub agent: String,
     /// The journal with which it connected.
     pub journal: String,
@@ -62,10 +62,10 @@ pub struct Quarantined {
 
 /// Agents as recorded in the journal.
 #[derive(Debug, Default)]
-pub struct Remembered {
+pub struct PersistedAgents {
     /// The latest record of each.
     pub known: BTreeMap<String, KnownAgent>,
-    pub quarantine: BTreeMap<String, Quarantined>,
+    pub quarantine: BTreeMap<String, QuarantineEntry>,
     /// Position, in this coordinator's journal, of each agent's latest
     /// acceptance by an operator. Journal positions that the agent reported
     /// before it don't count.
@@ -119,8 +119,8 @@ impl Store {
     ///
     /// # Errors
     /// The journal can't be read.
-    pub fn agents(&self) -> Result<Remembered, StoreError> {
-        let mut remembered = Remembered::default();
+    pub fn agents(&self) -> Result<PersistedAgents, StoreError> {
+        let mut remembered = PersistedAgents::default();
         for (entry, known) in self.0.records::<KnownAgent>(AGENTS)? {
             if known.accepted_by.is_some() {
                 let agent = known.agent.clone();
@@ -128,7 +128,7 @@ impl Store {
             }
             remembered.known.insert(known.agent.clone(), known);
         }
-        for (entry, waits) in self.0.records::<Quarantined>(QUARANTINE)? {
+        for (entry, waits) in self.0.records::<QuarantineEntry>(QUARANTINE)? {
             let accepted = remembered.accepted_at.get(&waits.agent);
             if accepted.is_none_or(|accepted| *accepted < entry.position) {
                 remembered.quarantine.insert(waits.agent.clone(), waits);
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn quarantine(&mut self, waits: &Quarantined) -> Result<(), StoreError> {
+    pub fn quarantine(&mut self, waits: &QuarantineEntry) -> Result<(), StoreError> {
         self.0
             .append_record(QUARANTINE, "agent-quarantined", waits)
             .map(drop)

@@ -15,8 +15,8 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// and their outputs, or a page of its journal.
 pub const MAX_ANSWER: usize = 32 << 20;
 
-/// Bytes of JSON of all captures in one vote: the states of ten thousand
-/// triggers take half of it. A report holds one task's capture and outputs
+/// Bytes of JSON of all before-images in one vote: the states of ten thousand
+/// triggers take half of it. A report holds one task's before-image and outputs
 /// next to each other.
 pub const MAX_CAPTURES: usize = 1 << 20;
 

@@ -31,7 +31,7 @@ fn every_step_of_the_procedure_is_in_a_phase() {
     let covered: BTreeSet<&str> = plan
         .phases
         .iter()
-        .flat_map(|phase| &phase.seed_steps)
+        .flat_map(|phase| &phase.runbook_steps)
         .map(String::as_str)
         .collect();
     let missing: Vec<&str> = SEED_STEPS

@@ -1,10 +1,11 @@
 //! `cloudwatch.alarms.put`: the alarms are defined as in the plan.
 
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::host::cloudwatch::{CloudWatch, dimensions_of, pairs};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::types::{ComparisonOperator, MetricAlarm, StandardUnit, Statistic};
 use lockstep_barrier::message::Probe;
@@ -122,7 +123,7 @@ impl Definition {
     }
 }
 
-/// The alarms that exist, by name: the capture.
+/// The alarms that exist, by name: the before-image.
 type Standing = BTreeMap<String, Definition>;
 
 async fn standing(watch: &CloudWatch, params: &CloudwatchAlarms) -> Result<Standing, ActionError> {
@@ -159,15 +160,15 @@ fn wanted(params: &CloudwatchAlarms) -> impl Iterator<Item = Definition> {
 impl Action for Put {
     type Params = CloudwatchAlarms;
 
-    fn needs(&self, params: &CloudwatchAlarms) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &CloudwatchAlarms) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &CloudwatchAlarms) -> Result<Probe, ActionError> {
         let watch = CloudWatch::of(cx, &params.resource).await?;
         let standing = standing(&watch, params).await?;
         let so = wanted(params).all(|alarm| standing.get(&alarm.name) == Some(&alarm));
-        captured(satisfied_if(so), &standing)
+        with_before_image(satisfied_if(so), &standing)
     }
 
     async fn describe(
@@ -212,9 +213,9 @@ impl Action for Put {
         &self,
         cx: &Context,
         params: &CloudwatchAlarms,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Standing = recalled(capture)?;
+        let before: Standing = decode_before_image(before_image)?;
         let watch = CloudWatch::of(cx, &params.resource).await?;
         let now = standing(&watch, params).await?;
         let (mut delete, mut put, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
@@ -240,7 +241,7 @@ impl Action for Put {
         }
         watch.delete_alarms(&delete).await?;
         Ok(if put.is_empty() && delete.is_empty() {
-            Undone::Nothing
+            Undone::Unchanged
         } else {
             Undone::Restored
         })

@@ -2,10 +2,11 @@
 //! the previous one.
 
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::host::files::{self, Standing};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::SwitchConfig;
@@ -17,7 +18,7 @@ pub struct Switch;
 
 /// The previous state of the path, and the state that this action sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Capture {
+struct BeforeImage {
     before: Standing,
     after: Standing,
 }
@@ -40,7 +41,7 @@ fn wanted(before: &Standing, to: &Path) -> Result<Standing, ActionError> {
     }
 }
 
-fn capture(params: &SwitchConfig) -> Result<Capture, ActionError> {
+fn before_image(params: &SwitchConfig) -> Result<BeforeImage, ActionError> {
     let (path, to) = (Path::new(&params.path), Path::new(&params.to));
     if let Err(e) = std::fs::metadata(to) {
         return Err(
@@ -52,21 +53,21 @@ fn capture(params: &SwitchConfig) -> Result<Capture, ActionError> {
     }
     let before = files::look(path)?;
     let after = wanted(&before, to)?;
-    Ok(Capture { before, after })
+    Ok(BeforeImage { before, after })
 }
 
 #[async_trait]
 impl Action for Switch {
     type Params = SwitchConfig;
 
-    fn needs(&self, params: &SwitchConfig) -> Vec<Need> {
-        vec![Need::Path(PathBuf::from(&params.path))]
+    fn required_permissions(&self, params: &SwitchConfig) -> Vec<Permission> {
+        vec![Permission::Path(PathBuf::from(&params.path))]
     }
 
     async fn probe(&self, _cx: &Context, params: &SwitchConfig) -> Result<Probe, ActionError> {
-        let capture = capture(params)?;
-        let so = capture.before == capture.after;
-        captured(satisfied_if(so), &capture)
+        let before_image = before_image(params)?;
+        let so = before_image.before == before_image.after;
+        with_before_image(satisfied_if(so), &before_image)
     }
 
     async fn describe(
@@ -74,7 +75,7 @@ impl Action for Switch {
         _cx: &Context,
         params: &SwitchConfig,
     ) -> Result<Description, ActionError> {
-        let line = match capture(params)?.before {
+        let line = match before_image(params)?.before {
             Standing::Link { target } => {
                 format!(
                     "point {} at {} (now {})",
@@ -120,21 +121,21 @@ impl Action for Switch {
         &self,
         _cx: &Context,
         params: &SwitchConfig,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let capture: Capture = recalled(capture)?;
+        let before_image: BeforeImage = decode_before_image(before_image)?;
         let path = Path::new(&params.path);
         let now = files::look(path)?;
-        if now == capture.before {
-            return Ok(Undone::Nothing);
+        if now == before_image.before {
+            return Ok(Undone::Unchanged);
         }
-        if now != capture.after {
+        if now != before_image.after {
             return Ok(Undone::Drifted(format!(
                 "{} was changed by somebody else after the switch",
                 params.path
             )));
         }
-        match &capture.before {
+        match &before_image.before {
             Standing::Link { target } => files::point(path, target)?,
             Standing::Absent => files::remove(path)?,
             Standing::File { digest } => restore(path, digest)?,
@@ -164,7 +165,7 @@ fn restore(path: &Path, digest: &str) -> Result<(), ActionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, Tag};
+    use crate::action::{Progress, WorkId};
     use crate::host::Host;
     use lockstep_barrier::message::Finding;
     use std::fs;
@@ -175,7 +176,7 @@ mod tests {
         let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
         Context {
             host: Arc::new(Host::new(toml::from_str(least).unwrap())),
-            tag: Tag {
+            tag: WorkId {
                 run: "r".into(),
                 step: "s".into(),
                 attempt: 1,
@@ -212,23 +213,23 @@ mod tests {
     async fn there_and_back(site: &Site) {
         let (cx, before) = (context(), files::look(&site.path).unwrap());
         let probe = Switch.probe(&cx, &site.params).await.unwrap();
-        assert_eq!(probe.finding, Finding::Todo);
-        let capture = probe.capture.unwrap();
+        assert_eq!(probe.finding, Finding::Pending);
+        let before_image = probe.before_image.unwrap();
         Switch
-            .execute(&cx, &site.params, Some(&capture))
+            .execute(&cx, &site.params, Some(&before_image))
             .await
             .unwrap();
         assert_eq!(fs::read_to_string(&site.path).unwrap(), "postgres");
         assert_eq!(
             Switch.probe(&cx, &site.params).await.unwrap().finding,
-            Finding::Already
+            Finding::Satisfied
         );
-        let undone = Switch.undo(&cx, &site.params, &capture).await.unwrap();
+        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
         assert_eq!(undone, Undone::Restored);
         assert_eq!(files::look(&site.path).unwrap(), before);
         assert_eq!(
-            Switch.undo(&cx, &site.params, &capture).await.unwrap(),
-            Undone::Nothing
+            Switch.undo(&cx, &site.params, &before_image).await.unwrap(),
+            Undone::Unchanged
         );
     }
 
@@ -255,18 +256,18 @@ mod tests {
     async fn a_foreign_change_is_left_alone() {
         let (site, cx) = (site(), context());
         fs::write(&site.path, "oracle").unwrap();
-        let capture = Switch
+        let before_image = Switch
             .probe(&cx, &site.params)
             .await
             .unwrap()
-            .capture
+            .before_image
             .unwrap();
         Switch
-            .execute(&cx, &site.params, Some(&capture))
+            .execute(&cx, &site.params, Some(&before_image))
             .await
             .unwrap();
         fs::write(&site.path, "somebody else's").unwrap();
-        let undone = Switch.undo(&cx, &site.params, &capture).await.unwrap();
+        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
         assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
         assert_eq!(fs::read_to_string(&site.path).unwrap(), "somebody else's");
     }

@@ -7,11 +7,11 @@
 //! work of another action.
 
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::files::{self, Standing};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{CronFiles, DisableCron, RestoreCron};
@@ -23,13 +23,13 @@ pub struct Disable;
 pub struct Restore;
 
 /// What stood at each file.
-type Capture = BTreeMap<String, Standing>;
+type BeforeImage = BTreeMap<String, Standing>;
 
-fn needs(params: &CronFiles) -> Vec<Need> {
+fn required_permissions(params: &CronFiles) -> Vec<Permission> {
     params
         .files
         .iter()
-        .map(|file| Need::Path(PathBuf::from(file)))
+        .map(|file| Permission::Path(PathBuf::from(file)))
         .collect()
 }
 
@@ -37,7 +37,7 @@ fn hidden(file: &str) -> PathBuf {
     files::aside(Path::new(file), "disabled")
 }
 
-fn standings(params: &CronFiles) -> Result<Capture, ActionError> {
+fn standings(params: &CronFiles) -> Result<BeforeImage, ActionError> {
     params
         .files
         .iter()
@@ -58,8 +58,8 @@ fn put_back(file: &str) -> Result<bool, ActionError> {
 impl Action for Disable {
     type Params = DisableCron;
 
-    fn needs(&self, params: &DisableCron) -> Vec<Need> {
-        needs(params)
+    fn required_permissions(&self, params: &DisableCron) -> Vec<Permission> {
+        required_permissions(params)
     }
 
     async fn probe(&self, _cx: &Context, params: &DisableCron) -> Result<Probe, ActionError> {
@@ -78,7 +78,7 @@ impl Action for Disable {
         let so = standings
             .values()
             .all(|standing| *standing == Standing::Absent);
-        captured(satisfied_if(so), &standings)
+        with_before_image(satisfied_if(so), &standings)
     }
 
     async fn describe(
@@ -119,12 +119,12 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableCron,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let capture: Capture = recalled(capture)?;
+        let before_image: BeforeImage = decode_before_image(before_image)?;
         let mut changed = false;
         for file in &params.files {
-            let before = capture.get(file).unwrap_or(&Standing::Absent);
+            let before = before_image.get(file).unwrap_or(&Standing::Absent);
             if *before == Standing::Absent {
                 continue;
             }
@@ -154,8 +154,8 @@ impl Action for Disable {
 impl Action for Restore {
     type Params = RestoreCron;
 
-    fn needs(&self, params: &RestoreCron) -> Vec<Need> {
-        needs(params)
+    fn required_permissions(&self, params: &RestoreCron) -> Vec<Permission> {
+        required_permissions(params)
     }
 
     async fn probe(&self, _cx: &Context, params: &RestoreCron) -> Result<Probe, ActionError> {
@@ -205,7 +205,7 @@ impl Action for Restore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, Tag};
+    use crate::action::{Progress, WorkId};
     use crate::host::Host;
     use lockstep_barrier::message::Finding;
     use std::fs;
@@ -216,7 +216,7 @@ mod tests {
         let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
         Context {
             host: Arc::new(Host::new(toml::from_str(least).unwrap())),
-            tag: Tag {
+            tag: WorkId {
                 run: "r".into(),
                 step: "s".into(),
                 attempt: 1,
@@ -239,15 +239,23 @@ mod tests {
                 files: vec![file("on"), file("off")],
             }),
         );
-        let capture = Disable.probe(&cx, &params).await.unwrap().capture.unwrap();
-        Disable.execute(&cx, &params, Some(&capture)).await.unwrap();
+        let before_image = Disable
+            .probe(&cx, &params)
+            .await
+            .unwrap()
+            .before_image
+            .unwrap();
+        Disable
+            .execute(&cx, &params, Some(&before_image))
+            .await
+            .unwrap();
         assert!(!Path::new(&file("on")).exists());
         assert_eq!(
             Disable.probe(&cx, &params).await.unwrap().finding,
-            Finding::Already
+            Finding::Satisfied
         );
         assert_eq!(
-            Disable.undo(&cx, &params, &capture).await.unwrap(),
+            Disable.undo(&cx, &params, &before_image).await.unwrap(),
             Undone::Restored
         );
         assert!(Path::new(&file("on")).exists());

@@ -6,7 +6,7 @@
 
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::config::ProcessPolicy;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StopProcess;
@@ -152,12 +152,12 @@ async fn wait(
 impl Action for Stop {
     type Params = StopProcess;
 
-    fn needs(&self, params: &StopProcess) -> Vec<Need> {
+    fn required_permissions(&self, params: &StopProcess) -> Vec<Permission> {
         params
             .processes
             .iter()
             .cloned()
-            .map(Need::Process)
+            .map(Permission::Process)
             .collect()
     }
 

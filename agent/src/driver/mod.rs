@@ -18,7 +18,7 @@ use crate::handle::{Handle, Input, Introduction, JournalEntry, Outbox, Outgoing}
 use crate::host::Host;
 use crate::preflight;
 use crate::store::{Store, StoreError};
-use crate::work::Worker;
+use crate::worker::Worker;
 use lockstep_barrier::ids::{BootId, Millis, RunId, StepId};
 use lockstep_barrier::message::{Order, Outcome, Reply};
 use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
@@ -208,7 +208,7 @@ impl Driver {
             return None;
         };
         let running = self.running.remove(&(run.clone(), step.clone()))?;
-        let armed = *outcome == Outcome::Standing;
+        let armed = *outcome == Outcome::Armed;
         armed.then(|| Effect::Arm {
             run: run.clone(),
             step: step.clone(),
@@ -286,7 +286,7 @@ impl Driver {
                 attempt,
                 task,
                 inputs,
-                capture,
+                before_image,
                 deadline,
             }
             | Effect::Undo {
@@ -295,7 +295,7 @@ impl Driver {
                 attempt,
                 task,
                 inputs,
-                capture,
+                before_image,
                 deadline,
             } => {
                 let left = deadline.saturating_sub(clock::boot_time());
@@ -307,7 +307,7 @@ impl Driver {
                     task,
                     inputs,
                 };
-                self.perform(assignment, capture, limit);
+                self.perform(assignment, before_image, limit);
             }
             Effect::Cancel { run, step, .. } => {
                 if let Some(running) = self.running.get(&(run, step)) {

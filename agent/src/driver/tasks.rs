@@ -2,10 +2,10 @@
 //! progress lines and its tracing span.
 
 use super::Driver;
-use crate::action::{Line, Progress, Tag};
+use crate::action::{Line, Progress, WorkId};
 use crate::handle::TaskProgress;
 use crate::message_limits;
-use crate::work::Inputs as TaskInputs;
+use crate::worker::Inputs as TaskInputs;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
@@ -55,7 +55,7 @@ impl Driver {
         let work = async move {
             let before = purpose == Purpose::Vote;
             let probes = tasks.into_iter().map(|task| {
-                let tag = Tag {
+                let tag = WorkId {
                     run: run.0.clone(),
                     step: task.step.0.clone(),
                     attempt,
@@ -101,7 +101,7 @@ impl Driver {
             task,
             inputs,
         }: Assignment,
-        capture: Option<serde_json::Value>,
+        before_image: Option<serde_json::Value>,
         limit: Duration,
     ) {
         let cancel = CancellationToken::new();
@@ -117,7 +117,7 @@ impl Driver {
             Mode::Execute => None,
             Mode::Undo { of } => Some(of.0.clone()),
         };
-        let tag = Tag {
+        let tag = WorkId {
             run: run.0.clone(),
             step: task.step.0.clone(),
             attempt,
@@ -129,7 +129,9 @@ impl Driver {
         let work = async move {
             tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
-            let ended = worker.perform(&task, &inputs, capture, limit, cx).await;
+            let ended = worker
+                .perform(&task, &inputs, before_image, limit, cx)
+                .await;
             let (outcome, outputs) = message_limits::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");

@@ -88,7 +88,7 @@ async fn a_vote_and_the_records_it_relies_on_are_on_disk_before_it_is_sent() {
             found.as_slice(),
             [
                 ParticipantRecord::Opened { .. },
-                ParticipantRecord::Obeyed { .. },
+                ParticipantRecord::Accepted { .. },
                 ParticipantRecord::Refused { .. }
             ]
         ),
@@ -113,7 +113,7 @@ async fn records_that_wait_to_be_written_are_written_on_stop() {
             found.as_slice(),
             [
                 ParticipantRecord::Opened { .. },
-                ParticipantRecord::Obeyed { .. }
+                ParticipantRecord::Accepted { .. }
             ]
         ),
         "{found:?}"

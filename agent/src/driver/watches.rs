@@ -1,8 +1,8 @@
 //! Watches: arming, attesting and disarming them.
 
 use super::Driver;
-use crate::action::{Progress, Tag};
-use crate::work::Inputs as TaskInputs;
+use crate::action::{Progress, WorkId};
+use crate::worker::Inputs as TaskInputs;
 use lockstep_barrier::ids::{RunId, StepId};
 use lockstep_barrier::message::TaskOrder;
 use lockstep_barrier::participant::Event;
@@ -34,7 +34,7 @@ impl Driver {
         after_gap: bool,
     ) {
         let cancel = CancellationToken::new();
-        let tag = Tag {
+        let tag = WorkId {
             run: run.0.clone(),
             step: step.0.clone(),
             attempt: 0,
@@ -92,7 +92,7 @@ impl Driver {
             let (run, step) = key;
             let breach = match watched {
                 Some((task, inputs)) => {
-                    let tag = Tag {
+                    let tag = WorkId {
                         run: run.0.clone(),
                         step: step.0.clone(),
                         attempt: 0,

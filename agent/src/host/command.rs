@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::host::Host;
-    use crate::host::context::{Line, Progress, Tag};
+    use crate::host::context::{Line, Progress, WorkId};
     use std::sync::{Arc, Mutex};
     use tokio_util::sync::CancellationToken;
 
@@ -175,7 +175,7 @@ mod tests {
         let lines = lines.clone();
         Context {
             host: Arc::new(Host::new(config)),
-            tag: Tag {
+            tag: WorkId {
                 run: "r".into(),
                 step: "s".into(),
                 attempt: 1,

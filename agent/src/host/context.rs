@@ -11,7 +11,7 @@ pub struct Context {
     pub host: Arc<Host>,
     /// Displayed as `RUN/STEP/ATTEMPT`, under which the work shows in every
     /// tool and database (R22).
-    pub tag: Tag,
+    pub tag: WorkId,
     /// Cancelled when the task's time is up.
     pub cancel: CancellationToken,
     /// Where progress lines go.
@@ -32,7 +32,7 @@ impl Context {
 
 /// Identifies a task in the tools and databases where it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
+pub struct WorkId {
     pub run: String,
     pub step: String,
     pub attempt: u32,
@@ -40,14 +40,14 @@ pub struct Tag {
     pub of: Option<String>,
 }
 
-impl Tag {
+impl WorkId {
     /// The step that makes the change, which an undo restores.
     pub fn origin(&self) -> &str {
         self.of.as_deref().unwrap_or(&self.step)
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for WorkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.run, self.step, self.attempt)
     }

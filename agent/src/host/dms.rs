@@ -12,7 +12,7 @@ use crate::host::context::Context;
 use aws_sdk_databasemigration::Client;
 use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,
-    Tag,
+    WorkId,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -37,7 +37,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(3);
 /// How a task is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// `start-replication`, for the first start of a task that only captures
+    /// `start-replication`, for the first start of a task that only before-images
     /// changes. A task that loads would reload every table.
     First,
     /// `resume-processing`, from where it stopped.
@@ -368,12 +368,15 @@ impl Dms {
             .map(drop)
     }
 
-    /// Creates a task that captures changes only; its ARN.
+    /// Creates a task that before-images changes only; its ARN.
     ///
     /// # Errors
     /// As [`aws::call`].
     pub async fn create(&self, new: &NewTask<'_>) -> Result<Task, ActionError> {
-        let run = Tag::builder().key(RUN_TAG).value(&self.cx.tag.run).build();
+        let run = WorkId::builder()
+            .key(RUN_TAG)
+            .value(&self.cx.tag.run)
+            .build();
         let request = self
             .client
             .create_replication_task()

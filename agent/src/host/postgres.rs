@@ -11,7 +11,7 @@
 
 use crate::config::PostgresConfig;
 use crate::error::ActionError;
-use crate::host::context::{Context, Tag};
+use crate::host::context::{Context, WorkId};
 use crate::host::idle_pool::IdlePool;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -101,7 +101,7 @@ impl Login {
     }
 
     /// Gives a kept login to a task; `false` where it is of no use any more.
-    async fn hand_over(&self, tag: &Tag) -> bool {
+    async fn hand_over(&self, tag: &WorkId) -> bool {
         if self.client.is_closed() {
             return false;
         }
@@ -413,7 +413,7 @@ fn settings() -> String {
     )
 }
 
-fn login(config: &PostgresConfig, tag: &Tag) -> Result<tokio_postgres::Config, ActionError> {
+fn login(config: &PostgresConfig, tag: &WorkId) -> Result<tokio_postgres::Config, ActionError> {
     let file = &config.password_file;
     let password = std::fs::read_to_string(file).map_err(|e| {
         ActionError::new(
@@ -440,7 +440,7 @@ fn login(config: &PostgresConfig, tag: &Tag) -> Result<tokio_postgres::Config, A
 
 /// `lockstep RUN/STEP/ATTEMPT`. Where it is too long the step is cut, never
 /// run or attempt.
-fn application_name(tag: &Tag) -> String {
+fn application_name(tag: &WorkId) -> String {
     let frame = format!("lockstep {}//{}", tag.run, tag.attempt).len();
     let step: String = tag
         .step
@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_long_step_does_not_hide_run_or_attempt() {
-        let tag = Tag {
+        let tag = WorkId {
             run: "0".repeat(36),
             step: "x".repeat(100),
             attempt: 12,

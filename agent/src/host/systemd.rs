@@ -56,7 +56,7 @@ trait Properties {
     fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedValue>;
 }
 
-/// A unit's state in systemd: what a task captures before a change.
+/// A unit's state in systemd: what a task before-images before a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitState {
     /// `loaded`, `not-found`, `masked`, …

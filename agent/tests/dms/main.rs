@@ -317,17 +317,17 @@ async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
     let checkpoint = outputs["checkpoint"].as_str().unwrap();
     assert!(checkpoint.starts_with("checkpoint:V1#"), "{checkpoint}");
     site.perform("dms.task.drain", &task).await;
-    let (capture, outputs) = site.perform("dms.task.stop", &task).await;
+    let (before_image, outputs) = site.perform("dms.task.stop", &task).await;
     assert_eq!(outputs["stop_reason"], "Stop Reason NORMAL");
     assert_eq!(
         site.probe("dms.task.stop", &task).await.finding,
-        Finding::Already
+        Finding::Satisfied
     );
     let error = site.try_probe("dms.task.drain", &task).await.unwrap_err();
     assert_eq!(error.code(), "LS2413", "{}", error.story());
     site.perform_once("dms.task.resume", &range.resume()).await;
     site.try_execute("dms.task.stop", &task).await.unwrap();
-    site.undo_once("dms.task.stop", &task, capture).await;
+    site.undo_once("dms.task.stop", &task, before_image).await;
     let starts = range.starts();
     assert_eq!(starts, ["resume-processing", "resume-processing"]);
 }
@@ -383,7 +383,7 @@ async fn what_was_applied_to_oracle_is_not_taken_back_but_named() {
     let (_, outputs) = site.perform("dms.reverse.create", &create).await;
     let start = json!({"resource": "dms", "postgres": "shop", "task": outputs["task"],
         "timeout_secs": 30});
-    let (capture, _) = site.perform("dms.reverse.start", &start).await;
+    let (before_image, _) = site.perform("dms.reverse.start", &start).await;
     site.sql
         .run("INSERT INTO shop.orders VALUES (2, 'second')")
         .await;
@@ -395,7 +395,7 @@ async fn what_was_applied_to_oracle_is_not_taken_back_but_named() {
     });
     drifted.await;
     let undone = site
-        .undo("dms.reverse.start", &start, &capture.unwrap())
+        .undo("dms.reverse.start", &start, &before_image.unwrap())
         .await;
     let Undone::Drifted(why) = undone else {
         panic!("{undone:?}")
@@ -512,18 +512,19 @@ async fn alarms_are_put_and_put_back() {
     let one = json!({"resource": "dms", "alarms": [old["alarms"][0]]});
     site.perform_once("cloudwatch.alarms.put", &one).await;
     let new = alarms([("wal", 2.0), ("lag", 2.0)]);
-    let capture = site.perform_once("cloudwatch.alarms.put", &new).await;
-    site.undo_once("cloudwatch.alarms.put", &new, capture).await;
+    let before_image = site.perform_once("cloudwatch.alarms.put", &new).await;
+    site.undo_once("cloudwatch.alarms.put", &new, before_image)
+        .await;
     assert_eq!(
         site.probe("cloudwatch.alarms.put", &one).await.finding,
-        Finding::Already
+        Finding::Satisfied
     );
     assert_eq!(
         site.probe("cloudwatch.alarms.put", &old).await.finding,
-        Finding::Todo
+        Finding::Pending
     );
 
-    let capture = site
+    let before_image = site
         .perform_once("cloudwatch.alarms.put", &new)
         .await
         .unwrap();
@@ -532,6 +533,8 @@ async fn alarms_are_put_and_put_back() {
         &alarms([("wal", 3.0), ("lag", 2.0)]),
     )
     .await;
-    let undone = site.undo("cloudwatch.alarms.put", &new, &capture).await;
+    let undone = site
+        .undo("cloudwatch.alarms.put", &new, &before_image)
+        .await;
     assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
 }

@@ -36,10 +36,10 @@ async fn a_task_of_an_earlier_run_is_used_if_it_is_the_same_and_left_alone() {
     let mut written = create.clone();
     let mappings = serde_json::to_string_pretty(&create["table_mappings"]).unwrap();
     written["table_mappings"] = json!(mappings);
-    let (capture, _) = site.perform(CREATE, &written).await;
+    let (before_image, _) = site.perform(CREATE, &written).await;
     assert_eq!(range.calls("CreateReplicationTask"), 1);
-    let undone = site.undo(CREATE, &create, &capture.unwrap()).await;
-    assert_eq!(undone, Undone::Nothing);
+    let undone = site.undo(CREATE, &create, &before_image.unwrap()).await;
+    assert_eq!(undone, Undone::Unchanged);
     assert!(range.task("reverse").is_some());
 
     let mut mapped = create.clone();
@@ -72,11 +72,11 @@ async fn a_task_that_has_run_before_is_no_way_back() {
 async fn only_what_this_run_created_is_deleted() {
     let range = Range::start("whose").await;
     let (site, create) = (&range.site, range.reverse());
-    let capture = site.probe(CREATE, &create).await.capture.unwrap();
+    let before_image = site.probe(CREATE, &create).await.before_image.unwrap();
     // Somebody else is faster, between the probe and the work.
     site.execute_as(EARLIER, CREATE, &create).await;
     site.try_execute(CREATE, &create).await.unwrap();
-    let undone = site.undo(CREATE, &create, &capture).await;
+    let undone = site.undo(CREATE, &create, &before_image).await;
     let Undone::Drifted(why) = undone else {
         panic!("{undone:?}")
     };

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 fn rules() -> Value {
     json!({
         "resource": "orcl",
-        "spare": {"users": ["DMS_USER"], "machines": []},
+        "exempt": {"users": ["DMS_USER"], "machines": []},
         "keep": ["LISTENER_DMS"],
         "accounts": ["BATCH"],
         "jobs_off": true,
@@ -337,7 +337,7 @@ async fn who_is_in_oracle_after_the_switch_is_named_and_not_killed() {
     let range = Range::start("").await;
     close(&range).await;
     let name = "oracle.fence.verify";
-    assert_eq!(range.finding(name, &rules()).await, Finding::Todo);
+    assert_eq!(range.finding(name, &rules()).await, Finding::Pending);
     range.execute(name, &rules()).await.unwrap();
     // DMS may be there, and nobody else on any instance.
     let _dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();

@@ -41,7 +41,7 @@ async fn a_login_that_hangs_is_an_error_and_holds_up_nobody() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         found = range.probe("oracle.logins.restrict", &params).await;
     }
-    assert_eq!(found.unwrap().finding, Finding::Todo);
+    assert_eq!(found.unwrap().finding, Finding::Pending);
     let agents = || {
         let seen = range.observe();
         let sessions = seen["sessions"].as_array().unwrap().iter();
@@ -80,9 +80,14 @@ async fn listeners_of_a_grid_home_are_controlled_from_there() {
     );
     let params = json!({"resource": "grid", "keep": ["LISTENER_DMS"]});
     let name = "oracle.listener.stop";
-    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    let before_image = range
+        .probe(name, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
     range.execute(name, &params).await.unwrap();
-    range.undo(name, &params, &capture).await.unwrap();
+    range.undo(name, &params, &before_image).await.unwrap();
     assert_eq!(range.world(), before);
     let ran = range.grid_ran();
     for verb in ["status", "stop", "start"] {
@@ -95,9 +100,14 @@ async fn listeners_of_a_grid_home_are_controlled_from_there() {
     );
 
     let params = json!({"resource": "grid_clustered"});
-    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    let before_image = range
+        .probe(name, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
     range.execute(name, &params).await.unwrap();
-    range.undo(name, &params, &capture).await.unwrap();
+    range.undo(name, &params, &before_image).await.unwrap();
     assert_eq!(range.world(), before);
     let line = format!("srvctl {grid}  stop listener -listener LISTENER_CRS -node ora-1");
     assert!(range.grid_ran().contains(&line), "{:#?}", range.grid_ran());

@@ -101,7 +101,7 @@ async fn kept_logins_are_neither_killed_nor_a_breach() {
     drop((first, second));
     let params = json!({
         "resource": "orcl",
-        "spare": {"users": ["DMS_USER"], "machines": []},
+        "exempt": {"users": ["DMS_USER"], "machines": []},
         "stable_secs": 1,
         "timeout_secs": 20,
     });

@@ -10,7 +10,7 @@ fn ready() -> Value {
     json!({
         "resource": "orcl",
         "marker_table": "LOCKSTEP.LOCKSTEP_MARKER",
-        "spare": {"users": ["DMS_USER"], "machines": []},
+        "exempt": {"users": ["DMS_USER"], "machines": []},
         "accounts": ["SHOP"],
     })
 }
@@ -37,13 +37,16 @@ async fn an_instance_without_a_parameter_file_is_refused_while_it_can_be_helped(
     assert!(!story.contains("ORCL2"), "{story}");
     // What would happen otherwise, past the point of no return.
     let keep = json!({"resource": "clustered", "jobs": true});
-    let error = range.execute("oracle.closed.keep", &keep).await;
+    let error = range.execute("oracle.freeze.persist", &keep).await;
     let story = error.unwrap_err().story();
     assert!(story.contains("ORA-32001"), "{story}");
     // A plan that leaves jobs on writes nothing there.
     let mut params = ready();
     params["durable"] = json!(false);
-    assert_eq!(range.finding("oracle.ready", &params).await, Finding::Todo);
+    assert_eq!(
+        range.finding("oracle.ready", &params).await,
+        Finding::Pending
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +70,7 @@ async fn a_standby_and_transactions_in_doubt_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_doubt_breaks_the_fence_until_its_end_is_known() {
     let range = Range::start("").await;
-    let fence = json!({"resource": "orcl", "spare": {"users": [], "machines": []},
+    let fence = json!({"resource": "orcl", "exempt": {"users": [], "machines": []},
         "keep": ["LISTENER", "LISTENER_DMS"], "accounts": [], "jobs_off": false,
         "window_secs": 0});
     let in_doubt = |state: &str| {
@@ -150,7 +153,7 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     }
     let name = "oracle.logs.ready";
     let params = logs(&json!(format!("checkpoint:V1#{checkpoint}")));
-    assert_eq!(range.finding(name, &params).await, Finding::Todo);
+    assert_eq!(range.finding(name, &params).await, Finding::Pending);
     range.execute(name, &params).await.unwrap();
     let told = format!("every log since the forward task's checkpoint at SCN {checkpoint}");
     assert!(range.said().iter().any(|line| line.starts_with(&told)));
@@ -161,7 +164,7 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     };
     delete(1, 101);
     delete(2, 101);
-    assert_eq!(range.finding(name, &params).await, Finding::Todo);
+    assert_eq!(range.finding(name, &params).await, Finding::Pending);
 
     delete(1, 103);
     delete(2, 102);
@@ -179,7 +182,7 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     let told = described(&range, name, &params).await;
     assert_eq!(told.obstacles.len(), 1);
     let now = logs(&json!(scn().await.to_string()));
-    assert_eq!(range.finding(name, &now).await, Finding::Todo);
+    assert_eq!(range.finding(name, &now).await, Finding::Pending);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +307,7 @@ async fn with_no_machine_named_every_machine_of_a_spared_user_is_told() {
         )
         .await
         .unwrap();
-    params["spare"]["machines"] = json!([machine]);
+    params["exempt"]["machines"] = json!([machine]);
     let told = described(&range, "oracle.ready", &params).await;
     assert_eq!(from(&told), 0, "{:?}", told.remarks);
 }

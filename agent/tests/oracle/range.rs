@@ -5,7 +5,7 @@
 //! share a process they take turns, each with a fresh database in that home.
 
 use lockstep_agent::action::{
-    ActionError, AnyAction, Context, Line, Outputs, Progress, Tag, Undone,
+    ActionError, AnyAction, Context, Line, Outputs, Progress, Undone, WorkId,
 };
 use lockstep_agent::actions;
 use lockstep_agent::config::Config;
@@ -174,7 +174,7 @@ impl Range {
         let lines = self.lines.clone();
         Context {
             host: self.host.clone(),
-            tag: Tag {
+            tag: WorkId {
                 run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
@@ -213,9 +213,11 @@ impl Range {
         &self,
         name: &str,
         params: &Value,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        action(name).undo(&self.context(), params, capture).await
+        action(name)
+            .undo(&self.context(), params, before_image)
+            .await
     }
 
     /// One request to the simulator's control socket.

@@ -12,7 +12,7 @@ fn ready() -> Value {
         "marker_table": "LOCKSTEP.LOCKSTEP_MARKER",
         "canary_table": "LOCKSTEP.LOCKSTEP_CANARY",
         "dms_listener": "LISTENER_DMS",
-        "spare": {"users": ["DMS_USER"], "machines": []},
+        "exempt": {"users": ["DMS_USER"], "machines": []},
         "oldest_transaction_secs": 300,
     })
 }
@@ -23,7 +23,10 @@ async fn a_ready_database_names_its_clients() {
     range.sys().await;
     let _client = shop(&range.second_listener()).unwrap();
     let _dms = oracle::Connection::connect("dms_user", "dms", range.listener()).unwrap();
-    assert_eq!(range.finding("oracle.ready", &ready()).await, Finding::Todo);
+    assert_eq!(
+        range.finding("oracle.ready", &ready()).await,
+        Finding::Pending
+    );
     let outputs = range.execute("oracle.ready", &ready()).await.unwrap();
     let clients = outputs["clients"].as_array().unwrap();
     assert_eq!(clients.len(), 1, "{clients:?}");
@@ -54,7 +57,7 @@ async fn everything_that_stands_in_the_way_is_told_at_once() {
         "marker_table": "SHOP.ORDERS",
         "canary_table": "LOCKSTEP.NONE",
         "dms_listener": "LISTENER_DMS",
-        "spare": {"users": ["DMS_USER"], "machines": ["elsewhere"]},
+        "exempt": {"users": ["DMS_USER"], "machines": ["elsewhere"]},
         "oldest_transaction_secs": 0,
     });
     let error = range.probe("oracle.ready", &params).await.unwrap_err();
@@ -186,7 +189,7 @@ async fn what_can_not_be_compared_is_seen_before_the_run_gives_its_scn() {
     let canary = |table: &str| json!({"resource": "orcl", "canary_table": table, "nonce": "${canary-write.nonce}"});
     let foreseen = async |name: &str, params: &Value| {
         let cx = range.context();
-        action(name).foresee(&cx, params).await.unwrap()
+        action(name).describe_unresolved(&cx, params).await.unwrap()
     };
     let told = foreseen("oracle.rows.digest", &rows).await;
     assert_eq!(
@@ -220,7 +223,7 @@ async fn the_canary_is_waited_for_and_removed_again() {
     assert_eq!(error.code(), "LS2280");
     let params = params(60);
     let probe = range.probe(name, &params).await.unwrap();
-    assert_eq!(probe.finding, Finding::Todo);
+    assert_eq!(probe.finding, Finding::Pending);
     let sys = range.sys().await;
     let insert =
         "INSERT INTO LOCKSTEP.LOCKSTEP_CANARY (RUN_ID, TASK_ID, NONCE) VALUES ('r', 't', :1)";
@@ -233,16 +236,16 @@ async fn the_canary_is_waited_for_and_removed_again() {
     let (awaited, ()) = tokio::join!(range.execute(name, &params), arrive);
     awaited.unwrap();
     let again = range.finding(name, &params).await;
-    assert_eq!(again, Finding::Todo, "or its undo would be left out");
+    assert_eq!(again, Finding::Pending, "or its undo would be left out");
     range.execute(name, &params).await.unwrap();
-    let capture = probe.capture.unwrap();
+    let before_image = probe.before_image.unwrap();
     assert_eq!(
-        range.undo(name, &params, &capture).await.unwrap(),
+        range.undo(name, &params, &before_image).await.unwrap(),
         Undone::Restored
     );
     assert_eq!(
-        range.undo(name, &params, &capture).await.unwrap(),
-        Undone::Nothing
+        range.undo(name, &params, &before_image).await.unwrap(),
+        Undone::Unchanged
     );
     let left: i64 = sys
         .row("SELECT COUNT(*) FROM LOCKSTEP.LOCKSTEP_CANARY", &[])

@@ -58,7 +58,7 @@ impl Drop for Pool {
 fn kill(timeout_secs: u64) -> Value {
     json!({
         "resource": "orcl",
-        "spare": {"users": ["DMS_USER"], "machines": []},
+        "exempt": {"users": ["DMS_USER"], "machines": []},
         "stable_secs": 1,
         "timeout_secs": timeout_secs,
     })

@@ -47,7 +47,7 @@ async fn two_steps_of_a_kind_each_restore_what_they_captured() {
         let later = range.context_of("6f0c3c1e-0000-7000-8000-000000000002");
         for params in [&first, &second] {
             let found = action(restore).probe(&later, params).await.unwrap();
-            assert_eq!(found.finding, Finding::Todo, "{restore} {params}");
+            assert_eq!(found.finding, Finding::Pending, "{restore} {params}");
             assert_ne!(range.world(), before);
             let done = action(restore).execute(&later, params, None).await;
             done.unwrap_or_else(|e| panic!("{restore} {params}: {}", e.story()));
@@ -61,15 +61,15 @@ async fn the_undo_of_one_step_leaves_what_the_other_keeps() {
     let range = Range::start(CRM).await;
     for (close, restore, first, second) in pairs() {
         let before = range.world();
-        let mut captures = Vec::new();
+        let mut before_images = Vec::new();
         for (step, params) in [("first", &first), ("second", &second)] {
             let cx = range.context_at(step, None);
             let probe = action(close).probe(&cx, params).await.unwrap();
-            captures.push(probe.capture.unwrap());
+            before_images.push(probe.before_image.unwrap());
             action(close).execute(&cx, params, None).await.unwrap();
         }
         let undo = range.context_at("undo-second", Some("second"));
-        let undone = action(close).undo(&undo, &second, &captures[1]).await;
+        let undone = action(close).undo(&undo, &second, &before_images[1]).await;
         assert_eq!(undone.unwrap(), Undone::Restored, "{close}");
         let later = range.context_of("6f0c3c1e-0000-7000-8000-000000000002");
         action(restore).execute(&later, &first, None).await.unwrap();

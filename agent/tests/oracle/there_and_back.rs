@@ -33,11 +33,11 @@ fn changes() -> Vec<(&'static str, Value)> {
             json!({"resource": "orcl", "schemas": ["SHOP"]}),
         ),
         (
-            "oracle.closed.keep",
+            "oracle.freeze.persist",
             json!({"resource": "clustered", "jobs": true, "accounts": ["BATCH", "GONE"]}),
         ),
         (
-            "oracle.closed.keep",
+            "oracle.freeze.persist",
             json!({"resource": "orcl", "accounts": ["SHOP", "BATCH"]}),
         ),
     ]
@@ -49,21 +49,21 @@ async fn every_change_is_done_found_and_taken_back() {
     for (name, params) in changes() {
         let before = range.world();
         let probe = range.probe(name, &params).await.unwrap();
-        assert_eq!(probe.finding, Finding::Todo, "{name} {params}");
+        assert_eq!(probe.finding, Finding::Pending, "{name} {params}");
         assert_eq!(range.world(), before, "{name}: a probe changes nothing");
         range.execute(name, &params).await.unwrap();
         assert_ne!(range.world(), before, "{name} {params}");
         assert_eq!(
             range.finding(name, &params).await,
-            Finding::Already,
+            Finding::Satisfied,
             "{name}"
         );
-        let capture = probe.capture.unwrap();
-        let undone = range.undo(name, &params, &capture).await.unwrap();
+        let before_image = probe.before_image.unwrap();
+        let undone = range.undo(name, &params, &before_image).await.unwrap();
         assert_eq!(undone, Undone::Restored, "{name} {params}");
         assert_eq!(range.world(), before, "{name} {params}");
-        let again = range.undo(name, &params, &capture).await.unwrap();
-        assert_eq!(again, Undone::Nothing, "{name}: twice is once");
+        let again = range.undo(name, &params, &before_image).await.unwrap();
+        assert_eq!(again, Undone::Unchanged, "{name}: twice is once");
     }
 }
 
@@ -88,14 +88,23 @@ async fn what_failed_half_way_is_taken_back_too() {
         ),
     ] {
         let before = range.world();
-        let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+        let before_image = range
+            .probe(name, &params)
+            .await
+            .unwrap()
+            .before_image
+            .unwrap();
         range.inject(fails_at, 4021, 1);
         let error = range.execute(name, &params).await.unwrap_err();
         assert_eq!(error.code(), "LS2203", "{}", error.story());
         assert!(error.story().contains("ORA-04021"), "{}", error.story());
         assert_ne!(range.world(), before, "{name} had begun");
-        assert_eq!(range.finding(name, &params).await, Finding::Todo, "{name}");
-        range.undo(name, &params, &capture).await.unwrap();
+        assert_eq!(
+            range.finding(name, &params).await,
+            Finding::Pending,
+            "{name}"
+        );
+        range.undo(name, &params, &before_image).await.unwrap();
         assert_eq!(range.world(), before, "{name}");
     }
 }
@@ -106,17 +115,22 @@ async fn an_undo_that_fails_half_way_goes_on_with_the_rest_and_can_be_repeated()
     let name = "oracle.accounts.lock";
     let params = json!({"resource": "orcl", "accounts": ["CRM", "SHOP", "BATCH"]});
     let before = range.world();
-    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    let before_image = range
+        .probe(name, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
     range.execute(name, &params).await.unwrap();
     range.inject("\"CRM\" ACCOUNT UNLOCK", 4021, 1);
-    let error = range.undo(name, &params, &capture).await.unwrap_err();
+    let error = range.undo(name, &params, &before_image).await.unwrap_err();
     assert_eq!(error.code(), "LS2203");
     let accounts = &range.observe()["accounts"];
     assert_eq!(
         (&accounts["CRM"], &accounts["SHOP"], &accounts["BATCH"]),
         (&json!("LOCKED"), &json!("OPEN"), &json!("LOCKED"))
     );
-    range.undo(name, &params, &capture).await.unwrap();
+    range.undo(name, &params, &before_image).await.unwrap();
     assert_eq!(range.world(), before);
 }
 
@@ -129,13 +143,13 @@ async fn an_account_unlocked_since_is_locked_again_and_restored_as_it_was() {
     let locking = action("oracle.accounts.lock").execute(&lock, &accounts, None);
     locking.await.unwrap();
     let locked = range.world();
-    let keep = "oracle.closed.keep";
-    assert_eq!(range.finding(keep, &accounts).await, Finding::Already);
+    let keep = "oracle.freeze.persist";
+    assert_eq!(range.finding(keep, &accounts).await, Finding::Satisfied);
     let sys = range.sys().await;
     sys.execute("ALTER USER SHOP ACCOUNT UNLOCK", &[])
         .await
         .unwrap();
-    assert_eq!(range.finding(keep, &accounts).await, Finding::Todo);
+    assert_eq!(range.finding(keep, &accounts).await, Finding::Pending);
     range.execute(keep, &accounts).await.unwrap();
     assert_eq!(range.world(), locked);
     // The way back of days later knows the state from before the cutover.
@@ -155,12 +169,17 @@ async fn what_somebody_else_has_changed_is_left_alone_and_told() {
     let range = Range::start("").await;
     let params = json!({"resource": "orcl"});
     let name = "oracle.jobs.disable";
-    let capture = range.probe(name, &params).await.unwrap().capture.unwrap();
+    let before_image = range
+        .probe(name, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
     range.execute(name, &params).await.unwrap();
     let sys = range.sys().await;
     let by_hand = "ALTER SYSTEM SET JOB_QUEUE_PROCESSES=5 SCOPE=MEMORY SID='ORCL2'";
     sys.execute(by_hand, &[]).await.unwrap();
-    let Undone::Drifted(what) = range.undo(name, &params, &capture).await.unwrap() else {
+    let Undone::Drifted(what) = range.undo(name, &params, &before_image).await.unwrap() else {
         panic!("a foreign value is a drift");
     };
     assert_eq!(what, "job_queue_processes is 5 on ORCL2, was 20 before");
@@ -203,7 +222,7 @@ async fn a_plan_of_days_later_restores_what_was_before_the_cutover() {
             .unwrap();
         assert_eq!(
             range.finding(&restore, params).await,
-            Finding::Todo,
+            Finding::Pending,
             "{area}"
         );
     }
@@ -226,11 +245,11 @@ async fn a_listener_is_started_and_stopped_again() {
     let start = json!({"resource": "clustered", "listeners": ["LISTENER_CRS"]});
     let name = "oracle.listener.start";
     let probe = range.probe(name, &start).await.unwrap();
-    assert_eq!(probe.finding, Finding::Todo);
+    assert_eq!(probe.finding, Finding::Pending);
     range.execute(name, &start).await.unwrap();
-    assert_eq!(range.finding(name, &start).await, Finding::Already);
+    assert_eq!(range.finding(name, &start).await, Finding::Satisfied);
     range
-        .undo(name, &start, &probe.capture.unwrap())
+        .undo(name, &start, &probe.before_image.unwrap())
         .await
         .unwrap();
     assert_eq!(range.world(), closed);
@@ -241,7 +260,7 @@ async fn a_listener_is_started_and_stopped_again() {
     let open = json!({"resource": "orcl"});
     assert_eq!(
         range.finding("oracle.logins.open", &open).await,
-        Finding::Todo
+        Finding::Pending
     );
     range.execute("oracle.logins.open", &open).await.unwrap();
     assert_eq!(range.world(), closed);
@@ -319,18 +338,23 @@ async fn a_job_that_keeps_coming_back_is_stopped_or_told() {
     until("the job does not run", runs).await;
     let before = range.world();
     let patient = json!({"resource": "orcl", "wait_secs": 1});
-    let capture = range.probe(name, &patient).await.unwrap().capture.unwrap();
+    let before_image = range
+        .probe(name, &patient)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
     let error = range.execute(name, &patient).await.unwrap_err();
     assert_eq!(error.code(), "LS2231");
     assert!(error.story().contains("SHOP.TICKER"), "{}", error.story());
-    range.undo(name, &patient, &capture).await.unwrap();
+    range.undo(name, &patient, &before_image).await.unwrap();
     assert_eq!(range.world(), before);
 
     let firm = json!({"resource": "orcl", "wait_secs": 0, "stop_running": true});
     range.execute(name, &firm).await.unwrap();
-    assert_eq!(range.finding(name, &firm).await, Finding::Already);
+    assert_eq!(range.finding(name, &firm).await, Finding::Satisfied);
     assert!(!runs());
-    range.undo(name, &firm, &capture).await.unwrap();
+    range.undo(name, &firm, &before_image).await.unwrap();
     until("the job does not come back", runs).await;
     assert_eq!(range.world(), before);
 }

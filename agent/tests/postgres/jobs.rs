@@ -24,10 +24,10 @@ async fn jobs_go_off_and_only_those_that_were_on_come_back() {
     let site = Site::new("jobs", JOBS, "").await;
     let params = json!({"resource": "shop"});
     let before = site.sql.text(ACTIVE).await;
-    let capture = site.perform_once("postgres.jobs.disable", &params).await;
+    let before_image = site.perform_once("postgres.jobs.disable", &params).await;
     // The third one runs elsewhere.
     assert_eq!(site.sql.text(ACTIVE).await, "false false true false false");
-    site.undo_once("postgres.jobs.disable", &params, capture)
+    site.undo_once("postgres.jobs.disable", &params, before_image)
         .await;
     assert_eq!(site.sql.text(ACTIVE).await, before);
 
@@ -74,10 +74,10 @@ async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
 
     site.sql.run("ALTER ROLE cronaway_agent BYPASSRLS").await;
     let before = home.sql.text(ACTIVE).await;
-    let capture = site.perform_once("postgres.jobs.disable", &params).await;
+    let before_image = site.perform_once("postgres.jobs.disable", &params).await;
     // Its own pgAgent is no matter of the other database.
     assert_eq!(home.sql.text(ACTIVE).await, "false false true true false");
-    site.undo_once("postgres.jobs.disable", &params, capture)
+    site.undo_once("postgres.jobs.disable", &params, before_image)
         .await;
     assert_eq!(home.sql.text(ACTIVE).await, before);
     site.perform_once("postgres.jobs.disable", &params).await;
@@ -90,6 +90,6 @@ async fn without_schedulers_there_is_nothing_to_do() {
     let site = Site::new("nojobs", "", "").await;
     for name in ["postgres.jobs.disable", "postgres.jobs.restore"] {
         let probe = site.probe(name, &json!({"resource": "shop"})).await;
-        assert_eq!(probe.finding, Finding::Already, "{name}");
+        assert_eq!(probe.finding, Finding::Satisfied, "{name}");
     }
 }

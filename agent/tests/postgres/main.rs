@@ -173,10 +173,10 @@ async fn a_canary_is_written_and_taken_back() {
     site.sql
         .run("INSERT INTO lockstep.canary VALUES ('another run', 't', 'n', now())")
         .await;
-    let (capture, first) = site.perform("postgres.canary.write", &params).await;
+    let (before_image, first) = site.perform("postgres.canary.write", &params).await;
     let (_, second) = site.perform("postgres.canary.write", &params).await;
     assert_ne!(first["nonce"], second["nonce"]);
-    site.undo_once("postgres.canary.write", &params, capture)
+    site.undo_once("postgres.canary.write", &params, before_image)
         .await;
     let left = site
         .sql

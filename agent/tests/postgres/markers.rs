@@ -43,9 +43,9 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
     let action = actions::find("postgres.marker.await").unwrap();
     let waiting = tokio::spawn(async move { action.execute(&context, &params, None).await });
     // It has looked at least once before anything comes.
-    let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%task_id::text%' \
+    let read_only = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%task_id::text%' \
                  AND application_name LIKE 'lockstep %/step/2' AND state = 'idle'";
-    eventually(&site, looks).await;
+    eventually(&site, read_only).await;
     assert!(!waiting.is_finished());
     site.sql.run(&write("arn:b", "n1", 4711)).await;
     let pending = site
@@ -66,7 +66,7 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .unwrap()
         .unwrap();
     let probe = site.probe("postgres.marker.await", &marker(0)).await;
-    assert_eq!(probe.finding, Finding::Already);
+    assert_eq!(probe.finding, Finding::Satisfied);
 
     site.sql.run(exception).await;
     let lost = site

@@ -12,7 +12,7 @@ async fn roles_close_and_open_with_their_sessions() {
     let idle = site.cluster.login("roles_app", "roles").await.unwrap();
     idle.run("BEGIN; SELECT 1").await;
 
-    let capture = site.perform_once("postgres.roles.close", &params).await;
+    let before_image = site.perform_once("postgres.roles.close", &params).await;
     assert!(
         idle.0.batch_execute("COMMIT").await.is_err(),
         "the session lives on"
@@ -26,7 +26,7 @@ async fn roles_close_and_open_with_their_sessions() {
         session.0.batch_execute("SELECT 1").await.is_err(),
         "the session lives on"
     );
-    site.undo_once("postgres.roles.close", &params, capture)
+    site.undo_once("postgres.roles.close", &params, before_image)
         .await;
     assert!(site.cluster.login("roles_app", "roles").await.is_ok());
 }
@@ -49,7 +49,7 @@ async fn roles_that_somebody_has_opened_meanwhile_are_found() {
 
     site.perform_once("postgres.roles.close", &params).await;
     let probe = site.probe("postgres.roles.verify", &params).await;
-    assert_eq!(probe.finding, Finding::Already);
+    assert_eq!(probe.finding, Finding::Satisfied);
 
     site.sql
         .run("GRANT INSERT ON public.t TO rolesmean_app; ALTER ROLE rolesmean_app LOGIN")
@@ -166,10 +166,14 @@ async fn a_role_that_somebody_else_has_opened_is_left_alone() {
     let params = json!({"resource": "shop", "roles": ["rolesdrift_app"]});
     site.sql.run("ALTER ROLE rolesdrift_app NOLOGIN").await;
     let probe = site.probe("postgres.roles.close", &params).await;
-    assert_eq!(probe.finding, Finding::Already);
+    assert_eq!(probe.finding, Finding::Satisfied);
     site.sql.run("ALTER ROLE rolesdrift_app LOGIN").await;
     let undone = site
-        .undo("postgres.roles.close", &params, &probe.capture.unwrap())
+        .undo(
+            "postgres.roles.close",
+            &params,
+            &probe.before_image.unwrap(),
+        )
         .await;
     assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
 }

@@ -36,20 +36,20 @@ fn switched() -> Value {
 async fn triggers_go_to_their_baseline_and_back() {
     let site = Site::new("triggers", TRIGGERS, "").await;
     let before = site.sql.text(MODES).await;
-    let capture = site
+    let before_image = site
         .perform_once("postgres.triggers.enable", &triggers())
         .await;
     assert_eq!(
         site.sql.text(MODES).await,
         "Odd one=R always=A audit=O note=D"
     );
-    site.undo_once("postgres.triggers.enable", &triggers(), capture)
+    site.undo_once("postgres.triggers.enable", &triggers(), before_image)
         .await;
     assert_eq!(site.sql.text(MODES).await, before);
 
     // Nothing is kept after an undo, so there is nothing to restore.
     let probe = site.probe("postgres.triggers.restore", &switched()).await;
-    assert_eq!(probe.finding, Finding::Already);
+    assert_eq!(probe.finding, Finding::Satisfied);
     site.perform_once("postgres.triggers.enable", &triggers())
         .await;
     site.perform_once("postgres.triggers.restore", &switched())
@@ -79,7 +79,7 @@ async fn triggers_are_switched_all_or_none_while_somebody_holds_a_table() {
 #[tokio::test]
 async fn a_trigger_that_somebody_else_has_switched_is_left_alone() {
     let site = Site::new("triggerdrift", TRIGGERS, "").await;
-    let capture = site
+    let before_image = site
         .perform_once("postgres.triggers.enable", &triggers())
         .await
         .unwrap();
@@ -88,7 +88,7 @@ async fn a_trigger_that_somebody_else_has_switched_is_left_alone() {
         .await;
     let now = site.sql.text(MODES).await;
     let undone = site
-        .undo("postgres.triggers.enable", &triggers(), &capture)
+        .undo("postgres.triggers.enable", &triggers(), &before_image)
         .await;
     assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
     assert_eq!(site.sql.text(MODES).await, now);

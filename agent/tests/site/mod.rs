@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use lockstep_agent::action::{
-    ActionError, AnyAction, Context, Line, Outputs, Progress, Tag, Undone,
+    ActionError, AnyAction, Context, Line, Outputs, Progress, Undone, WorkId,
 };
 use lockstep_agent::actions;
 use lockstep_agent::host::Host;
@@ -298,7 +298,7 @@ impl Site {
         let notes = self.notes.clone();
         Context {
             host: self.host.clone(),
-            tag: Tag {
+            tag: WorkId {
                 run: run.to_owned(),
                 step: "step".to_owned(),
                 attempt: 1,
@@ -335,7 +335,9 @@ impl Site {
 
     /// What stands in the way of a task that lacks values of the run.
     pub async fn foreseen(&self, name: &str, params: &Value) -> Vec<String> {
-        let foreseen = Self::action(name).foresee(&self.context(), params).await;
+        let foreseen = Self::action(name)
+            .describe_unresolved(&self.context(), params)
+            .await;
         foreseen.map_or_else(|e| vec![e.story()], |description| description.obstacles)
     }
 
@@ -360,46 +362,46 @@ impl Site {
         done.unwrap_or_else(|e| panic!("{}", e.story()))
     }
 
-    /// Probe, execute: what the driver does. The capture and the outputs.
+    /// Probe, execute: what the driver does. The before-image and the outputs.
     pub async fn perform(&self, name: &str, params: &Value) -> (Option<Value>, Outputs) {
         let described = Self::action(name).describe(&self.context(), params).await;
         let described = described.unwrap_or_else(|e| panic!("{}", e.story()));
         assert_eq!(described.obstacles, Vec::<String>::new());
         let probe = self.probe(name, params).await;
-        assert_eq!(probe.finding, Finding::Todo, "{name}");
+        assert_eq!(probe.finding, Finding::Pending, "{name}");
         let done = Self::action(name)
-            .execute(&self.context(), params, probe.capture.as_ref())
+            .execute(&self.context(), params, probe.before_image.as_ref())
             .await;
         let outputs = done.unwrap_or_else(|e| panic!("{}", e.story()));
-        (probe.capture, outputs)
+        (probe.before_image, outputs)
     }
 
     /// As [`Site::perform`], for an action that finds its own work done.
     pub async fn perform_once(&self, name: &str, params: &Value) -> Option<Value> {
-        let (capture, _) = self.perform(name, params).await;
+        let (before_image, _) = self.perform(name, params).await;
         let again = self.probe(name, params).await;
-        assert_eq!(again.finding, Finding::Already, "{name}");
-        capture
+        assert_eq!(again.finding, Finding::Satisfied, "{name}");
+        before_image
     }
 
-    pub async fn undo(&self, name: &str, params: &Value, capture: &Value) -> Undone {
+    pub async fn undo(&self, name: &str, params: &Value, before_image: &Value) -> Undone {
         let undone = Self::action(name)
-            .undo(&self.context(), params, capture)
+            .undo(&self.context(), params, before_image)
             .await;
         undone.unwrap_or_else(|e| panic!("{}", e.story()))
     }
 
     /// Undo restores, and a second one finds nothing to do.
-    pub async fn undo_once(&self, name: &str, params: &Value, capture: Option<Value>) {
-        let capture = capture.unwrap();
+    pub async fn undo_once(&self, name: &str, params: &Value, before_image: Option<Value>) {
+        let before_image = before_image.unwrap();
         assert_eq!(
-            self.undo(name, params, &capture).await,
+            self.undo(name, params, &before_image).await,
             Undone::Restored,
             "{name}"
         );
         assert_eq!(
-            self.undo(name, params, &capture).await,
-            Undone::Nothing,
+            self.undo(name, params, &before_image).await,
+            Undone::Unchanged,
             "{name}"
         );
     }

@@ -4,7 +4,7 @@ use lockstep_api::Diagnosis;
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
 use lockstep_proto::convert::status::diagnosis_to_status;
 use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
-use lockstep_proto::v1::watch_run_response::Happening;
+use lockstep_proto::v1::watch_run_response::RunUpdate;
 use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -266,9 +266,9 @@ impl Script {
             .iter()
             .any(|answer| matches!(answer, Answer::Silence));
         let told = tokio_stream::iter(answers).filter_map(|answer| match answer {
-            Answer::Status(run) => Some(Ok(Happening::Status(run))),
-            Answer::Line(line) => Some(Ok(Happening::Line(line))),
-            Answer::Event(sequence) => Some(Ok(Happening::Event(RunEvent {
+            Answer::Status(run) => Some(Ok(RunUpdate::Status(run))),
+            Answer::Line(line) => Some(Ok(RunUpdate::Line(line))),
+            Answer::Event(sequence) => Some(Ok(RunUpdate::Event(RunEvent {
                 sequence,
                 ..RunEvent::default()
             }))),

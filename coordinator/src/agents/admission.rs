@@ -2,9 +2,9 @@
 //! and which agents are in quarantine (R10).
 
 use super::Introduction;
-use crate::store::{KnownAgent, Quarantined, Remembered};
+use crate::store::{KnownAgent, PersistedAgents, QuarantineEntry};
 use lockstep_barrier::ids::AgentName;
-use lockstep_barrier::record::JournalPlace;
+use lockstep_barrier::record::JournalPosition;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Position and session number of an agent's last admitted session.
@@ -23,7 +23,7 @@ pub struct NotAdmitted {
     /// A sentence with code and remedy.
     pub why: String,
     /// To be made durable: from now on the agent waits for an operator.
-    pub quarantine: Option<Quarantined>,
+    pub quarantine: Option<QuarantineEntry>,
 }
 
 /// What an admission has to make durable and to report.
@@ -31,7 +31,7 @@ pub struct Admitted {
     /// To be made durable: the agent, or its machine, is new.
     pub first_seen: Option<KnownAgent>,
     /// The entry that its journal must hold, if one is known.
-    pub place: Option<JournalPlace>,
+    pub place: Option<JournalPosition>,
 }
 
 /// What an operator's acceptance leads to.
@@ -41,20 +41,20 @@ pub struct Accepted {
     /// The session that was open belongs to the other process and must end.
     pub end_session: bool,
     /// The quarantine that ended.
-    pub waited: Quarantined,
+    pub waited: QuarantineEntry,
 }
 
 #[derive(Default)]
 pub struct Admissions {
     known: BTreeMap<String, KnownAgent>,
-    quarantine: BTreeMap<String, Quarantined>,
+    quarantine: BTreeMap<String, QuarantineEntry>,
     last: BTreeMap<String, LastSeen>,
     /// The furthest entry of each agent's journal that an outcome rests on.
-    places: BTreeMap<String, JournalPlace>,
+    places: BTreeMap<String, JournalPosition>,
 }
 
 impl Admissions {
-    pub fn new(remembered: Remembered) -> Self {
+    pub fn new(remembered: PersistedAgents) -> Self {
         Self {
             known: remembered.known,
             quarantine: remembered.quarantine,
@@ -71,7 +71,7 @@ impl Admissions {
         self.known.get(name)
     }
 
-    pub fn quarantined(&self, name: &str) -> Option<&Quarantined> {
+    pub fn quarantined(&self, name: &str) -> Option<&QuarantineEntry> {
         self.quarantine.get(name)
     }
 
@@ -89,7 +89,7 @@ impl Admissions {
     }
 
     /// Records the last entry of an agent's journal at the time of an outcome.
-    pub fn came_to(&mut self, agent: &AgentName, place: &JournalPlace) {
+    pub fn record_position(&mut self, agent: &AgentName, place: &JournalPosition) {
         let known = self.known.get(&agent.0);
         let recorded = self.places.get(&agent.0);
         let further = recorded.is_none_or(|recorded| recorded.position < place.position);
@@ -156,7 +156,7 @@ impl Admissions {
         };
         let name = introduction.name();
         let before = self.quarantine.get(name);
-        let waits = Quarantined {
+        let waits = QuarantineEntry {
             agent: name.to_owned(),
             journal: introduction.journal().0.clone(),
             machine: introduction.machine.clone(),
@@ -288,7 +288,7 @@ impl Admissions {
                     ..known
                 },
                 end_session: false,
-                waited: Quarantined {
+                waited: QuarantineEntry {
                     gone_back: false,
                     ..waited
                 },
@@ -317,7 +317,7 @@ impl Admissions {
     fn rightful(
         &self,
         name: &str,
-        waited: &Quarantined,
+        waited: &QuarantineEntry,
         connected: Option<&Introduction>,
     ) -> Option<KnownAgent> {
         let known = self.known.get(name)?;

@@ -1,13 +1,13 @@
 //! What an agent reports about itself when it opens a session.
 
 use lockstep_barrier::ids::JournalId;
-use lockstep_barrier::message::Standing;
+use lockstep_barrier::message::AgentState;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
     /// The part that the barrier decides on.
-    pub state: Standing,
+    pub state: AgentState,
     /// `/etc/machine-id`; empty if unknown.
     pub machine: String,
     /// `/proc/sys/kernel/random/boot_id`; empty if unknown.

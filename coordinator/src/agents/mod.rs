@@ -4,14 +4,14 @@
 mod admission;
 mod introduction;
 
-use crate::launch::{Candidate, Candidates};
-use crate::store::Remembered;
+use crate::party_resolution::{Candidate, Candidates};
+use crate::store::PersistedAgents;
 use admission::Admissions;
 pub use admission::{Accepted, Admitted, NotAdmitted};
 pub use introduction::Introduction;
 use lockstep_barrier::ids::{AgentName, RunId, Term};
-use lockstep_barrier::message::{Order, Standing, TaskOrder};
-use lockstep_barrier::record::JournalPlace;
+use lockstep_barrier::message::{AgentState, Order, TaskOrder};
+use lockstep_barrier::record::JournalPosition;
 use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -49,7 +49,7 @@ pub struct Welcome {
     pub coordinator: String,
     pub term: Term,
     /// An entry that the agent's journal must hold.
-    pub place: Option<JournalPlace>,
+    pub place: Option<JournalPosition>,
 }
 
 impl From<AgentMessage> for ToAgent {
@@ -79,7 +79,7 @@ pub struct Agents {
 
 impl Agents {
     /// With what the journal knows.
-    pub fn new(remembered: Remembered) -> Self {
+    pub fn new(remembered: PersistedAgents) -> Self {
         Self {
             admissions: Admissions::new(remembered),
             ..Self::default()
@@ -87,14 +87,14 @@ impl Agents {
     }
 
     /// Records the last entry of an agent's journal at the time of an outcome.
-    pub fn came_to(&mut self, agent: &AgentName, place: &JournalPlace) {
-        self.admissions.came_to(agent, place);
+    pub fn record_position(&mut self, agent: &AgentName, place: &JournalPosition) {
+        self.admissions.record_position(agent, place);
     }
 
     /// A place in the journal of the agent's current session.
-    pub fn place(&self, agent: &AgentName, place: (u64, String)) -> Option<JournalPlace> {
+    pub fn place(&self, agent: &AgentName, place: (u64, String)) -> Option<JournalPosition> {
         let session = self.sessions.get(agent)?;
-        (place.0 > 0).then(|| JournalPlace {
+        (place.0 > 0).then(|| JournalPosition {
             journal: session.introduction.journal().clone(),
             position: place.0,
             hash: place.1,
@@ -206,7 +206,7 @@ impl Agents {
 
     /// The state of every connected agent, for a run that starts while they
     /// are connected.
-    pub fn states(&self) -> Vec<Standing> {
+    pub fn states(&self) -> Vec<AgentState> {
         self.sessions
             .values()
             .map(|session| session.introduction.state.clone())
@@ -260,7 +260,7 @@ mod tests {
 
     fn hello(journal: &str, session_number: u64, journal_position: u64) -> Introduction {
         Introduction {
-            state: Standing {
+            state: AgentState {
                 agent: AgentName::from("app-1"),
                 journal: JournalId::from(journal),
                 term: Term::default(),
@@ -305,22 +305,22 @@ mod tests {
     fn known_as(journal: &str) -> Agents {
         let mut agents = Agents::default();
         admit(&mut agents, hello(journal, 1, 5)).unwrap();
-        Agents::new(Remembered {
+        Agents::new(PersistedAgents {
             known: known(&agents),
-            ..Remembered::default()
+            ..PersistedAgents::default()
         })
     }
 
     #[test]
     fn an_older_journal_is_noticed_by_a_restarted_coordinator() {
         let agent = AgentName::from("app-1");
-        let place = JournalPlace {
+        let place = JournalPosition {
             journal: JournalId::from("j1"),
             position: 90,
             hash: "h90".into(),
         };
         let mut agents = known_as("j1");
-        agents.came_to(&agent, &place);
+        agents.record_position(&agent, &place);
         let refused = admit(&mut agents, hello("j1", 10, 61)).unwrap_err();
         assert!(
             refused.contains("LS4202") && refused.contains("entry 90"),
@@ -330,7 +330,7 @@ mod tests {
         // A journal that has grown past it meanwhile is admitted with that entry
         // in its Welcome; the agent itself reports that it lacks the entry.
         let mut agents = known_as("j1");
-        agents.came_to(&agent, &place);
+        agents.record_position(&agent, &place);
         let (outbox, _) = mpsc::channel(1);
         let admitted = agents.admit(hello("j1", 10, 91), "127.0.0.1:1".into(), outbox, 0);
         assert_eq!(admitted.unwrap().1.place, Some(place));
@@ -356,10 +356,10 @@ mod tests {
             .err()
             .unwrap();
         let waits = refused.quarantine.expect("must be made durable");
-        let mut again = Agents::new(Remembered {
+        let mut again = Agents::new(PersistedAgents {
             known: known(&agents),
             quarantine: BTreeMap::from([("app-1".to_owned(), waits)]),
-            ..Remembered::default()
+            ..PersistedAgents::default()
         });
         // Not even the original machine is admitted before an operator accepts.
         admit(&mut again, from("m1", "b1", 4)).unwrap_err();

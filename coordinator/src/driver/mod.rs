@@ -9,11 +9,11 @@ mod requests;
 mod sessions;
 mod starts;
 
+use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, Agents, ToAgent};
 use crate::handle::{Command, Handle, Input, Query};
 use crate::plans::RunDocument;
 use crate::preflights::Preflights;
-use crate::runs::{Machine, RunCell};
 use crate::store::{Store, StoreError, Stored};
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
@@ -45,7 +45,7 @@ pub enum StartError {
 }
 
 /// Runs once the batch is on disk.
-type Afterwards = Box<dyn FnOnce(&mut Driver) + Send>;
+type PostCommit = Box<dyn FnOnce(&mut Driver) + Send>;
 
 /// The loop and its state.
 pub struct Driver {
@@ -57,7 +57,7 @@ pub struct Driver {
     fenced: Option<String>,
     store: Store,
     agents: Agents,
-    runs: BTreeMap<RunId, RunCell>,
+    runs: BTreeMap<RunId, RunEntry>,
     /// In order of age, the oldest first.
     order: Vec<RunId>,
     preflights: Preflights,
@@ -68,7 +68,7 @@ pub struct Driver {
     queue: mpsc::Receiver<Input>,
     starts: PendingStarts,
     effects: Vec<(RunId, Effect)>,
-    afterwards: Vec<Afterwards>,
+    post_commit: Vec<PostCommit>,
 }
 
 impl Driver {
@@ -102,7 +102,7 @@ impl Driver {
             queue,
             starts: PendingStarts::default(),
             effects: Vec::new(),
-            afterwards: Vec::new(),
+            post_commit: Vec::new(),
         };
         driver.resume_runs(&accepted_at)?;
         driver.flush()?;
@@ -131,11 +131,11 @@ impl Driver {
                     .keys()
                     .all(|agent| state.closed_by.contains(agent));
             let (machine, effects) = if over {
-                (Machine::Closed(Box::new(state)), Vec::new())
+                (Machine::Archived(Box::new(state)), Vec::new())
             } else {
                 let (run, effects) = Run::resume(lockstep_clock::boot_time(), entries(), self.term)
                     .map_err(|e| fold(&e))?;
-                (Machine::Live(Box::new(run)), effects)
+                (Machine::Active(Box::new(run)), effects)
             };
             let document = RunDocument::read(&machine.state().begin);
             let document = document.map_err(|source| StartError::Plan {
@@ -143,7 +143,7 @@ impl Driver {
                 source,
             })?;
             let plan = Arc::new(document.plan.into_owned());
-            let cell = RunCell::new(machine, plan, &stored);
+            let cell = RunEntry::new(machine, plan, &stored);
             let request = document.request.into_owned();
             self.started.insert(request, run.to_string());
             self.runs.insert(run.clone(), cell);
@@ -163,7 +163,7 @@ impl Driver {
                     .get(&agent.0)
                     .is_none_or(|at| *at < stored.position)
             {
-                self.agents.came_to(agent, place);
+                self.agents.record_position(agent, place);
             }
         }
     }
@@ -225,7 +225,7 @@ impl Driver {
         if self.fenced.is_some() {
             return;
         }
-        let Some(machine) = self.runs.get_mut(run).and_then(RunCell::run) else {
+        let Some(machine) = self.runs.get_mut(run).and_then(RunEntry::run) else {
             return;
         };
         let effects = machine.handle(lockstep_clock::boot_time(), event);
@@ -239,7 +239,7 @@ impl Driver {
             Input::Command(command) => return self.command(command),
             Input::Session(event) => self.session_event(event)?,
             // Queries are answered from what is on disk: after the batch.
-            Input::Query(query) => self.afterwards(|driver| driver.query(query)),
+            Input::Query(query) => self.post_commit(|driver| driver.query(query)),
         }
         Ok(false)
     }
@@ -252,7 +252,7 @@ impl Driver {
                 reply,
             } => {
                 self.preflight(&plan, answers);
-                self.afterwards(|_| drop(reply.send(Ok(()))));
+                self.post_commit(|_| drop(reply.send(Ok(()))));
             }
             Command::StartRun {
                 plan,
@@ -262,7 +262,7 @@ impl Driver {
             } => self.start_run(plan, request, by, reply),
             Command::Verb { asked, reply } => {
                 let answer = self.verb(*asked);
-                self.afterwards(move |driver| {
+                self.post_commit(move |driver| {
                     drop(reply.send(answer.and_then(|run| driver.status(&run))));
                 });
             }
@@ -276,7 +276,7 @@ impl Driver {
                 // must not be counted for the accepted journal.
                 self.flush()?;
                 let answer = self.accept(&agent, &by, &reason)?;
-                self.afterwards(|_| drop(reply.send(answer)));
+                self.post_commit(|_| drop(reply.send(answer)));
             }
             Command::Stop => return Ok(true),
         }
@@ -289,7 +289,7 @@ impl Driver {
                 let newest = self.order.iter().rev().take(limit);
                 let runs = newest
                     .filter_map(|run| self.runs.get(run))
-                    .map(RunCell::brief);
+                    .map(RunEntry::brief);
                 drop(reply.send(Ok(runs.collect())));
             }
             Query::Get { run, reply } => drop(reply.send(self.status(&run))),
@@ -301,8 +301,8 @@ impl Driver {
         }
     }
 
-    fn afterwards(&mut self, what: impl FnOnce(&mut Self) + Send + 'static) {
-        self.afterwards.push(Box::new(what));
+    fn post_commit(&mut self, what: impl FnOnce(&mut Self) + Send + 'static) {
+        self.post_commit.push(Box::new(what));
     }
 
     /// Writes the batch's records, then sends its orders. A send that fails is
@@ -316,7 +316,7 @@ impl Driver {
                 break;
             }
         }
-        for what in std::mem::take(&mut self.afterwards) {
+        for what in std::mem::take(&mut self.post_commit) {
             what(self);
         }
         Ok(())
@@ -341,7 +341,7 @@ impl Driver {
         let written = || entries.iter().map(|(run, _)| run).zip(&stored);
         for (run, stored) in written() {
             if let Some((agent, place)) = stored.entry.record.place() {
-                self.agents.came_to(agent, place);
+                self.agents.record_position(agent, place);
             }
             if let Some(cell) = self.runs.get_mut(run) {
                 cell.follow(stored);
@@ -372,7 +372,7 @@ impl Driver {
         let traceparent = self
             .runs
             .get(run)
-            .map(RunCell::traceparent)
+            .map(RunEntry::traceparent)
             .unwrap_or_default();
         let message = AgentMessage::Order(order);
         let sent = self.agents.send(

@@ -1,9 +1,9 @@
 //! Operators' verbs and queries.
 
 use super::Driver;
-use crate::handle::{Answer, Asked, AskedAction, Refusal, RefusalKind, Watched};
-use crate::launch::Candidates;
-use crate::runs::RunCell;
+use crate::active_run::RunEntry;
+use crate::handle::{Answer, Refusal, RefusalKind, RequestedVerb, VerbRequest, Watched};
+use crate::party_resolution::Candidates;
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Verb, VerbAction};
 use lockstep_barrier::ids::{AgentName, RunId};
@@ -16,13 +16,13 @@ impl Driver {
     pub(super) fn candidates(&self) -> Candidates {
         let mut busy = self.locked();
         busy.retain(|_, run| {
-            let live = self.runs.get(run).and_then(RunCell::live);
+            let live = self.runs.get(run).and_then(RunEntry::live);
             live.is_some_and(|run| run.state().ended.is_none())
         });
         self.agents.candidates(&busy)
     }
 
-    pub(super) fn verb(&mut self, asked: Asked) -> Answer<String> {
+    pub(super) fn verb(&mut self, asked: VerbRequest) -> Answer<String> {
         if let Some(why) = &self.fenced {
             return Err(Refusal::new(RefusalKind::Precondition, why.clone()));
         }
@@ -32,8 +32,8 @@ impl Driver {
             .get_mut(&id)
             .ok_or_else(|| no_such_run(&asked.run))?;
         let action = match asked.action {
-            AskedAction::Other(action) => action,
-            AskedAction::Approve { phase, digest } => {
+            RequestedVerb::Other(action) => action,
+            RequestedVerb::Approve { phase, digest } => {
                 let named = cell.phase_named(&phase).ok_or_else(|| {
                     let message = format!("LS4306: the plan has no phase {phase}");
                     Refusal::new(RefusalKind::Invalid, message)
@@ -109,7 +109,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn cell(&self, wanted: &str) -> Answer<(RunId, &RunCell)> {
+    pub(super) fn cell(&self, wanted: &str) -> Answer<(RunId, &RunEntry)> {
         let id = self.find(wanted)?;
         let cell = self.runs.get(&id).ok_or_else(|| no_such_run(wanted))?;
         Ok((id, cell))
@@ -125,7 +125,7 @@ impl Driver {
         Ok(Watched {
             status: cell.status(),
             missed,
-            happenings: cell.watch(),
+            updates: cell.watch(),
         })
     }
 

@@ -2,13 +2,13 @@
 //! they report.
 
 use super::Driver;
+use crate::active_run::{Machine, RunEntry, RunUpdate};
 use crate::agents::{AgentMessage, Introduction, NotAdmitted, Outbox, ToAgent, Welcome};
 use crate::handle::{AgentReport, Answer, LineKind, Progress, Refusal, RefusalKind, SessionEvent};
-use crate::runs::{Happening, Machine, RunCell};
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
-use lockstep_barrier::message::{Order, Reply, Standing};
+use lockstep_barrier::message::{AgentState, Order, Reply};
 use lockstep_proto::v1;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Driver {
                 reply,
             } => {
                 let answer = self.admit(*introduction, address, outbox)?;
-                self.afterwards(|_| drop(reply.send(answer)));
+                self.post_commit(|_| drop(reply.send(answer)));
             }
             SessionEvent::Reported {
                 agent,
@@ -87,10 +87,10 @@ impl Driver {
     }
 
     /// Informs the agent's runs of its new session.
-    fn connected(&mut self, state: &Standing, foreign: bool) {
+    fn connected(&mut self, state: &AgentState, foreign: bool) {
         let agent = &state.agent;
         for run in self.runs_of(agent) {
-            let live = self.runs.get(&run).and_then(RunCell::live);
+            let live = self.runs.get(&run).and_then(RunEntry::live);
             let journal = live.and_then(|run| run.journal_of(agent));
             if journal.is_some_and(|journal| *journal != state.journal) {
                 self.happen(&run, Event::Quarantined(agent.clone()));
@@ -102,13 +102,13 @@ impl Driver {
 
     /// The agent has accepted a term that this coordinator has never led. A
     /// lower number than ours proves nothing: each start makes ours higher.
-    fn is_foreign(&self, state: &Standing) -> bool {
+    fn is_foreign(&self, state: &AgentState) -> bool {
         state.term != Term::default() && !self.terms.contains(&state.term)
     }
 
     /// The run the agent is locked to, if this journal doesn't hold it: the
     /// journal is older than the run, and the run's decisions are lost.
-    fn unknown_run<'a>(&self, state: &'a Standing) -> Option<&'a RunId> {
+    fn unknown_run<'a>(&self, state: &'a AgentState) -> Option<&'a RunId> {
         state
             .run
             .as_ref()
@@ -116,7 +116,7 @@ impl Driver {
     }
 
     /// After a take-over nobody can continue such a run: the agent closes it.
-    fn close_unknown(&self, state: &Standing) -> Option<Order> {
+    fn close_unknown(&self, state: &AgentState) -> Option<Order> {
         let run = self.unknown_run(state)?;
         tracing::warn!(
             agent = %state.agent,
@@ -133,11 +133,11 @@ impl Driver {
     /// Informs a run that another coordinator's decisions in it are lost: that
     /// one led this member, or this member has accepted more decisions than the
     /// run's journal holds (R11).
-    fn take_over_run(&mut self, run: &RunId, state: &Standing, foreign: bool) {
+    fn take_over_run(&mut self, run: &RunId, state: &AgentState, foreign: bool) {
         let lacks = self
             .runs
             .get(run)
-            .and_then(RunCell::live)
+            .and_then(RunEntry::live)
             .is_some_and(|run| run.is_foreign(state).is_some());
         if self.take_over && (foreign || lacks) {
             self.happen(run, Event::TakenOver(state.clone()));
@@ -146,9 +146,9 @@ impl Driver {
 
     /// A coordinator that meets a term which it has never led makes no more
     /// decisions until it is started with `--take-over` (R11).
-    fn check_term(&mut self, state: &Standing) -> Result<Answer<()>, StoreError> {
+    fn check_term(&mut self, state: &AgentState) -> Result<Answer<()>, StoreError> {
         if self.is_foreign(state) && self.take_over {
-            self.lead_above(state.term)?;
+            self.take_over_term(state.term)?;
         } else if self.fenced.is_none()
             && let Some(why) = self.reason_to_fence(state)
         {
@@ -161,7 +161,7 @@ impl Driver {
         })
     }
 
-    fn reason_to_fence(&self, state: &Standing) -> Option<String> {
+    fn reason_to_fence(&self, state: &AgentState) -> Option<String> {
         let agent = &state.agent;
         if self.is_foreign(state) {
             return Some(format!(
@@ -180,7 +180,7 @@ impl Driver {
 
     /// Resumes every run above another coordinator's term. Every session is
     /// ended, because the state machines that knew of them are replaced.
-    fn lead_above(&mut self, other: Term) -> Result<(), StoreError> {
+    fn take_over_term(&mut self, other: Term) -> Result<(), StoreError> {
         self.flush()?;
         self.agents.end_sessions();
         self.term = self.store.take_over(&other)?;
@@ -200,8 +200,8 @@ impl Driver {
             let entries = stored.iter().map(|stored| stored.entry.clone());
             match Run::resume(lockstep_clock::boot_time(), entries, self.term) {
                 Ok((machine, effects)) => {
-                    let machine = Machine::Live(Box::new(machine));
-                    let cell = RunCell::new(machine, plan, &stored);
+                    let machine = Machine::Active(Box::new(machine));
+                    let cell = RunEntry::new(machine, plan, &stored);
                     self.runs.insert(run.clone(), cell);
                     self.effects
                         .extend(effects.into_iter().map(|effect| (run.clone(), effect)));
@@ -246,13 +246,13 @@ impl Driver {
             return;
         };
         for line in lines(agent, cell, progress) {
-            cell.tell(Happening::Line(line));
+            cell.tell(RunUpdate::Line(line));
         }
     }
 }
 
 /// What watchers see of a progress line: before it, how many were omitted.
-fn lines(agent: &AgentName, cell: &RunCell, progress: Progress) -> Vec<v1::TaskLine> {
+fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress) -> Vec<v1::TaskLine> {
     let phase = progress.phase.map(|phase| cell.phase_name(phase));
     let line = |kind: LineKind, line: String| v1::TaskLine {
         agent: agent.to_string(),

@@ -8,12 +8,12 @@
 //! what a later one needs.
 
 use super::Driver;
+use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, ToAgent};
 use crate::handle::{Answer, Refusal, RefusalKind, Reply};
-use crate::launch;
+use crate::party_resolution;
 use crate::plans::{CheckedPlan, RunDocument};
 use crate::preflights::{AgentPreflight, Answers, Recipient};
-use crate::runs::{Machine, RunCell};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, Millis, RunId};
 use lockstep_barrier::record::Begin;
@@ -89,7 +89,7 @@ impl PendingStarts {
 
 impl Driver {
     pub(super) fn preflight(&mut self, plan: &CheckedPlan, answers: Answers) {
-        match launch::cast(plan.plan(), &self.candidates()) {
+        match party_resolution::cast(plan.plan(), &self.candidates()) {
             Ok(cast) => {
                 self.ask_agents(plan, &cast, &Recipient::Operator(answers));
             }
@@ -108,7 +108,7 @@ impl Driver {
     fn ask_agents(
         &mut self,
         plan: &CheckedPlan,
-        cast: &launch::Cast,
+        cast: &party_resolution::ResolvedParties,
         recipient: &Recipient,
     ) -> BTreeSet<AgentName> {
         let mut asked = BTreeSet::new();
@@ -135,14 +135,14 @@ impl Driver {
         reply: Reply<String>,
     ) {
         if let Some(run) = self.started_by(&request) {
-            self.afterwards(|_| drop(reply.send(Ok(run))));
+            self.post_commit(|_| drop(reply.send(Ok(run))));
         } else if let Some(pending) = self.starts.of_request(&request) {
             pending.replies.push(reply);
         } else if plan.plan().kind == Kind::Cutover {
             self.begin_preflight(plan, request, by, reply);
         } else {
             let answer = self.begin(&plan, request, by);
-            self.afterwards(|_| drop(reply.send(answer)));
+            self.post_commit(|_| drop(reply.send(answer)));
         }
     }
 
@@ -163,7 +163,7 @@ impl Driver {
     ) {
         self.starts.count += 1;
         let number = self.starts.count;
-        let (waiting, obstacles) = match launch::cast(plan.plan(), &self.candidates()) {
+        let (waiting, obstacles) = match party_resolution::cast(plan.plan(), &self.candidates()) {
             Ok(cast) => {
                 let asked = self.ask_agents(&plan, &cast, &Recipient::Start(number));
                 (asked, Vec::new())
@@ -222,7 +222,7 @@ impl Driver {
             let message = refusal(&obstacles);
             Err(Refusal::new(RefusalKind::Precondition, message))
         };
-        self.afterwards(move |_| {
+        self.post_commit(move |_| {
             for reply in replies {
                 drop(reply.send(answer.clone()));
             }
@@ -234,18 +234,19 @@ impl Driver {
             return Err(Refusal::new(RefusalKind::Precondition, why.clone()));
         }
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
-        let cast = launch::cast(plan.plan(), &self.candidates()).map_err(|obstacles| {
-            invalid(format!(
-                "LS4302: the run can't start: {}",
-                obstacles.join("; ")
-            ))
-        })?;
+        let cast =
+            party_resolution::cast(plan.plan(), &self.candidates()).map_err(|obstacles| {
+                invalid(format!(
+                    "LS4302: the run can't start: {}",
+                    obstacles.join("; ")
+                ))
+            })?;
         let rest = RunDocument::write(plan, &request)
             .map_err(|e| invalid(format!("LS4304: the plan can't be kept: {e}")))?;
         let id = RunId(uuid::Uuid::now_v7().to_string());
         let begin = Begin {
             run: id.clone(),
-            layout: launch::layout(plan.plan(), plan.digest(), &cast),
+            resolved_plan: party_resolution::resolved_plan(plan.plan(), plan.digest(), &cast),
             members: cast.members,
             by,
             trace: lockstep_telemetry::TraceContext::generate().to_string(),
@@ -254,8 +255,8 @@ impl Driver {
         fits(&begin)?;
         let (run, effects) = Run::start(lockstep_clock::boot_time(), begin, self.term)
             .map_err(|e| invalid(format!("LS4303: {e}")))?;
-        let machine = Machine::Live(Box::new(run));
-        let cell = RunCell::new(machine, plan.plan().clone(), &[]);
+        let machine = Machine::Active(Box::new(run));
+        let cell = RunEntry::new(machine, plan.plan().clone(), &[]);
         self.runs.insert(id.clone(), cell);
         self.order.push(id.clone());
         self.started.insert(request, id.to_string());

@@ -7,7 +7,7 @@ use crate::plans::CheckedPlan;
 use crate::preflights::TaskFinding;
 use crate::store::Store;
 use lockstep_barrier::ids::{AgentName, Term};
-use lockstep_barrier::message::Standing;
+use lockstep_barrier::message::AgentState;
 use lockstep_plan::Overrides;
 use lockstep_plan::model::Kind;
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ type Orders = mpsc::Receiver<ToAgent>;
 /// The one agent's session of that number, and the messages sent on it.
 async fn connect(handle: &Handle, session_number: u64) -> (u64, Orders) {
     let introduction = Introduction {
-        state: Standing {
+        state: AgentState {
             agent: "app-1".into(),
             journal: "j1".into(),
             term: Term::default(),

@@ -4,13 +4,13 @@ use crate::agents::{AgentMessage, Introduction, ToAgent, Welcome};
 use crate::handle::{AgentReport, LineKind, Progress};
 use crate::preflights::{AgentPreflight, TaskFinding, TaskPreflight};
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
-use lockstep_barrier::message::Standing;
+use lockstep_barrier::message::AgentState;
 use lockstep_proto::convert::{Invalid, reply};
 use lockstep_proto::v1;
 
 pub fn introduction(hello: v1::Hello) -> Introduction {
     Introduction {
-        state: Standing {
+        state: AgentState {
             agent: AgentName(hello.agent),
             journal: JournalId(hello.journal_id),
             term: hello.term.unwrap_or_default().into(),

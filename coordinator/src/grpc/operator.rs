@@ -1,10 +1,10 @@
 //! Operators' requests.
 
 use super::convert::preflight_response;
-use crate::handle::{Asked, AskedAction, Handle, Watched};
+use crate::active_run::RunUpdate;
+use crate::handle::{Handle, RequestedVerb, VerbRequest, Watched};
 use crate::plans::CheckedPlan;
 use crate::preflights::ANSWERS;
-use crate::runs::Happening;
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::record::Resolution;
 use lockstep_pki::Peer;
@@ -34,7 +34,7 @@ impl Service {
         &self,
         by: String,
         verb: Option<v1::Verb>,
-        action: AskedAction,
+        action: RequestedVerb,
     ) -> Result<Option<v1::RunStatus>, Status> {
         let verb = verb.ok_or_else(|| Status::invalid_argument("the verb is missing"))?;
         if verb.request_id.is_empty() {
@@ -42,7 +42,7 @@ impl Service {
                 "LS4313: a verb carries a request id",
             ));
         }
-        let asked = Asked {
+        let asked = VerbRequest {
             run: verb.run_id,
             request: verb.request_id,
             by,
@@ -86,7 +86,7 @@ impl OperatorService for Service {
         request: Request<v1::PauseRunRequest>,
     ) -> Result<Response<v1::PauseRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Pause);
+        let action = RequestedVerb::Other(VerbAction::Pause);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::PauseRunResponse { run }))
     }
@@ -96,7 +96,7 @@ impl OperatorService for Service {
         request: Request<v1::ResumeRunRequest>,
     ) -> Result<Response<v1::ResumeRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Resume);
+        let action = RequestedVerb::Other(VerbAction::Resume);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::ResumeRunResponse { run }))
     }
@@ -106,7 +106,7 @@ impl OperatorService for Service {
         request: Request<v1::RetryRunRequest>,
     ) -> Result<Response<v1::RetryRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Retry);
+        let action = RequestedVerb::Other(VerbAction::Retry);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::RetryRunResponse { run }))
     }
@@ -116,7 +116,7 @@ impl OperatorService for Service {
         request: Request<v1::SkipRunRequest>,
     ) -> Result<Response<v1::SkipRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Skip);
+        let action = RequestedVerb::Other(VerbAction::Skip);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::SkipRunResponse { run }))
     }
@@ -126,7 +126,7 @@ impl OperatorService for Service {
         request: Request<v1::RollbackRunRequest>,
     ) -> Result<Response<v1::RollbackRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Rollback);
+        let action = RequestedVerb::Other(VerbAction::Rollback);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::RollbackRunResponse { run }))
     }
@@ -136,7 +136,7 @@ impl OperatorService for Service {
         request: Request<v1::AbortRunRequest>,
     ) -> Result<Response<v1::AbortRunResponse>, Status> {
         let by = operator(&request)?;
-        let action = AskedAction::Other(VerbAction::Abort);
+        let action = RequestedVerb::Other(VerbAction::Abort);
         let run = self.act(by, request.into_inner().verb, action).await?;
         Ok(Response::new(v1::AbortRunResponse { run }))
     }
@@ -192,9 +192,9 @@ impl OperatorService for Service {
             .handle
             .watch(request.run_id, request.after_sequence)
             .await?;
-        let (stream, happenings) = mpsc::channel(HAPPENINGS);
+        let (stream, updates) = mpsc::channel(HAPPENINGS);
         tokio::spawn(forward(self.handle.clone(), watched, stream));
-        Ok(Response::new(ReceiverStream::new(happenings)))
+        Ok(Response::new(ReceiverStream::new(updates)))
     }
 
     async fn list_run_events(
@@ -215,7 +215,7 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::ApproveRunResponse>, Status> {
         let by = operator(&request)?;
         let request = request.into_inner();
-        let action = AskedAction::Approve {
+        let action = RequestedVerb::Approve {
             phase: request.phase,
             digest: request.plan_digest,
         };
@@ -234,7 +234,7 @@ impl OperatorService for Service {
             step: request.step_id.as_str().into(),
         };
         let run = self
-            .act(by, request.verb, AskedAction::Other(action))
+            .act(by, request.verb, RequestedVerb::Other(action))
             .await?;
         Ok(Response::new(v1::WaiveTaskResponse { run }))
     }
@@ -249,8 +249,8 @@ impl OperatorService for Service {
             v1::OutcomeKind::Done => Resolution::Done,
             v1::OutcomeKind::Failed => Resolution::Failed,
             v1::OutcomeKind::Unspecified
-            | v1::OutcomeKind::Already
-            | v1::OutcomeKind::Standing
+            | v1::OutcomeKind::Unchanged
+            | v1::OutcomeKind::Armed
             | v1::OutcomeKind::Unknown
             | v1::OutcomeKind::Drifted
             | v1::OutcomeKind::Interrupted
@@ -267,7 +267,7 @@ impl OperatorService for Service {
             resolution,
         };
         let run = self
-            .act(by, request.verb, AskedAction::Other(action))
+            .act(by, request.verb, RequestedVerb::Other(action))
             .await?;
         Ok(Response::new(v1::ResolveTaskResponse { run }))
     }
@@ -305,26 +305,26 @@ async fn forward(
     let Watched {
         status,
         missed,
-        mut happenings,
+        mut updates,
     } = watched;
     let run = status.run_id.clone();
     let mut over = status.ended_at_ms != 0;
-    let first = std::iter::once(Happening::Status(status));
-    for happening in first.chain(missed.into_iter().map(Happening::Event)) {
+    let first = std::iter::once(RunUpdate::Status(status));
+    for happening in first.chain(missed.into_iter().map(RunUpdate::Event)) {
         if send(&stream, happening).await.is_err() {
             return;
         }
     }
     while !over {
-        let happening = match happenings.recv().await {
+        let happening = match updates.recv().await {
             Ok(happening) => happening,
             Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(_)) => match handle.get(run.clone()).await {
-                Ok(status) => Happening::Status(status),
+                Ok(status) => RunUpdate::Status(status),
                 Err(_) => return,
             },
         };
-        over = matches!(&happening, Happening::Status(status) if status.ended_at_ms != 0);
+        over = matches!(&happening, RunUpdate::Status(status) if status.ended_at_ms != 0);
         if send(&stream, happening).await.is_err() {
             return;
         }
@@ -333,7 +333,7 @@ async fn forward(
 
 async fn send(
     stream: &mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
-    happening: Happening,
+    happening: RunUpdate,
 ) -> Result<(), ()> {
     let response = v1::WatchRunResponse {
         happening: Some(happening),

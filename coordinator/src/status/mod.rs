@@ -60,7 +60,7 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
         run_id: state.begin.run.to_string(),
         plan_name: plan.name.clone(),
         plan_kind: plan.kind.to_string(),
-        plan_digest: state.begin.layout.digest.to_string(),
+        plan_digest: state.begin.resolved_plan.digest.to_string(),
         started_by: state.begin.by.clone(),
         started_at_ms: timeline.began,
         ended_at_ms: timeline.ended,
@@ -75,16 +75,21 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
         },
         reason: text::reason(state),
         phases: phases(run, plan, timeline),
-        debts: state
-            .debts
+        outstanding_undos: state
+            .outstanding_undos
             .iter()
-            .map(|debt| format!("{} owes the undo of {}", debt.agent, debt.step))
+            .map(|outstanding_undo| {
+                format!(
+                    "{} owes the undo of {}",
+                    outstanding_undo.agent, outstanding_undo.step
+                )
+            })
             .collect(),
         still_changed: still_changed(state),
         write_outage_ms: write_outage(state, timeline, now),
         outage_budget_ms: state
             .begin
-            .layout
+            .resolved_plan
             .outage
             .as_ref()
             .map_or(0, |outage| outage.budget),
@@ -120,13 +125,18 @@ fn still_changed(state: &State) -> Vec<String> {
 }
 
 fn write_outage(state: &State, timeline: &Timeline, now: u64) -> u64 {
-    state.begin.layout.outage.as_ref().map_or(0, |outage| {
-        let forward = |index| PhaseRef {
-            track: Track::Forward,
-            index,
-        };
-        timeline.between(forward(outage.starts_with), forward(outage.ends_with), now)
-    })
+    state
+        .begin
+        .resolved_plan
+        .outage
+        .as_ref()
+        .map_or(0, |outage| {
+            let forward = |index| PhaseRef {
+                track: Track::Forward,
+                index,
+            };
+            timeline.between(forward(outage.starts_with), forward(outage.ends_with), now)
+        })
 }
 
 fn phases(run: &View<'_>, plan: &Plan, timeline: &Timeline) -> Vec<v1::PhaseStatus> {
@@ -163,7 +173,7 @@ fn phase(
         standard: spec.standard.clone(),
         track: v1::Track::from(at.track).into(),
         index: at.index,
-        seed_steps: spec.seed_steps.clone(),
+        runbook_steps: spec.runbook_steps.clone(),
         outcome: outcome::of_phase(run, at, phase).into(),
         attempt: phase.attempt,
         barrier_ms: timeline.barrier(at),

@@ -102,7 +102,12 @@ pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::
 /// Whether a phase had changed something, and everything that the rollback plan
 /// undoes of it was undone.
 fn undone(state: &State, at: PhaseRef) -> bool {
-    let undos = state.begin.layout.rollback.iter().flat_map(|p| &p.steps);
+    let undos = state
+        .begin
+        .resolved_plan
+        .rollback
+        .iter()
+        .flat_map(|p| &p.steps);
     let mut any = false;
     for undo in undos {
         let Mode::Undo { of } = &undo.mode else {
@@ -127,9 +132,9 @@ pub(super) mod tests {
     use super::*;
     use lockstep_barrier::coordinator::Entry;
     use lockstep_barrier::ids::{JournalId, StepId, Term};
-    use lockstep_barrier::layout::{Gate, Layout, OnFailure, PhaseSpec, StepSpec};
     use lockstep_barrier::message::TaskReport;
-    use lockstep_barrier::record::{Because, Begin, Failure, FormatVersion, Record};
+    use lockstep_barrier::record::{Begin, Failure, FormatVersion, PrepareReason, Record};
+    use lockstep_barrier::resolved_plan::{Gate, OnFailure, PhaseSpec, ResolvedPlan, StepSpec};
     use std::collections::{BTreeMap, BTreeSet};
     use v1::PhaseOutcome::{Done, Failed, Pending, Undone};
 
@@ -147,7 +152,7 @@ pub(super) mod tests {
             inputs: Vec::new(),
             timeout: 1_000,
             watch_until: None,
-            looks: false,
+            read_only: false,
         }
     }
 
@@ -176,7 +181,7 @@ pub(super) mod tests {
         };
         let begin = Begin {
             run: "run".into(),
-            layout: Layout {
+            resolved_plan: ResolvedPlan {
                 digest: "digest".into(),
                 forward: forward.map(|id| spec(step(id, Mode::Execute))).into(),
                 rollback: ["three", "two", "one"].map(undo).into(),
@@ -202,14 +207,14 @@ pub(super) mod tests {
             Record::Preparing {
                 phase,
                 attempt: 1,
-                because: Because::Due,
+                because: PrepareReason::Due,
                 tasks: BTreeMap::from([(AGENT.into(), vec![StepId::from(id)])]),
                 outage: None,
             },
             Record::Released {
                 phase,
                 attempt: 1,
-                captures: BTreeMap::new(),
+                before_images: BTreeMap::new(),
                 consumed: Vec::new(),
                 outage: None,
             },
@@ -223,7 +228,7 @@ pub(super) mod tests {
                     step: id.into(),
                     outcome,
                     outputs: BTreeMap::new(),
-                    capture: None,
+                    before_image: None,
                     took: 5,
                 },
             },
@@ -295,7 +300,7 @@ pub(super) mod tests {
     fn what_was_so_before_is_not_undone() {
         let forward = |index| at(Track::Forward, index);
         let mut records = executed(forward(0), "proof", Outcome::Done);
-        records.extend(executed(forward(1), "one", Outcome::Already));
+        records.extend(executed(forward(1), "one", Outcome::Unchanged));
         records.extend(executed(forward(2), "two", Outcome::Done));
         records.extend(executed(forward(3), "three", failure()));
         // The undo of the second was skipped: its change is still in effect.

@@ -4,16 +4,16 @@ use super::View;
 use lockstep_api::TaskOutcome;
 use lockstep_barrier::coordinator::{TaskState, TaskStatus};
 use lockstep_barrier::ids::{AgentName, PhaseRef};
-use lockstep_barrier::layout::StepSpec;
 use lockstep_barrier::message::{Mode, Outcome, Verdict};
+use lockstep_barrier::resolved_plan::StepSpec;
 use lockstep_proto::v1;
 
 /// The state that every view shows for an outcome.
 pub(super) fn outcome_of(outcome: &Outcome) -> TaskOutcome {
     match outcome {
         Outcome::Done => TaskOutcome::Done,
-        Outcome::Already => TaskOutcome::Unchanged,
-        Outcome::Standing => TaskOutcome::Armed,
+        Outcome::Unchanged => TaskOutcome::Unchanged,
+        Outcome::Armed => TaskOutcome::Armed,
         Outcome::Failed { .. } => TaskOutcome::Failed,
         Outcome::Unknown { .. } => TaskOutcome::Unknown,
         Outcome::Drifted { .. } => TaskOutcome::Drifted,
@@ -30,8 +30,8 @@ pub(super) fn detail(outcome: &Outcome) -> &str {
         Outcome::Unknown { reason } => reason,
         Outcome::Drifted { detail } => detail,
         Outcome::Done
-        | Outcome::Already
-        | Outcome::Standing
+        | Outcome::Unchanged
+        | Outcome::Armed
         | Outcome::Interrupted
         | Outcome::NotStarted
         | Outcome::Lapsed => "",

@@ -4,7 +4,9 @@ use super::task;
 use lockstep_barrier::coordinator::{PhaseStatus, State, TaskState, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
 use lockstep_barrier::message::TaskReport;
-use lockstep_barrier::record::{Ending, Failure, Record, Resolution, RollbackCause, Signed};
+use lockstep_barrier::record::{
+    Ending, Failure, OperatorRequest, Record, Resolution, RollbackCause,
+};
 
 pub(super) fn reason(state: &State) -> String {
     let failed = state
@@ -233,14 +235,17 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Contradicted { agent, detail, .. } => {
             format!("{agent} contradicts what was recorded: {detail}")
         }
-        Record::Owed { debt } => format!("{} owes the undo of {}", debt.agent, debt.step),
+        Record::Owed { outstanding_undo } => format!(
+            "{} owes the undo of {}",
+            outstanding_undo.agent, outstanding_undo.step
+        ),
         Record::JournalLost { agent } => format!("{agent} came back without its journal"),
         Record::Ended { ending } => ended(*ending).to_owned(),
         Record::ClosedBy { agent } => format!("{agent} is free of the run"),
     }
 }
 
-fn by(signed: &Signed) -> String {
+fn by(signed: &OperatorRequest) -> String {
     match &signed.reason {
         Some(reason) => format!("by {}: {reason}", signed.by),
         None => format!("by {}", signed.by),
@@ -269,7 +274,7 @@ fn task_ended(agent: &AgentName, report: &TaskReport) -> String {
     format!("{step} on {agent}: {outcome} in {took} ms{detail}")
 }
 
-fn resolved(resolution: Resolution, signed: &Signed) -> String {
+fn resolved(resolution: Resolution, signed: &OperatorRequest) -> String {
     let resolution = match resolution {
         Resolution::Done => "done",
         Resolution::Failed => "failed",
@@ -303,7 +308,7 @@ mod tests {
             agent: "App-1".into(),
             step: "stop".into(),
             resolution: Resolution::Done,
-            signed: Signed {
+            signed: OperatorRequest {
                 by: "ana".to_owned(),
                 request: "r1".to_owned(),
                 reason: Some("Checked with Ana in SHOPP".to_owned()),
@@ -327,7 +332,7 @@ mod tests {
                 step: "stop".into(),
                 outcome: Outcome::NotStarted,
                 outputs: BTreeMap::new(),
-                capture: None,
+                before_image: None,
                 took: 5,
             },
         };

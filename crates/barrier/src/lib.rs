@@ -23,7 +23,7 @@
 
 pub mod coordinator;
 pub mod ids;
-pub mod layout;
 pub mod message;
 pub mod participant;
 pub mod record;
+pub mod resolved_plan;

@@ -27,7 +27,7 @@ pub struct TaskOrder {
     pub params: Value,
     /// How long the action may take, in milliseconds.
     pub timeout: Millis,
-    /// The task is a watch: it arrives as `standing` and lives on (R16).
+    /// The task is a watch: it arrives as `armed` and lives on (R16).
     pub watch: bool,
 }
 
@@ -52,11 +52,11 @@ pub enum Order {
         header: Header,
         /// Outputs that the tasks consume, by producing step (R15).
         inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
-        /// For undo: captures from the coordinator's journal, by forward
+        /// For undo: before-images from the coordinator's journal, by forward
         /// step, for an agent that has lost its own (R6, R10), and for no
         /// other. They go before whatever the new journal says; `null` where
         /// the coordinator has none either.
-        captures: BTreeMap<StepId, Value>,
+        before_images: BTreeMap<StepId, Value>,
     },
     /// Don't start what hasn't started; say how each task stands.
     Revoke { header: Header },
@@ -107,7 +107,7 @@ pub struct Probe {
     pub finding: Finding,
     /// State before any change, to restore. `None` where the action changes
     /// nothing.
-    pub capture: Option<Value>,
+    pub before_image: Option<Value>,
 }
 
 /// See [`Probe`].
@@ -115,13 +115,13 @@ pub struct Probe {
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
     /// There is something to do.
-    Todo,
+    Pending,
     /// It is so already; nothing will be done. An action whose outputs a
     /// later step may consume never answers this: it is carried out again,
     /// because a probe gives no outputs and a proof must be fresh.
-    Already,
+    Satisfied,
     /// The probe can't tell.
-    Unclear,
+    Indeterminate,
 }
 
 /// What a participant votes.
@@ -150,8 +150,8 @@ pub enum Outcome {
     /// Done; for undo: restored.
     Done,
     /// Was so before; nothing was done.
-    Already,
-    Standing,
+    Unchanged,
+    Armed,
     /// It was tried and failed.
     Failed {
         /// Code, what, where, state left, remedy.
@@ -180,7 +180,7 @@ impl Outcome {
     /// The task counts as carried out: its phase may complete.
     pub fn is_good(&self) -> bool {
         match self {
-            Self::Done | Self::Already | Self::Standing => true,
+            Self::Done | Self::Unchanged | Self::Armed => true,
             Self::Failed { .. }
             | Self::Unknown { .. }
             | Self::Drifted { .. }
@@ -195,8 +195,8 @@ impl Outcome {
         match self {
             Self::Interrupted | Self::NotStarted | Self::Lapsed => true,
             Self::Done
-            | Self::Already
-            | Self::Standing
+            | Self::Unchanged
+            | Self::Armed
             | Self::Failed { .. }
             | Self::Unknown { .. }
             | Self::Drifted { .. } => false,
@@ -206,9 +206,9 @@ impl Outcome {
     /// May have changed the host: undo covers it (R7).
     pub fn may_have_changed(&self) -> bool {
         match self {
-            Self::Already | Self::NotStarted | Self::Lapsed => false,
+            Self::Unchanged | Self::NotStarted | Self::Lapsed => false,
             Self::Done
-            | Self::Standing
+            | Self::Armed
             | Self::Failed { .. }
             | Self::Unknown { .. }
             | Self::Drifted { .. }
@@ -222,8 +222,8 @@ impl Outcome {
         match self {
             Self::Unknown { .. } | Self::Drifted { .. } => true,
             Self::Done
-            | Self::Already
-            | Self::Standing
+            | Self::Unchanged
+            | Self::Armed
             | Self::Failed { .. }
             | Self::Interrupted
             | Self::NotStarted
@@ -242,8 +242,8 @@ pub struct TaskReport {
     pub outcome: Outcome,
     /// What it gives to later steps.
     pub outputs: BTreeMap<String, Value>,
-    /// The first capture (R6), so that the coordinator holds it too.
-    pub capture: Option<Value>,
+    /// The first before-image (R6), so that the coordinator holds it too.
+    pub before_image: Option<Value>,
     /// How long the action took, in milliseconds.
     pub took: Millis,
 }
@@ -319,7 +319,7 @@ pub fn json_size(value: &impl Serialize) -> usize {
 /// What an agent says about itself when it connects (R10), as far as the
 /// barrier needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct AgentState {
     pub agent: AgentName,
     pub journal: JournalId,
     /// Highest term it has obeyed.

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Longest body of one entry: 4 MiB. A plan with every capture in it stays
+/// Longest body of one entry: 4 MiB. A plan with every before-image in it stays
 /// far below; anything longer is a fault, not data.
 pub const MAX_BODY: usize = 4 << 20;
 

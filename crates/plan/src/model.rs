@@ -130,9 +130,9 @@ pub struct Phase {
     /// The standard phase that this one is a part of: `final-changes` for
     /// `final-changes.arrived`. Otherwise its own name.
     pub standard: String,
-    /// Steps of the seed procedure that it carries out, `1` to `10.2`.
+    /// Steps of the runbook that it carries out, `1` to `10.2`.
     #[serde(default)]
-    pub seed_steps: Vec<String>,
+    pub runbook_steps: Vec<String>,
     /// What must happen before the phase is prepared.
     #[serde(default)]
     pub gate: Gate,
@@ -203,7 +203,7 @@ pub struct Step {
     /// The action changes something that its undo restores.
     #[serde(default)]
     pub undoable: bool,
-    /// The step is a watch: its task arrives as standing, and is disarmed
+    /// The step is a watch: its task arrives as armed, and is disarmed
     /// when the phase named here is released. A rollback disarms every watch
     /// before its first release.
     #[serde(default)]

@@ -109,8 +109,8 @@ fn left_out(plan: &Plan) -> Vec<&'static str> {
 fn write_phase(out: &mut String, plan: &Plan, phase: &Phase) -> fmt::Result {
     writeln!(out)?;
     write!(out, "{}", phase.name)?;
-    if !phase.seed_steps.is_empty() {
-        write!(out, "  [step {}]", phase.seed_steps.join(", "))?;
+    if !phase.runbook_steps.is_empty() {
+        write!(out, "  [step {}]", phase.runbook_steps.join(", "))?;
     }
     writeln!(out)?;
     if phase.point_of_no_return {

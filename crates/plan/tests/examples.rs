@@ -48,7 +48,7 @@ fn every_step_of_the_seed_procedure_is_in_a_phase() {
     let covered: BTreeSet<&str> = plan
         .phases
         .iter()
-        .flat_map(|phase| phase.seed_steps.iter().map(String::as_str))
+        .flat_map(|phase| phase.runbook_steps.iter().map(String::as_str))
         .collect();
     let wanted = BTreeSet::from([
         "1", "2", "3", "4", "5", "6", "7", "8", "8.1", "8.2", "8.3", "9", "10", "10.1", "10.2",

@@ -241,11 +241,11 @@ impl From<Order> for v1::session_response::Message {
             Order::Release {
                 header,
                 inputs,
-                captures,
+                before_images,
             } => Self::Release(v1::Release {
                 header: Some(header.into()),
                 inputs_json: text(&inputs),
-                captures_json: text(&captures),
+                before_images_json: text(&before_images),
             }),
             Order::Revoke { header } => Self::Revoke(v1::Revoke {
                 header: Some(header.into()),
@@ -304,7 +304,7 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
         M::Release(m) => Order::Release {
             header: header(m.header)?,
             inputs: json("inputs_json", &m.inputs_json)?,
-            captures: json("captures_json", &m.captures_json)?,
+            before_images: json("captures_json", &m.before_images_json)?,
         },
         M::Revoke(m) => Order::Revoke {
             header: header(m.header)?,
@@ -337,9 +337,9 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
 impl From<Finding> for v1::Finding {
     fn from(finding: Finding) -> Self {
         match finding {
-            Finding::Todo => Self::Todo,
-            Finding::Already => Self::Already,
-            Finding::Unclear => Self::Unclear,
+            Finding::Pending => Self::Pending,
+            Finding::Satisfied => Self::Satisfied,
+            Finding::Indeterminate => Self::Indeterminate,
         }
     }
 }
@@ -349,9 +349,9 @@ impl TryFrom<v1::Finding> for Finding {
 
     fn try_from(finding: v1::Finding) -> Result<Self> {
         match finding {
-            v1::Finding::Todo => Ok(Self::Todo),
-            v1::Finding::Already => Ok(Self::Already),
-            v1::Finding::Unclear => Ok(Self::Unclear),
+            v1::Finding::Pending => Ok(Self::Pending),
+            v1::Finding::Satisfied => Ok(Self::Satisfied),
+            v1::Finding::Indeterminate => Ok(Self::Indeterminate),
             v1::Finding::Unspecified => Err(Invalid::Unknown("finding")),
         }
     }
@@ -365,7 +365,7 @@ fn verdict_to_wire(verdict: Verdict) -> (v1::VerdictKind, Vec<v1::ProbeResult>, 
                 .map(|(step, probe)| v1::ProbeResult {
                     step_id: step.0,
                     finding: v1::Finding::from(probe.finding).into(),
-                    capture_json: probe.capture.as_ref().map(text).unwrap_or_default(),
+                    before_image_json: probe.before_image.as_ref().map(text).unwrap_or_default(),
                 })
                 .collect();
             (v1::VerdictKind::Ready, probes, Vec::new())
@@ -382,8 +382,14 @@ fn verdict(vote: &mut v1::Vote) -> Result<Verdict> {
             let mut probes = BTreeMap::new();
             for result in std::mem::take(&mut vote.probes) {
                 let finding = result.finding().try_into()?;
-                let capture = json("capture_json", &result.capture_json)?;
-                probes.insert(step(result.step_id)?, Probe { finding, capture });
+                let before_image = json("capture_json", &result.before_image_json)?;
+                probes.insert(
+                    step(result.step_id)?,
+                    Probe {
+                        finding,
+                        before_image,
+                    },
+                );
             }
             Verdict::Ready { probes }
         }
@@ -405,8 +411,8 @@ pub fn outcome_to_wire(outcome: Outcome) -> (v1::OutcomeKind, String) {
     use v1::OutcomeKind as K;
     match outcome {
         Outcome::Done => (K::Done, String::new()),
-        Outcome::Already => (K::Already, String::new()),
-        Outcome::Standing => (K::Standing, String::new()),
+        Outcome::Unchanged => (K::Unchanged, String::new()),
+        Outcome::Armed => (K::Armed, String::new()),
         Outcome::Failed { error } => (K::Failed, error),
         Outcome::Unknown { reason } => (K::Unknown, reason),
         Outcome::Drifted { detail } => (K::Drifted, detail),
@@ -420,8 +426,8 @@ fn outcome(kind: v1::OutcomeKind, detail: String) -> Result<Outcome> {
     use v1::OutcomeKind as K;
     Ok(match kind {
         K::Done => Outcome::Done,
-        K::Already => Outcome::Already,
-        K::Standing => Outcome::Standing,
+        K::Unchanged => Outcome::Unchanged,
+        K::Armed => Outcome::Armed,
         K::Failed => Outcome::Failed { error: detail },
         K::Unknown => Outcome::Unknown { reason: detail },
         K::Drifted => Outcome::Drifted { detail },
@@ -463,7 +469,7 @@ impl From<Reply> for v1::session_request::Message {
                     outcome: kind.into(),
                     detail,
                     outputs_json: text(&report.outputs),
-                    capture_json: report.capture.as_ref().map(text).unwrap_or_default(),
+                    before_image_json: report.before_image.as_ref().map(text).unwrap_or_default(),
                     took_ms: report.took,
                 })
             }
@@ -513,7 +519,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             attempt: m.attempt,
             step: step(m.step_id)?,
             outputs: json("outputs_json", &m.outputs_json)?,
-            capture: json("capture_json", &m.capture_json)?,
+            before_image: json("capture_json", &m.before_image_json)?,
             took: m.took_ms,
         }),
         M::Attestation(m) => Reply::Attestation {
@@ -590,7 +596,8 @@ mod tests {
             StepId::from("finalize"),
             BTreeMap::from([("scn".to_owned(), json!("42"))]),
         )]);
-        let captures = BTreeMap::from([(StepId::from("stop"), json!({"a.service": "active"}))]);
+        let before_images =
+            BTreeMap::from([(StepId::from("stop"), json!({"a.service": "active"}))]);
         let header = some_header;
         let orders = [
             Order::Prepare {
@@ -603,7 +610,7 @@ mod tests {
             Order::Release {
                 header: header(),
                 inputs,
-                captures,
+                before_images,
             },
             Order::Revoke { header: header() },
             Order::Attest {
@@ -650,13 +657,13 @@ mod tests {
                 step: "stop".into(),
                 outcome,
                 outputs: BTreeMap::from([("scn".to_owned(), json!("42"))]),
-                capture: Some(json!({"was": 1})),
+                before_image: Some(json!({"was": 1})),
                 took: 12,
             })
         };
         let probe = Probe {
-            finding: Finding::Todo,
-            capture: None,
+            finding: Finding::Pending,
+            before_image: None,
         };
         let detail = || "why".to_owned();
         let replies = [
@@ -669,8 +676,8 @@ mod tests {
             vote(Verdict::Lapsed),
             vote(Verdict::Busy),
             report(Outcome::Done),
-            report(Outcome::Already),
-            report(Outcome::Standing),
+            report(Outcome::Unchanged),
+            report(Outcome::Armed),
             report(Outcome::Failed { error: detail() }),
             report(Outcome::Unknown { reason: detail() }),
             report(Outcome::Drifted { detail: detail() }),

@@ -113,7 +113,7 @@ impl From<RunStatus> for v1::RunStatus {
             waits_on: run.waits_on,
             reason: run.reason,
             phases: run.phases.into_iter().map(Into::into).collect(),
-            debts: run.outstanding_undo,
+            outstanding_undos: run.outstanding_undo,
             still_changed: run.still_changed,
             write_outage_ms: run.write_outage_ms,
             outage_budget_ms: run.outage_budget_ms,
@@ -146,7 +146,7 @@ impl TryFrom<v1::RunStatus> for RunStatus {
             reason: run.reason,
             write_outage_ms: run.write_outage_ms,
             outage_budget_ms: run.outage_budget_ms,
-            outstanding_undo: run.debts,
+            outstanding_undo: run.outstanding_undos,
             still_changed: run.still_changed,
             phases: all(run.phases)?,
         })
@@ -160,7 +160,7 @@ impl From<PhaseStatus> for v1::PhaseStatus {
             standard: phase.standard,
             track: v1::Track::from(phase.track).into(),
             index: phase.index,
-            seed_steps: phase.runbook_steps,
+            runbook_steps: phase.runbook_steps,
             outcome: v1::PhaseOutcome::from(phase.outcome).into(),
             attempt: phase.attempt,
             barrier_ms: phase.barrier_ms,
@@ -185,7 +185,7 @@ impl TryFrom<v1::PhaseStatus> for PhaseStatus {
             name: phase.name,
             standard: phase.standard,
             index: phase.index,
-            runbook_steps: phase.seed_steps,
+            runbook_steps: phase.runbook_steps,
             attempt: phase.attempt,
             barrier_ms: phase.barrier_ms,
             took_ms: phase.took_ms,
@@ -291,7 +291,7 @@ impl TryFrom<v1::TaskLine> for TaskLine {
 
 impl From<RunUpdate> for v1::WatchRunResponse {
     fn from(update: RunUpdate) -> Self {
-        use v1::watch_run_response::Happening as Wire;
+        use v1::watch_run_response::RunUpdate as Wire;
         let wire = match update {
             RunUpdate::Status { run } => Wire::Status((*run).into()),
             RunUpdate::Event { event } => Wire::Event(event.into()),
@@ -307,7 +307,7 @@ impl TryFrom<v1::WatchRunResponse> for RunUpdate {
     type Error = Invalid;
 
     fn try_from(message: v1::WatchRunResponse) -> Result<Self> {
-        use v1::watch_run_response::Happening as Wire;
+        use v1::watch_run_response::RunUpdate as Wire;
         Ok(match message.happening.ok_or(Invalid::Missing("update"))? {
             Wire::Status(run) => Self::Status {
                 run: Box::new(run.try_into()?),
@@ -382,9 +382,9 @@ impl From<PreflightTask> for v1::PreflightTask {
     fn from(task: PreflightTask) -> Self {
         let finding = match task.finding {
             None => v1::Finding::Unspecified,
-            Some(Finding::Pending) => v1::Finding::Todo,
-            Some(Finding::Satisfied) => v1::Finding::Already,
-            Some(Finding::Indeterminate) => v1::Finding::Unclear,
+            Some(Finding::Pending) => v1::Finding::Pending,
+            Some(Finding::Satisfied) => v1::Finding::Satisfied,
+            Some(Finding::Indeterminate) => v1::Finding::Indeterminate,
         };
         Self {
             phase: task.phase,
@@ -404,9 +404,9 @@ impl TryFrom<v1::PreflightTask> for PreflightTask {
     fn try_from(task: v1::PreflightTask) -> Result<Self> {
         let finding = match v1::Finding::try_from(task.finding) {
             Ok(v1::Finding::Unspecified) => None,
-            Ok(v1::Finding::Todo) => Some(Finding::Pending),
-            Ok(v1::Finding::Already) => Some(Finding::Satisfied),
-            Ok(v1::Finding::Unclear) => Some(Finding::Indeterminate),
+            Ok(v1::Finding::Pending) => Some(Finding::Pending),
+            Ok(v1::Finding::Satisfied) => Some(Finding::Satisfied),
+            Ok(v1::Finding::Indeterminate) => Some(Finding::Indeterminate),
             Err(_) => return Err(Invalid::Unknown("finding")),
         };
         Ok(Self {

@@ -5,7 +5,7 @@ use super::PAUSE;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::config::CommandPolicy;
 use crate::host::command::{self, Ended, Program};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{CheckCommand, RunCommand};
@@ -63,12 +63,12 @@ fn describe(cx: &Context, command: &str) -> Result<Description, ActionError> {
 impl Action for Check {
     type Params = CheckCommand;
 
-    fn needs(&self, params: &CheckCommand) -> Vec<Need> {
-        vec![Need::Command(params.command.clone())]
+    fn required_permissions(&self, params: &CheckCommand) -> Vec<Permission> {
+        vec![Permission::Command(params.command.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &CheckCommand) -> Result<Probe, ActionError> {
-        policy(cx, &params.command).map(|_| found(Finding::Todo))
+        policy(cx, &params.command).map(|_| found(Finding::Pending))
     }
 
     async fn describe(
@@ -107,14 +107,14 @@ impl Action for Check {
 impl Action for Run {
     type Params = RunCommand;
 
-    fn needs(&self, params: &RunCommand) -> Vec<Need> {
-        vec![Need::Command(params.command.clone())]
+    fn required_permissions(&self, params: &RunCommand) -> Vec<Permission> {
+        vec![Permission::Command(params.command.clone())]
     }
 
     /// Only the command knows whether it has had its effect, so after a crash
     /// that is unknown.
     async fn probe(&self, cx: &Context, params: &RunCommand) -> Result<Probe, ActionError> {
-        policy(cx, &params.command).map(|_| found(Finding::Unclear))
+        policy(cx, &params.command).map(|_| found(Finding::Indeterminate))
     }
 
     async fn describe(

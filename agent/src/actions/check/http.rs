@@ -3,7 +3,7 @@
 
 use super::persist;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -58,13 +58,13 @@ async fn look(params: &CheckHttp) -> Result<(), String> {
 impl Action for Http {
     type Params = CheckHttp;
 
-    fn needs(&self, _params: &CheckHttp) -> Vec<Need> {
+    fn required_permissions(&self, _params: &CheckHttp) -> Vec<Permission> {
         Vec::new()
     }
 
     async fn probe(&self, _cx: &Context, params: &CheckHttp) -> Result<Probe, ActionError> {
         if params.url.starts_with("http://") {
-            return Ok(found(Finding::Todo));
+            return Ok(found(Finding::Pending));
         }
         Err(ActionError::new(
             "LS2161",

@@ -2,7 +2,7 @@
 
 use super::persist;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{CheckTcp, PortState};
@@ -41,12 +41,12 @@ async fn look(params: &CheckTcp) -> Result<(), String> {
 impl Action for Tcp {
     type Params = CheckTcp;
 
-    fn needs(&self, _params: &CheckTcp) -> Vec<Need> {
+    fn required_permissions(&self, _params: &CheckTcp) -> Vec<Permission> {
         Vec::new()
     }
 
     async fn probe(&self, _cx: &Context, _params: &CheckTcp) -> Result<Probe, ActionError> {
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(&self, _cx: &Context, params: &CheckTcp) -> Result<Description, ActionError> {

@@ -3,7 +3,7 @@
 
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Poll};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsConnection;
@@ -58,8 +58,8 @@ async fn test(
 impl Action for Test {
     type Params = DmsConnection;
 
-    fn needs(&self, params: &DmsConnection) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &DmsConnection) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &DmsConnection) -> Result<Probe, ActionError> {
@@ -68,7 +68,7 @@ impl Action for Test {
             dms.endpoint(endpoint).await?;
         }
         // An earlier test proves nothing about now.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

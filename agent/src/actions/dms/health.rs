@@ -29,7 +29,7 @@ impl Health {
         ))
     }
 
-    /// `Before load` means that a load is due. A task that only captures
+    /// `Before load` means that a load is due. A task that only before-images
     /// changes never loads, and its tables may stay in that state while changes
     /// are applied, so there the state is ignored.
     fn judge(migration_type: &str, tables: &[TableStatistics]) -> Self {

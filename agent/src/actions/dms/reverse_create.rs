@@ -1,7 +1,7 @@
 //! `dms.reverse.create`: creates the task back to Oracle and waits until it is
 //! `ready`.
 //!
-//! It captures changes only and prepares no table: the tables are in sync. An
+//! It before-images changes only and prepares no table: the tables are in sync. An
 //! existing task of that identifier is used if it is the same and has never
 //! run; one that differs is an error that lists the differences. Undo deletes
 //! only a task that this run created, by the task's tag: another may have been
@@ -9,10 +9,11 @@
 
 use super::{same, wait};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
+    with_before_image,
 };
 use crate::host::dms::{Dms, Documents, NewTask, RUN_TAG, Task};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsReverseCreate;
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub struct Create;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Capture {
+struct BeforeImage {
     /// It existed before this run.
     existed: bool,
 }
@@ -91,8 +92,8 @@ fn differences(
     documents: &Documents,
 ) -> Result<Vec<String>, ActionError> {
     let mut differences = identity(params, task);
-    differences.extend(same::mappings(&documents.mappings, &mappings(params)));
-    differences.extend(same::settings(&documents.settings, &settings(params)?));
+    differences.extend(task_diff::mappings(&documents.mappings, &mappings(params)));
+    differences.extend(task_diff::settings(&documents.settings, &settings(params)?));
     let usable = matches!(
         task.status.as_str(),
         "creating" | "modifying" | "ready" | "stopped"
@@ -157,8 +158,8 @@ async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, Ac
 impl Action for Create {
     type Params = DmsReverseCreate;
 
-    fn needs(&self, params: &DmsReverseCreate) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &DmsReverseCreate) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &DmsReverseCreate) -> Result<Probe, ActionError> {
@@ -166,7 +167,7 @@ impl Action for Create {
         let dms = Dms::of(cx, &params.resource).await?;
         let existed = usable(&dms, params).await?.is_some();
         // Always pending, because later steps need the ARN.
-        captured(Finding::Todo, &Capture { existed })
+        with_before_image(Finding::Pending, &BeforeImage { existed })
     }
 
     async fn describe(
@@ -223,13 +224,13 @@ impl Action for Create {
         &self,
         cx: &Context,
         params: &DmsReverseCreate,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let Capture { existed } = recalled(capture)?;
+        let BeforeImage { existed } = decode_before_image(before_image)?;
         let dms = Dms::of(cx, &params.resource).await?;
         let found = dms.find_named(&params.identifier).await?;
         let Some(task) = found.filter(|_| !existed) else {
-            return Ok(Undone::Nothing);
+            return Ok(Undone::Unchanged);
         };
         if !dms.is_of_this_run(&task.arn).await? {
             return Ok(Undone::Drifted(format!(

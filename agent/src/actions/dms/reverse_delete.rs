@@ -8,7 +8,7 @@ use super::stop_and_wait;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::dms::{Dms, Task};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::DmsReverseDelete;
@@ -54,10 +54,10 @@ async fn tell_idle(cx: &Context, session: &Session) -> Result<(), ActionError> {
 impl Action for Delete {
     type Params = DmsReverseDelete;
 
-    fn needs(&self, params: &DmsReverseDelete) -> Vec<Need> {
+    fn required_permissions(&self, params: &DmsReverseDelete) -> Vec<Permission> {
         vec![
-            Need::Aws(params.resource.clone()),
-            Need::Postgres(params.postgres.clone()),
+            Permission::Aws(params.resource.clone()),
+            Permission::Postgres(params.postgres.clone()),
         ]
     }
 

@@ -11,11 +11,12 @@ use super::health::{full_name, named};
 use super::slots::{self, Known};
 use super::{stop_and_wait, wait};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
+    with_before_image,
 };
 use crate::host::dms::{Dms, Start as How, Task};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use aws_sdk_databasemigration::types::TableStatistics;
 use lockstep_barrier::message::{Finding, Probe};
@@ -32,7 +33,7 @@ pub struct Start;
 const CANARY_COLUMNS: [&str; 4] = ["nonce", "run_id", "task_id", "written_at"];
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Capture {
+struct BeforeImage {
     /// `Status` before.
     status: String,
     slots: Vec<String>,
@@ -74,10 +75,10 @@ async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> 
 impl Action for Start {
     type Params = DmsReverseStart;
 
-    fn needs(&self, params: &DmsReverseStart) -> Vec<Need> {
+    fn required_permissions(&self, params: &DmsReverseStart) -> Vec<Permission> {
         vec![
-            Need::Aws(params.resource.clone()),
-            Need::Postgres(params.postgres.clone()),
+            Permission::Aws(params.resource.clone()),
+            Permission::Postgres(params.postgres.clone()),
         ]
     }
 
@@ -88,7 +89,7 @@ impl Action for Start {
         let slots = slots::all(&session).await?.into_keys().collect();
         let status = task.status;
         // Always pending, because later steps need the slot's name.
-        captured(Finding::Todo, &Capture { status, slots })
+        with_before_image(Finding::Pending, &BeforeImage { status, slots })
     }
 
     async fn describe(
@@ -106,7 +107,7 @@ impl Action for Start {
 
     /// The task doesn't exist yet; the connection that checks its slot must
     /// work.
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &DmsReverseStart,
@@ -125,7 +126,7 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &DmsReverseStart,
-        capture: Option<&Value>,
+        before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let session = Session::open(cx, &params.postgres).await?;
@@ -133,8 +134,11 @@ impl Action for Start {
         let limit = Duration::from_secs(params.timeout_secs);
         let begun = Instant::now();
         // A task that had run before this step has its slot from then.
-        let before = match capture.map(recalled::<Capture>).transpose()? {
-            Some(capture) if capture.status == "ready" => Some(capture.slots),
+        let before = match before_image
+            .map(decode_before_image::<BeforeImage>)
+            .transpose()?
+        {
+            Some(before_image) if before_image.status == "ready" => Some(before_image.slots),
             _ => None,
         };
         let known = Known::of(&dms, &task).await?;
@@ -155,12 +159,12 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &DmsReverseStart,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Capture = recalled(capture)?;
+        let before: BeforeImage = decode_before_image(before_image)?;
         let dms = Dms::of(cx, &params.resource).await?;
         let Some(task) = dms.find(&params.task).await? else {
-            return Ok(Undone::Nothing);
+            return Ok(Undone::Unchanged);
         };
         let session = Session::open(cx, &params.postgres).await?;
         // Checked before the stop as well: where an undo is impossible, the

@@ -9,7 +9,7 @@ use super::health::Health;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::cloudwatch::{CloudWatch, Points};
 use crate::host::dms::{Dms, Poll, Task};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use lockstep_barrier::message::{Finding, Probe};
@@ -52,15 +52,15 @@ fn judge(points: &Points) -> Incoming {
 impl Action for Drain {
     type Params = DrainDmsTask;
 
-    fn needs(&self, params: &DrainDmsTask) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &DrainDmsTask) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &DrainDmsTask) -> Result<Probe, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         running(&dms, params).await?;
         // That nothing was pending a moment ago proves nothing now.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

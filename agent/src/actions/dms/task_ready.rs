@@ -8,7 +8,7 @@
 use super::health::Health;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Task};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsTaskReady;
@@ -119,14 +119,14 @@ fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), Ac
 impl Action for Ready {
     type Params = DmsTaskReady;
 
-    fn needs(&self, params: &DmsTaskReady) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &DmsTaskReady) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &DmsTaskReady) -> Result<Probe, ActionError> {
         Seen::of(cx, params).await?.passed()?;
         // Always pending, because later steps need its output.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

@@ -8,7 +8,7 @@
 use super::resume;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::dms::{Dms, Poll, Task};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::ResumeDmsTask;
@@ -42,8 +42,8 @@ fn circle(reverse: &Task) -> ActionError {
 impl Action for Resume {
     type Params = ResumeDmsTask;
 
-    fn needs(&self, params: &ResumeDmsTask) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &ResumeDmsTask) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &ResumeDmsTask) -> Result<Probe, ActionError> {

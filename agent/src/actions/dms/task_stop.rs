@@ -4,10 +4,11 @@
 use super::health::Health;
 use super::{STOPPED_BY_REQUEST, resume, stop_and_wait};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
+    with_before_image,
 };
 use crate::host::dms::{Dms, Task};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::StopDmsTask;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub struct Stop;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Capture {
+struct BeforeImage {
     /// `Status` before.
     status: String,
 }
@@ -55,8 +56,8 @@ fn well_stopped(task: &Task, params: &StopDmsTask) -> Result<(), ActionError> {
 impl Action for Stop {
     type Params = StopDmsTask;
 
-    fn needs(&self, params: &StopDmsTask) -> Vec<Need> {
-        vec![Need::Aws(params.resource.clone())]
+    fn required_permissions(&self, params: &StopDmsTask) -> Vec<Permission> {
+        vec![Permission::Aws(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &StopDmsTask) -> Result<Probe, ActionError> {
@@ -64,12 +65,12 @@ impl Action for Stop {
         let task = dms.task(&params.task).await?;
         let finding = if task.is_at_rest() {
             well_stopped(&task, params)?;
-            Finding::Already
+            Finding::Satisfied
         } else {
-            Finding::Todo
+            Finding::Pending
         };
         let status = task.status;
-        captured(finding, &Capture { status })
+        with_before_image(finding, &BeforeImage { status })
     }
 
     async fn describe(
@@ -86,7 +87,7 @@ impl Action for Stop {
     }
 
     /// Only the message of an earlier failure is known in the run alone.
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &StopDmsTask,
@@ -114,11 +115,11 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopDmsTask,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let Capture { status } = recalled(capture)?;
+        let BeforeImage { status } = decode_before_image(before_image)?;
         if !matches!(status.as_str(), "starting" | "running") {
-            return Ok(Undone::Nothing);
+            return Ok(Undone::Unchanged);
         }
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);

@@ -5,14 +5,14 @@
 //! before stays locked.
 
 use super::fence::{accounts, is_locked};
-use super::{kept, names, needs};
+use super::{kept, names, required_permissions};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::actions::combine_errors;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{LockAccounts, OracleAccounts, RestoreAccounts};
@@ -94,7 +94,7 @@ pub(super) async fn lock_all(
     let statements: Vec<String> = open
         .map(|(account, _)| lock(account))
         .collect::<Result<_, _>>()?;
-    kept::keep(cx, resource, KIND, statuses)?;
+    saved_state::keep(cx, resource, KIND, statuses)?;
     for statement in statements {
         session.execute(&statement, &[]).await?;
         cx.note(statement);
@@ -114,7 +114,7 @@ pub(super) async fn undo(
     before: &Statuses,
 ) -> Result<Undone, ActionError> {
     let undone = put_back(cx, session, before).await?;
-    kept::done::<Statuses>(cx, resource, KIND, &undone)?;
+    saved_state::done::<Statuses>(cx, resource, KIND, &undone)?;
     Ok(undone)
 }
 
@@ -141,7 +141,7 @@ async fn put_back(
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, true) => Undone::Restored,
-        (true, false) => Undone::Nothing,
+        (true, false) => Undone::Unchanged,
     })
 }
 
@@ -156,15 +156,15 @@ async fn open(cx: &Context, session: &Session, account: &str) -> Result<(), Acti
 impl Action for Lock {
     type Params = LockAccounts;
 
-    fn needs(&self, params: &LockAccounts) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &LockAccounts) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &LockAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let statuses = statuses(&session, params).await?;
         let so = statuses.values().all(|status| is_locked(status));
-        captured(satisfied_if(so), &statuses)
+        with_before_image(satisfied_if(so), &statuses)
     }
 
     async fn describe(
@@ -201,9 +201,9 @@ impl Action for Lock {
         &self,
         cx: &Context,
         params: &LockAccounts,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Statuses = recalled(capture)?;
+        let before: Statuses = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         undo(cx, &params.resource, &session, &before).await
     }
@@ -213,14 +213,14 @@ impl Restore {
     /// For each account the status that the first step found.
     fn before(cx: &Context, params: &RestoreAccounts) -> Result<Statuses, ActionError> {
         let mut before = Statuses::new();
-        let kept: Vec<Statuses> = kept::recall_all(cx, &params.resource, KIND)?;
+        let kept: Vec<Statuses> = saved_state::recall_all(cx, &params.resource, KIND)?;
         for (account, status) in kept.into_iter().flatten() {
             if params.accounts.contains(&account) {
                 before.entry(account).or_insert(status);
             }
         }
         if before.is_empty() {
-            return Err(kept::nothing(&params.resource, KIND));
+            return Err(saved_state::nothing(&params.resource, KIND));
         }
         Ok(before)
     }
@@ -231,7 +231,7 @@ impl Restore {
             kept.retain(|account, _| !params.accounts.contains(account));
             (!kept.is_empty()).then_some(kept)
         };
-        kept::forget_part(cx, &params.resource, KIND, others)
+        saved_state::forget_part(cx, &params.resource, KIND, others)
     }
 }
 
@@ -239,18 +239,18 @@ impl Restore {
 impl Action for Restore {
     type Params = RestoreAccounts;
 
-    fn needs(&self, params: &RestoreAccounts) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &RestoreAccounts) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &RestoreAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let now = statuses(&session, params).await?;
         if now.values().all(|status| !is_locked(status)) {
-            return Ok(found(Finding::Already));
+            return Ok(found(Finding::Satisfied));
         }
         Self::before(cx, params)?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

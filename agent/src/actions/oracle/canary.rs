@@ -3,10 +3,12 @@
 //! row.
 
 use super::names::Qualified;
-use super::{LOOK, needs};
-use crate::action::{Action, ActionError, Context, Description, Outputs, Undone, captured};
+use super::{LOOK, required_permissions};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, Undone, with_before_image,
+};
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleCanary;
@@ -27,8 +29,8 @@ async fn arrived(session: &Session, params: &OracleCanary) -> Result<bool, Actio
 impl Action for Await {
     type Params = OracleCanary;
 
-    fn needs(&self, params: &OracleCanary) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleCanary) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleCanary) -> Result<Probe, ActionError> {
@@ -36,7 +38,7 @@ impl Action for Await {
         // The table must exist. It is pending even if the row exists: the row
         // is this run's own, and this task's undo removes it.
         arrived(&session, params).await?;
-        captured(Finding::Todo, &json!({"nonce": params.nonce}))
+        with_before_image(Finding::Pending, &json!({"nonce": params.nonce}))
     }
 
     async fn describe(
@@ -50,7 +52,7 @@ impl Action for Await {
         )]))
     }
 
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &OracleCanary,

@@ -12,11 +12,11 @@
 
 use super::listeners::Listeners;
 use super::parameters::{Parameter, shown};
-use super::spare::{self, Role, Seen};
+use super::session_class::{self, DbSession, Role};
 use crate::action::{ActionError, Context};
 use crate::actions::truncate_list;
 use crate::host::oracle::{OracleError, Session};
-use lockstep_plan::catalogue::{OracleFence, Spare};
+use lockstep_plan::catalogue::{ExemptSessions, OracleFence};
 use std::collections::BTreeMap;
 
 /// Transactions with their sessions. One without a session is being rolled
@@ -43,14 +43,14 @@ pub const JOBS: Parameter = Parameter {
 /// A row of [`TRANSACTIONS`].
 struct Transaction {
     inst_id: i64,
-    session: Option<Seen>,
+    session: Option<DbSession>,
 }
 
 impl oracle::RowValue for Transaction {
     fn get(row: &oracle::Row) -> oracle::Result<Self> {
         let sid: Option<i64> = row.get(1)?;
         let session = match sid {
-            Some(_) => Some(<Seen as oracle::RowValue>::get(row)?),
+            Some(_) => Some(<DbSession as oracle::RowValue>::get(row)?),
             None => None,
         };
         Ok(Self {
@@ -67,12 +67,15 @@ impl oracle::RowValue for Transaction {
 ///
 /// # Errors
 /// Where the query fails.
-pub async fn transactions(session: &Session, spare: &Spare) -> Result<Vec<String>, OracleError> {
+pub async fn transactions(
+    session: &Session,
+    exempt: &ExemptSessions,
+) -> Result<Vec<String>, OracleError> {
     let open: Vec<Transaction> = session.rows(TRANSACTIONS, &[]).await?;
     let counts = |transaction: &Transaction| match &transaction.session {
         None => true,
         Some(seen) if seen.kind.as_deref() != Some("USER") => false,
-        Some(seen) => matches!(seen.role(spare), Role::Counts | Role::Aside),
+        Some(seen) => matches!(seen.role(exempt), Role::Counts | Role::Aside),
     };
     let sentences = open
         .iter()
@@ -174,10 +177,10 @@ pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
 }
 
 /// Users that are not exempt and have logged in since.
-pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
+pub fn came_since(before: &Logins, now: &Logins, exempt: &ExemptSessions) -> Vec<String> {
     now.iter()
         .filter(|(user, login)| before.get(*user) != Some(login))
-        .filter(|(user, _)| *user != "SYS" && !spare::is_spared_user(user, spare))
+        .filter(|(user, _)| *user != "SYS" && !session_class::is_spared_user(user, exempt))
         .map(|(user, login)| format!("{user} has logged in at {login}"))
         .collect()
 }
@@ -188,12 +191,12 @@ pub fn came_since(before: &Logins, now: &Logins, spare: &Spare) -> Vec<String> {
 /// # Errors
 /// Where the query fails.
 pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
-    let mut breaches: Vec<String> = spare::counting(session, &rules.spare)
+    let mut breaches: Vec<String> = session_class::counting(session, &rules.exempt)
         .await?
         .iter()
         .map(|seen| format!("a session is there that may not be: {seen}"))
         .collect();
-    breaches.extend(transactions(session, &rules.spare).await?);
+    breaches.extend(transactions(session, &rules.exempt).await?);
     let in_doubt = in_doubt(session).await?;
     breaches.extend(
         in_doubt
@@ -330,7 +333,7 @@ pub async fn verify(
     since: &Logins,
 ) -> Result<(), ActionError> {
     let mut seen = breaches(cx, session, host, rules).await?;
-    seen.extend(came_since(since, &logins(session).await?, &rules.spare));
+    seen.extend(came_since(since, &logins(session).await?, &rules.exempt));
     if seen.is_empty() {
         Ok(())
     } else {
@@ -365,14 +368,14 @@ mod tests {
                 .map(|(user, login)| ((*user).to_owned(), (*login).to_owned()))
                 .collect()
         };
-        let spare = Spare {
+        let exempt = ExemptSessions {
             users: vec!["DMS_USER".to_owned()],
             machines: vec![],
         };
         let before = logins(&[("SHOP", "10:00"), ("DMS_USER", "10:00")]);
         let now = logins(&[("BATCH", "10:01"), ("SHOP", "10:00"), ("DMS_USER", "10:02")]);
         assert_eq!(
-            came_since(&before, &now, &spare),
+            came_since(&before, &now, &exempt),
             ["BATCH has logged in at 10:01"]
         );
     }

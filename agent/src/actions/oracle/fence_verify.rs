@@ -8,10 +8,10 @@
 
 use super::fence;
 use super::listeners::Listeners;
-use super::needs;
+use super::required_permissions;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::VerifyFence;
@@ -38,14 +38,14 @@ fn still_used(error: ActionError) -> ActionError {
 impl Action for FenceVerify {
     type Params = VerifyFence;
 
-    fn needs(&self, params: &VerifyFence) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &VerifyFence) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &VerifyFence) -> Result<Probe, ActionError> {
         // One check proves nothing about a window, so it is always pending.
         Session::open(cx, &params.resource).await?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

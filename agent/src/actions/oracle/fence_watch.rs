@@ -15,11 +15,11 @@
 
 use super::fence::{self, Logins};
 use super::listeners::Listeners;
-use super::{LOOK, kept, needs};
+use super::{LOOK, kept, required_permissions};
 use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::WatchFence;
@@ -48,13 +48,13 @@ pub struct FenceWatch;
 impl Action for FenceWatch {
     type Params = WatchFence;
 
-    fn needs(&self, params: &WatchFence) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &WatchFence) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &WatchFence) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(
@@ -85,7 +85,7 @@ impl Action for FenceWatch {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;
         let logins = fence::hold(cx, &session, &listeners, params).await?;
-        kept::renew(cx, &params.resource, KIND, &logins)?;
+        saved_state::renew(cx, &params.resource, KIND, &logins)?;
         cx.note(format!("the fence has held for {} s", params.window_secs));
         Ok(Outputs::new())
     }
@@ -134,7 +134,7 @@ impl Watch<WatchFence> for FenceWatch {
 }
 
 fn baseline(cx: &Context, params: &WatchFence) -> Result<Logins, ActionError> {
-    kept::recall_own(cx, &params.resource, KIND)
+    saved_state::recall_own(cx, &params.resource, KIND)
 }
 
 /// A running watch.
@@ -193,7 +193,7 @@ impl Watching<'_> {
             seen.extend(fence::doors(session, self.params).await?);
             seen.extend(fence::listeners(self.cx, listeners, &self.params.keep).await?);
             let now = fence::logins(session).await?;
-            seen.extend(fence::came_since(since, &now, &self.params.spare));
+            seen.extend(fence::came_since(since, &now, &self.params.exempt));
         }
         Ok(seen)
     }

@@ -14,10 +14,10 @@
 use super::fence::{self, Job, Logins};
 use super::listeners::Listeners;
 use super::names::Qualified;
-use super::needs;
+use super::required_permissions;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleFinalize;
@@ -55,8 +55,8 @@ fn insert(table: &Qualified) -> String {
 impl Action for Finalize {
     type Params = OracleFinalize;
 
-    fn needs(&self, params: &OracleFinalize) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleFinalize) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleFinalize) -> Result<Probe, ActionError> {
@@ -72,7 +72,7 @@ impl Action for Finalize {
             .left("nothing was done")
             .next("create it, map it in the forward task and log it supplementally"));
         }
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

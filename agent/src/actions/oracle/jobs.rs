@@ -7,13 +7,13 @@
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
-use super::{LOOK, kept, names, needs};
+use super::{LOOK, kept, names, required_permissions};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisableOracleJobs, RestoreOracleJobs, Scope};
@@ -87,15 +87,15 @@ fn still_running(jobs: &[Job]) -> ActionError {
 impl Action for Disable {
     type Params = DisableOracleJobs;
 
-    fn needs(&self, params: &DisableOracleJobs) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &DisableOracleJobs) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &DisableOracleJobs) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
         let so = is_off(&values, params.scope) && running_jobs(&session).await?.is_empty();
-        captured(satisfied_if(so), &values)
+        with_before_image(satisfied_if(so), &values)
     }
 
     async fn describe(
@@ -133,7 +133,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
-        kept::keep(cx, &params.resource, KIND, &values)?;
+        saved_state::keep(cx, &params.resource, KIND, &values)?;
         let mut statements = vec![JOBS.off_in_memory()];
         if params.scope == Scope::Both {
             statements.extend(JOBS.off_in_file(&values));
@@ -164,13 +164,13 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableOracleJobs,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Values = recalled(capture)?;
+        let before: Values = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
         let undone = JOBS.put_back(cx, &session, &before, file).await?;
-        kept::done::<Values>(cx, &params.resource, KIND, &undone)?;
+        saved_state::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
@@ -179,12 +179,12 @@ impl Action for Disable {
 impl Action for Restore {
     type Params = RestoreOracleJobs;
 
-    fn needs(&self, params: &RestoreOracleJobs) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &RestoreOracleJobs) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &RestoreOracleJobs) -> Result<Probe, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = JOBS.values(&session).await? == before;
         Ok(found(satisfied_if(so)))
@@ -195,7 +195,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestoreOracleJobs,
     ) -> Result<Description, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
             "ALTER SYSTEM until {}",
             shown(JOBS, &before)
@@ -208,11 +208,11 @@ impl Action for Restore {
         params: &RestoreOracleJobs,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         // The freeze may have been written to the server parameter file since.
         super::parameters::restore(cx, &session, JOBS, &before).await?;
-        kept::forget(cx, &params.resource, KIND)?;
+        saved_state::forget(cx, &params.resource, KIND)?;
         Ok(Outputs::new())
     }
 }

@@ -5,13 +5,14 @@
 //! DMS, are not changed.
 
 use super::listeners::{Listeners, State, States};
-use super::needs;
+use super::required_permissions;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::actions::combine_errors;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{ListenerSelection, StartListeners, StopListeners};
@@ -37,7 +38,7 @@ async fn probe(
     let listeners = Listeners::of(cx, &params.resource).await?;
     let states = listeners.states(cx, &listeners.meant(params)?).await?;
     let so = states.values().all(|state| is_so(*state));
-    captured(satisfied_if(so), &states)
+    with_before_image(satisfied_if(so), &states)
 }
 
 /// Restores every listener and continues after a failure: one bad listener must
@@ -45,9 +46,9 @@ async fn probe(
 async fn put_back(
     cx: &Context,
     params: &ListenerSelection,
-    capture: &Value,
+    before_image: &Value,
 ) -> Result<Undone, ActionError> {
-    let states: States = recalled(capture)?;
+    let states: States = decode_before_image(before_image)?;
     let listeners = Listeners::of(cx, &params.resource).await?;
     let (mut opened, mut changed, mut failures) = (false, false, Vec::new());
     for (name, was) in &states {
@@ -121,8 +122,8 @@ fn shown(name: &str, state: State) -> String {
 impl Action for Stop {
     type Params = StopListeners;
 
-    fn needs(&self, params: &StopListeners) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &StopListeners) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &StopListeners) -> Result<Probe, ActionError> {
@@ -166,9 +167,9 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopListeners,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, capture).await
+        put_back(cx, params, before_image).await
     }
 }
 
@@ -176,8 +177,8 @@ impl Action for Stop {
 impl Action for Start {
     type Params = StartListeners;
 
-    fn needs(&self, params: &StartListeners) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &StartListeners) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &StartListeners) -> Result<Probe, ActionError> {
@@ -225,8 +226,8 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &StartListeners,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, capture).await
+        put_back(cx, params, before_image).await
     }
 }

@@ -149,11 +149,14 @@ impl Listeners {
     /// # Errors
     /// Where the listener control tool gives no state.
     pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
-        let looks = names.iter().cloned().map(|name| async move {
+        let read_only = names.iter().cloned().map(|name| async move {
             let state = self.state(cx, &name).await?;
             Ok((name, state))
         });
-        stream::iter(looks).buffered(AT_ONCE).try_collect().await
+        stream::iter(read_only)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// Stops one; under Clusterware it is disabled first, or it comes back.

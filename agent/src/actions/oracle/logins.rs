@@ -6,13 +6,13 @@
 //! dynamically registered services are blocked at the listener (ORA-12526)
 //! whatever the privilege.
 
-use super::needs;
+use super::required_permissions;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{OpenLogins, RestrictLogins};
@@ -51,15 +51,15 @@ async fn elsewhere(session: &Session) -> Result<Option<String>, ActionError> {
 impl Action for Restrict {
     type Params = RestrictLogins;
 
-    fn needs(&self, params: &RestrictLogins) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &RestrictLogins) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &RestrictLogins) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let restricted = restricted(&session).await?;
         let finding = satisfied_if(restricted);
-        captured(finding, &Before { restricted })
+        with_before_image(finding, &Before { restricted })
     }
 
     async fn describe(
@@ -89,12 +89,12 @@ impl Action for Restrict {
         &self,
         cx: &Context,
         params: &RestrictLogins,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Before = recalled(capture)?;
+        let before: Before = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         if before.restricted || !restricted(&session).await? {
-            return Ok(Undone::Nothing);
+            return Ok(Undone::Unchanged);
         }
         session.execute(OPEN, &[]).await?;
         cx.note(OPEN);
@@ -106,16 +106,16 @@ impl Action for Restrict {
 impl Action for Open {
     type Params = OpenLogins;
 
-    fn needs(&self, params: &OpenLogins) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OpenLogins) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OpenLogins) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         Ok(found(if restricted(&session).await? {
-            Finding::Todo
+            Finding::Pending
         } else {
-            Finding::Already
+            Finding::Satisfied
         }))
     }
 

@@ -5,36 +5,36 @@
 
 pub mod accounts;
 pub mod canary;
-pub mod closed;
-mod dms_door;
+mod clients;
+mod dms_listener;
 mod fence;
 pub mod fence_verify;
 pub mod fence_watch;
 pub mod finalize;
+pub mod freeze;
 pub mod jobs;
-mod kept;
 pub mod listener;
 mod listeners;
 pub mod logins;
-pub mod logs;
 mod names;
-mod neighbours;
-mod other_tables;
 mod parameters;
 pub mod queue_monitor;
 pub mod ready;
+pub mod redo_logs;
 pub mod rows;
+mod saved_state;
+mod session_class;
 pub mod sessions;
-mod spare;
 pub mod triggers;
+mod unlisted_tables;
 
-use crate::policy::Need;
+use crate::policy::Permission;
 use std::time::Duration;
 
 /// Interval between two checks of a wait: short against any outage budget, long
 /// against the queries themselves.
 const LOOK: Duration = Duration::from_millis(250);
 
-fn needs(resource: &str) -> Vec<Need> {
-    vec![Need::Oracle(resource.to_owned())]
+fn required_permissions(resource: &str) -> Vec<Permission> {
+    vec![Permission::Oracle(resource.to_owned())]
 }

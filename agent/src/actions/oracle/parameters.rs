@@ -204,7 +204,7 @@ impl Parameter {
         }
         Ok(match (drifted.is_empty(), statements.is_empty()) {
             (false, _) => Undone::Drifted(drifted.join("; ")),
-            (true, true) => Undone::Nothing,
+            (true, true) => Undone::Unchanged,
             (true, false) => Undone::Restored,
         })
     }
@@ -256,7 +256,7 @@ pub async fn restore(
         Undone::Drifted(drifted) => Err(ActionError::new("LS2230", drifted)
             .left("what somebody else has set was left as it is")
             .next("set it by hand as it should be, then retry or skip")),
-        Undone::Restored | Undone::Nothing => Ok(()),
+        Undone::Restored | Undone::Unchanged => Ok(()),
     }
 }
 

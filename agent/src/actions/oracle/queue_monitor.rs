@@ -7,13 +7,13 @@
 //! Guide, "AQ_TM_PROCESSES Parameter").
 
 use super::parameters::{Parameter, Values, restore, shown};
-use super::{kept, needs};
+use super::{kept, required_permissions};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisableQueueMonitor, RestoreQueueMonitor, Scope};
@@ -35,8 +35,8 @@ pub struct Restore;
 impl Action for Disable {
     type Params = DisableQueueMonitor;
 
-    fn needs(&self, params: &DisableQueueMonitor) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &DisableQueueMonitor) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(
@@ -48,7 +48,7 @@ impl Action for Disable {
         let values = MONITOR.values(&session).await?;
         let so =
             values.is_off_in_memory() && (params.scope == Scope::Memory || values.is_off_in_file());
-        captured(satisfied_if(so), &values)
+        with_before_image(satisfied_if(so), &values)
     }
 
     async fn describe(
@@ -78,7 +78,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = MONITOR.values(&session).await?;
-        kept::keep(cx, &params.resource, KIND, &values)?;
+        saved_state::keep(cx, &params.resource, KIND, &values)?;
         let mut statements = vec![MONITOR.off_in_memory()];
         if params.scope == Scope::Both {
             statements.extend(MONITOR.off_in_file(&values));
@@ -94,13 +94,13 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableQueueMonitor,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Values = recalled(capture)?;
+        let before: Values = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
         let undone = MONITOR.put_back(cx, &session, &before, file).await?;
-        kept::done::<Values>(cx, &params.resource, KIND, &undone)?;
+        saved_state::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
@@ -109,8 +109,8 @@ impl Action for Disable {
 impl Action for Restore {
     type Params = RestoreQueueMonitor;
 
-    fn needs(&self, params: &RestoreQueueMonitor) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &RestoreQueueMonitor) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(
@@ -118,7 +118,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestoreQueueMonitor,
     ) -> Result<Probe, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         let so = MONITOR.values(&session).await? == before;
         Ok(found(satisfied_if(so)))
@@ -129,7 +129,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestoreQueueMonitor,
     ) -> Result<Description, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         Ok(Description::of([format!(
             "ALTER SYSTEM until {}",
             shown(MONITOR, &before)
@@ -142,10 +142,10 @@ impl Action for Restore {
         params: &RestoreQueueMonitor,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let before: Values = kept::recall_first(cx, &params.resource, KIND)?;
+        let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;
         restore(cx, &session, MONITOR, &before).await?;
-        kept::forget(cx, &params.resource, KIND)?;
+        saved_state::forget(cx, &params.resource, KIND)?;
         Ok(Outputs::new())
     }
 }

@@ -4,15 +4,15 @@
 //! Output `clients`: connected clients by machine, program, user and service,
 //! without DMS and administrative sessions.
 
-use super::dms_door::Door;
+use super::clients::{self, Clients};
+use super::dms_listener::Door;
 use super::fence::{self, InDoubt};
 use super::names::Qualified;
-use super::needs;
-use super::neighbours::{self, Clients};
-use super::spare::{self, Role, Seen};
+use super::required_permissions;
+use super::session_class::{self, DbSession, Role};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleReady;
@@ -56,14 +56,14 @@ struct Report {
 }
 
 struct Age {
-    session: Seen,
+    session: DbSession,
     seconds: i64,
 }
 
 impl oracle::RowValue for Age {
     fn get(row: &oracle::Row) -> oracle::Result<Self> {
         Ok(Self {
-            session: <Seen as oracle::RowValue>::get(row)?,
+            session: <DbSession as oracle::RowValue>::get(row)?,
             seconds: row.get(10)?,
         })
     }
@@ -85,7 +85,7 @@ impl Report {
         report.obstacles.extend(door.obstacles);
         report.remarks.extend(door.remarks);
         report.transactions(&session, params).await?;
-        report.remarks.extend(neighbours::links(&session).await?);
+        report.remarks.extend(clients::links(&session).await?);
         report.sessions(&session, params).await?;
         Ok(report)
     }
@@ -240,8 +240,8 @@ impl Report {
         params: &OracleReady,
     ) -> Result<(), ActionError> {
         let mut spared: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for seen in spare::all(session).await? {
-            match seen.role(&params.spare) {
+        for seen in session_class::all(session).await? {
+            match seen.role(&params.exempt) {
                 Role::Spared => {
                     let text = |value: &Option<String>| value.clone().unwrap_or_default();
                     let from = (text(&seen.username), text(&seen.machine));
@@ -251,7 +251,7 @@ impl Report {
                 Role::Counts => {
                     let user = seen.username.clone().unwrap_or_default();
                     self.require(
-                        !spare::is_spared_user(&user, &params.spare),
+                        !session_class::is_spared_user(&user, &params.exempt),
                         format!(
                             "the session {seen} has a user of DMS but not its machine, and would \
                              be killed; name its machine in the plan if it is DMS"
@@ -262,13 +262,13 @@ impl Report {
                 Role::Own | Role::Aside => {}
             }
         }
-        if params.spare.machines.is_empty() {
+        if params.exempt.machines.is_empty() {
             self.remarks.extend(spared.iter().map(from_anywhere));
         }
-        if spared.is_empty() && !params.spare.users.is_empty() {
+        if spared.is_empty() && !params.exempt.users.is_empty() {
             self.remarks.push(format!(
                 "no session of DMS ({}) is there now",
-                params.spare.users.join(", ")
+                params.exempt.users.join(", ")
             ));
         }
         self.remarks
@@ -305,13 +305,13 @@ fn binds(name: &Qualified) -> [Bind; 2] {
 impl Action for Ready {
     type Params = OracleReady;
 
-    fn needs(&self, params: &OracleReady) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleReady) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleReady) -> Result<Probe, ActionError> {
         Report::make(cx, params).await?.verdict()?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

@@ -9,12 +9,12 @@
 //! sides have, so that a forgotten table is not an uncompared one.
 
 use super::names::Qualified;
-use super::needs;
-use super::other_tables::{self, Others};
+use super::required_permissions;
+use super::unlisted_tables::{self, Others};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::canonical::{Column, Kind, NotCanonical, RowDigest};
 use crate::host::oracle::{Bind, Session};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{ComparedTable, OracleRows};
@@ -228,8 +228,8 @@ async fn compare(
 impl Action for Digest {
     type Params = OracleRows;
 
-    fn needs(&self, params: &OracleRows) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleRows) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleRows) -> Result<Probe, ActionError> {
@@ -237,8 +237,8 @@ impl Action for Digest {
         for compared in &params.tables {
             comparable(&session, compared).await?;
         }
-        other_tables::counted(params)?;
-        Ok(found(Finding::Todo))
+        unlisted_tables::counted(params)?;
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(
@@ -263,7 +263,11 @@ impl Action for Digest {
         Ok(Description::of(would_do))
     }
 
-    async fn foresee(&self, cx: &Context, params: &OracleRows) -> Result<Description, ActionError> {
+    async fn describe_unresolved(
+        &self,
+        cx: &Context,
+        params: &OracleRows,
+    ) -> Result<Description, ActionError> {
         let mut foreseen = self.describe(cx, params).await?;
         let session = Session::open(cx, &params.resource).await?;
         for compared in &params.tables {

@@ -7,12 +7,12 @@
 //! once logins are possible.
 
 use super::fence::transactions;
-use super::spare::{self, Seen};
-use super::{LOOK, needs};
+use super::session_class::{self, DbSession};
+use super::{LOOK, required_permissions};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use lockstep_barrier::message::{Finding, Probe};
@@ -46,7 +46,7 @@ pub struct Kill;
 
 /// IMMEDIATE rolls back and frees locks without waiting for the client (SQL
 /// Language Reference, ALTER SYSTEM); `@inst_id` reaches other instances.
-fn kill_statement(seen: &Seen) -> String {
+fn kill_statement(seen: &DbSession) -> String {
     format!(
         "ALTER SYSTEM KILL SESSION '{},{},@{}' IMMEDIATE",
         seen.sid, seen.serial, seen.inst_id
@@ -54,7 +54,7 @@ fn kill_statement(seen: &Seen) -> String {
 }
 
 /// Whether this statement has killed it.
-async fn kill(cx: &Context, session: &Session, seen: &Seen) -> Result<bool, ActionError> {
+async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool, ActionError> {
     match session.execute(&kill_statement(seen), &[]).await {
         Ok(()) => cx.note(format!("killed {seen}")),
         Err(e) => match e.ora() {
@@ -91,7 +91,7 @@ impl<'a> Killers<'a> {
     /// Kills all of them, several at a time, until the deadline: kills that are
     /// still running then are cancelled, and the next check finds the sessions
     /// that are left.
-    async fn kill(&mut self, victims: &[&Seen], until: Instant) -> Result<(), ActionError> {
+    async fn kill(&mut self, victims: &[&DbSession], until: Instant) -> Result<(), ActionError> {
         while self.sessions.len() < victims.len().min(KILLERS) {
             self.sessions
                 .push(Session::open(self.cx, self.resource).await?);
@@ -130,15 +130,15 @@ async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
 
 /// The sessions and transactions that are left.
 struct Left {
-    sessions: Vec<Seen>,
+    sessions: Vec<DbSession>,
     transactions: Vec<String>,
 }
 
 impl Left {
     async fn look(session: &Session, params: &OracleSessions) -> Result<Self, ActionError> {
         Ok(Self {
-            sessions: spare::counting(session, &params.spare).await?,
-            transactions: transactions(session, &params.spare).await?,
+            sessions: session_class::counting(session, &params.exempt).await?,
+            transactions: transactions(session, &params.exempt).await?,
         })
     }
 
@@ -224,11 +224,11 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
 async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, ActionError> {
     let session = Session::open(cx, &params.resource).await?;
     let mut description = Description::default();
-    for seen in spare::all(&session).await? {
-        match seen.role(&params.spare) {
-            spare::Role::Counts => description.remarks.push(format!("now there: {seen}")),
-            spare::Role::Spared => description.remarks.push(format!("spared: {seen}")),
-            spare::Role::Own | spare::Role::Aside => {}
+    for seen in session_class::all(&session).await? {
+        match seen.role(&params.exempt) {
+            session_class::Role::Counts => description.remarks.push(format!("now there: {seen}")),
+            session_class::Role::Spared => description.remarks.push(format!("spared: {seen}")),
+            session_class::Role::Own | session_class::Role::Aside => {}
         }
     }
     description.remarks = truncate_list(description.remarks);
@@ -239,13 +239,13 @@ async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, 
 impl Action for Drain {
     type Params = DrainSessions;
 
-    fn needs(&self, params: &DrainSessions) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &DrainSessions) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &DrainSessions) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(
@@ -277,13 +277,13 @@ impl Action for Drain {
 impl Action for Kill {
     type Params = KillSessions;
 
-    fn needs(&self, params: &KillSessions) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &KillSessions) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &KillSessions) -> Result<Probe, ActionError> {
         Session::open(cx, &params.resource).await?;
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

@@ -6,14 +6,14 @@
 //! in the recycle bin, which no statement may change (ORA-38301). Triggers that
 //! were disabled before stay disabled.
 
-use super::{kept, names, needs};
+use super::{kept, names, required_permissions};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::actions::combine_errors;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisableOracleTriggers, RestoreOracleTriggers};
@@ -115,7 +115,7 @@ async fn put_back(
     combine_errors(failures, "LS2260", "triggers are not enabled again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
-        (true, 0) => Undone::Nothing,
+        (true, 0) => Undone::Unchanged,
         (true, _) => Undone::Restored,
     })
 }
@@ -131,8 +131,8 @@ async fn enable(cx: &Context, session: &Session, trigger: &Trigger) -> Result<()
 impl Action for Disable {
     type Params = DisableOracleTriggers;
 
-    fn needs(&self, params: &DisableOracleTriggers) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &DisableOracleTriggers) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(
@@ -143,7 +143,7 @@ impl Action for Disable {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas).await?;
         let so = triggers.iter().all(|trigger| !trigger.enabled);
-        captured(satisfied_if(so), &triggers)
+        with_before_image(satisfied_if(so), &triggers)
     }
 
     async fn describe(
@@ -174,7 +174,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas).await?;
-        kept::keep(cx, &params.resource, KIND, &triggers)?;
+        saved_state::keep(cx, &params.resource, KIND, &triggers)?;
         for trigger in triggers.iter().filter(|trigger| trigger.enabled) {
             let statement = trigger.alter("DISABLE")?;
             session.execute(&statement, &[]).await?;
@@ -187,12 +187,12 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableOracleTriggers,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Vec<Trigger> = recalled(capture)?;
+        let before: Vec<Trigger> = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let undone = put_back(cx, &session, &before, &params.schemas).await?;
-        kept::done::<Vec<Trigger>>(cx, &params.resource, KIND, &undone)?;
+        saved_state::done::<Vec<Trigger>>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
 }
@@ -201,14 +201,14 @@ impl Restore {
     /// For each selected trigger the state that the first step found.
     fn before(cx: &Context, params: &RestoreOracleTriggers) -> Result<Vec<Trigger>, ActionError> {
         let mut before: Vec<Trigger> = Vec::new();
-        let kept: Vec<Vec<Trigger>> = kept::recall_all(cx, &params.resource, KIND)?;
+        let kept: Vec<Vec<Trigger>> = saved_state::recall_all(cx, &params.resource, KIND)?;
         for trigger in kept.into_iter().flatten() {
             if trigger.is_of(&params.schemas) && !before.iter().any(|was| was.is(&trigger)) {
                 before.push(trigger);
             }
         }
         if before.is_empty() {
-            return Err(kept::nothing(&params.resource, KIND));
+            return Err(saved_state::nothing(&params.resource, KIND));
         }
         Ok(before)
     }
@@ -219,7 +219,7 @@ impl Restore {
             kept.retain(|trigger| !trigger.is_of(&params.schemas));
             (!kept.is_empty()).then_some(kept)
         };
-        kept::forget_part(cx, &params.resource, KIND, others)
+        saved_state::forget_part(cx, &params.resource, KIND, others)
     }
 }
 
@@ -227,8 +227,8 @@ impl Restore {
 impl Action for Restore {
     type Params = RestoreOracleTriggers;
 
-    fn needs(&self, params: &RestoreOracleTriggers) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &RestoreOracleTriggers) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(

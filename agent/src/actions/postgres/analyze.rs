@@ -4,7 +4,7 @@
 use super::{Table, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresAnalyze;
@@ -51,8 +51,8 @@ fn wanted(tables: Vec<(Table, bool)>, params: &PostgresAnalyze) -> Vec<Table> {
 impl Action for Analyze {
     type Params = PostgresAnalyze;
 
-    fn needs(&self, params: &PostgresAnalyze) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresAnalyze) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresAnalyze) -> Result<Probe, ActionError> {

@@ -5,10 +5,11 @@
 
 use super::Table;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
+    with_before_image,
 };
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresCanary;
@@ -20,7 +21,7 @@ pub struct Write;
 
 /// The column by which undo finds the rows.
 #[derive(Debug, Serialize, Deserialize)]
-struct Capture {
+struct BeforeImage {
     run: String,
 }
 
@@ -28,8 +29,8 @@ struct Capture {
 impl Action for Write {
     type Params = PostgresCanary;
 
-    fn needs(&self, params: &PostgresCanary) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresCanary) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresCanary) -> Result<Probe, ActionError> {
@@ -41,7 +42,7 @@ impl Action for Write {
             .await?;
         // Always pending, because later steps need the nonce.
         let run = cx.tag.run.clone();
-        captured(Finding::Todo, &Capture { run })
+        with_before_image(Finding::Pending, &BeforeImage { run })
     }
 
     async fn describe(
@@ -93,14 +94,14 @@ impl Action for Write {
         &self,
         cx: &Context,
         params: &PostgresCanary,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let Capture { run } = recalled(capture)?;
+        let BeforeImage { run } = decode_before_image(before_image)?;
         let table = Table::parse(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;
         let sql = format!("DELETE FROM {} WHERE run_id = $1", table.sql());
         Ok(match session.change(&sql, &[&run]).await? {
-            0 => Undone::Nothing,
+            0 => Undone::Unchanged,
             _ => Undone::Restored,
         })
     }

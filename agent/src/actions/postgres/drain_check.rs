@@ -8,7 +8,7 @@
 use super::control;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresDrain;
@@ -20,15 +20,15 @@ pub struct Check;
 impl Action for Check {
     type Params = PostgresDrain;
 
-    fn needs(&self, params: &PostgresDrain) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresDrain) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresDrain) -> Result<Probe, ActionError> {
         control::exceptions_before(&params.apply_exceptions)?;
         Session::open(cx, &params.resource).await?;
         // Only a check after the release counts.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(
@@ -42,7 +42,7 @@ impl Action for Check {
         )]))
     }
 
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &PostgresDrain,

@@ -8,11 +8,11 @@
 use super::listed;
 use super::schedulers::{Jobs, Schedulers};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::state_file::StateFile;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisablePostgresJobs, RestorePostgresJobs};
@@ -30,8 +30,8 @@ const KEPT: &str = "postgres-jobs";
 impl Action for Disable {
     type Params = DisablePostgresJobs;
 
-    fn needs(&self, params: &DisablePostgresJobs) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &DisablePostgresJobs) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(
@@ -41,7 +41,7 @@ impl Action for Disable {
     ) -> Result<Probe, ActionError> {
         let jobs = Schedulers::find(cx, &params.resource).await?.jobs().await?;
         let off = jobs.values().all(|active| !active);
-        captured(satisfied_if(off), &jobs)
+        with_before_image(satisfied_if(off), &jobs)
     }
 
     async fn describe(
@@ -83,9 +83,9 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisablePostgresJobs,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Jobs = recalled(capture)?;
+        let before: Jobs = decode_before_image(before_image)?;
         let schedulers = Schedulers::find(cx, &params.resource).await?;
         let now = schedulers.jobs().await?;
         let foreign: Vec<&String> = now
@@ -107,7 +107,7 @@ impl Action for Disable {
         schedulers.switch(&off, true).await?;
         StateFile::of(cx, KEPT, &params.resource).forget()?;
         Ok(if off.is_empty() {
-            Undone::Nothing
+            Undone::Unchanged
         } else {
             Undone::Restored
         })
@@ -134,8 +134,8 @@ async fn still_off(
 impl Action for Restore {
     type Params = RestorePostgresJobs;
 
-    fn needs(&self, params: &RestorePostgresJobs) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &RestorePostgresJobs) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(

@@ -9,7 +9,7 @@
 use super::{Table, control, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresMarker;
@@ -103,8 +103,8 @@ async fn awaited(session: &Session, params: &PostgresMarker) -> Result<Awaited, 
 impl Action for Await {
     type Params = PostgresMarker;
 
-    fn needs(&self, params: &PostgresMarker) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresMarker) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresMarker) -> Result<Probe, ActionError> {
@@ -126,7 +126,7 @@ impl Action for Await {
         )]))
     }
 
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &PostgresMarker,

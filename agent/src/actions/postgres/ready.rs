@@ -5,7 +5,7 @@ use super::sequences::{self, Sequences};
 use super::{Table, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresReady;
@@ -333,14 +333,14 @@ impl Survey {
 impl Action for Ready {
     type Params = PostgresReady;
 
-    fn needs(&self, params: &PostgresReady) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresReady) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresReady) -> Result<Probe, ActionError> {
         Survey::of(cx, params).await?.passed(&params.resource)?;
         // Always pending, because later steps need its outputs.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(

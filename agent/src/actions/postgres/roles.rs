@@ -7,11 +7,11 @@
 
 use super::listed;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::postgres::{Session, quoted};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{CloseRoles, OpenRoles, PostgresRoles, VerifyRoles};
@@ -27,7 +27,7 @@ pub struct Verify;
 
 pub struct Open;
 
-/// `rolcanlogin` by role: the capture of both.
+/// `rolcanlogin` by role: the before-image of both.
 type Logins = BTreeMap<String, bool>;
 
 /// Interval between two checks of the sessions.
@@ -280,8 +280,8 @@ async fn no_prepared(session: &Session, roles: &[String]) -> Result<(), ActionEr
 impl Action for Close {
     type Params = CloseRoles;
 
-    fn needs(&self, params: &CloseRoles) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &CloseRoles) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &CloseRoles) -> Result<Probe, ActionError> {
@@ -292,7 +292,7 @@ impl Action for Close {
             && sessions(&session, &params.roles).await?.is_empty()
             && prepared(&session, &params.roles).await?.is_empty();
         let finding = satisfied_if(closed);
-        captured(finding, &logins)
+        with_before_image(finding, &logins)
     }
 
     async fn describe(
@@ -345,9 +345,9 @@ impl Action for Close {
         &self,
         cx: &Context,
         params: &CloseRoles,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, &recalled(capture)?, false).await
+        put_back(cx, params, &decode_before_image(before_image)?, false).await
     }
 }
 
@@ -399,18 +399,18 @@ async fn still_closed(cx: &Context, params: &PostgresRoles) -> Result<(), Action
 impl Action for Verify {
     type Params = VerifyRoles;
 
-    fn needs(&self, params: &VerifyRoles) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &VerifyRoles) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     /// The run closes them; at a preflight they are open, as expected.
-    fn foreseeable(&self) -> bool {
+    fn probe_in_preflight(&self) -> bool {
         false
     }
 
     async fn probe(&self, cx: &Context, params: &VerifyRoles) -> Result<Probe, ActionError> {
         still_closed(cx, params).await?;
-        Ok(found(Finding::Already))
+        Ok(found(Finding::Satisfied))
     }
 
     async fn describe(
@@ -441,8 +441,8 @@ impl Action for Verify {
 impl Action for Open {
     type Params = OpenRoles;
 
-    fn needs(&self, params: &OpenRoles) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &OpenRoles) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &OpenRoles) -> Result<Probe, ActionError> {
@@ -450,7 +450,7 @@ impl Action for Open {
         let logins = logins(&session, params).await?;
         permitted(&session, params).await?;
         let open = logins.values().all(|login| *login);
-        captured(satisfied_if(open), &logins)
+        with_before_image(satisfied_if(open), &logins)
     }
 
     async fn describe(&self, cx: &Context, params: &OpenRoles) -> Result<Description, ActionError> {
@@ -491,13 +491,13 @@ impl Action for Open {
         &self,
         cx: &Context,
         params: &OpenRoles,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, &recalled(capture)?, true).await
+        put_back(cx, params, &decode_before_image(before_image)?, true).await
     }
 }
 
-/// Restores every role to its capture. `set` is the value that the action set:
+/// Restores every role to its before-image. `set` is the value that the action set:
 /// a role that had it before and hasn't now was changed by someone else.
 async fn put_back(
     cx: &Context,
@@ -530,7 +530,7 @@ async fn put_back(
         end_sessions(cx, &session, &roles).await?;
     }
     Ok(if differs.is_empty() {
-        Undone::Nothing
+        Undone::Unchanged
     } else {
         Undone::Restored
     })

@@ -11,7 +11,7 @@ use super::{Table, listed, schema_checks};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::canonical::{Column, Kind, RowDigest};
 use crate::host::postgres::{Session, quoted};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{ComparedTable, PostgresRows};
@@ -275,8 +275,8 @@ async fn readable(session: &Session, tables: &[ComparedTable]) -> Result<(), Act
 impl Action for Verify {
     type Params = PostgresRows;
 
-    fn needs(&self, params: &PostgresRows) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresRows) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresRows) -> Result<Probe, ActionError> {
@@ -284,7 +284,7 @@ impl Action for Verify {
         let session = Session::open(cx, &params.resource).await?;
         readable(&session, &params.tables).await?;
         // A comparison is always pending: rows may have changed since.
-        Ok(found(Finding::Todo))
+        Ok(found(Finding::Pending))
     }
 
     async fn describe(
@@ -309,7 +309,7 @@ impl Action for Verify {
         Ok(Description::of(would_do))
     }
 
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &PostgresRows,

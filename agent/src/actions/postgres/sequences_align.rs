@@ -8,9 +8,11 @@
 
 use super::sequences::{Sequences, column, find};
 use super::{Table, listed};
-use crate::action::{Action, ActionError, Context, Description, Outputs, captured, satisfied_if};
+use crate::action::{
+    Action, ActionError, Context, Description, Outputs, satisfied_if, with_before_image,
+};
 use crate::host::postgres::{Session, quoted};
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresSequences;
@@ -255,8 +257,8 @@ fn remark(left_alone: &[String]) -> Option<String> {
 impl Action for Align {
     type Params = PostgresSequences;
 
-    fn needs(&self, params: &PostgresSequences) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &PostgresSequences) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(&self, cx: &Context, params: &PostgresSequences) -> Result<Probe, ActionError> {
@@ -274,7 +276,7 @@ impl Action for Align {
             })
             .collect();
         let so = all.iter().all(|one| one.target.is_none());
-        captured(satisfied_if(so), &before)
+        with_before_image(satisfied_if(so), &before)
     }
 
     async fn describe(
@@ -291,7 +293,7 @@ impl Action for Align {
 
     /// The targets are known only in the run, and the greatest value of a large
     /// column takes long: only whether each sequence can be set is checked.
-    async fn foresee(
+    async fn describe_unresolved(
         &self,
         cx: &Context,
         params: &PostgresSequences,

@@ -7,12 +7,12 @@
 
 use super::{Table, listed};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, found, recalled,
-    satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
+    satisfied_if, with_before_image,
 };
 use crate::host::postgres::{Session, quoted};
 use crate::host::state_file::StateFile;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{
@@ -25,7 +25,7 @@ pub struct Enable;
 
 pub struct Restore;
 
-/// Modes by `schema.table.trigger`: the capture, and the saved state.
+/// Modes by `schema.table.trigger`: the before-image, and the saved state.
 type Modes = BTreeMap<String, TriggerMode>;
 
 /// Kind of the saved state, which `enable` writes and `restore` reads.
@@ -193,8 +193,8 @@ async fn switch(
 impl Action for Enable {
     type Params = EnablePostgresTriggers;
 
-    fn needs(&self, params: &EnablePostgresTriggers) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &EnablePostgresTriggers) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(
@@ -207,7 +207,7 @@ impl Action for Enable {
         permitted(&session, params, &triggers).await?;
         let so = triggers.iter().all(|t| t.mode == wanted(params, t));
         let modes: Modes = triggers.iter().map(|t| (t.key(), t.mode)).collect();
-        captured(satisfied_if(so), &modes)
+        with_before_image(satisfied_if(so), &modes)
     }
 
     async fn describe(
@@ -260,9 +260,9 @@ impl Action for Enable {
         &self,
         cx: &Context,
         params: &EnablePostgresTriggers,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Modes = recalled(capture)?;
+        let before: Modes = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;
         let foreign: Vec<String> = triggers
@@ -282,7 +282,7 @@ impl Action for Enable {
         let switched = switch(cx, &session, &triggers, |t| before.get(&t.key()).copied()).await?;
         StateFile::of(cx, KEPT, &params.resource).forget()?;
         Ok(if switched == 0 {
-            Undone::Nothing
+            Undone::Unchanged
         } else {
             Undone::Restored
         })
@@ -293,8 +293,8 @@ impl Action for Enable {
 impl Action for Restore {
     type Params = RestorePostgresTriggers;
 
-    fn needs(&self, params: &RestorePostgresTriggers) -> Vec<Need> {
-        vec![Need::Postgres(params.resource.clone())]
+    fn required_permissions(&self, params: &RestorePostgresTriggers) -> Vec<Permission> {
+        vec![Permission::Postgres(params.resource.clone())]
     }
 
     async fn probe(
@@ -305,7 +305,7 @@ impl Action for Restore {
         let kept: Option<Modes> = StateFile::of(cx, KEPT, &params.resource).read()?;
         let Some(modes) = kept else {
             // Nothing was switched by this agent.
-            return Ok(found(Finding::Already));
+            return Ok(found(Finding::Satisfied));
         };
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;

@@ -7,15 +7,15 @@ pub mod stop;
 use crate::action::{ActionError, Context};
 use crate::actions::combine_errors;
 use crate::host::systemd::{Job, UnitState};
-use crate::policy::Need;
+use crate::policy::Permission;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// States by unit: the capture of every action here.
+/// States by unit: the before-image of every action here.
 type States = BTreeMap<String, UnitState>;
 
-fn needs(units: &[String]) -> Vec<Need> {
-    units.iter().cloned().map(Need::Unit).collect()
+fn required_permissions(units: &[String]) -> Vec<Permission> {
+    units.iter().cloned().map(Permission::Unit).collect()
 }
 
 async fn states(cx: &Context, units: &[String]) -> Result<States, ActionError> {

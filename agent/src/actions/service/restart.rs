@@ -3,10 +3,10 @@
 //! A restart leaves no trace in a unit's state, so there is nothing to
 //! restore, and after a crash the probe can't tell whether it happened.
 
-use super::{absent, existing, needs, states};
+use super::{absent, existing, required_permissions, states};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::systemd::Job;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::RestartService;
@@ -19,13 +19,13 @@ pub struct Restart;
 impl Action for Restart {
     type Params = RestartService;
 
-    fn needs(&self, params: &RestartService) -> Vec<Need> {
-        needs(&params.units)
+    fn required_permissions(&self, params: &RestartService) -> Vec<Permission> {
+        required_permissions(&params.units)
     }
 
     async fn probe(&self, cx: &Context, params: &RestartService) -> Result<Probe, ActionError> {
         existing(cx, &params.units).await?;
-        Ok(found(Finding::Unclear))
+        Ok(found(Finding::Indeterminate))
     }
 
     async fn describe(

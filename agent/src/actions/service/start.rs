@@ -1,12 +1,13 @@
 //! `service.start`: starts units, last named first, and enables them where the
 //! plan says so.
 
-use super::{States, absent, existing, needs, put_all_back, states};
+use super::{States, absent, existing, put_all_back, required_permissions, states};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::host::systemd::Job;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StartService;
@@ -19,8 +20,8 @@ pub struct Start;
 impl Action for Start {
     type Params = StartService;
 
-    fn needs(&self, params: &StartService) -> Vec<Need> {
-        needs(&params.units)
+    fn required_permissions(&self, params: &StartService) -> Vec<Permission> {
+        required_permissions(&params.units)
     }
 
     async fn probe(&self, cx: &Context, params: &StartService) -> Result<Probe, ActionError> {
@@ -28,7 +29,7 @@ impl Action for Start {
         let so = states
             .values()
             .all(|state| state.active == "active" && (!params.enablement || state.is_enabled()));
-        captured(satisfied_if(so), &states)
+        with_before_image(satisfied_if(so), &states)
     }
 
     async fn describe(
@@ -86,9 +87,9 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &StartService,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let states: States = recalled(capture)?;
+        let states: States = decode_before_image(before_image)?;
         let changed = put_all_back(
             cx,
             params.units.iter(),

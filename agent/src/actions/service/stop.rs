@@ -1,11 +1,12 @@
 //! `service.stop`: stops units, and disables them where the plan says so.
 
-use super::{States, absent, existing, needs, put_all_back, states};
+use super::{States, absent, existing, put_all_back, required_permissions, states};
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::host::systemd::Job;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StopService;
@@ -26,14 +27,14 @@ impl Stop {
 impl Action for Stop {
     type Params = StopService;
 
-    fn needs(&self, params: &StopService) -> Vec<Need> {
-        needs(&params.units)
+    fn required_permissions(&self, params: &StopService) -> Vec<Permission> {
+        required_permissions(&params.units)
     }
 
     async fn probe(&self, cx: &Context, params: &StopService) -> Result<Probe, ActionError> {
         let states = existing(cx, &params.units).await?;
         let finding = satisfied_if(Self::is_so(&states, params));
-        captured(finding, &states)
+        with_before_image(finding, &states)
     }
 
     async fn describe(
@@ -93,9 +94,9 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopService,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let states: States = recalled(capture)?;
+        let states: States = decode_before_image(before_image)?;
         let changed = put_all_back(
             cx,
             params.units.iter().rev(),

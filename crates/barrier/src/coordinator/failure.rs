@@ -3,9 +3,9 @@
 use super::state::PhaseStatus;
 use super::{Effect, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
-use crate::layout::{OnFailure, Outage};
 use crate::message::Outcome;
 use crate::record::{Failure, Record, RollbackCause};
+use crate::resolved_plan::{OnFailure, Outage};
 
 impl Run {
     /// Fails a phase. Whoever has promised is told that nothing will come.
@@ -67,7 +67,7 @@ impl Run {
         self.state.rollback.is_none()
             && self.state.abort.is_none()
             && !self.state.past_no_return()
-            && !self.state.begin.layout.rollback.is_empty()
+            && !self.state.begin.resolved_plan.rollback.is_empty()
             && !self.state.tasks.values().any(super::TaskState::is_unclear)
     }
 
@@ -102,7 +102,7 @@ impl Run {
             rollback_reserve,
             ends_with,
             ..
-        } = self.state.begin.layout.outage.as_ref()?;
+        } = self.state.begin.resolved_plan.outage.as_ref()?;
         let last = self.state.forward.get(*ends_with as usize)?;
         if last.status.is_over() || !self.may_roll_back_by_itself() {
             return None;

@@ -46,12 +46,12 @@ pub enum FoldError {
 
 /// Refuses what can't be run.
 pub(super) fn check_begin(begin: &Begin) -> Result<(), StartError> {
-    let layout = &begin.layout;
-    if layout.forward.is_empty() {
+    let resolved_plan = &begin.resolved_plan;
+    if resolved_plan.forward.is_empty() {
         return Err(StartError::NoPhases);
     }
     let mut seen = BTreeSet::new();
-    for (phase, step) in all_steps(layout) {
+    for (phase, step) in all_steps(resolved_plan) {
         if step.agents.is_empty() {
             return Err(StartError::NoAgents {
                 step: step.id.clone(),
@@ -69,7 +69,7 @@ pub(super) fn check_begin(begin: &Begin) -> Result<(), StartError> {
         }
         if let Some(of) = undone_by(step) {
             let found = phase.track == Track::Rollback
-                && layout
+                && resolved_plan
                     .forward
                     .iter()
                     .any(|p| p.steps.iter().any(|s| s.id == *of));
@@ -81,10 +81,10 @@ pub(super) fn check_begin(begin: &Begin) -> Result<(), StartError> {
             }
         }
     }
-    match &layout.outage {
+    match &resolved_plan.outage {
         Some(outage)
             if outage.starts_with > outage.ends_with
-                || outage.ends_with as usize >= layout.forward.len() =>
+                || outage.ends_with as usize >= resolved_plan.forward.len() =>
         {
             Err(StartError::OutagePhases {
                 starts_with: outage.starts_with,
@@ -115,7 +115,7 @@ impl State {
     /// The state after a run's first record.
     pub(super) fn new(begin: Begin, term: Term) -> Self {
         let mut tasks = BTreeMap::new();
-        for (phase, step) in all_steps(&begin.layout) {
+        for (phase, step) in all_steps(&begin.resolved_plan) {
             for agent in &step.agents {
                 tasks.insert(
                     task_key(&step.id, agent),
@@ -132,13 +132,13 @@ impl State {
         }
         Self {
             forward: begin
-                .layout
+                .resolved_plan
                 .forward
                 .iter()
                 .map(|_| PhaseState::new())
                 .collect(),
             backward: begin
-                .layout
+                .resolved_plan
                 .rollback
                 .iter()
                 .map(|_| PhaseState::new())
@@ -151,11 +151,11 @@ impl State {
             decision: 1,
             tasks,
             outputs: BTreeMap::new(),
-            captures: BTreeMap::new(),
+            before_images: BTreeMap::new(),
             watches: BTreeMap::new(),
             breaches: Vec::new(),
             breach_pending: None,
-            debts: Vec::new(),
+            outstanding_undos: Vec::new(),
             paused: None,
             held: Vec::new(),
             rollback: None,
@@ -275,7 +275,7 @@ impl State {
                 detail,
             } => self.breached(agent, step, detail),
             Record::Contradicted { detail, .. } => self.held.push(detail.clone()),
-            Record::Owed { debt } => self.debts.push(debt.clone()),
+            Record::Owed { outstanding_undo } => self.outstanding_undos.push(outstanding_undo.clone()),
             Record::JournalLost { agent } => {
                 self.journals_lost.insert(agent.clone());
             }
@@ -373,8 +373,8 @@ pub(super) mod tests {
     use super::*;
     use crate::coordinator::Run;
     use crate::ids::{AgentName, Digest, JournalId, RunId, StepId};
-    use crate::layout::{Gate, Layout, OnFailure, PhaseSpec, StepSpec};
     use crate::message::Mode;
+    use crate::resolved_plan::{Gate, OnFailure, PhaseSpec, ResolvedPlan, StepSpec};
     use serde_json::Value;
 
     pub(in crate::coordinator) fn begin(agents: &[&str]) -> Begin {
@@ -389,7 +389,7 @@ pub(super) mod tests {
             proof: false,
             undoable: true,
             watch_until: None,
-            looks: false,
+            read_only: false,
         };
         let phase = PhaseSpec {
             name: "stop".to_owned(),
@@ -402,7 +402,7 @@ pub(super) mod tests {
         };
         Begin {
             run: RunId::from("run-1"),
-            layout: Layout {
+            resolved_plan: ResolvedPlan {
                 digest: Digest::from("d1"),
                 forward: vec![phase],
                 rollback: Vec::new(),
@@ -441,8 +441,8 @@ pub(super) mod tests {
             Err(StartError::NotAMember { agent })
         );
         let mut twice = begin(&["a"]);
-        let again = twice.layout.forward[0].steps[0].clone();
-        twice.layout.forward[0].steps.push(again);
+        let again = twice.resolved_plan.forward[0].steps[0].clone();
+        twice.resolved_plan.forward[0].steps.push(again);
         let step = StepId::from("stop");
         assert_eq!(start(twice), Err(StartError::DuplicateStep { step }));
     }

@@ -11,11 +11,12 @@
 //! driver. It must not report an agent as connected that it has not admitted.
 
 use crate::ids::{AgentName, JournalId, Millis, PhaseRef, RunId, StepId, Term};
-use crate::message::{Order, Reply, Standing, Verdict};
-use crate::record::{Begin, FormatVersion, JournalPlace, Record, Resolution};
+use crate::message::{AgentState, Order, Reply, Verdict};
+use crate::record::{Begin, FormatVersion, JournalPosition, Record, Resolution};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod blockers;
 mod failure;
 mod fold;
 mod outcome;
@@ -26,15 +27,14 @@ mod rollback;
 mod state;
 mod tasks;
 mod verbs;
-mod view;
 mod watch;
 
+pub use blockers::Wait;
 pub use fold::FoldError;
 pub use state::{
     Breach, PhaseState, PhaseStatus, Rollback, State, TaskKey, TaskState, TaskStatus, WatchState,
 };
 pub use verbs::{Refused, RefusedCode};
-pub use view::Wait;
 
 /// How long an agent that was released past its `finish_by` may stay silent
 /// before its tasks are `lost`: the answer may be on its way, and the agent
@@ -49,7 +49,7 @@ pub const RELEASE_MARGIN: Millis = 2_000;
 /// It is the window in which a breach can go unseen.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
-/// Bytes of JSON that one release records of all votes' captures, and that it
+/// Bytes of JSON that one release records of all votes' before-images, and that it
 /// carries to one agent: half of what an entry of a journal and a message may
 /// have, so that neither side gets one that it can't store or receive.
 pub const MAX_RELEASE: usize = 2 << 20;
@@ -82,12 +82,12 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An agent's session was admitted.
-    Connected(Standing),
+    Connected(AgentState),
     Disconnected(AgentName),
     /// An agent has obeyed another coordinator's term or decision, and an
     /// operator has confirmed that the other one is stopped for good (R11).
     /// Precedes [`Event::Connected`].
-    TakenOver(Standing),
+    TakenOver(AgentState),
     /// The agent was admitted by an operator although its journal is not the
     /// one this run began with (R10).
     Quarantined(AgentName),
@@ -96,7 +96,7 @@ pub enum Event {
         from: AgentName,
         reply: Reply,
         /// The last entry of its journal; recorded with outcomes (R10).
-        place: Option<JournalPlace>,
+        place: Option<JournalPosition>,
     },
     /// Time passed; at the latest at [`Run::next_deadline`].
     Tick,

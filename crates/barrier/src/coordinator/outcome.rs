@@ -4,7 +4,7 @@ use super::state::{TaskKey, TaskStatus, task_key};
 use super::{Effect, LOST_GRACE, MAX_AUTOMATIC_RETRIES, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
 use crate::message::{Order, Outcome, Reply, TaskReport};
-use crate::record::{DebtCause, Failure, JournalPlace, Record};
+use crate::record::{Failure, JournalPosition, OutstandingUndoCause, Record};
 
 impl Run {
     /// Takes a reply in.
@@ -13,7 +13,7 @@ impl Run {
         now: Millis,
         from: AgentName,
         reply: Reply,
-        place: Option<JournalPlace>,
+        place: Option<JournalPosition>,
         effects: &mut Vec<Effect>,
     ) {
         match reply {
@@ -48,7 +48,7 @@ impl Run {
         &mut self,
         from: AgentName,
         report: TaskReport,
-        place: Option<JournalPlace>,
+        place: Option<JournalPosition>,
         effects: &mut Vec<Effect>,
     ) {
         let key = task_key(&report.step, &from);
@@ -266,7 +266,7 @@ impl Run {
         let all_detachable = lost.iter().all(|(_, agent)| self.is_detachable(agent));
         if phase.track == Track::Rollback && all_detachable {
             for (step, agent) in lost {
-                self.owe(&agent, &[step], &DebtCause::Unreachable, effects);
+                self.owe(&agent, &[step], &OutstandingUndoCause::Unreachable, effects);
             }
             return true;
         }
@@ -284,8 +284,8 @@ enum Weight {
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
-        Outcome::Already => "already so",
-        Outcome::Standing => "standing",
+        Outcome::Unchanged => "already so",
+        Outcome::Armed => "standing",
         Outcome::Failed { .. } => "failed",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Drifted { .. } => "drifted",

@@ -4,9 +4,11 @@
 use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
 use super::{Effect, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
-use crate::layout::{Gate, PhaseSpec};
 use crate::message::{Mode, Verdict};
-use crate::record::{Because, Debt, DebtCause, Failure, Record, SkipCause};
+use crate::record::{
+    Failure, OutstandingUndo, OutstandingUndoCause, PrepareReason, Record, SkipCause,
+};
+use crate::resolved_plan::{Gate, PhaseSpec};
 use std::collections::BTreeMap;
 
 /// How long to leave an agent alone that is still busy with an earlier
@@ -29,7 +31,7 @@ impl Run {
             return true;
         }
         if !due.is_empty() {
-            self.start_round(now, phase, Because::Due, due, effects);
+            self.start_round(now, phase, PrepareReason::Due, due, effects);
             return true;
         }
         let carried = self.state.phase(phase).is_some_and(|p| p.ever_released);
@@ -68,7 +70,7 @@ impl Run {
     fn is_needed(
         &self,
         phase: PhaseRef,
-        step: &crate::layout::StepSpec,
+        step: &crate::resolved_plan::StepSpec,
         agent: &AgentName,
     ) -> bool {
         match undone_by(step) {
@@ -101,19 +103,26 @@ impl Run {
             .cloned()
             .collect();
         for agent in &debtors {
-            self.owe(agent, &due[agent], &DebtCause::Unreachable, effects);
+            self.owe(
+                agent,
+                &due[agent],
+                &OutstandingUndoCause::Unreachable,
+                effects,
+            );
         }
         !debtors.is_empty()
     }
 
     fn is_debtor(&self, agent: &AgentName) -> bool {
         self.state
-            .debts
+            .outstanding_undos
             .iter()
-            .filter(|debt| debt.agent == *agent)
-            .any(|debt| match debt.cause {
-                DebtCause::Unreachable => true,
-                DebtCause::Waived { .. } | DebtCause::Skipped | DebtCause::Aborted => false,
+            .filter(|outstanding_undo| outstanding_undo.agent == *agent)
+            .any(|outstanding_undo| match outstanding_undo.cause {
+                OutstandingUndoCause::Unreachable => true,
+                OutstandingUndoCause::Waived { .. }
+                | OutstandingUndoCause::Skipped
+                | OutstandingUndoCause::Aborted => false,
             })
     }
 
@@ -122,16 +131,16 @@ impl Run {
         &mut self,
         agent: &AgentName,
         steps: &[StepId],
-        cause: &DebtCause,
+        cause: &OutstandingUndoCause,
         effects: &mut Vec<Effect>,
     ) {
         for step in steps {
-            let debt = Debt {
+            let outstanding_undo = OutstandingUndo {
                 agent: agent.clone(),
                 step: step.clone(),
                 cause: cause.clone(),
             };
-            self.persist(Record::Owed { debt }, effects);
+            self.persist(Record::Owed { outstanding_undo }, effects);
         }
     }
 
@@ -140,7 +149,7 @@ impl Run {
         &mut self,
         now: Millis,
         phase: PhaseRef,
-        because: Because,
+        reason: PrepareReason,
         tasks: BTreeMap<AgentName, Vec<StepId>>,
         effects: &mut Vec<Effect>,
     ) {
@@ -151,7 +160,7 @@ impl Run {
             Record::Preparing {
                 phase,
                 attempt,
-                because,
+                reason,
                 tasks,
                 outage,
             },
@@ -181,7 +190,7 @@ impl Run {
         };
         if state.status == PhaseStatus::Preparing && !state.tasks.is_empty() {
             let tasks = state.tasks.clone();
-            self.start_round(now, phase, Because::Term, tasks, effects);
+            self.start_round(now, phase, PrepareReason::Term, tasks, effects);
         }
     }
 
@@ -244,7 +253,7 @@ impl Run {
                 let watches = self.silent_watches(phase);
                 return self.fail(phase, Failure::Unattested { watches }, effects);
             }
-            return self.repeat_round(now, phase, Because::Margin, effects);
+            return self.repeat_round(now, phase, PrepareReason::Margin, effects);
         }
         self.clear_watches_and_release(now, phase, effects)
     }
@@ -270,10 +279,10 @@ impl Run {
         }
         let voted = |verdict: &Verdict| self.live.votes.values().any(|v| v.verdict == *verdict);
         if voted(&Verdict::Lapsed) {
-            return Some(self.repeat_round(now, phase, Because::Lapsed, effects));
+            return Some(self.repeat_round(now, phase, PrepareReason::Lapsed, effects));
         }
         if voted(&Verdict::Busy) && now >= self.live.round_began.saturating_add(BUSY_PAUSE) {
-            return Some(self.repeat_round(now, phase, Because::Lapsed, effects));
+            return Some(self.repeat_round(now, phase, PrepareReason::Lapsed, effects));
         }
         let missing = self.missing_votes(phase);
         if missing.is_empty() {
@@ -293,7 +302,7 @@ impl Run {
         if phase.track == Track::Rollback && missing.iter().all(|a| self.is_detachable(a)) {
             for agent in missing {
                 let steps = self.state.phase(phase)?.tasks.get(&agent)?.clone();
-                self.owe(&agent, &steps, &DebtCause::Unreachable, effects);
+                self.owe(&agent, &steps, &OutstandingUndoCause::Unreachable, effects);
             }
             return Some(true);
         }
@@ -322,7 +331,7 @@ impl Run {
     }
 
     pub(super) fn is_detachable(&self, agent: &AgentName) -> bool {
-        self.state.begin.layout.detachable.contains(agent)
+        self.state.begin.resolved_plan.detachable.contains(agent)
     }
 
     pub(super) fn gate_is_open(&self, phase: PhaseRef, spec: &PhaseSpec) -> bool {
@@ -352,7 +361,7 @@ impl Run {
         &mut self,
         now: Millis,
         phase: PhaseRef,
-        because: Because,
+        reason: PrepareReason,
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(state) = self.state.phase(phase) else {
@@ -362,7 +371,7 @@ impl Run {
         if rounds >= MAX_ROUNDS {
             return self.fail(phase, Failure::NoPromise { rounds }, effects);
         }
-        self.start_round(now, phase, because, tasks, effects);
+        self.start_round(now, phase, reason, tasks, effects);
         true
     }
 

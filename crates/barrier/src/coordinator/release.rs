@@ -3,9 +3,9 @@
 
 use super::{Effect, MAX_RELEASE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
-use crate::layout::Outputs;
 use crate::message::{Order, Verdict, json_size};
 use crate::record::{Consumed, Failure, Record};
+use crate::resolved_plan::Outputs;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,8 @@ impl Run {
             return false;
         };
         let (attempt, tasks) = (state.attempt, state.tasks.clone());
-        let captures = self.voted_captures();
-        if let Some(detail) = self.oversize(phase, &captures, tasks.keys()) {
+        let before_images = self.voted_before_images();
+        if let Some(detail) = self.oversize(phase, &before_images, tasks.keys()) {
             return self.fail(phase, Failure::TooLarge { detail }, effects);
         }
         if self.starts_outage(phase) && self.live.outage_began.is_none() {
@@ -35,7 +35,7 @@ impl Run {
         let record = Record::Released {
             phase,
             attempt,
-            captures,
+            before_images,
             consumed: consumed.into_iter().collect(),
             outage: self.outage_elapsed(now),
         };
@@ -55,10 +55,10 @@ impl Run {
     fn oversize<'a>(
         &self,
         phase: PhaseRef,
-        captures: &BTreeMap<AgentName, BTreeMap<StepId, Value>>,
+        before_images: &BTreeMap<AgentName, BTreeMap<StepId, Value>>,
         agents: impl Iterator<Item = &'a AgentName>,
     ) -> Option<String> {
-        let kept = json_size(captures);
+        let kept = json_size(before_images);
         if kept > MAX_RELEASE {
             return Some(format!(
                 "what the agents would change takes {kept} bytes to write down, more than the \
@@ -69,12 +69,14 @@ impl Run {
             .map(|agent| (agent, self.release_order(phase, agent)))
             .find_map(|(agent, order)| {
                 let Some(Order::Release {
-                    inputs, captures, ..
+                    inputs,
+                    before_images,
+                    ..
                 }) = order
                 else {
                     return None;
                 };
-                let carried = json_size(&inputs) + json_size(&captures);
+                let carried = json_size(&inputs) + json_size(&before_images);
                 (carried > MAX_RELEASE).then(|| {
                     format!(
                         "what {agent} needs of earlier steps has {carried} bytes, more than the \
@@ -89,28 +91,28 @@ impl Run {
             && self
                 .state
                 .begin
-                .layout
+                .resolved_plan
                 .outage
                 .as_ref()
                 .is_some_and(|outage| outage.starts_with == phase.index)
     }
 
-    fn voted_captures(&self) -> BTreeMap<AgentName, BTreeMap<StepId, Value>> {
-        let mut captures: BTreeMap<AgentName, BTreeMap<StepId, Value>> = BTreeMap::new();
+    fn voted_before_images(&self) -> BTreeMap<AgentName, BTreeMap<StepId, Value>> {
+        let mut before_images: BTreeMap<AgentName, BTreeMap<StepId, Value>> = BTreeMap::new();
         for (agent, vote) in &self.live.votes {
             let Verdict::Ready { probes } = &vote.verdict else {
                 continue;
             };
             for (step, probe) in probes {
-                if let Some(capture) = &probe.capture {
-                    captures
+                if let Some(before_image) = &probe.before_image {
+                    before_images
                         .entry(agent.clone())
                         .or_default()
-                        .insert(step.clone(), capture.clone());
+                        .insert(step.clone(), before_image.clone());
                 }
             }
         }
-        captures
+        before_images
     }
 
     /// Every output that the round's tasks consume.
@@ -193,8 +195,8 @@ impl Run {
     pub(super) fn release_order(&self, phase: PhaseRef, agent: &AgentName) -> Option<Order> {
         let steps = self.state.phase(phase)?.tasks.get(agent)?;
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
-        let mut captures = BTreeMap::new();
-        let kept = self.state.captures.get(agent);
+        let mut before_images = BTreeMap::new();
+        let kept = self.state.before_images.get(agent);
         let journal_lost = self.state.journals_lost.contains(agent);
         for step in steps {
             let (_, spec) = self.state.step(step)?;
@@ -207,14 +209,14 @@ impl Run {
                 }
             }
             if let (true, Some(of)) = (journal_lost, super::state::undone_by(spec)) {
-                let capture = kept.and_then(|kept| kept.get(of)).cloned();
-                captures.insert(of.clone(), capture.unwrap_or(Value::Null));
+                let before_image = kept.and_then(|kept| kept.get(of)).cloned();
+                before_images.insert(of.clone(), before_image.unwrap_or(Value::Null));
             }
         }
         Some(Order::Release {
             header: self.header(phase)?,
             inputs,
-            captures,
+            before_images,
         })
     }
 }
@@ -225,10 +227,10 @@ mod tests {
     use crate::coordinator::fold::tests::{TERM, begin};
     use crate::coordinator::{Event, MAX_RELEASE};
     use crate::ids::{JournalId, RunId};
-    use crate::message::{Finding, Probe, Reply, Standing};
+    use crate::message::{AgentState, Finding, Probe, Reply};
 
     /// What is persisted and sent once two agents have voted, each with a
-    /// capture of so many bytes.
+    /// before-image of so many bytes.
     fn voted(bytes: usize) -> Vec<Effect> {
         let mut begin = begin(&["a", "b"]);
         let names = [AgentName::from("a"), AgentName::from("b")];
@@ -238,7 +240,7 @@ mod tests {
             .collect();
         let (mut run, mut effects) = Run::start(0, begin, TERM).expect("a valid plan");
         for agent in &names {
-            let standing = Standing {
+            let standing = AgentState {
                 agent: agent.clone(),
                 journal: JournalId::from("j"),
                 term: TERM,
@@ -251,8 +253,8 @@ mod tests {
         }
         for agent in &names {
             let probe = Probe {
-                finding: Finding::Todo,
-                capture: Some(Value::String("x".repeat(bytes))),
+                finding: Finding::Pending,
+                before_image: Some(Value::String("x".repeat(bytes))),
             };
             let reply = Reply::Vote {
                 run: RunId::from("run-1"),

@@ -3,7 +3,7 @@
 use super::state::{PhaseStatus, TaskKey};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
-use crate::message::{Order, Standing, Verdict};
+use crate::message::{AgentState, Order, Verdict};
 use crate::record::Record;
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ impl Run {
             attempt: self.state.phase(phase)?.attempt,
             term: self.state.term,
             decision: self.state.decision,
-            digest: self.state.begin.layout.digest.clone(),
+            digest: self.state.begin.resolved_plan.digest.clone(),
         })
     }
 
@@ -25,7 +25,7 @@ impl Run {
     pub(super) fn connected(
         &mut self,
         now: Millis,
-        standing: &Standing,
+        standing: &AgentState,
         effects: &mut Vec<Effect>,
     ) {
         let agent = &standing.agent;
@@ -49,7 +49,7 @@ impl Run {
     /// coordinator is stopped for good. Orders count above what it has obeyed,
     /// and since its decisions are not in this journal, the run waits for
     /// being given up (R11).
-    pub(super) fn take_over(&mut self, standing: &Standing, effects: &mut Vec<Effect>) {
+    pub(super) fn take_over(&mut self, standing: &AgentState, effects: &mut Vec<Effect>) {
         if !self.state.begin.members.contains_key(&standing.agent) {
             return;
         }
@@ -67,13 +67,13 @@ impl Run {
         self.live.fenced = self.is_foreign(standing);
     }
 
-    fn is_locked_here(&self, standing: &Standing) -> bool {
+    fn is_locked_here(&self, standing: &AgentState) -> bool {
         standing.run.as_ref() == Some(&self.state.begin.run)
     }
 
     /// A term or a decision that this coordinator never gave: another one
     /// leads, or led, this run (R11). Says how that is known.
-    pub fn is_foreign(&self, standing: &Standing) -> Option<String> {
+    pub fn is_foreign(&self, standing: &AgentState) -> Option<String> {
         let (theirs, ours) = (standing.term, self.state.term);
         let foreign_term = theirs.number > ours.number
             || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
@@ -102,7 +102,7 @@ impl Run {
 
     /// The largest age wins (R13): a release is as old as the oldest one that
     /// an agent reports.
-    fn take_age(&mut self, now: Millis, standing: &Standing) {
+    fn take_age(&mut self, now: Millis, standing: &AgentState) {
         let (Some(age), Some(phase)) = (standing.release_age, self.state.current()) else {
             return;
         };
@@ -118,8 +118,8 @@ impl Run {
     /// received inside it. So what passed at gates, in holds and while this
     /// coordinator was away counts, as long as one of those agents' machines
     /// has not been booted since (R13).
-    fn take_outage(&mut self, now: Millis, standing: &Standing) {
-        let Some(outage) = &self.state.begin.layout.outage else {
+    fn take_outage(&mut self, now: Millis, standing: &AgentState) {
+        let Some(outage) = &self.state.begin.resolved_plan.outage else {
             return;
         };
         let first = self.state.forward.get(outage.starts_with as usize);

@@ -4,7 +4,7 @@
 use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run};
 use crate::ids::{Millis, PhaseRef, Track};
-use crate::record::{DebtCause, Ending, Record};
+use crate::record::{Ending, OutstandingUndoCause, Record};
 use std::collections::BTreeSet;
 
 impl Run {
@@ -31,7 +31,7 @@ impl Run {
             });
         if passable {
             for (step, agent) in open {
-                self.owe(&agent, &[step], &DebtCause::Unreachable, effects);
+                self.owe(&agent, &[step], &OutstandingUndoCause::Unreachable, effects);
             }
         }
         passable
@@ -62,7 +62,7 @@ impl Run {
         if self.state.abort.is_some() {
             let changed: Vec<TaskKey> = self.state.still_changed().cloned().collect();
             for (step, agent) in changed {
-                self.owe_once(&(step, agent), &DebtCause::Aborted, effects);
+                self.owe_once(&(step, agent), &OutstandingUndoCause::Aborted, effects);
             }
             self.end(Ending::Aborted, effects);
             return true;
@@ -79,13 +79,11 @@ impl Run {
         false
     }
 
-    fn owe_once(&mut self, key: &TaskKey, cause: &DebtCause, effects: &mut Vec<Effect>) {
+    fn owe_once(&mut self, key: &TaskKey, cause: &OutstandingUndoCause, effects: &mut Vec<Effect>) {
         let (step, agent) = key;
-        let known = self
-            .state
-            .debts
-            .iter()
-            .any(|debt| debt.step == *step && debt.agent == *agent);
+        let known = self.state.outstanding_undos.iter().any(|outstanding_undo| {
+            outstanding_undo.step == *step && outstanding_undo.agent == *agent
+        });
         if !known {
             self.owe(agent, std::slice::from_ref(step), cause, effects);
         }
@@ -115,7 +113,7 @@ impl Run {
             })
             .collect();
         for key in undone.into_iter().chain(refused).collect::<BTreeSet<_>>() {
-            self.owe_once(&key, &DebtCause::Skipped, effects);
+            self.owe_once(&key, &OutstandingUndoCause::Skipped, effects);
         }
     }
 

@@ -1,9 +1,11 @@
 //! The durable state of a run: the fold of its records.
 
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
-use crate::layout::{OnFailure, Outputs, PhaseSpec, StepSpec};
 use crate::message::{Mode, Outcome, TaskReport};
-use crate::record::{Begin, Debt, Ending, Failure, RollbackCause, Signed, SkipCause};
+use crate::record::{
+    Begin, Ending, Failure, OperatorRequest, OutstandingUndo, RollbackCause, SkipCause,
+};
+use crate::resolved_plan::{OnFailure, Outputs, PhaseSpec, StepSpec};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +72,7 @@ pub struct PhaseState {
     /// Times it was retried without an operator; bounded.
     pub automatic_retries: u32,
     /// Who opened the gate. Serves until the phase fails.
-    pub gate_opened: Option<Signed>,
+    pub gate_opened: Option<OperatorRequest>,
     /// A Revoke went out for this attempt.
     pub revoked: bool,
     /// What the release of this attempt consumed.
@@ -228,22 +230,22 @@ pub struct State {
     pub tasks: BTreeMap<TaskKey, TaskState>,
     /// Outputs, by step and agent, with the attempt they belong to (R15).
     pub outputs: BTreeMap<StepId, BTreeMap<AgentName, (u32, Outputs)>>,
-    /// First captures, by agent and step (R6).
-    pub captures: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
+    /// First before-images, by agent and step (R6).
+    pub before_images: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
     #[serde(skip)]
     pub watches: BTreeMap<TaskKey, WatchState>,
     pub breaches: Vec<Breach>,
     /// A breach that the current phase has not failed for yet: whose watch,
     /// which, what.
     pub breach_pending: Option<(AgentName, StepId, String)>,
-    pub debts: Vec<Debt>,
+    pub outstanding_undos: Vec<OutstandingUndo>,
     /// Paused by an operator.
-    pub paused: Option<Signed>,
+    pub paused: Option<OperatorRequest>,
     /// Held by something that no phase's failure says: contradictions, a
     /// breach after the point of no return. Sentences for the operator.
     pub held: Vec<String>,
     pub rollback: Option<Rollback>,
-    pub abort: Option<Signed>,
+    pub abort: Option<OperatorRequest>,
     /// Another coordinator has led this run, and what it decided is not in
     /// this journal: who has obeyed it, in sentences for the operator. Then
     /// the run can only be given up (R11).
@@ -289,15 +291,15 @@ impl State {
     /// A phase's part of the plan.
     pub fn spec(&self, phase: PhaseRef) -> Option<&PhaseSpec> {
         match phase.track {
-            Track::Forward => &self.begin.layout.forward,
-            Track::Rollback => &self.begin.layout.rollback,
+            Track::Forward => &self.begin.resolved_plan.forward,
+            Track::Rollback => &self.begin.resolved_plan.rollback,
         }
         .get(phase.index as usize)
     }
 
     /// A step's part of the plan, with its phase.
     pub fn step(&self, id: &StepId) -> Option<(PhaseRef, &StepSpec)> {
-        all_steps(&self.begin.layout).find(|(_, step)| step.id == *id)
+        all_steps(&self.begin.resolved_plan).find(|(_, step)| step.id == *id)
     }
 
     /// The phase the run is in: the first one of its track that is neither
@@ -362,7 +364,7 @@ impl State {
     /// durable.
     pub fn past_no_return(&self) -> bool {
         self.begin
-            .layout
+            .resolved_plan
             .forward
             .iter()
             .zip(&self.forward)
@@ -373,7 +375,7 @@ impl State {
     /// said that it never started: the way back is open again (R14). What only
     /// looks opens nothing.
     pub fn no_return_is_tombstoned(&self) -> bool {
-        let opens = |step| self.step(step).is_some_and(|(_, spec)| !spec.looks);
+        let opens = |step| self.step(step).is_some_and(|(_, spec)| !spec.read_only);
         self.tasks
             .iter()
             .filter(|((step, _), task)| {
@@ -383,7 +385,7 @@ impl State {
             })
             .all(|(_, task)| {
                 // A door that was found open never needed to be opened.
-                let found_open = task.outcome() == Some(&Outcome::Already);
+                let found_open = task.outcome() == Some(&Outcome::Unchanged);
                 !found_open && !task.may_have_changed()
             })
     }
@@ -391,11 +393,11 @@ impl State {
 
 /// Every step of both tracks with its phase.
 pub(crate) fn all_steps(
-    layout: &crate::layout::Layout,
+    resolved_plan: &crate::resolved_plan::ResolvedPlan,
 ) -> impl Iterator<Item = (PhaseRef, &StepSpec)> {
     let tracks = [
-        (Track::Forward, &layout.forward),
-        (Track::Rollback, &layout.rollback),
+        (Track::Forward, &resolved_plan.forward),
+        (Track::Rollback, &resolved_plan.rollback),
     ];
     tracks.into_iter().flat_map(|(track, phases)| {
         phases.iter().enumerate().flat_map(move |(index, phase)| {

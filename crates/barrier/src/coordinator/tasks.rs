@@ -6,15 +6,17 @@ use super::state::{
 };
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Outcome, TaskReport};
-use crate::record::{Debt, DebtCause, Record, Resolution, Signed};
+use crate::record::{OperatorRequest, OutstandingUndo, OutstandingUndoCause, Record, Resolution};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     pub(super) fn apply_to_tasks(&mut self, record: &Record) {
         match record {
             Record::Released {
-                phase, captures, ..
-            } => self.released(*phase, captures),
+                phase,
+                before_images,
+                ..
+            } => self.released(*phase, before_images),
             Record::TaskEnded { agent, report, .. }
             | Record::Contradicted { agent, report, .. } => {
                 self.task_ended(agent, report);
@@ -49,7 +51,7 @@ impl State {
                     self.watches.remove(&task_key(step, agent));
                 }
             }
-            Record::Owed { debt } => self.owed(debt),
+            Record::Owed { outstanding_undo } => self.owed(outstanding_undo),
             Record::JournalLost { agent } => self.journal_lost(agent),
             // `TookOver` and `Breached` change tasks too; they are applied
             // with the run's state, before this. The others change no task.
@@ -82,18 +84,20 @@ impl State {
         }
     }
 
-    fn owed(&mut self, debt: &Debt) {
-        let task = self.tasks.get_mut(&task_key(&debt.step, &debt.agent));
+    fn owed(&mut self, outstanding_undo: &OutstandingUndo) {
+        let task = self
+            .tasks
+            .get_mut(&task_key(&outstanding_undo.step, &outstanding_undo.agent));
         if let Some(task) = task.filter(|task| !task.is_settled()) {
             task.status = TaskStatus::Owed;
         }
-        self.leave_round(&debt.step, &debt.agent);
+        self.leave_round(&outstanding_undo.step, &outstanding_undo.agent);
     }
 
     fn released(
         &mut self,
         phase: PhaseRef,
-        captures: &BTreeMap<AgentName, BTreeMap<StepId, serde_json::Value>>,
+        before_images: &BTreeMap<AgentName, BTreeMap<StepId, serde_json::Value>>,
     ) {
         let Some(state) = self.phase(phase) else {
             return;
@@ -109,12 +113,12 @@ impl State {
                 task.resolved = None;
                 // A vote of a later attempt sees the host as this run has
                 // left it; only an untouched host shows what to restore (R6).
-                let seen = captures.get(&agent).and_then(|c| c.get(&step));
-                if let (false, Some(capture)) = (task.touched || task.suspect, seen) {
-                    self.captures
+                let seen = before_images.get(&agent).and_then(|c| c.get(&step));
+                if let (false, Some(before_image)) = (task.touched || task.suspect, seen) {
+                    self.before_images
                         .entry(agent.clone())
                         .or_default()
-                        .insert(step, capture.clone());
+                        .insert(step, before_image.clone());
                 }
             }
         }
@@ -135,12 +139,12 @@ impl State {
             task.suspect = false;
         }
         task.touched |= report.outcome.may_have_changed();
-        if let Some(capture) = &report.capture {
-            let kept = self.captures.entry(agent.clone()).or_default();
-            // An agent's own first capture is the truest, as long as its
+        if let Some(before_image) = &report.before_image {
+            let kept = self.before_images.entry(agent.clone()).or_default();
+            // An agent's own first before-image is the truest, as long as its
             // journal reaches back to the first intent.
             if !self.journals_lost.contains(agent) || !kept.contains_key(&report.step) {
-                kept.insert(report.step.clone(), capture.clone());
+                kept.insert(report.step.clone(), before_image.clone());
             }
         }
         if report.outcome.is_good() {
@@ -151,12 +155,13 @@ impl State {
             self.untouch_undone(&report.step, agent);
             // Of a run that was given up, what went forward stays in effect.
             let stays = self.abort.is_some() && report.phase.track == Track::Forward;
-            self.debts.retain(|debt| {
-                let other = debt.step != report.step || debt.agent != *agent;
+            self.outstanding_undos.retain(|outstanding_undo| {
+                let other =
+                    outstanding_undo.step != report.step || outstanding_undo.agent != *agent;
                 other || stays
             });
         }
-        if report.outcome == Outcome::Standing {
+        if report.outcome == Outcome::Armed {
             self.watches.insert(
                 key,
                 WatchState {
@@ -179,8 +184,9 @@ impl State {
             task.touched = false;
             task.suspect = false;
         }
-        self.debts
-            .retain(|debt| debt.step != of || debt.agent != *agent);
+        self.outstanding_undos.retain(|outstanding_undo| {
+            outstanding_undo.step != of || outstanding_undo.agent != *agent
+        });
     }
 
     fn leave_round(&mut self, step: &StepId, agent: &AgentName) {
@@ -238,7 +244,7 @@ impl State {
         }
     }
 
-    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &Signed) {
+    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &OperatorRequest) {
         self.watches.remove(&task_key(step, agent));
         let Some(task) = self.tasks.get_mut(&task_key(step, agent)) else {
             return;
@@ -247,10 +253,10 @@ impl State {
             task.status = TaskStatus::Waived;
             task.suspect = true;
         }
-        self.debts.push(Debt {
+        self.outstanding_undos.push(OutstandingUndo {
             agent: agent.clone(),
             step: step.clone(),
-            cause: DebtCause::Waived {
+            cause: OutstandingUndoCause::Waived {
                 signed: signed.clone(),
             },
         });
@@ -281,7 +287,7 @@ impl State {
                 step: key.0.clone(),
                 outcome,
                 outputs: BTreeMap::new(),
-                capture: None,
+                before_image: None,
                 took: 0,
             },
         };
@@ -343,7 +349,7 @@ impl State {
         let Some((since, _)) = self.step(watch) else {
             return;
         };
-        let proofs: BTreeSet<StepId> = all_steps(&self.begin.layout)
+        let proofs: BTreeSet<StepId> = all_steps(&self.begin.resolved_plan)
             .filter(|(phase, step)| {
                 phase.track == Track::Forward
                     && phase.index >= since.index

@@ -4,8 +4,8 @@
 use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run, Verb, VerbAction};
 use crate::ids::{AgentName, Digest, PhaseRef, StepId, Track};
-use crate::layout::Gate;
-use crate::record::{Record, Resolution, RollbackCause, Signed, SkipCause};
+use crate::record::{OperatorRequest, Record, Resolution, RollbackCause, SkipCause};
+use crate::resolved_plan::Gate;
 use serde::{Deserialize, Serialize};
 
 /// Why a verb is refused, in a word for programs.
@@ -79,7 +79,7 @@ impl Run {
             return Ok(());
         }
         self.check_any_verb(&verb)?;
-        let signed = Signed {
+        let signed = OperatorRequest {
             by: verb.by,
             request: verb.request,
             reason: verb.reason,
@@ -95,7 +95,7 @@ impl Run {
     }
 
     /// The record of a request, if the state allows it now.
-    fn record_of(&self, action: VerbAction, signed: Signed) -> Result<Record, Refused> {
+    fn record_of(&self, action: VerbAction, signed: OperatorRequest) -> Result<Record, Refused> {
         Ok(match action {
             VerbAction::Approve { phase, digest } => {
                 self.check_approval(phase, &digest)?;
@@ -210,12 +210,12 @@ impl Run {
 
     fn check_approval(&self, phase: PhaseRef, digest: &Digest) -> Result<(), Refused> {
         self.check_not_turning()?;
-        if *digest != self.state.begin.layout.digest {
+        if *digest != self.state.begin.resolved_plan.digest {
             return refuse(
                 RefusedCode::WrongDigest,
                 format!(
                     "the approval is for plan {digest}, this run's plan is {}",
-                    self.state.begin.layout.digest
+                    self.state.begin.resolved_plan.digest
                 ),
                 "read this run's plan and approve its digest",
             );
@@ -265,7 +265,7 @@ impl Run {
     }
 
     /// `resume` ends the nearest of: a pause, a hold, a hold gate.
-    fn resume_record(&self, signed: Signed) -> Result<Record, Refused> {
+    fn resume_record(&self, signed: OperatorRequest) -> Result<Record, Refused> {
         self.check_not_turning()?;
         if self.state.paused.is_some() || !self.state.held.is_empty() {
             return Ok(Record::Resumed { signed });
@@ -321,7 +321,7 @@ impl Run {
         }
     }
 
-    fn check_skip(&self, signed: &Signed) -> Result<PhaseRef, Refused> {
+    fn check_skip(&self, signed: &OperatorRequest) -> Result<PhaseRef, Refused> {
         let phase = self.failed_phase()?;
         require_reason(signed)?;
         let proof = self.state.tasks.iter().find(|((step, _), task)| {
@@ -347,7 +347,7 @@ impl Run {
                 "see what it waits for",
             );
         }
-        if self.state.begin.layout.rollback.is_empty() {
+        if self.state.begin.resolved_plan.rollback.is_empty() {
             return refuse(
                 RefusedCode::NoRollbackPlan,
                 "the plan has no rollback",
@@ -368,7 +368,7 @@ impl Run {
         &self,
         agent: &AgentName,
         step: &StepId,
-        signed: &Signed,
+        signed: &OperatorRequest,
     ) -> Result<(), Refused> {
         require_reason(signed)?;
         let key: TaskKey = task_key(step, agent);
@@ -409,7 +409,7 @@ impl Run {
         agent: AgentName,
         step: StepId,
         resolution: Resolution,
-        signed: Signed,
+        signed: OperatorRequest,
     ) -> Result<Record, Refused> {
         require_reason(&signed)?;
         let task = self.state.tasks.get(&task_key(&step, &agent));
@@ -429,7 +429,7 @@ impl Run {
     }
 }
 
-fn require_reason(signed: &Signed) -> Result<(), Refused> {
+fn require_reason(signed: &OperatorRequest) -> Result<(), Refused> {
     match &signed.reason {
         Some(reason) if !reason.trim().is_empty() => Ok(()),
         _ => refuse(

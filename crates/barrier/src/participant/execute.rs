@@ -4,9 +4,9 @@
 use super::state::PromiseStatus;
 use super::{Effect, Execution, Participant, Purpose, Stage};
 use crate::ids::{BootTime, Header, Millis, PhaseRef, RunId, StepId};
-use crate::layout::Outputs;
 use crate::message::{Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
 use crate::record::{ParticipantRecord, Tombstone};
+use crate::resolved_plan::Outputs;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Participant {
         now: Millis,
         header: &Header,
         inputs: BTreeMap<StepId, Outputs>,
-        captures: BTreeMap<StepId, Value>,
+        before_images: BTreeMap<StepId, Value>,
         effects: &mut Vec<Effect>,
     ) {
         let promise = self.state.promise(&header.run, header.phase);
@@ -59,7 +59,7 @@ impl Participant {
                 phase: header.phase,
                 attempt: header.attempt,
                 inputs,
-                captures,
+                before_images,
                 at: Some(BootTime {
                     boot: self.boot.clone(),
                     at: now,
@@ -270,7 +270,7 @@ impl Participant {
         }
     }
 
-    /// The probe before a start is in; it settles `already` and the capture
+    /// The probe before a start is in; it settles `unchanged` and the before-image
     /// (R8).
     pub(super) fn probed_start(
         &mut self,
@@ -305,15 +305,20 @@ impl Participant {
             }
             None => return,
         };
-        if probe.finding == Finding::Already && !task.watch {
+        if probe.finding == Finding::Satisfied && !task.watch {
             let end = self.already(run, &task.step);
             self.conclude(now, run, (phase, attempt), &task.step, end, effects);
             return;
         }
         // A watch that is set anew after a breach starts from nothing.
         self.stop_watches(run, std::slice::from_ref(&task.step), effects);
-        let capture =
-            self.declare_intent(run, (phase, attempt), &task.step, probe.capture, effects);
+        let before_image = self.declare_intent(
+            run,
+            (phase, attempt),
+            &task.step,
+            probe.before_image,
+            effects,
+        );
         let inputs = self.current_inputs();
         if let Some(execution) = &mut self.live.execution {
             execution.stage = Stage::Acting(task.step.clone());
@@ -322,7 +327,7 @@ impl Participant {
                 phase,
                 attempt,
                 inputs,
-                capture,
+                before_image,
                 deadline: now.saturating_add(task.timeout).min(execution.finish_at),
                 task,
             });
@@ -334,7 +339,7 @@ impl Participant {
     fn already(&self, run: &RunId, step: &StepId) -> End {
         let log = self.state.task(run, step);
         if !log.is_some_and(super::TaskLog::may_have_changed) {
-            return End::of(Outcome::Already);
+            return End::of(Outcome::Unchanged);
         }
         let outputs = log.and_then(|log| log.report.as_ref().map(|r| r.outputs.clone()));
         End {
@@ -343,31 +348,31 @@ impl Participant {
         }
     }
 
-    /// Journals the intent. The first capture survives attempts (R6).
+    /// Journals the intent. The first before-image survives attempts (R6).
     pub(super) fn declare_intent(
         &mut self,
         run: &RunId,
         (phase, attempt): (PhaseRef, u32),
         step: &StepId,
-        capture: Option<Value>,
+        before_image: Option<Value>,
         effects: &mut Vec<Effect>,
     ) -> Option<Value> {
         let first = self
             .state
             .task(run, step)
-            .and_then(|log| log.capture.clone());
-        let capture = first.unwrap_or(capture);
+            .and_then(|log| log.before_image.clone());
+        let before_image = first.unwrap_or(before_image);
         self.persist(
             ParticipantRecord::Intent {
                 run: run.clone(),
                 phase,
                 attempt,
                 step: step.clone(),
-                capture: capture.clone(),
+                before_image: before_image.clone(),
             },
             effects,
         );
-        capture
+        before_image
     }
 
     /// The task that a probe's result is about, if it is the one waited for.
@@ -406,7 +411,7 @@ impl Participant {
         if self.acting() != Some((run, phase, attempt, step)) {
             return;
         }
-        if end.outcome == Outcome::Standing {
+        if end.outcome == Outcome::Armed {
             let task = self
                 .live
                 .execution
@@ -456,7 +461,7 @@ impl Participant {
             step: step.clone(),
             outcome: end.outcome,
             outputs: end.outputs,
-            capture: log.and_then(|log| log.capture.clone()).flatten(),
+            before_image: log.and_then(|log| log.before_image.clone()).flatten(),
             took: end.took,
         };
         let record = ParticipantRecord::Ended {

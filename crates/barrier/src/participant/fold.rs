@@ -60,7 +60,7 @@ impl State {
         match entry.record {
             // Checked by the fold; it says nothing of any run.
             ParticipantRecord::Opened { .. } => {}
-            ParticipantRecord::Obeyed {
+            ParticipantRecord::Accepted {
                 run,
                 term,
                 decision,
@@ -134,7 +134,7 @@ impl State {
                 run,
                 phase,
                 inputs,
-                captures,
+                before_images,
                 at,
                 ..
             } => {
@@ -143,12 +143,15 @@ impl State {
                     log.released.entry(phase).or_insert(at);
                 }
                 if let Some(promise) = log.phases.get_mut(&phase) {
-                    promise.status = PromiseStatus::Released { inputs, captures };
+                    promise.status = PromiseStatus::Released {
+                        inputs,
+                        before_images,
+                    };
                 }
             }
             // [`State::apply`] handles these elsewhere.
             ParticipantRecord::Opened { .. }
-            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Accepted { .. }
             | ParticipantRecord::Intent { .. }
             | ParticipantRecord::Ended { .. }
             | ParticipantRecord::Acked { .. }
@@ -195,13 +198,13 @@ impl State {
                 run,
                 attempt,
                 step,
-                capture,
+                before_image,
                 ..
             } => {
                 let log = self.runs.entry(run).or_default();
                 let task = log.tasks.entry(step).or_default();
                 task.intent = Some(attempt);
-                task.capture.get_or_insert(capture);
+                task.before_image.get_or_insert(before_image);
             }
             ParticipantRecord::Ended { report } => self.ended(report),
             ParticipantRecord::Acked {
@@ -215,7 +218,7 @@ impl State {
             }
             // [`State::apply`] handles these elsewhere.
             ParticipantRecord::Opened { .. }
-            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Accepted { .. }
             | ParticipantRecord::Promised { .. }
             | ParticipantRecord::Refused { .. }
             | ParticipantRecord::Tombstoned { .. }
@@ -260,7 +263,7 @@ impl State {
             }
             // [`State::apply`] handles these elsewhere.
             ParticipantRecord::Opened { .. }
-            | ParticipantRecord::Obeyed { .. }
+            | ParticipantRecord::Accepted { .. }
             | ParticipantRecord::Promised { .. }
             | ParticipantRecord::Refused { .. }
             | ParticipantRecord::Tombstoned { .. }

@@ -10,9 +10,9 @@
 //! the probes), and what an action does.
 
 use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
-use crate::layout::Outputs;
-use crate::message::{Order, Outcome, Probe, Reply, Standing, TaskOrder};
+use crate::message::{AgentState, Order, Outcome, Probe, Reply, TaskOrder};
 use crate::record::{FormatVersion, ParticipantRecord};
+use crate::resolved_plan::Outputs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub struct Entry {
 pub enum Purpose {
     /// To vote: every task, policy and resources included.
     Vote,
-    /// To start one task: what it finds settles `already` and the capture (R8).
+    /// To start one task: what it finds settles `unchanged` and the before-image (R8).
     Start,
     /// To learn what became of an intent without an outcome.
     AfterCrash,
@@ -125,8 +125,8 @@ pub enum Effect {
         attempt: u32,
         task: TaskOrder,
         inputs: BTreeMap<StepId, Outputs>,
-        /// The first capture (R6).
-        capture: Option<Value>,
+        /// The first before-image (R6).
+        before_image: Option<Value>,
         /// Absolute limit on the boot-time clock.
         deadline: Millis,
     },
@@ -137,8 +137,8 @@ pub enum Effect {
         attempt: u32,
         task: TaskOrder,
         inputs: BTreeMap<StepId, Outputs>,
-        /// The first capture of the forward task.
-        capture: Option<Value>,
+        /// The first before-image of the forward task.
+        before_image: Option<Value>,
         /// Absolute limit on the boot-time clock.
         deadline: Millis,
     },
@@ -336,10 +336,10 @@ impl Participant {
     }
 
     /// What the agent says about itself when it connects (R10).
-    pub fn standing(&self, now: Millis) -> Standing {
+    pub fn standing(&self, now: Millis) -> AgentState {
         let run = self.state.locked().cloned();
         let log = run.as_ref().and_then(|run| self.state.run(run));
-        Standing {
+        AgentState {
             agent: self.agent.clone(),
             journal: self.journal.clone(),
             term: self.state.term,
@@ -417,10 +417,10 @@ impl Participant {
             Order::Release {
                 header,
                 inputs,
-                captures,
+                before_images,
             } => {
                 if self.obey(&header, effects) {
-                    self.release(now, &header, inputs, captures, effects);
+                    self.release(now, &header, inputs, before_images, effects);
                 }
             }
             Order::Revoke { header } => {

@@ -78,7 +78,7 @@ impl Participant {
         if term != self.state.term || decision > highest {
             let run = run.clone();
             self.persist(
-                ParticipantRecord::Obeyed {
+                ParticipantRecord::Accepted {
                     run,
                     term,
                     decision,
@@ -386,8 +386,8 @@ mod tests {
 
     fn probed(header: &Header) -> Event {
         let probe = Probe {
-            finding: Finding::Todo,
-            capture: None,
+            finding: Finding::Pending,
+            before_image: None,
         };
         Event::Probed {
             run: header.run.clone(),
@@ -477,7 +477,7 @@ mod tests {
         let order = Order::Release {
             header: release.clone(),
             inputs: BTreeMap::new(),
-            captures: BTreeMap::new(),
+            before_images: BTreeMap::new(),
         };
         let asked = agent.handle(1, Event::Order(order));
         assert!(asked.iter().any(|e| matches!(e, Effect::Probe { .. })));

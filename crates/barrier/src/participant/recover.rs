@@ -76,11 +76,11 @@ impl Participant {
             Some(Ok(probe)) => match probe.finding {
                 // A watch whose arming is durable stands again by now; one
                 // that isn't did not survive.
-                _ if task.watch && self.stands(run, &task.step) => Outcome::Standing,
+                _ if task.watch && self.stands(run, &task.step) => Outcome::Armed,
                 _ if task.watch => Outcome::Interrupted,
-                Finding::Already => Outcome::Done,
-                Finding::Todo => Outcome::Interrupted,
-                Finding::Unclear => Outcome::Unknown {
+                Finding::Satisfied => Outcome::Done,
+                Finding::Pending => Outcome::Interrupted,
+                Finding::Indeterminate => Outcome::Unknown {
                     reason: "the agent restarted while it ran, and the probe can't tell".to_owned(),
                 },
             },

@@ -1,9 +1,9 @@
 //! The durable state of an agent: the fold of its records.
 
 use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
-use crate::layout::Outputs;
 use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
 use crate::record::Tombstone;
+use crate::resolved_plan::Outputs;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub enum PromiseStatus {
         /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
         /// Captures that the coordinator kept, for undo.
-        captures: BTreeMap<StepId, Value>,
+        before_images: BTreeMap<StepId, Value>,
     },
     /// Closed for ever (R3).
     Tombstoned {
@@ -46,7 +46,7 @@ pub struct TaskLog {
     /// The attempt that last declared intent.
     pub intent: Option<u32>,
     /// State before the first intent (R6); outer `None` before it.
-    pub capture: Option<Option<Value>>,
+    pub before_image: Option<Option<Value>>,
     pub report: Option<TaskReport>,
     /// The coordinator has not acknowledged it yet.
     pub unacknowledged: bool,

@@ -11,7 +11,7 @@ use serde_json::Value;
 enum Ground {
     /// The forward task declared intent here, or the coordinator kept what it
     /// captured.
-    Capture(Option<Value>),
+    BeforeImage(Option<Value>),
     /// This journal knows that the forward task never began.
     NeverBegan,
     /// Nobody knows what to restore.
@@ -32,10 +32,10 @@ impl Participant {
         };
         let run = execution.run.clone();
         let at = (execution.phase, execution.attempt);
-        let capture = match self.ground(&run, of) {
-            Ground::Capture(capture) => capture,
+        let before_image = match self.ground(&run, of) {
+            Ground::BeforeImage(before_image) => before_image,
             Ground::NeverBegan => {
-                self.end_task(&run, at, &task.step, End::of(Outcome::Already), effects);
+                self.end_task(&run, at, &task.step, End::of(Outcome::Unchanged), effects);
                 return false;
             }
             Ground::Missing => {
@@ -51,7 +51,7 @@ impl Participant {
                 return false;
             }
         };
-        self.declare_intent(&run, at, &task.step, capture.clone(), effects);
+        self.declare_intent(&run, at, &task.step, before_image.clone(), effects);
         let inputs = self.current_inputs();
         if let Some(execution) = &mut self.live.execution {
             execution.stage = Stage::Acting(task.step.clone());
@@ -60,7 +60,7 @@ impl Participant {
                 phase: at.0,
                 attempt: at.1,
                 inputs,
-                capture,
+                before_image,
                 deadline: now.saturating_add(task.timeout).min(execution.finish_at),
                 task,
             });
@@ -73,12 +73,12 @@ impl Participant {
             // This journal is not the one that the forward task was begun
             // under; what it says of that task is not the beginning.
             Some(Value::Null) => return Ground::Missing,
-            Some(capture) => return Ground::Capture(Some(capture)),
+            Some(before_image) => return Ground::BeforeImage(Some(before_image)),
             None => {}
         }
         let own = self.state.task(run, of);
-        if let Some(capture) = own.and_then(|log| log.capture.clone()) {
-            return Ground::Capture(capture);
+        if let Some(before_image) = own.and_then(|log| log.before_image.clone()) {
+            return Ground::BeforeImage(before_image);
         }
         if own.is_some() || self.promised_forward(run, of) {
             return Ground::NeverBegan;
@@ -99,7 +99,7 @@ impl Participant {
         let execution = self.live.execution.as_ref()?;
         let promise = self.state.promise(&execution.run, execution.phase)?;
         match &promise.status {
-            PromiseStatus::Released { captures, .. } => captures.get(of).cloned(),
+            PromiseStatus::Released { before_images, .. } => before_images.get(of).cloned(),
             PromiseStatus::Live
             | PromiseStatus::Refused { .. }
             | PromiseStatus::Tombstoned { .. } => None,

@@ -2,8 +2,8 @@
 
 use super::FormatVersion;
 use crate::ids::{AgentName, Decision, JournalId, Millis, PhaseRef, RunId, StepId, Term};
-use crate::layout::{Layout, OnFailure};
 use crate::message::TaskReport;
+use crate::resolved_plan::{OnFailure, ResolvedPlan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub struct Begin {
     pub run: RunId,
     /// Its plan, parties resolved.
-    pub layout: Layout,
+    pub resolved_plan: ResolvedPlan,
     /// Every agent of the layout with the journal it had at the start.
     pub members: BTreeMap<AgentName, JournalId>,
     /// The operator who started it.
@@ -27,7 +27,7 @@ pub struct Begin {
 /// Who asked for something, under which request id (R20), and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signed {
+pub struct OperatorRequest {
     pub by: String,
     /// Request id: the same request is carried out once.
     pub request: String,
@@ -38,7 +38,7 @@ pub struct Signed {
 /// still, or is not the same journal any more (R10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct JournalPlace {
+pub struct JournalPosition {
     pub journal: JournalId,
     /// Position of its last entry.
     pub position: u64,
@@ -61,7 +61,7 @@ pub struct Consumed {
 /// Why a prepare round began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Because {
+pub enum PrepareReason {
     /// The phase before is complete, or a retry was decided.
     Due,
     /// A promise had lapsed or an agent was busy.
@@ -137,7 +137,7 @@ pub enum RollbackCause {
         elapsed: Millis,
     },
     Operator {
-        signed: Signed,
+        signed: OperatorRequest,
     },
 }
 
@@ -148,18 +148,18 @@ pub enum SkipCause {
     /// It has no tasks: its forward counterparts changed nothing.
     NothingToDo,
     Operator {
-        signed: Signed,
+        signed: OperatorRequest,
     },
 }
 
 /// Why something is owed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
-pub enum DebtCause {
+pub enum OutstandingUndoCause {
     /// The agent was out of reach and the rollback went on without it (R18).
     Unreachable,
     /// The operator waived it (R5).
-    Waived { signed: Signed },
+    Waived { signed: OperatorRequest },
     /// The operator skipped the phase that would have undone it.
     Skipped,
     /// The run was aborted.
@@ -170,13 +170,13 @@ pub enum DebtCause {
 /// undo (R5, R18).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Debt {
+pub struct OutstandingUndo {
     pub agent: AgentName,
     /// The forward step that may still be in effect, or the rollback step
     /// that was not carried out.
     pub step: StepId,
     /// Why it is owed.
-    pub cause: DebtCause,
+    pub cause: OutstandingUndoCause,
 }
 
 /// How a run ended.
@@ -233,7 +233,7 @@ pub enum Record {
     Preparing {
         phase: PhaseRef,
         attempt: u32,
-        because: Because,
+        reason: PrepareReason,
         /// Who is asked for which steps, in order.
         tasks: BTreeMap<AgentName, Vec<StepId>>,
         /// Write outage so far, where its clock runs (R13).
@@ -242,13 +242,13 @@ pub enum Record {
     /// The operator opened the gate.
     GateOpened {
         phase: PhaseRef,
-        signed: Signed,
+        signed: OperatorRequest,
     },
     Released {
         phase: PhaseRef,
         attempt: u32,
         /// Captures that the votes carried (R6).
-        captures: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
+        before_images: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
         /// Outputs that the tasks consume (R15).
         consumed: Vec<Consumed>,
         /// Write outage so far, where its clock runs (R13).
@@ -260,7 +260,7 @@ pub enum Record {
         /// What its journal had come to when it said so. Absent in older
         /// journals, and where an older agent says it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<JournalPlace>,
+        place: Option<JournalPosition>,
     },
     /// A released task was not heard of in time. It stays open (R5).
     TaskLost {
@@ -291,28 +291,28 @@ pub enum Record {
     RetryDecided {
         phase: PhaseRef,
         /// Who asked; `None` when the protocol retried by itself.
-        signed: Option<Signed>,
+        signed: Option<OperatorRequest>,
     },
     /// The operator passed an open task (R5).
     Waived {
         agent: AgentName,
         step: StepId,
-        signed: Signed,
+        signed: OperatorRequest,
     },
     /// The operator said what became of an `unknown` or `drifted` task.
     UnknownResolved {
         agent: AgentName,
         step: StepId,
         resolution: Resolution,
-        signed: Signed,
+        signed: OperatorRequest,
     },
     /// The operator asked to go no further.
     Paused {
-        signed: Signed,
+        signed: OperatorRequest,
     },
     /// The operator ended a pause or a hold.
     Resumed {
-        signed: Signed,
+        signed: OperatorRequest,
     },
     /// The run is to be rolled back. From here on nothing goes forward.
     RollbackDecided {
@@ -323,7 +323,7 @@ pub enum Record {
     RollbackBegan {},
     /// The operator gave the run up. It ends as soon as nothing is open.
     AbortDecided {
-        signed: Signed,
+        signed: OperatorRequest,
     },
     /// A watch saw a breach.
     Breached {
@@ -345,10 +345,10 @@ pub enum Record {
         detail: String,
         /// What its journal had come to when it said so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<JournalPlace>,
+        place: Option<JournalPosition>,
     },
     Owed {
-        debt: Debt,
+        outstanding_undo: OutstandingUndo,
     },
     /// An agent came back without the journal it had (R10); its open tasks
     /// are `unknown`.
@@ -401,7 +401,7 @@ impl Record {
     }
 
     /// The operator's request that led to it, if one did.
-    pub fn signed(&self) -> Option<&Signed> {
+    pub fn signed(&self) -> Option<&OperatorRequest> {
         match self {
             Self::GateOpened { signed, .. }
             | Self::Waived { signed, .. }
@@ -442,7 +442,7 @@ impl Record {
     }
 
     /// The position that an agent's journal had reached, and the agent (R10).
-    pub fn place(&self) -> Option<(&AgentName, &JournalPlace)> {
+    pub fn place(&self) -> Option<(&AgentName, &JournalPosition)> {
         match self {
             Self::TaskEnded { agent, place, .. } | Self::Contradicted { agent, place, .. } => {
                 Some((agent, place.as_ref()?))

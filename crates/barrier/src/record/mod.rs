@@ -13,8 +13,8 @@ mod coordinator;
 mod participant;
 
 pub use coordinator::{
-    Because, Begin, Consumed, Debt, DebtCause, Ending, Failure, JournalPlace, Record, Resolution,
-    RollbackCause, Signed, SkipCause,
+    Begin, Consumed, Ending, Failure, JournalPosition, OperatorRequest, OutstandingUndo,
+    OutstandingUndoCause, PrepareReason, Record, Resolution, RollbackCause, SkipCause,
 };
 pub use participant::{ParticipantRecord, Tombstone};
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,8 @@
 
 use super::FormatVersion;
 use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
-use crate::layout::Outputs;
 use crate::message::{Probe, TaskOrder, TaskReport};
+use crate::resolved_plan::Outputs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub enum ParticipantRecord {
     },
     /// An order with a higher term or decision than any before was accepted.
     /// Stands before the first reply to it (R1, R9).
-    Obeyed {
+    Accepted {
         run: RunId,
         term: Term,
         decision: Decision,
@@ -80,7 +80,7 @@ pub enum ParticipantRecord {
         /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
         /// Captures that the coordinator kept, for undo.
-        captures: BTreeMap<StepId, Value>,
+        before_images: BTreeMap<StepId, Value>,
         /// When, so that its age survives this process (R13). Absent in older
         /// journals.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ pub enum ParticipantRecord {
         attempt: u32,
         step: StepId,
         /// State before the first intent of this task (R6).
-        capture: Option<Value>,
+        before_image: Option<Value>,
     },
     Ended {
         report: TaskReport,

@@ -66,7 +66,7 @@ variants!(
 
 variants!(
     agent_variant, AGENT_VARIANTS, ParticipantRecord:
-    Opened, Obeyed, Promised, Refused, Tombstoned, ForwardClosed, Released, Intent, Ended, Acked,
+    Opened, Accepted, Promised, Refused, Tombstoned, ForwardClosed, Released, Intent, Ended, Acked,
     WatchArmed, WatchBroke, Disarmed, Closed,
 );
 

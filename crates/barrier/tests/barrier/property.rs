@@ -5,14 +5,14 @@
 //! `PROPTEST_CASES` sets how many worlds are tried; the default takes a few
 //! seconds. The seeds of failures are saved next to this file and tried first.
 
-use crate::support::invariants::Happening;
+use crate::support::invariants::RunUpdate;
 use crate::support::{Sim, plan};
 use lockstep_barrier::coordinator::{PhaseStatus, State, TaskStatus, VerbAction, Wait};
 use lockstep_barrier::ids::{AgentName, Millis, StepId};
-use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::{Mode, Order, Outcome};
 use lockstep_barrier::participant;
 use lockstep_barrier::record::Resolution;
+use lockstep_barrier::resolved_plan::Outputs;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError};
@@ -323,7 +323,7 @@ fn good(sim: &Sim, name: &AgentName) -> Option<(Outcome, Outputs)> {
         outputs.insert("scn".to_owned(), running.attempt.into());
     }
     let outcome = if running.task.watch {
-        Outcome::Standing
+        Outcome::Armed
     } else {
         Outcome::Done
     };
@@ -368,7 +368,7 @@ fn ask(sim: &mut Sim, request: Request) {
     let action = match request {
         Request::Approve => {
             let Some(phase) = state.current() else { return };
-            let digest = state.begin.layout.digest.clone();
+            let digest = state.begin.resolved_plan.digest.clone();
             VerbAction::Approve { phase, digest }
         }
         Request::Retry => VerbAction::Retry,
@@ -459,28 +459,28 @@ fn operate(sim: &mut Sim, round: usize) {
     let Some(run) = &sim.run else { return };
     let state = run.state().clone();
     for wait in run.waits_on() {
-        let because = Some("the night is short");
+        let reason = Some("the night is short");
         let _ = match wait {
             Wait::Approval { phase } => {
-                let digest = state.begin.layout.digest.clone();
-                sim.verb(VerbAction::Approve { phase, digest }, because)
+                let digest = state.begin.resolved_plan.digest.clone();
+                sim.verb(VerbAction::Approve { phase, digest }, reason)
             }
             Wait::Paused { .. } | Wait::Held { .. } | Wait::HoldGate { .. } => {
-                sim.verb(VerbAction::Resume, because)
+                sim.verb(VerbAction::Resume, reason)
             }
             Wait::Outcome {
                 agent,
                 step,
                 lost: true,
-            } => sim.verb(VerbAction::Waive { agent, step }, because),
+            } => sim.verb(VerbAction::Waive { agent, step }, reason),
             Wait::Disarm { agent, step } if state.journals_lost.contains(&agent) => {
-                sim.verb(VerbAction::Waive { agent, step }, because)
+                sim.verb(VerbAction::Waive { agent, step }, reason)
             }
-            Wait::Decision { .. } if round < 30 => sim.verb(VerbAction::Retry, because),
+            Wait::Decision { .. } if round < 30 => sim.verb(VerbAction::Retry, reason),
             Wait::Decision { .. } => sim
-                .verb(VerbAction::Skip, because)
-                .or_else(|_| sim.verb(VerbAction::Rollback, because))
-                .or_else(|_| sim.verb(VerbAction::Abort, because)),
+                .verb(VerbAction::Skip, reason)
+                .or_else(|_| sim.verb(VerbAction::Rollback, reason))
+                .or_else(|_| sim.verb(VerbAction::Abort, reason)),
             _ => Ok(()),
         };
     }
@@ -514,7 +514,7 @@ proptest! {
         }
         sim.crash_coordinator();
         sim.restore_backup(1 + records_left.index(sim.disk.len()));
-        sim.observe(&Happening::CoordinatorRestored);
+        sim.observe(&RunUpdate::CoordinatorRestored);
         let restored = State::fold(sim.disk.clone()).expect("a beginning is a journal");
         for _ in 0..restarts {
             sim.restart_coordinator();
@@ -598,8 +598,10 @@ fn everyone_is_free(sim: &Sim) -> Result<(), TestCaseError> {
     }
     for (step, agent) in sim.world.changed() {
         let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
-        let mut debts = state.debts.iter();
-        let owed = debts.any(|debt| debt.step == *step && debt.agent == *agent);
+        let mut outstanding_undos = state.outstanding_undos.iter();
+        let owed = outstanding_undos.any(|outstanding_undo| {
+            outstanding_undo.step == *step && outstanding_undo.agent == *agent
+        });
         if undoable && !owed {
             let what = format!("{step} is in effect on {agent} and not owed");
             return Err(failed(sim, &what));
@@ -679,7 +681,7 @@ fn heal_without_help(sim: &mut Sim) {
             run.waits_on().into_iter().find_map(|wait| match wait {
                 Wait::Approval { phase } => Some(VerbAction::Approve {
                     phase,
-                    digest: run.state().begin.layout.digest.clone(),
+                    digest: run.state().begin.resolved_plan.digest.clone(),
                 }),
                 _ => None,
             })

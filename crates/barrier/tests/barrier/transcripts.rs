@@ -8,10 +8,10 @@
 use crate::support::{Sim, plan, show};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};
-use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::Outcome;
 use lockstep_barrier::participant;
 use lockstep_barrier::record::Resolution;
+use lockstep_barrier::resolved_plan::Outputs;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -208,7 +208,7 @@ fn finish(sim: &mut Sim, words: &[&str]) {
     assert_eq!(running, Some(words[2].into()), "{name} runs something else");
     let outcome = match words[3] {
         "done" => Outcome::Done,
-        "standing" => Outcome::Standing,
+        "standing" => Outcome::Armed,
         "failed" => Outcome::Failed {
             error: "it went wrong".to_owned(),
         },
@@ -262,10 +262,10 @@ fn phase(text: &str) -> PhaseRef {
     }
 }
 
-/// `verb skip because it was done by hand`
+/// `verb skip reason it was done by hand`
 fn verb(sim: &mut Sim, words: &[&str]) {
-    let because = words.iter().position(|word| *word == "because");
-    let reason = because.map(|at| words[at + 1..].join(" "));
+    let reason = words.iter().position(|word| *word == "because");
+    let reason = reason.map(|at| words[at + 1..].join(" "));
     let target = |index: usize| {
         (
             AgentName::from(words[index]),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Sessions that are never killed and never count against the fence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Spare {
+pub struct ExemptSessions {
     /// Users of the DMS source and target endpoints.
     #[serde(default)]
     pub users: Vec<String>,
@@ -37,7 +37,7 @@ pub struct OracleReady {
     pub dms_listener: Option<String>,
     /// Users of the DMS endpoints.
     #[serde(default)]
-    pub spare: Spare,
+    pub exempt: ExemptSessions,
     /// A transaction older than this is an obstacle.
     #[serde(default = "defaults::transaction_secs")]
     pub oldest_transaction_secs: u64,
@@ -272,7 +272,7 @@ pub struct OracleSessions {
     pub resource: String,
     /// Sessions to leave alone.
     #[serde(default)]
-    pub spare: Spare,
+    pub exempt: ExemptSessions,
     /// Zero must hold that long.
     #[serde(default = "defaults::stable_secs")]
     pub stable_secs: u64,
@@ -320,7 +320,7 @@ pub struct OracleFence {
     pub resource: String,
     /// Sessions that may be there.
     #[serde(default)]
-    pub spare: Spare,
+    pub exempt: ExemptSessions,
     /// Listeners that may be up.
     #[serde(default)]
     pub keep: Vec<String>,
@@ -528,7 +528,7 @@ pub struct OracleKeepClosed {
 }
 
 impl ActionSpec for OracleKeepClosed {
-    const NAME: &'static str = "oracle.closed.keep";
+    const NAME: &'static str = "oracle.freeze.persist";
     const SUMMARY: &'static str = "make the freeze durable";
     const EFFECT: Effect = Effect::Undoable;
 }

@@ -89,7 +89,7 @@ fn phase(
     Phase {
         name: name.to_owned(),
         standard: name.to_owned(),
-        seed_steps: Vec::new(),
+        runbook_steps: Vec::new(),
         gate: Gate::None,
         start_by_ms: START_BY_MS,
         finish_by_ms: longest_ms(parties, &steps).saturating_add(BARRIER_MS),

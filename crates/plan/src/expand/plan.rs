@@ -48,7 +48,7 @@ fn expanded(phase: &PhaseSource, finish_by_ms: u64, steps: Vec<Step>) -> Phase {
     Phase {
         name: phase.name.clone(),
         standard: phase.name.clone(),
-        seed_steps: phase.seed_steps.clone(),
+        runbook_steps: phase.runbook_steps.clone(),
         gate: phase.gate,
         start_by_ms: phase.start_by.map_or(START_BY_MS, |given| given.ms()),
         finish_by_ms,

@@ -1,4 +1,4 @@
-//! `kind: Cutover`: the resources and options of the seed procedure.
+//! `kind: Cutover`: the resources and options of the runbook.
 
 use super::{Budget, Health, Host, Hosts};
 use crate::catalogue::{

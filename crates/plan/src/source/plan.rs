@@ -60,9 +60,9 @@ impl From<&PartySource> for Party {
 pub struct PhaseSource {
     /// Name, unique in the plan.
     pub name: String,
-    /// Steps of the seed procedure that the phase carries out.
+    /// Steps of the runbook that the phase carries out.
     #[serde(default)]
-    pub seed_steps: Vec<String>,
+    pub runbook_steps: Vec<String>,
     /// What must happen before the phase is prepared.
     #[serde(default)]
     pub gate: Gate,

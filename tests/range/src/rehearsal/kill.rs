@@ -66,12 +66,12 @@ impl Kill {
     ///
     /// # Errors
     /// When the moment does not come, or the process does not come up again.
-    pub fn strike(&self, range: &mut Range, happenings: &Receiver<Value>) -> Result<Struck, Error> {
+    pub fn strike(&self, range: &mut Range, updates: &Receiver<Value>) -> Result<Struck, Error> {
         let what = format!("{} on {}", self.step, self.name);
         let phase = wait::until(&what, STRIKE_LIMIT, || {
             loop {
                 // Taken one by one as they come: the moment is short.
-                match happenings.recv_timeout(LISTEN) {
+                match updates.recv_timeout(LISTEN) {
                     Ok(happening) if self.is_moment(&happening) => {
                         let phase = happening["line"]["phase"].as_str();
                         return Ok(phase.map(str::to_owned));
@@ -91,7 +91,7 @@ impl Kill {
         range.kill(self.role, &self.name);
         println!("killed {} {} in {}", self.role, self.name, self.step);
         let between = if self.role == "coordinator" {
-            !happenings.try_iter().any(|later| self.has_ended(&later))
+            !updates.try_iter().any(|later| self.has_ended(&later))
         } else {
             // The victim is dead: what it had told is known by now.
             self.is_open(&Product::of(range).newest_run()?)

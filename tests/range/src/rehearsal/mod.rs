@@ -178,8 +178,8 @@ fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
     let (mut command, struck) = match &settings.kill {
         None => (product.start(plan, vars)?, None),
         Some(kill) => {
-            let (command, happenings) = product.start_listening(plan, vars)?;
-            (command, Some(kill.strike(range, &happenings)?))
+            let (command, updates) = product.start_listening(plan, vars)?;
+            (command, Some(kill.strike(range, &updates)?))
         }
     };
     let mut exit_code = product::exit_code(&mut command)?;

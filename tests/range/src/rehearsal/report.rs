@@ -73,7 +73,7 @@ pub struct Run {
 pub struct Phase {
     pub name: String,
     /// Steps of the procedure.
-    pub seed_steps: Vec<String>,
+    pub runbook_steps: Vec<String>,
     /// `done`, `failed`, `skipped`, `undone`.
     pub outcome: String,
     /// What the barrier itself cost.
@@ -121,7 +121,7 @@ impl From<&PhaseStatus> for Phase {
     fn from(phase: &PhaseStatus) -> Self {
         Self {
             name: phase.name.clone(),
-            seed_steps: phase.runbook_steps.clone(),
+            runbook_steps: phase.runbook_steps.clone(),
             outcome: outcome_of(phase).to_owned(),
             barrier_ms: phase.barrier_ms,
             tasks: phase.tasks.iter().map(Task::from).collect(),
@@ -329,7 +329,7 @@ impl Report {
         let of = |step: &&str| {
             self.phases
                 .iter()
-                .any(|phase| phase.seed_steps.iter().any(|one| one == *step))
+                .any(|phase| phase.runbook_steps.iter().any(|one| one == *step))
         };
         for step in self.effects.missing() {
             found.push(format!("nothing was seen of step {step}"));
@@ -380,7 +380,7 @@ impl Report {
                     phase.outcome,
                     phase.tasks.len(),
                     phase.barrier_ms,
-                    steps(&phase.seed_steps),
+                    steps(&phase.runbook_steps),
                 ));
             }
         }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that happened, for good.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Happening {
+pub enum RunUpdate {
     /// The coordinator's record is durable.
     Decided(coordinator::Entry),
     /// An agent's record is durable.
@@ -82,7 +82,7 @@ pub struct World {
     lost: BTreeSet<AgentName>,
 }
 
-type Check = fn(&World, Millis, &Happening) -> Result<(), String>;
+type Check = fn(&World, Millis, &RunUpdate) -> Result<(), String>;
 
 /// The invariants by name.
 pub const INVARIANTS: [(&str, Check); 10] = [
@@ -129,7 +129,7 @@ impl World {
     ///
     /// # Errors
     /// The first invariant that it breaks.
-    pub fn observe(&mut self, now: Millis, happening: &Happening) -> Result<(), Violation> {
+    pub fn observe(&mut self, now: Millis, happening: &RunUpdate) -> Result<(), Violation> {
         for (invariant, check) in INVARIANTS {
             check(self, now, happening).map_err(|detail| Violation { invariant, detail })?;
         }
@@ -142,11 +142,11 @@ impl World {
         &self.changed
     }
 
-    fn take(&mut self, now: Millis, happening: &Happening) {
+    fn take(&mut self, now: Millis, happening: &RunUpdate) {
         match happening {
-            Happening::Decided(entry) => self.take_decision(entry),
-            Happening::Recorded { agent, entry } => self.take_record(now, agent, &entry.record),
-            Happening::Started {
+            RunUpdate::Decided(entry) => self.take_decision(entry),
+            RunUpdate::Recorded { agent, entry } => self.take_record(now, agent, &entry.record),
+            RunUpdate::Started {
                 agent,
                 phase,
                 attempt,
@@ -156,7 +156,7 @@ impl World {
                 self.started.insert((agent.clone(), step.clone(), *attempt));
                 self.running.insert(agent.clone(), (*phase, step.clone()));
             }
-            Happening::Host {
+            RunUpdate::Host {
                 agent,
                 step,
                 changed,
@@ -168,11 +168,11 @@ impl World {
                     self.changed.remove(&key);
                 }
             }
-            Happening::Clean { agent, step } => {
+            RunUpdate::Clean { agent, step } => {
                 self.clean.insert((step.clone(), agent.clone()), now);
             }
-            Happening::CoordinatorRestored => self.state = None,
-            Happening::JournalLost { agent } => {
+            RunUpdate::CoordinatorRestored => self.state = None,
+            RunUpdate::JournalLost { agent } => {
                 self.lost.insert(agent.clone());
                 self.running.remove(agent);
                 self.armed.retain(|(_, whose)| whose != agent);
@@ -200,7 +200,7 @@ impl World {
 
     fn take_record(&mut self, now: Millis, agent: &AgentName, record: &ParticipantRecord) {
         match record {
-            ParticipantRecord::Obeyed { term, decision, .. } => {
+            ParticipantRecord::Accepted { term, decision, .. } => {
                 self.obeyed.insert(agent.clone(), (*term, *decision));
             }
             ParticipantRecord::Promised { phase, attempt, .. } => {
@@ -269,7 +269,9 @@ impl World {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.state.as_ref().map(|state| &state.begin.layout.digest)
+        self.state
+            .as_ref()
+            .map(|state| &state.begin.resolved_plan.digest)
     }
 
     /// The run goes on without knowing how this task stands, and says so.
@@ -287,8 +289,8 @@ impl World {
 /// 1. A task of a phase starts only when the completion of every phase before
 ///    it is durable and nothing in them is open. In a rollback, a phase that
 ///    failed and may be left behind counts as over.
-pub fn phases_in_order(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
-    let (Happening::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
+pub fn phases_in_order(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
+    let (RunUpdate::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     let before = state.phases(phase.track).iter().take(phase.index as usize);
@@ -312,13 +314,13 @@ pub fn phases_in_order(world: &World, _now: Millis, happening: &Happening) -> Re
 pub fn release_needs_every_vote(
     world: &World,
     _now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
     match happening {
-        Happening::Decided(entry) => {
+        RunUpdate::Decided(entry) => {
             let Record::Released { phase, attempt, .. } = &entry.record else {
                 return Ok(());
             };
@@ -333,7 +335,7 @@ pub fn release_needs_every_vote(
                 }
             }
         }
-        Happening::Started {
+        RunUpdate::Started {
             agent,
             phase,
             attempt,
@@ -359,8 +361,8 @@ pub fn release_needs_every_vote(
 
 /// 3. Per attempt a task is carried out at most once, and never again after
 ///    `done` unless a breach voided it.
-pub fn at_most_once(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
-    let Happening::Started {
+pub fn at_most_once(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
+    let RunUpdate::Started {
         agent,
         attempt,
         step,
@@ -390,16 +392,16 @@ pub fn at_most_once(world: &World, _now: Millis, happening: &Happening) -> Resul
 pub fn nothing_stale_is_obeyed(
     world: &World,
     now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
-    if let Happening::Decided(entry) = happening {
+    if let RunUpdate::Decided(entry) = happening {
         return only_ends_where_decisions_are_lost(world, &entry.record);
     }
-    let Happening::Recorded { agent, entry } = happening else {
+    let RunUpdate::Recorded { agent, entry } = happening else {
         return Ok(());
     };
     match &entry.record {
-        ParticipantRecord::Obeyed { term, decision, .. } => {
+        ParticipantRecord::Accepted { term, decision, .. } => {
             let known = world.obeyed.get(agent).copied();
             if let Some((t, d)) = known.filter(|_| !world.lost.contains(agent)) {
                 let forked = term.number == t.number && term.incarnation != t.incarnation;
@@ -479,9 +481,9 @@ fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<
 pub fn no_automatic_way_back(
     world: &World,
     _now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
-    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     match &entry.record {
@@ -503,15 +505,15 @@ pub fn no_automatic_way_back(
 pub fn one_direction_at_a_time(
     world: &World,
     _now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
-    if let Happening::Decided(entry) = happening {
+    if let RunUpdate::Decided(entry) = happening {
         return may_be_owed(state, &entry.record);
     }
-    let Happening::Started {
+    let RunUpdate::Started {
         phase, step, agent, ..
     } = happening
     else {
@@ -541,16 +543,23 @@ pub fn one_direction_at_a_time(
 }
 
 fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
-    let Record::Owed { debt } = record else {
+    let Record::Owed { outstanding_undo } = record else {
         return Ok(());
     };
-    let task = state.tasks.get(&(debt.step.clone(), debt.agent.clone()));
+    let task = state.tasks.get(&(
+        outstanding_undo.step.clone(),
+        outstanding_undo.agent.clone(),
+    ));
     let open = task.filter(|task| task.is_open());
-    let detachable = state.begin.layout.detachable.contains(&debt.agent);
+    let detachable = state
+        .begin
+        .resolved_plan
+        .detachable
+        .contains(&outstanding_undo.agent);
     match open {
         Some(task) if task.status != TaskStatus::Lost || !detachable => Err(format!(
             "{} on {} is open and was passed as a debt",
-            debt.step, debt.agent
+            outstanding_undo.step, outstanding_undo.agent
         )),
         _ => Ok(()),
     }
@@ -561,9 +570,9 @@ fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
 pub fn rolled_back_means_restored(
     world: &World,
     _now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
-    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     let (Record::Ended {
@@ -576,10 +585,13 @@ pub fn rolled_back_means_restored(
         return Ok(());
     };
     for (step, agent) in &world.changed {
-        let owed = state.debts.iter().any(|debt| {
-            let undoes = state.step(&debt.step).map(|(_, spec)| &spec.mode);
-            debt.agent == *agent
-                && (debt.step == *step || undoes == Some(&Mode::Undo { of: step.clone() }))
+        let owed = state.outstanding_undos.iter().any(|outstanding_undo| {
+            let undoes = state
+                .step(&outstanding_undo.step)
+                .map(|(_, spec)| &spec.mode);
+            outstanding_undo.agent == *agent
+                && (outstanding_undo.step == *step
+                    || undoes == Some(&Mode::Undo { of: step.clone() }))
         });
         let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
         if undoable && !owed {
@@ -593,8 +605,8 @@ pub fn rolled_back_means_restored(
 
 /// 8. The coordinator records only outcomes that the agent's journal holds,
 ///    and a run ends with no task open.
-pub fn journals_agree(world: &World, _now: Millis, happening: &Happening) -> Result<(), String> {
-    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+pub fn journals_agree(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
+    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     match &entry.record {
@@ -624,9 +636,9 @@ pub fn journals_agree(world: &World, _now: Millis, happening: &Happening) -> Res
 pub fn release_needs_a_current_proof(
     world: &World,
     now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
-    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     let Record::Released { phase, .. } = &entry.record else {
@@ -666,15 +678,17 @@ pub fn release_needs_a_current_proof(
 pub fn guard_down_before_doors_open(
     world: &World,
     _now: Millis,
-    happening: &Happening,
+    happening: &RunUpdate,
 ) -> Result<(), String> {
-    let (Happening::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
         return Ok(());
     };
     let still_up = |wanted: &dyn Fn(&TaskKey) -> bool| {
         let waived = |key: &TaskKey| {
-            let mut debts = state.debts.iter();
-            debts.any(|debt| debt.step == key.0 && debt.agent == key.1)
+            let mut outstanding_undos = state.outstanding_undos.iter();
+            outstanding_undos.any(|outstanding_undo| {
+                outstanding_undo.step == key.0 && outstanding_undo.agent == key.1
+            })
         };
         let up = world.armed.iter().find(|key| wanted(key) && !waived(key));
         match up {

@@ -8,15 +8,15 @@ pub mod invariants;
 pub mod plan;
 pub mod show;
 
-use invariants::{Happening, World};
+use invariants::{RunUpdate, World};
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
     AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
 };
-use lockstep_barrier::layout::Outputs;
 use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
 use lockstep_barrier::participant::{self, Participant, Purpose};
-use lockstep_barrier::record::{Begin, JournalPlace};
+use lockstep_barrier::record::{Begin, JournalPosition};
+use lockstep_barrier::resolved_plan::Outputs;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,7 +27,7 @@ pub struct Running {
     pub phase: PhaseRef,
     pub attempt: u32,
     pub task: TaskOrder,
-    pub capture: Option<Value>,
+    pub before_image: Option<Value>,
 }
 
 /// A driver's answer that has not been given to its machine yet.
@@ -62,7 +62,7 @@ pub struct Agent {
     /// Steps whose probes refuse, and those whose probes can't tell.
     pub refuses: BTreeSet<StepId>,
     pub unclear: BTreeSet<StepId>,
-    /// Steps whose outputs others consume. Their probes never say `already`:
+    /// Steps whose outputs others consume. Their probes never say `unchanged`:
     /// a probe can't give outputs.
     pub producers: BTreeSet<StepId>,
     /// What the host's watches see.
@@ -207,7 +207,7 @@ impl Sim {
         let agent = self.agent_mut(name);
         agent.disk.clear();
         agent.journal = JournalId(format!("{name}-2"));
-        self.observe(&Happening::JournalLost {
+        self.observe(&RunUpdate::JournalLost {
             agent: name.clone(),
         });
         self.restart_agent(name);
@@ -219,7 +219,7 @@ impl Sim {
         self.crash_agent(name);
         self.agent_mut(name).disk.truncate(records);
         let agent = name.clone();
-        self.observe(&Happening::JournalLost { agent });
+        self.observe(&RunUpdate::JournalLost { agent });
         self.restart_agent(name);
         self.coordinator(coordinator::Event::Quarantined(name.clone()));
     }
@@ -328,7 +328,7 @@ impl Sim {
                     let read: coordinator::Entry =
                         serde_json::from_str(&text).expect("what was written can be read");
                     assert_eq!(read, entry, "a record must survive its journal");
-                    self.observe(&Happening::Decided(entry.clone()));
+                    self.observe(&RunUpdate::Decided(entry.clone()));
                     self.disk.push(entry);
                 }
                 coordinator::Effect::Send { to, order } => {
@@ -370,7 +370,7 @@ impl Sim {
                 let read: participant::Entry =
                     serde_json::from_str(&text).expect("what was written can be read");
                 assert_eq!(read, entry, "a record must survive its journal");
-                self.observe(&Happening::Recorded {
+                self.observe(&RunUpdate::Recorded {
                     agent: name.clone(),
                     entry: entry.clone(),
                 });
@@ -403,7 +403,7 @@ impl Sim {
                 phase,
                 attempt,
                 task,
-                capture,
+                before_image,
                 ..
             }
             | participant::Effect::Undo {
@@ -411,10 +411,10 @@ impl Sim {
                 phase,
                 attempt,
                 task,
-                capture,
+                before_image,
                 ..
             } => {
-                self.observe(&Happening::Started {
+                self.observe(&RunUpdate::Started {
                     agent: name.clone(),
                     phase,
                     attempt,
@@ -426,7 +426,7 @@ impl Sim {
                     phase,
                     attempt,
                     task,
-                    capture,
+                    before_image,
                 });
             }
             participant::Effect::Attest { run, step, nonce } => self
@@ -439,7 +439,7 @@ impl Sim {
         }
     }
 
-    pub fn observe(&mut self, happening: &Happening) {
+    pub fn observe(&mut self, happening: &RunUpdate) {
         if let Err(violation) = self.world.observe(self.now, happening) {
             self.trace.push(format!("VIOLATION {violation}"));
             self.violations.push(violation.to_string());
@@ -476,7 +476,7 @@ impl Sim {
             Chore::Attest { run, step, nonce } => {
                 let breach = self.agent(name).breach.clone();
                 if breach.is_none() {
-                    self.observe(&Happening::Clean {
+                    self.observe(&RunUpdate::Clean {
                         agent: name.clone(),
                         step: step.clone(),
                     });
@@ -506,9 +506,11 @@ impl Sim {
         if changed {
             host.insert(step.clone(), after());
         } else {
-            let capture = running.capture.expect("an undo restores what was captured");
+            let before_image = running
+                .before_image
+                .expect("an undo restores what was captured");
             assert_eq!(
-                capture,
+                before_image,
                 before(),
                 "the first capture is the state before the run"
             );
@@ -516,7 +518,7 @@ impl Sim {
         }
         let on_the_way_back = changed && running.phase.track == Track::Rollback;
         if !running.task.watch && !on_the_way_back {
-            self.observe(&Happening::Host {
+            self.observe(&RunUpdate::Host {
                 agent: name.clone(),
                 step,
                 changed,
@@ -562,7 +564,7 @@ impl Sim {
         };
         let from = name.clone();
         let agent = self.agent(name);
-        let place = Some(JournalPlace {
+        let place = Some(JournalPosition {
             journal: agent.journal.clone(),
             position: agent.disk.len() as u64,
             hash: format!("hash-{}", agent.disk.len()),
@@ -629,7 +631,11 @@ pub fn after() -> Value {
 
 fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
     let journal = begin.members[name].clone();
-    let phases = begin.layout.forward.iter().chain(&begin.layout.rollback);
+    let phases = begin
+        .resolved_plan
+        .forward
+        .iter()
+        .chain(&begin.resolved_plan.rollback);
     let inputs = phases.flat_map(|p| &p.steps).flat_map(|s| &s.inputs);
     Agent {
         participant: Some(Participant::new(
@@ -662,14 +668,14 @@ fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, String> {
     };
     let found = agent.host.get(step).cloned().unwrap_or_else(before);
     let finding = if agent.unclear.contains(&task.step) {
-        Finding::Unclear
+        Finding::Indeterminate
     } else if found == wanted && !agent.producers.contains(&task.step) {
-        Finding::Already
+        Finding::Satisfied
     } else {
-        Finding::Todo
+        Finding::Pending
     };
     Ok(Probe {
         finding,
-        capture: Some(found),
+        before_image: Some(found),
     })
 }

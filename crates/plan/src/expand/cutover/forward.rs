@@ -2,7 +2,7 @@
 
 use super::super::step;
 use super::params::{
-    analyze, canary, connections, control_schema, dms_secs, fence, mapped_schemas, roles, spare,
+    analyze, canary, connections, control_schema, dms_secs, exempt, fence, mapped_schemas, roles,
     stable_secs,
 };
 use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
@@ -58,7 +58,7 @@ fn preflight(draft: &mut Draft<'_>) {
         marker_table: source.oracle.marker_table.clone(),
         canary_table: canary(source, &source.oracle.canary_table),
         dms_listener: source.oracle.dms_listener.clone(),
-        spare: spare(source),
+        exempt: exempt(source),
         oldest_transaction_secs: source
             .oracle
             .oldest_transaction
@@ -144,9 +144,9 @@ fn prepare(draft: &mut Draft<'_>) {
     let analyze = analyze(source, false);
     let limit = source.postgres.analyze_timeout.unwrap_or(ANALYZE).ms();
     steps.push(step("statistics", POSTGRES, &analyze).within_ms(limit));
-    let mut seed_steps: &[&str] = &[];
+    let mut runbook_steps: &[&str] = &[];
     if let Some(reverse) = &source.dms.reverse {
-        seed_steps = &["8", "8.2"];
+        runbook_steps = &["8", "8.2"];
         let endpoints = [&reverse.source_endpoint, &reverse.target_endpoint];
         steps.push(step(
             "reverse-connections",
@@ -165,7 +165,7 @@ fn prepare(draft: &mut Draft<'_>) {
         };
         steps.push(step("reverse-create", AWS, &create));
     }
-    draft.add("prepare", "", seed_steps, steps);
+    draft.add("prepare", "", runbook_steps, steps);
 }
 
 /// First the doors, then whoever is still inside; or pools come back as fast
@@ -173,9 +173,9 @@ fn prepare(draft: &mut Draft<'_>) {
 fn close_oracle(draft: &mut Draft<'_>) {
     let oracle = &draft.source.oracle;
     let optional = [(oracle.jobs.disable, "4"), (oracle.queue_monitor, "5")];
-    let mut seed_steps = vec!["3"];
-    seed_steps.extend(optional.iter().filter(|(on, _)| *on).map(|(_, step)| step));
-    draft.add("close-oracle", "", &seed_steps, doors(draft.source));
+    let mut runbook_steps = vec!["3"];
+    runbook_steps.extend(optional.iter().filter(|(on, _)| *on).map(|(_, step)| step));
+    draft.add("close-oracle", "", &runbook_steps, doors(draft.source));
     let inside = whoever_is_inside(draft);
     draft.add("close-oracle", "sessions", &["1", "2"], inside);
 }
@@ -234,7 +234,7 @@ fn whoever_is_inside(draft: &Draft<'_>) -> Vec<Step> {
     let timeout = source.oracle.sessions.timeout;
     let sessions = c::KillSessions(c::OracleSessions {
         resource: source.oracle.resource.clone(),
-        spare: spare(source),
+        exempt: exempt(source),
         stable_secs: stable_secs(source),
         timeout_secs: timeout.map_or(c::defaults::sessions_secs(), Duration::secs),
     });

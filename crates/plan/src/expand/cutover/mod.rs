@@ -1,4 +1,4 @@
-//! `kind: Cutover`: the seed procedure as phases and steps.
+//! `kind: Cutover`: the runbook as phases and steps.
 //!
 //! The standard phases are fixed in name and order. Where a step needs what
 //! another agent has just done or given, the standard phase is cut by a
@@ -129,7 +129,7 @@ struct Draft<'a> {
 impl Draft<'_> {
     /// Adds a part of a standard phase, if it has steps. `part` is empty for
     /// the first one.
-    fn add(&mut self, standard: &str, part: &str, seed_steps: &[&str], steps: Vec<Step>) {
+    fn add(&mut self, standard: &str, part: &str, runbook_steps: &[&str], steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }
@@ -143,7 +143,7 @@ impl Draft<'_> {
         };
         let mut phase = super::phase(&name, self.on_failure(standard), &self.parties, steps);
         standard.clone_into(&mut phase.standard);
-        phase.seed_steps = seed_steps.iter().map(|&step| step.to_owned()).collect();
+        phase.runbook_steps = runbook_steps.iter().map(|&step| step.to_owned()).collect();
         if first {
             phase.gate = self.gate(standard);
         }

@@ -21,8 +21,8 @@ pub(super) fn control_schema(source: &Cutover) -> String {
         .unwrap_or_else(c::defaults::control_schema)
 }
 
-pub(super) fn spare(source: &Cutover) -> c::Spare {
-    c::Spare {
+pub(super) fn exempt(source: &Cutover) -> c::ExemptSessions {
+    c::ExemptSessions {
         users: source.oracle.dms_users.clone(),
         machines: source.oracle.dms_machines.clone(),
     }
@@ -39,7 +39,7 @@ pub(super) fn stable_secs(source: &Cutover) -> u64 {
 pub(super) fn fence(source: &Cutover) -> c::OracleFence {
     c::OracleFence {
         resource: source.oracle.resource.clone(),
-        spare: spare(source),
+        exempt: exempt(source),
         keep: source.oracle.dms_listener.iter().cloned().collect(),
         accounts: source.oracle.accounts.clone(),
         jobs_off: source.oracle.jobs.disable,

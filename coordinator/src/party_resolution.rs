@@ -1,8 +1,8 @@
 //! From a plan to a run: resolves parties to agents and phases to a layout.
 
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
-use lockstep_barrier::layout::{Gate, Layout, OnFailure, Outage, PhaseSpec, StepSpec};
 use lockstep_barrier::message::{Mode, TaskOrder};
+use lockstep_barrier::resolved_plan::{Gate, OnFailure, Outage, PhaseSpec, ResolvedPlan, StepSpec};
 use lockstep_daemon::matches_pattern;
 use lockstep_plan::actions::Action;
 use lockstep_plan::{Plan, Step};
@@ -27,7 +27,7 @@ pub type Obstacles = Vec<String>;
 
 /// A plan with its parties resolved.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cast {
+pub struct ResolvedParties {
     pub parties: BTreeMap<String, Vec<AgentName>>,
     /// Journal of every agent of the plan.
     pub members: BTreeMap<AgentName, JournalId>,
@@ -37,9 +37,9 @@ pub struct Cast {
 ///
 /// # Errors
 /// Every obstacle found.
-pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<Cast, Obstacles> {
+pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<ResolvedParties, Obstacles> {
     let mut obstacles = Obstacles::new();
-    let mut cast = Cast {
+    let mut cast = ResolvedParties {
         parties: BTreeMap::new(),
         members: BTreeMap::new(),
     };
@@ -98,7 +98,7 @@ fn miscount(name: &str, party: &lockstep_plan::Party, matching: &[AgentName]) ->
 
 /// Actions that an agent's policy would refuse: reported before anything
 /// starts. The agent's own check remains authoritative.
-fn not_allowed(plan: &Plan, cast: &Cast, candidates: &Candidates) -> Obstacles {
+fn not_allowed(plan: &Plan, cast: &ResolvedParties, candidates: &Candidates) -> Obstacles {
     let mut refused: BTreeSet<(String, AgentName)> = BTreeSet::new();
     for step in steps(plan) {
         for agent in cast.parties.get(&step.party).into_iter().flatten() {
@@ -132,7 +132,11 @@ fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
 }
 
 /// The layout of a plan with this cast.
-pub fn layout(plan: &Plan, digest: &lockstep_plan::Digest, cast: &Cast) -> Layout {
+pub fn resolved_plan(
+    plan: &Plan,
+    digest: &lockstep_plan::Digest,
+    cast: &ResolvedParties,
+) -> ResolvedPlan {
     let index = |name: &str| plan.phases.iter().position(|phase| phase.name == name);
     let number = |name: &str| index(name).and_then(|i| u32::try_from(i).ok()).unwrap_or(0);
     let phases = |phases: &[lockstep_plan::Phase]| -> Vec<PhaseSpec> {
@@ -153,7 +157,7 @@ pub fn layout(plan: &Plan, digest: &lockstep_plan::Digest, cast: &Cast) -> Layou
             })
             .collect()
     };
-    Layout {
+    ResolvedPlan {
         digest: Digest(digest.to_string()),
         forward: phases(&plan.phases),
         rollback: phases(&plan.rollback),
@@ -168,7 +172,7 @@ pub fn layout(plan: &Plan, digest: &lockstep_plan::Digest, cast: &Cast) -> Layou
 }
 
 /// An agent is detachable only if every party it belongs to is.
-fn detachable(plan: &Plan, cast: &Cast) -> BTreeSet<AgentName> {
+fn detachable(plan: &Plan, cast: &ResolvedParties) -> BTreeSet<AgentName> {
     let holding: BTreeSet<&AgentName> = plan
         .parties
         .iter()
@@ -208,7 +212,7 @@ fn mode(step: &Step) -> Mode {
     }
 }
 
-fn spec(step: &Step, cast: &Cast, number: &impl Fn(&str) -> u32) -> StepSpec {
+fn spec(step: &Step, cast: &ResolvedParties, number: &impl Fn(&str) -> u32) -> StepSpec {
     StepSpec {
         id: step.id.as_str().into(),
         agents: cast.parties.get(&step.party).cloned().unwrap_or_default(),
@@ -224,13 +228,16 @@ fn spec(step: &Step, cast: &Cast, number: &impl Fn(&str) -> u32) -> StepSpec {
         proof: step.proof,
         undoable: step.undoable,
         watch_until: step.watch_until.as_deref().map(number),
-        looks: Action::find(&step.action).is_some_and(Action::read_only),
+        read_only: Action::find(&step.action).is_some_and(Action::read_only),
     }
 }
 
 /// Every forward task of each agent, in order: the tasks that a preflight
 /// probes.
-pub fn tasks_by_agent(plan: &Plan, cast: &Cast) -> BTreeMap<AgentName, Vec<(String, TaskOrder)>> {
+pub fn tasks_by_agent(
+    plan: &Plan,
+    cast: &ResolvedParties,
+) -> BTreeMap<AgentName, Vec<(String, TaskOrder)>> {
     let mut tasks: BTreeMap<AgentName, Vec<(String, TaskOrder)>> = BTreeMap::new();
     for phase in &plan.phases {
         for step in &phase.steps {

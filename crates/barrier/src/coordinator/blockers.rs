@@ -4,8 +4,8 @@ use super::prepare::BUSY_PAUSE;
 use super::state::{PhaseStatus, TaskStatus, task_key};
 use super::{ATTESTATION_MAX_AGE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId};
-use crate::layout::Gate;
 use crate::message::Verdict;
+use crate::resolved_plan::Gate;
 use serde::Serialize;
 
 /// Who or what a run waits for.

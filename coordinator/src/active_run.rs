@@ -17,35 +17,35 @@ use tokio::sync::broadcast;
 const WATCHERS: usize = 1024;
 
 /// An update about a run, for everyone who watches it.
-pub type Happening = v1::watch_run_response::Happening;
+pub type RunUpdate = v1::watch_run_response::RunUpdate;
 
 /// The state machine, or the final state of a run that is over.
 pub enum Machine {
     /// Not ended, or not every agent has confirmed that it ended.
-    Live(Box<Run>),
-    Closed(Box<State>),
+    Active(Box<Run>),
+    Archived(Box<State>),
 }
 
 impl Machine {
     pub fn state(&self) -> &State {
         match self {
-            Self::Live(run) => run.state(),
-            Self::Closed(state) => state,
+            Self::Active(run) => run.state(),
+            Self::Archived(state) => state,
         }
     }
 }
 
-pub struct RunCell {
+pub struct RunEntry {
     machine: Machine,
     plan: Arc<Plan>,
     timeline: Timeline,
     spans: RunSpans,
-    watchers: broadcast::Sender<Happening>,
+    watchers: broadcast::Sender<RunUpdate>,
     /// What it waited for at the last status sent to the watchers.
     announced: Vec<Wait>,
 }
 
-impl RunCell {
+impl RunEntry {
     /// With the entries that the machine was folded from.
     pub fn new(machine: Machine, plan: Arc<Plan>, entries: &[Stored]) -> Self {
         let state = machine.state();
@@ -72,8 +72,8 @@ impl RunCell {
     /// The state machine, unless the run is over.
     pub fn run(&mut self) -> Option<&mut Run> {
         match &mut self.machine {
-            Machine::Live(run) => Some(run),
-            Machine::Closed(_) => None,
+            Machine::Active(run) => Some(run),
+            Machine::Archived(_) => None,
         }
     }
 
@@ -81,11 +81,11 @@ impl RunCell {
         self.machine.state()
     }
 
-    /// Like [`RunCell::run`], read only.
+    /// Like [`RunEntry::run`], read only.
     pub fn live(&self) -> Option<&Run> {
         match &self.machine {
-            Machine::Live(run) => Some(run),
-            Machine::Closed(_) => None,
+            Machine::Active(run) => Some(run),
+            Machine::Archived(_) => None,
         }
     }
 
@@ -111,16 +111,16 @@ impl RunCell {
             "{}",
             event.summary
         );
-        self.tell(Happening::Event(event));
+        self.tell(RunUpdate::Event(event));
     }
 
     /// Drops the state machine of a run that has ended and that every agent has
     /// closed.
     pub fn close_if_over(&mut self) {
-        if let Machine::Live(run) = &self.machine
+        if let Machine::Active(run) = &self.machine
             && run.is_closed()
         {
-            self.machine = Machine::Closed(Box::new(run.state().clone()));
+            self.machine = Machine::Archived(Box::new(run.state().clone()));
         }
     }
 
@@ -156,7 +156,7 @@ impl RunCell {
     }
 
     /// Sends an update to the watchers, if there are any.
-    pub fn tell(&self, happening: Happening) {
+    pub fn tell(&self, happening: RunUpdate) {
         let _ = self.watchers.send(happening);
     }
 
@@ -168,13 +168,13 @@ impl RunCell {
         }
         let waits = self.live().map(Run::waits_on).unwrap_or_default();
         if journaled || waits != self.announced {
-            self.tell(Happening::Status(self.status()));
+            self.tell(RunUpdate::Status(self.status()));
             self.announced = waits;
         }
     }
 
     /// Every update from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Happening> {
+    pub fn watch(&self) -> broadcast::Receiver<RunUpdate> {
         self.watchers.subscribe()
     }
 
@@ -200,8 +200,8 @@ impl RunCell {
 
     fn view(&self) -> View<'_> {
         match &self.machine {
-            Machine::Live(run) => View::live(run),
-            Machine::Closed(state) => View::closed(state),
+            Machine::Active(run) => View::live(run),
+            Machine::Archived(state) => View::closed(state),
         }
     }
 }

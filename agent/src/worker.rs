@@ -3,10 +3,12 @@
 //! Everything here runs concurrently with the driver and reports its results
 //! through one bounded channel. It makes no decisions.
 
-use crate::action::{ActionError, AnyAction, Context, Description, Outputs, Progress, Tag, Undone};
+use crate::action::{
+    ActionError, AnyAction, Context, Description, Outputs, Progress, Undone, WorkId,
+};
 use crate::actions;
 use crate::host::Host;
-use crate::policy::Need;
+use crate::policy::Permission;
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, Mode, Outcome, Probe, TaskOrder};
 use lockstep_plan::{AgentFacts, Reference, ReferenceError};
@@ -72,7 +74,7 @@ impl Worker {
     }
 
     /// A context for one task.
-    pub fn context(&self, tag: Tag, cancel: CancellationToken, progress: Progress) -> Context {
+    pub fn context(&self, tag: WorkId, cancel: CancellationToken, progress: Progress) -> Context {
         Context {
             host: self.host.clone(),
             tag,
@@ -113,10 +115,12 @@ impl Worker {
     ) -> Result<Prepared, NotReady> {
         let action = known_action(task)?;
         let params = self.resolved(task, inputs).map_err(NotReady::Unresolved)?;
-        let needs = action
-            .needs(&params)
+        let required_permissions = action
+            .required_permissions(&params)
             .map_err(|e| NotReady::Params(e.story()))?;
-        self.host.policy.check(&task.action, &needs)?;
+        self.host
+            .policy
+            .check(&task.action, &required_permissions)?;
         Ok(Prepared {
             action,
             params,
@@ -132,11 +136,14 @@ impl Worker {
         let action = known_action(task)?;
         let params = lockstep_plan::resolve_known(&task.params, self.facts())
             .map_err(NotReady::Unresolved)?;
-        let needs = action.needs(&params).ok();
-        let (open, known): (Vec<Need>, Vec<Need>) =
-            needs.iter().flatten().cloned().partition(Need::is_open);
+        let required_permissions = action.required_permissions(&params).ok();
+        let (open, known): (Vec<Permission>, Vec<Permission>) = required_permissions
+            .iter()
+            .flatten()
+            .cloned()
+            .partition(Permission::is_open);
         self.host.policy.check(&task.action, &known)?;
-        let whole = needs.is_some() && open.is_empty();
+        let whole = required_permissions.is_some() && open.is_empty();
         Ok(whole.then(|| Prepared {
             action,
             params,
@@ -175,8 +182,8 @@ impl Worker {
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
                 self.prepare_known(task, cx).map_err(|e| error_chain(&e))?;
                 return Ok(Probe {
-                    finding: Finding::Todo,
-                    capture: None,
+                    finding: Finding::Pending,
+                    before_image: None,
                 });
             }
             Err(not_ready) => return Err(error_chain(&not_ready)),
@@ -184,8 +191,8 @@ impl Worker {
         match task.mode {
             // An undo compares the state itself before it sets it.
             Mode::Undo { .. } => Ok(Probe {
-                finding: Finding::Todo,
-                capture: None,
+                finding: Finding::Pending,
+                before_image: None,
             }),
             Mode::Execute => match look(cx, PROBE_LIMIT, prepared.probe()).await {
                 Some(probe) => probe.map_err(|e| e.story()),
@@ -199,7 +206,7 @@ impl Worker {
         &self,
         task: &TaskOrder,
         inputs: &Inputs,
-        capture: Option<Value>,
+        before_image: Option<Value>,
         limit: Duration,
         cx: Context,
     ) -> (Outcome, Outputs) {
@@ -213,10 +220,10 @@ impl Worker {
         let cancel = cx.cancel.clone();
         // A task of its own: a panic in an action must not take the agent down.
         let mut work = tokio::spawn(async move {
-            match (undo, capture) {
-                (false, capture) => prepared.execute(capture.as_ref(), watch).await,
-                (true, Some(capture)) => prepared.undo(&capture).await,
-                (true, None) => Ok((Outcome::Already, Outputs::new())),
+            match (undo, before_image) {
+                (false, before_image) => prepared.execute(before_image.as_ref(), watch).await,
+                (true, Some(before_image)) => prepared.undo(&before_image).await,
+                (true, None) => Ok((Outcome::Unchanged, Outputs::new())),
             }
         });
         let ended = tokio::select! {
@@ -289,7 +296,7 @@ impl Worker {
         let prepared = match self.prepare(task, &Inputs::new(), cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(reference))) => {
-                return self.foresee(task, &reference, cx).await;
+                return self.describe_unresolved(task, &reference, cx).await;
             }
             Err(not_ready) => {
                 seen.obstacles.push(error_chain(&not_ready));
@@ -301,7 +308,7 @@ impl Worker {
         // time out as well.
         let hangs = described.is_none();
         seen.take(&task.action, described);
-        if hangs || !prepared.foreseeable() {
+        if hangs || !prepared.probe_in_preflight() {
             return seen;
         }
         match look(cx, PROBE_LIMIT, prepared.probe()).await {
@@ -319,14 +326,19 @@ impl Worker {
 
     /// Checks a task that consumes outputs, as far as it is known before the
     /// run.
-    async fn foresee(&self, task: &TaskOrder, reference: &Reference, cx: &Context) -> Preflight {
+    async fn describe_unresolved(
+        &self,
+        task: &TaskOrder,
+        reference: &Reference,
+        cx: &Context,
+    ) -> Preflight {
         let mut seen = Preflight {
             would_do: vec![format!("{} with {reference} from the run", task.action)],
             ..Preflight::default()
         };
         match self.prepare_known(task, cx) {
             Ok(Some(prepared)) => {
-                let foreseen = look(cx, PROBE_LIMIT, prepared.foresee()).await;
+                let foreseen = look(cx, PROBE_LIMIT, prepared.describe_unresolved()).await;
                 seen.take(&task.action, foreseen);
             }
             Ok(None) => {}
@@ -364,8 +376,8 @@ impl Preflight {
 }
 
 impl Prepared {
-    fn foreseeable(&self) -> bool {
-        self.action.foreseeable()
+    fn probe_in_preflight(&self) -> bool {
+        self.action.probe_in_preflight()
     }
 
     async fn probe(&self) -> Result<Probe, ActionError> {
@@ -376,30 +388,32 @@ impl Prepared {
         self.action.describe(&self.cx, &self.params).await
     }
 
-    async fn foresee(&self) -> Result<Description, ActionError> {
-        self.action.foresee(&self.cx, &self.params).await
+    async fn describe_unresolved(&self) -> Result<Description, ActionError> {
+        self.action
+            .describe_unresolved(&self.cx, &self.params)
+            .await
     }
 
     async fn execute(
         &self,
-        capture: Option<&Value>,
+        before_image: Option<&Value>,
         watch: bool,
     ) -> Result<(Outcome, Outputs), ActionError> {
-        let outputs = self.action.execute(&self.cx, &self.params, capture).await?;
-        Ok((
-            if watch {
-                Outcome::Standing
-            } else {
-                Outcome::Done
-            },
-            outputs,
-        ))
+        let outputs = self
+            .action
+            .execute(&self.cx, &self.params, before_image)
+            .await?;
+        Ok((if watch { Outcome::Armed } else { Outcome::Done }, outputs))
     }
 
-    async fn undo(&self, capture: &Value) -> Result<(Outcome, Outputs), ActionError> {
-        let outcome = match self.action.undo(&self.cx, &self.params, capture).await? {
+    async fn undo(&self, before_image: &Value) -> Result<(Outcome, Outputs), ActionError> {
+        let outcome = match self
+            .action
+            .undo(&self.cx, &self.params, before_image)
+            .await?
+        {
             Undone::Restored => Outcome::Done,
-            Undone::Nothing => Outcome::Already,
+            Undone::Unchanged => Outcome::Unchanged,
             Undone::Drifted(detail) => Outcome::Drifted { detail },
         };
         Ok((outcome, Outputs::new()))
@@ -469,7 +483,7 @@ mod tests {
              [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n{more}"
         );
         let host = Host::new(toml::from_str(&config).unwrap());
-        let tag = Tag {
+        let tag = WorkId {
             run: "run".to_owned(),
             step: "step".to_owned(),
             attempt: 1,

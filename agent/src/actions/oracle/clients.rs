@@ -6,7 +6,7 @@
 //! have opened links to this one (since Oracle 12.1; Oracle Database
 //! Reference).
 
-use super::spare::Seen;
+use super::session_class::DbSession;
 use crate::host::oracle::{OracleError, Session};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn add(&mut self, seen: &Seen) {
+    pub fn add(&mut self, seen: &DbSession) {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let client = Client {
             machine: text(&seen.machine),
@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn clients_are_counted_and_those_that_may_come_back_are_pointed_out() {
-        let seen = |user: &str| Seen {
+        let seen = |user: &str| DbSession {
             username: Some(user.to_owned()),
             machine: Some("app-1".to_owned()),
             program: Some("orders".to_owned()),
             service: Some("SHOP".to_owned()),
-            ..Seen::default()
+            ..DbSession::default()
         };
         let mut clients = Clients::default();
         for user in ["SHOP", "SHOP", "CRM"] {

@@ -73,7 +73,7 @@ impl Door {
             ),
         }
         if params.restrict_logins {
-            door.privileges(session, &params.spare.users).await?;
+            door.privileges(session, &params.exempt.users).await?;
         }
         Ok(door)
     }

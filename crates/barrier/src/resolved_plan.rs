@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A plan with its parties resolved to agents. Frozen when the run starts
 /// (R21).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Layout {
+pub struct ResolvedPlan {
     pub digest: Digest,
     pub forward: Vec<PhaseSpec>,
     /// The rollback plan's phases.
@@ -99,10 +99,10 @@ pub struct StepSpec {
     /// It looks and changes nothing: in the phase of the point of no return
     /// it opens no door. A layout of before this was told has no such step.
     #[serde(default)]
-    pub looks: bool,
+    pub read_only: bool,
 }
 
-impl Layout {
+impl ResolvedPlan {
     /// Every agent that has a task in either track.
     pub fn agents(&self) -> BTreeSet<AgentName> {
         self.forward

@@ -8,11 +8,11 @@
 //! began in an earlier log (`oracle.ready` bounds their age), and whether the
 //! logs will still be there tomorrow.
 
-use super::needs;
+use super::required_permissions;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleLogs;
@@ -58,7 +58,7 @@ struct Thread {
 
 /// What came of the look.
 #[derive(Debug)]
-enum Seen {
+enum DbSession {
     /// Every log since that SCN is there.
     Whole(u64),
     Gaps(u64, Vec<String>),
@@ -145,12 +145,12 @@ async fn logs(session: &Session, resetlogs: u64, since: u64) -> Result<Vec<Log>,
     rows.into_iter().map(read).collect()
 }
 
-async fn look(cx: &Context, params: &OracleLogs) -> Result<Seen, ActionError> {
+async fn look(cx: &Context, params: &OracleLogs) -> Result<DbSession, ActionError> {
     let Some(checkpoint) = &params.checkpoint else {
-        return Ok(Seen::Unknown("DMS names no checkpoint yet".to_owned()));
+        return Ok(DbSession::Unknown("DMS names no checkpoint yet".to_owned()));
     };
     let Some(since) = scn_of(checkpoint) else {
-        return Ok(Seen::Unknown(format!(
+        return Ok(DbSession::Unknown(format!(
             "its checkpoint {checkpoint:?} is of a form that tells no SCN"
         )));
     };
@@ -158,14 +158,14 @@ async fn look(cx: &Context, params: &OracleLogs) -> Result<Seen, ActionError> {
     let (resetlogs, current): (String, String) = session.row(DATABASE, &[]).await?;
     let (resetlogs, current) = (scn(&resetlogs)?, scn(&current)?);
     if since == 0 || since > current {
-        return Ok(Seen::Unknown(format!(
+        return Ok(DbSession::Unknown(format!(
             "its checkpoint {checkpoint:?}, read as the SCN {since}, is none of this database, \
              which is at {current}"
         )));
     }
     if since < resetlogs {
         let gap = format!("all redo before OPEN RESETLOGS at SCN {resetlogs}");
-        return Ok(Seen::Gaps(since, vec![gap]));
+        return Ok(DbSession::Gaps(since, vec![gap]));
     }
     let threads: Vec<(i64, String, String)> = session.rows(THREADS, &[]).await?;
     let thread = |(number, enabled_at, status): (i64, String, String)| {
@@ -179,28 +179,28 @@ async fn look(cx: &Context, params: &OracleLogs) -> Result<Seen, ActionError> {
     let threads = threads.collect::<Result<Vec<_>, ActionError>>()?;
     let gaps = gaps(since, &threads, &logs(&session, resetlogs, since).await?);
     Ok(if gaps.is_empty() {
-        Seen::Whole(since)
+        DbSession::Whole(since)
     } else {
-        Seen::Gaps(since, gaps)
+        DbSession::Gaps(since, gaps)
     })
 }
 
-fn remark(seen: &Seen) -> Option<String> {
+fn remark(seen: &DbSession) -> Option<String> {
     match seen {
-        Seen::Whole(since) => Some(format!(
+        DbSession::Whole(since) => Some(format!(
             "every log since the forward task's checkpoint at SCN {since} is there; keep them \
              until the cutover is over"
         )),
-        Seen::Unknown(why) => Some(format!(
+        DbSession::Unknown(why) => Some(format!(
             "whether a rollback could resume the forward task is not known: {why}; see yourself \
              that no archived log since its last stop is deleted"
         )),
-        Seen::Gaps(..) => None,
+        DbSession::Gaps(..) => None,
     }
 }
 
-fn refusal(seen: &Seen) -> Option<ActionError> {
-    let Seen::Gaps(since, gaps) = seen else {
+fn refusal(seen: &DbSession) -> Option<ActionError> {
+    let DbSession::Gaps(since, gaps) = seen else {
         return None;
     };
     let gaps = truncate_list(gaps.clone()).join("; ");
@@ -224,15 +224,15 @@ fn refusal(seen: &Seen) -> Option<ActionError> {
 impl Action for Ready {
     type Params = OracleLogs;
 
-    fn needs(&self, params: &OracleLogs) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleLogs) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleLogs) -> Result<Probe, ActionError> {
         match refusal(&look(cx, params).await?) {
             Some(refusal) => Err(refusal),
             // To be done, or its remark would never be heard.
-            None => Ok(found(Finding::Todo)),
+            None => Ok(found(Finding::Pending)),
         }
     }
 

@@ -9,13 +9,14 @@
 use super::accounts::{self, Statuses};
 use super::fence::{self, JOBS, is_locked};
 use super::listeners::{Listeners, States};
-use super::needs;
 use super::parameters::Values;
+use super::required_permissions;
 use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, captured, recalled, satisfied_if,
+    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
+    with_before_image,
 };
 use crate::host::oracle::Session;
-use crate::policy::Need;
+use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::OracleKeepClosed;
@@ -28,7 +29,7 @@ pub struct Keep;
 struct Before {
     jobs: Option<Values>,
     listeners: States,
-    /// None in a capture of an older agent.
+    /// None in a before-image of an older agent.
     #[serde(default)]
     accounts: Statuses,
 }
@@ -94,15 +95,15 @@ impl Before {
 impl Action for Keep {
     type Params = OracleKeepClosed;
 
-    fn needs(&self, params: &OracleKeepClosed) -> Vec<Need> {
-        needs(&params.resource)
+    fn required_permissions(&self, params: &OracleKeepClosed) -> Vec<Permission> {
+        required_permissions(&params.resource)
     }
 
     async fn probe(&self, cx: &Context, params: &OracleKeepClosed) -> Result<Probe, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let before = look(cx, params, &listeners).await?;
         let finding = satisfied_if(before.is_durable());
-        captured(finding, &before)
+        with_before_image(finding, &before)
     }
 
     async fn describe(
@@ -164,9 +165,9 @@ impl Action for Keep {
         &self,
         cx: &Context,
         params: &OracleKeepClosed,
-        capture: &Value,
+        before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Before = recalled(capture)?;
+        let before: Before = decode_before_image(before_image)?;
         let listeners = Listeners::of(cx, &params.resource).await?;
         let mut changed = false;
         for name in before.enabled() {
@@ -178,7 +179,7 @@ impl Action for Keep {
         let mut undone = vec![if changed {
             Undone::Restored
         } else {
-            Undone::Nothing
+            Undone::Unchanged
         }];
         if before.unlocked().next().is_some() {
             let session = Session::open(cx, &params.resource).await?;
@@ -193,7 +194,7 @@ impl Action for Keep {
             };
             undone.push(JOBS.put_back(cx, &session, &file_only, true).await?);
         }
-        Ok(undone.into_iter().fold(Undone::Nothing, both))
+        Ok(undone.into_iter().fold(Undone::Unchanged, both))
     }
 }
 
@@ -204,7 +205,7 @@ fn both(one: Undone, other: Undone) -> Undone {
         (Undone::Drifted(one), Undone::Drifted(other)) => {
             Undone::Drifted(format!("{one}; {other}"))
         }
-        (Undone::Nothing, other) | (Undone::Restored, other @ Undone::Drifted(_)) => other,
+        (Undone::Unchanged, other) | (Undone::Restored, other @ Undone::Drifted(_)) => other,
         (one, _) => one,
     }
 }

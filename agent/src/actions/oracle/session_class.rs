@@ -7,7 +7,7 @@
 //! finished logging in and can't write yet; when it has, it has a name.
 
 use crate::host::oracle::{MODULE, OracleError, Session};
-use lockstep_plan::catalogue::Spare;
+use lockstep_plan::catalogue::ExemptSessions;
 use oracle::{Row, RowValue};
 use std::fmt;
 
@@ -25,7 +25,7 @@ const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM
 
 /// A session, as GV$SESSION shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct DbSession {
     pub inst_id: i64,
     pub sid: i64,
     /// SERIAL#, which tells it from a later session of the same SID.
@@ -43,7 +43,7 @@ pub struct Seen {
     pub service: Option<String>,
 }
 
-impl RowValue for Seen {
+impl RowValue for DbSession {
     fn get(row: &Row) -> oracle::Result<Self> {
         Ok(Self {
             inst_id: row.get(0)?,
@@ -60,7 +60,7 @@ impl RowValue for Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for DbSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
         write!(
@@ -88,9 +88,9 @@ pub enum Role {
     Aside,
 }
 
-impl Seen {
+impl DbSession {
     /// What this session is, given whom the plan spares.
-    pub fn role(&self, spare: &Spare) -> Role {
+    pub fn role(&self, exempt: &ExemptSessions) -> Role {
         if self.kind.as_deref() != Some("USER") {
             return Role::Aside;
         }
@@ -105,7 +105,7 @@ impl Seen {
         if self.program.as_deref().is_some_and(rman) {
             return Role::Aside;
         }
-        if is_spared(user, self.machine.as_deref().unwrap_or(""), spare) {
+        if is_spared(user, self.machine.as_deref().unwrap_or(""), exempt) {
             return Role::Spared;
         }
         Role::Counts
@@ -117,18 +117,18 @@ impl Seen {
     }
 }
 
-fn is_spared(user: &str, machine: &str, spare: &Spare) -> bool {
-    is_spared_user(user, spare)
-        && (spare.machines.is_empty()
-            || spare
+fn is_spared(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
+    is_spared_user(user, exempt)
+        && (exempt.machines.is_empty()
+            || exempt
                 .machines
                 .iter()
                 .any(|named| same_machine(named, machine)))
 }
 
 /// Whether the plan spares sessions of that user, from some machine.
-pub fn is_spared_user(user: &str, spare: &Spare) -> bool {
-    spare
+pub fn is_spared_user(user: &str, exempt: &ExemptSessions) -> bool {
+    exempt
         .users
         .iter()
         .any(|named| named.eq_ignore_ascii_case(user))
@@ -150,7 +150,7 @@ fn same_machine(named: &str, machine: &str) -> bool {
 ///
 /// # Errors
 /// Where the query fails.
-pub async fn all(session: &Session) -> Result<Vec<Seen>, OracleError> {
+pub async fn all(session: &Session) -> Result<Vec<DbSession>, OracleError> {
     session.rows(SESSIONS, &[]).await
 }
 
@@ -158,9 +158,12 @@ pub async fn all(session: &Session) -> Result<Vec<Seen>, OracleError> {
 ///
 /// # Errors
 /// Where the query fails.
-pub async fn counting(session: &Session, spare: &Spare) -> Result<Vec<Seen>, OracleError> {
+pub async fn counting(
+    session: &Session,
+    exempt: &ExemptSessions,
+) -> Result<Vec<DbSession>, OracleError> {
     let mut seen = all(session).await?;
-    seen.retain(|seen| seen.role(spare) == Role::Counts);
+    seen.retain(|seen| seen.role(exempt) == Role::Counts);
     Ok(seen)
 }
 
@@ -168,19 +171,19 @@ pub async fn counting(session: &Session, spare: &Spare) -> Result<Vec<Seen>, Ora
 mod tests {
     use super::*;
 
-    fn seen(user: Option<&str>, machine: &str, program: &str, module: &str) -> Seen {
-        Seen {
+    fn seen(user: Option<&str>, machine: &str, program: &str, module: &str) -> DbSession {
+        DbSession {
             username: user.map(str::to_owned),
             machine: Some(machine.to_owned()),
             program: Some(program.to_owned()),
             module: Some(module.to_owned()),
             kind: Some("USER".to_owned()),
-            ..Seen::default()
+            ..DbSession::default()
         }
     }
 
-    fn dms() -> Spare {
-        Spare {
+    fn dms() -> ExemptSessions {
+        ExemptSessions {
             users: vec!["DMS_USER".to_owned()],
             machines: vec!["10.0.0.7".to_owned(), "dms-1".to_owned()],
         }
@@ -214,7 +217,7 @@ mod tests {
         ] {
             assert_eq!(session.role(&dms()), role, "{session}");
         }
-        let background = Seen {
+        let background = DbSession {
             kind: Some("BACKGROUND".to_owned()),
             ..seen(Some("SHOP"), "ora-1", "oracle@ora-1 (PMON)", "")
         };
@@ -223,12 +226,12 @@ mod tests {
 
     #[test]
     fn without_machines_the_user_is_enough() {
-        let spare = Spare {
+        let exempt = ExemptSessions {
             users: vec!["dms_user".to_owned()],
             machines: vec![],
         };
         assert_eq!(
-            seen(Some("DMS_USER"), "any", "dms", "").role(&spare),
+            seen(Some("DMS_USER"), "any", "dms", "").role(&exempt),
             Role::Spared
         );
     }

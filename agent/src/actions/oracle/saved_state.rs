@@ -1,6 +1,6 @@
 //! The state before an action's change, saved on this host beyond the run.
 //!
-//! An undo has the run's own capture. The `…restore` actions belong to another
+//! An undo has the run's own before-image. The `…restore` actions belong to another
 //! plan, days later, for a fallback after the point of no return: they need the
 //! state from before the cutover. It is in the agent's state directory, a file
 //! for each resource and kind, and is removed when it has been restored. Two
