@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 const WATCHERS: usize = 1024;
 
 /// An update about a run, for everyone who watches it.
-pub type RunUpdate = v1::watch_run_response::RunUpdate;
+pub type RunUpdate = v1::watch_run_response::Update;
 
 /// The state machine, or the final state of a run that is over.
 pub enum Machine {
@@ -156,8 +156,8 @@ impl RunEntry {
     }
 
     /// Sends an update to the watchers, if there are any.
-    pub fn tell(&self, happening: RunUpdate) {
-        let _ = self.watchers.send(happening);
+    pub fn tell(&self, update: RunUpdate) {
+        let _ = self.watchers.send(update);
     }
 
     /// Sends the status to the watchers if it has changed. Votes leave no entry

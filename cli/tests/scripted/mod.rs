@@ -4,7 +4,7 @@ use lockstep_api::Diagnosis;
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
 use lockstep_proto::convert::status::diagnosis_to_status;
 use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
-use lockstep_proto::v1::watch_run_response::RunUpdate;
+use lockstep_proto::v1::watch_run_response::Update;
 use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -275,9 +275,9 @@ impl Script {
             Answer::Fail(status) => Some(Err(status)),
             Answer::Silence => None,
         });
-        let told = told.map(|happening| {
-            happening.map(|happening| WatchRunResponse {
-                happening: Some(happening),
+        let told = told.map(|update| {
+            update.map(|update| WatchRunResponse {
+                update: Some(update),
             })
         });
         if silent {

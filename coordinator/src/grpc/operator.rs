@@ -310,22 +310,22 @@ async fn forward(
     let run = status.run_id.clone();
     let mut over = status.ended_at_ms != 0;
     let first = std::iter::once(RunUpdate::Status(status));
-    for happening in first.chain(missed.into_iter().map(RunUpdate::Event)) {
-        if send(&stream, happening).await.is_err() {
+    for update in first.chain(missed.into_iter().map(RunUpdate::Event)) {
+        if send(&stream, update).await.is_err() {
             return;
         }
     }
     while !over {
-        let happening = match updates.recv().await {
-            Ok(happening) => happening,
+        let update = match updates.recv().await {
+            Ok(update) => update,
             Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(_)) => match handle.get(run.clone()).await {
                 Ok(status) => RunUpdate::Status(status),
                 Err(_) => return,
             },
         };
-        over = matches!(&happening, RunUpdate::Status(status) if status.ended_at_ms != 0);
-        if send(&stream, happening).await.is_err() {
+        over = matches!(&update, RunUpdate::Status(status) if status.ended_at_ms != 0);
+        if send(&stream, update).await.is_err() {
             return;
         }
     }
@@ -333,10 +333,10 @@ async fn forward(
 
 async fn send(
     stream: &mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
-    happening: RunUpdate,
+    update: RunUpdate,
 ) -> Result<(), ()> {
     let response = v1::WatchRunResponse {
-        happening: Some(happening),
+        update: Some(update),
     };
     stream.send(Ok(response)).await.map_err(drop)
 }

@@ -291,15 +291,13 @@ impl TryFrom<v1::TaskLine> for TaskLine {
 
 impl From<RunUpdate> for v1::WatchRunResponse {
     fn from(update: RunUpdate) -> Self {
-        use v1::watch_run_response::RunUpdate as Wire;
+        use v1::watch_run_response::Update as Wire;
         let wire = match update {
             RunUpdate::Status { run } => Wire::Status((*run).into()),
             RunUpdate::Event { event } => Wire::Event(event.into()),
             RunUpdate::Line { line } => Wire::Line(line.into()),
         };
-        Self {
-            happening: Some(wire),
-        }
+        Self { update: Some(wire) }
     }
 }
 
@@ -307,8 +305,8 @@ impl TryFrom<v1::WatchRunResponse> for RunUpdate {
     type Error = Invalid;
 
     fn try_from(message: v1::WatchRunResponse) -> Result<Self> {
-        use v1::watch_run_response::RunUpdate as Wire;
-        Ok(match message.happening.ok_or(Invalid::Missing("update"))? {
+        use v1::watch_run_response::Update as Wire;
+        Ok(match message.update.ok_or(Invalid::Missing("update"))? {
             Wire::Status(run) => Self::Status {
                 run: Box::new(run.try_into()?),
             },

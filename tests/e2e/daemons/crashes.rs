@@ -334,8 +334,8 @@ fn who_watches_a_run_goes_on_watching_over_a_restart() {
     assert_eq!(code, 0, "{lines:#?}");
     let sequences: Vec<u64> = lines
         .iter()
-        .filter(|happening| happening["type"] == "event")
-        .map(|happening| happening["event"]["sequence"].as_u64().unwrap())
+        .filter(|update| update["type"] == "event")
+        .map(|update| update["event"]["sequence"].as_u64().unwrap())
         .collect();
     let journal: Vec<u64> = fleet
         .events(&run)
@@ -346,7 +346,7 @@ fn who_watches_a_run_goes_on_watching_over_a_restart() {
     assert_eq!(sequences, journal, "each once and in order");
     let last = lines
         .iter()
-        .rfind(|happening| happening["type"] == "status")
+        .rfind(|update| update["type"] == "status")
         .unwrap();
     assert_eq!(last["run"]["outcome"], "completed");
 }
@@ -365,9 +365,9 @@ fn what_a_task_says_is_seen_after_the_coordinator_came_back() {
     fleet.host("app-2").let_go("first");
     let (code, lines) = watching.end();
     assert_eq!(code, 1);
-    let said = lines.iter().any(|happening| {
-        let line = &happening["line"];
-        happening["type"] == "line" && line["agent"] == "app-2" && line["line"] == "first is broken"
+    let said = lines.iter().any(|update| {
+        let line = &update["line"];
+        update["type"] == "line" && line["agent"] == "app-2" && line["line"] == "first is broken"
     });
     assert!(said, "{lines:#?}");
 }

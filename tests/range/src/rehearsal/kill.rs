@@ -72,8 +72,8 @@ impl Kill {
             loop {
                 // Taken one by one as they come: the moment is short.
                 match updates.recv_timeout(LISTEN) {
-                    Ok(happening) if self.is_moment(&happening) => {
-                        let phase = happening["line"]["phase"].as_str();
+                    Ok(update) if self.is_moment(&update) => {
+                        let phase = update["line"]["phase"].as_str();
                         return Ok(phase.map(str::to_owned));
                     }
                     Ok(_) => {}
@@ -115,14 +115,14 @@ impl Kill {
         self.role == "coordinator" || *agent == self.name.as_str()
     }
 
-    fn is_moment(&self, happening: &Value) -> bool {
-        let line = &happening["line"];
+    fn is_moment(&self, update: &Value) -> bool {
+        let line = &update["line"];
         let text = line["line"].as_str().unwrap_or_default();
         let so_far = match &self.said {
             None => line["kind"] == "started",
             Some(said) => line["kind"] == "note" && text.contains(said),
         };
-        happening["type"] == "line"
+        update["type"] == "line"
             && so_far
             && line["step"] == self.step.as_str()
             && self.is_mine(&line["agent"])
@@ -136,8 +136,8 @@ impl Kill {
     }
 
     /// Whether the task was told to have ended.
-    fn has_ended(&self, happening: &Value) -> bool {
-        let phases = happening["run"]["phases"].as_array();
+    fn has_ended(&self, update: &Value) -> bool {
+        let phases = update["run"]["phases"].as_array();
         let tasks = phases
             .into_iter()
             .flatten()
