@@ -12,7 +12,7 @@ use crate::host::context::Context;
 use aws_sdk_databasemigration::Client;
 use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,
-    WorkId,
+    Tag,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -373,10 +373,7 @@ impl Dms {
     /// # Errors
     /// As [`aws::call`].
     pub async fn create(&self, new: &NewTask<'_>) -> Result<Task, ActionError> {
-        let run = WorkId::builder()
-            .key(RUN_TAG)
-            .value(&self.cx.tag.run)
-            .build();
+        let run = Tag::builder().key(RUN_TAG).value(&self.cx.tag.run).build();
         let request = self
             .client
             .create_replication_task()

@@ -7,7 +7,7 @@
 //! only a task that this run created, by the task's tag: another may have been
 //! created between the probe and the work.
 
-use super::{same, wait};
+use super::{task_diff, wait};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
     with_before_image,

@@ -5,7 +5,7 @@
 //! before stays locked.
 
 use super::fence::{accounts, is_locked};
-use super::{kept, names, required_permissions};
+use super::{names, required_permissions, saved_state};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,

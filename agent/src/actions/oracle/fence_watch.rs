@@ -15,7 +15,7 @@
 
 use super::fence::{self, Logins};
 use super::listeners::Listeners;
-use super::{LOOK, kept, required_permissions};
+use super::{LOOK, required_permissions, saved_state};
 use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;

@@ -7,7 +7,7 @@
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
-use super::{LOOK, kept, names, required_permissions};
+use super::{LOOK, names, required_permissions, saved_state};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,

@@ -7,7 +7,7 @@
 //! Guide, "AQ_TM_PROCESSES Parameter").
 
 use super::parameters::{Parameter, Values, restore, shown};
-use super::{kept, required_permissions};
+use super::{required_permissions, saved_state};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,

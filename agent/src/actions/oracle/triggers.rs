@@ -6,7 +6,7 @@
 //! in the recycle bin, which no statement may change (ORA-38301). Triggers that
 //! were disabled before stay disabled.
 
-use super::{kept, names, required_permissions};
+use super::{names, required_permissions, saved_state};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
