@@ -149,14 +149,6 @@ impl Policy {
     }
 }
 
-/// A pattern is a name, or a prefix followed by `*`.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => pattern == name,
-    }
-}
-
 /// Whether a path lies inside a directory once every link in its parents is
 /// followed: `..` and links out of the directory are rejected.
 fn inside(path: &Path, directory: &Path) -> bool {

@@ -266,9 +266,9 @@ impl Script {
             .iter()
             .any(|answer| matches!(answer, Answer::Silence));
         let told = tokio_stream::iter(answers).filter_map(|answer| match answer {
-            Answer::Status(run) => Some(Ok(RunUpdate::Status(run))),
-            Answer::Line(line) => Some(Ok(RunUpdate::Line(line))),
-            Answer::Event(sequence) => Some(Ok(RunUpdate::Event(RunEvent {
+            Answer::Status(run) => Some(Ok(Update::Status(run))),
+            Answer::Line(line) => Some(Ok(Update::Line(line))),
+            Answer::Event(sequence) => Some(Ok(Update::Event(RunEvent {
                 sequence,
                 ..RunEvent::default()
             }))),

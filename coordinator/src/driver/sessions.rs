@@ -8,7 +8,7 @@ use crate::handle::{AgentReport, Answer, LineKind, Progress, Refusal, RefusalKin
 use crate::store::StoreError;
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
-use lockstep_barrier::message::{AgentState, Order, Reply};
+use lockstep_barrier::message::{AgentState, Order};
 use lockstep_proto::v1;
 use std::sync::Arc;
 

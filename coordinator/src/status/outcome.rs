@@ -207,7 +207,7 @@ pub(super) mod tests {
             Record::Preparing {
                 phase,
                 attempt: 1,
-                because: PrepareReason::Due,
+                reason: PrepareReason::Due,
                 tasks: BTreeMap::from([(AGENT.into(), vec![StepId::from(id)])]),
                 outage: None,
             },
