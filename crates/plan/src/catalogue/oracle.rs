@@ -509,7 +509,7 @@ impl ActionSpec for OracleCanary {
     }
 }
 
-/// `oracle.closed.keep`: the freeze made durable (server parameter file,
+/// `oracle.freeze.persist`: the freeze made durable (server parameter file,
 /// listeners disabled, accounts locked) until fallback is given up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
