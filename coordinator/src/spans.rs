@@ -75,7 +75,7 @@ impl RunSpans {
             | Record::Breached { .. }
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
-            | Record::Owed { .. }
+            | Record::UndoOutstanding { .. }
             | Record::JournalLost { .. }
             | Record::ClosedBy { .. } => {}
         }

@@ -70,7 +70,7 @@ impl Timeline {
             | Record::Breached { .. }
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
-            | Record::Owed { .. }
+            | Record::UndoOutstanding { .. }
             | Record::JournalLost { .. }
             | Record::ClosedBy { .. } => {}
         }

@@ -158,7 +158,7 @@ impl Driver {
     /// accepted one that has gone back (R10).
     fn remember_places(&mut self, stored: &[Stored], accepted_at: &BTreeMap<String, u64>) {
         for stored in stored {
-            if let Some((agent, place)) = stored.entry.record.place()
+            if let Some((agent, place)) = stored.entry.record.position()
                 && accepted_at
                     .get(&agent.0)
                     .is_none_or(|at| *at < stored.position)
@@ -340,7 +340,7 @@ impl Driver {
         }
         let written = || entries.iter().map(|(run, _)| run).zip(&stored);
         for (run, stored) in written() {
-            if let Some((agent, place)) = stored.entry.record.place() {
+            if let Some((agent, place)) = stored.entry.record.position() {
                 self.agents.record_position(agent, place);
             }
             if let Some(cell) = self.runs.get_mut(run) {

@@ -236,7 +236,14 @@ impl Driver {
                 let run = reply.run().clone();
                 let place = self.agents.place(agent, place);
                 let from = agent.clone();
-                self.happen(&run, Event::Reply { from, reply, place });
+                self.happen(
+                    &run,
+                    Event::Reply {
+                        from,
+                        reply,
+                        position: place,
+                    },
+                );
             }
         }
     }

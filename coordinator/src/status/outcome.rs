@@ -220,7 +220,7 @@ pub(super) mod tests {
             },
             Record::TaskEnded {
                 agent: AGENT.into(),
-                place: None,
+                position: None,
                 report: TaskReport {
                     run: "run".into(),
                     phase,

@@ -51,7 +51,7 @@ pub(super) fn status(
         TaskStatus::Lost => TaskOutcome::Lost,
         TaskStatus::Waived => TaskOutcome::Waived,
         TaskStatus::Voided => TaskOutcome::Voided,
-        TaskStatus::Owed => TaskOutcome::UndoOutstanding,
+        TaskStatus::UndoOutstanding => TaskOutcome::UndoOutstanding,
         TaskStatus::Ended { report } => outcome_of(&report.outcome),
     };
     let mut status = v1::TaskStatus {

@@ -37,14 +37,14 @@ pub(super) fn reason(state: &State) -> String {
              reserved",
                 elapsed / 1000
             ),
-            RollbackCause::Operator { signed } => {
-                let reason = signed.reason.as_deref().unwrap_or("no reason given");
-                format!("{} asked for the rollback: {reason}", signed.by)
+            RollbackCause::Operator { request } => {
+                let reason = request.reason.as_deref().unwrap_or("no reason given");
+                format!("{} asked for the rollback: {reason}", request.by)
             }
         });
-    let aborted = state.abort.as_ref().map(|signed| {
-        let reason = signed.reason.as_deref().unwrap_or("no reason given");
-        format!("{} aborted the run: {reason}", signed.by)
+    let aborted = state.abort.as_ref().map(|request| {
+        let reason = request.reason.as_deref().unwrap_or("no reason given");
+        format!("{} aborted the run: {reason}", request.by)
     });
     let parts: Vec<String> = [aborted, why_back, failed]
         .into_iter()
@@ -197,7 +197,7 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Preparing { phase, attempt, .. } => {
             of(phase, &format!("preparing, attempt {attempt}"))
         }
-        Record::GateOpened { phase, signed } => of(phase, &format!("gate opened {}", by(signed))),
+        Record::GateOpened { phase, request } => of(phase, &format!("gate opened {}", by(request))),
         Record::Released { phase, attempt, .. } => {
             of(phase, &format!("released, attempt {attempt}"))
         }
@@ -213,19 +213,19 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Waived {
             agent,
             step,
-            signed,
-        } => task(step, agent, &format!(": waived {}", by(signed))),
+            request,
+        } => task(step, agent, &format!(": waived {}", by(request))),
         Record::UnknownResolved {
             agent,
             step,
             resolution,
-            signed,
-        } => task(step, agent, &resolved(*resolution, signed)),
-        Record::Paused { signed } => format!("paused {}", by(signed)),
-        Record::Resumed { signed } => format!("resumed {}", by(signed)),
+            request,
+        } => task(step, agent, &resolved(*resolution, request)),
+        Record::Paused { request } => format!("paused {}", by(request)),
+        Record::Resumed { request } => format!("resumed {}", by(request)),
         Record::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),
         Record::RollbackBegan {} => "nothing forward is open any more; rollback begins".to_owned(),
-        Record::AbortDecided { signed } => format!("abort decided {}", by(signed)),
+        Record::AbortDecided { request } => format!("abort decided {}", by(request)),
         Record::Breached {
             agent,
             step,
@@ -235,7 +235,7 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Contradicted { agent, detail, .. } => {
             format!("{agent} contradicts what was recorded: {detail}")
         }
-        Record::Owed { outstanding_undo } => format!(
+        Record::UndoOutstanding { outstanding_undo } => format!(
             "{} owes the undo of {}",
             outstanding_undo.agent, outstanding_undo.step
         ),
@@ -245,10 +245,10 @@ pub fn summary(state: &State, record: &Record) -> String {
     }
 }
 
-fn by(signed: &OperatorRequest) -> String {
-    match &signed.reason {
-        Some(reason) => format!("by {}: {reason}", signed.by),
-        None => format!("by {}", signed.by),
+fn by(request: &OperatorRequest) -> String {
+    match &request.reason {
+        Some(reason) => format!("by {}: {reason}", request.by),
+        None => format!("by {}", request.by),
     }
 }
 
@@ -274,12 +274,12 @@ fn task_ended(agent: &AgentName, report: &TaskReport) -> String {
     format!("{step} on {agent}: {outcome} in {took} ms{detail}")
 }
 
-fn resolved(resolution: Resolution, signed: &OperatorRequest) -> String {
+fn resolved(resolution: Resolution, request: &OperatorRequest) -> String {
     let resolution = match resolution {
         Resolution::Done => "done",
         Resolution::Failed => "failed",
     };
-    format!(": resolved as {resolution} {}", by(signed))
+    format!(": resolved as {resolution} {}", by(request))
 }
 
 fn disarmed(agent: &AgentName, steps: &[StepId]) -> String {
@@ -308,9 +308,9 @@ mod tests {
             agent: "App-1".into(),
             step: "stop".into(),
             resolution: Resolution::Done,
-            signed: OperatorRequest {
+            request: OperatorRequest {
                 by: "ana".to_owned(),
-                request: "r1".to_owned(),
+                id: "r1".to_owned(),
                 reason: Some("Checked with Ana in SHOPP".to_owned()),
             },
         };
@@ -324,7 +324,7 @@ mod tests {
     fn an_outcome_is_spelled_as_in_the_status() {
         let record = Record::TaskEnded {
             agent: AGENT.into(),
-            place: None,
+            position: None,
             report: TaskReport {
                 run: "run".into(),
                 phase: at(Track::Forward, 0),

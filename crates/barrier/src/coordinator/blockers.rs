@@ -98,9 +98,9 @@ impl Run {
                 reasons: self.state.held.clone(),
             });
         }
-        if let Some(signed) = &self.state.paused {
+        if let Some(request) = &self.state.paused {
             waits.push(Wait::Paused {
-                by: signed.by.clone(),
+                by: request.by.clone(),
             });
         }
         let Some(phase) = self.state.current() else {

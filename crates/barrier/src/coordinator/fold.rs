@@ -223,8 +223,8 @@ impl State {
         if entry.record.decides() {
             self.decision = self.decisions_above.saturating_add(entry.seq);
         }
-        if let Some(signed) = entry.record.signed() {
-            self.requests.insert(signed.request.clone(), entry.seq);
+        if let Some(request) = entry.record.operator_request() {
+            self.requests.insert(request.id.clone(), entry.seq);
         }
         self.apply_to_run(&entry.record);
         self.terms
@@ -246,7 +246,7 @@ impl State {
             Record::Preparing { outage, .. } | Record::Released { outage, .. } => {
                 self.outage = self.outage.max(*outage);
             }
-            Record::Paused { signed } => self.paused = Some(signed.clone()),
+            Record::Paused { request } => self.paused = Some(request.clone()),
             Record::Resumed { .. } => {
                 self.paused = None;
                 self.held.clear();
@@ -268,14 +268,14 @@ impl State {
                     rollback.needed = needed;
                 }
             }
-            Record::AbortDecided { signed } => self.abort = Some(signed.clone()),
+            Record::AbortDecided { request } => self.abort = Some(request.clone()),
             Record::Breached {
                 agent,
                 step,
                 detail,
             } => self.breached(agent, step, detail),
             Record::Contradicted { detail, .. } => self.held.push(detail.clone()),
-            Record::Owed { outstanding_undo } => self.outstanding_undos.push(outstanding_undo.clone()),
+            Record::UndoOutstanding { outstanding_undo } => self.outstanding_undos.push(outstanding_undo.clone()),
             Record::JournalLost { agent } => {
                 self.journals_lost.insert(agent.clone());
             }
@@ -313,7 +313,7 @@ impl State {
                 phase.revoked = false;
                 phase.consumed.clear();
             }
-            Record::GateOpened { signed, .. } => phase.gate_opened = Some(signed.clone()),
+            Record::GateOpened { request, .. } => phase.gate_opened = Some(request.clone()),
             Record::Released { consumed, .. } => {
                 phase.status = PhaseStatus::Released;
                 phase.consumed = consumed.clone();
@@ -332,10 +332,10 @@ impl State {
             }
             Record::Completed { .. } => phase.status = PhaseStatus::Completed,
             Record::Skipped { why, .. } => phase.status = PhaseStatus::Skipped { why: why.clone() },
-            Record::RetryDecided { signed, .. } => {
+            Record::RetryDecided { request, .. } => {
                 phase.status = PhaseStatus::Pending;
                 phase.rounds = 0;
-                match signed {
+                match request {
                     None => phase.automatic_retries += 1,
                     Some(_) => {
                         phase.automatic_retries = 0;
@@ -360,7 +360,7 @@ impl State {
             | Record::Breached { .. }
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
-            | Record::Owed { .. }
+            | Record::UndoOutstanding { .. }
             | Record::JournalLost { .. }
             | Record::Ended { .. }
             | Record::ClosedBy { .. } => {}

@@ -96,7 +96,7 @@ pub enum Event {
         from: AgentName,
         reply: Reply,
         /// The last entry of its journal; recorded with outcomes (R10).
-        place: Option<JournalPosition>,
+        position: Option<JournalPosition>,
     },
     /// Time passed; at the latest at [`Run::next_deadline`].
     Tick,
@@ -299,11 +299,15 @@ impl Run {
             }
             Event::TakenOver(standing) => self.take_over(&standing, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
-            Event::Reply { from, reply, place } => {
+            Event::Reply {
+                from,
+                reply,
+                position,
+            } => {
                 let known = self.state.begin.members.contains_key(&from);
                 if known && self.live.fenced.is_none() {
                     self.hear(now, &from);
-                    self.reply(now, from, reply, place, &mut effects);
+                    self.reply(now, from, reply, position, &mut effects);
                 }
             }
             Event::Tick => {}

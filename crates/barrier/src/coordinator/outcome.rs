@@ -13,7 +13,7 @@ impl Run {
         now: Millis,
         from: AgentName,
         reply: Reply,
-        place: Option<JournalPosition>,
+        position: Option<JournalPosition>,
         effects: &mut Vec<Effect>,
     ) {
         match reply {
@@ -24,7 +24,7 @@ impl Run {
                 verdict,
                 ..
             } => self.take_vote(now, from, phase, attempt, term, verdict),
-            Reply::Outcome(report) => self.take_outcome(from, report, place, effects),
+            Reply::Outcome(report) => self.take_outcome(from, report, position, effects),
             Reply::Attestation {
                 step,
                 nonce,
@@ -48,7 +48,7 @@ impl Run {
         &mut self,
         from: AgentName,
         report: TaskReport,
-        place: Option<JournalPosition>,
+        position: Option<JournalPosition>,
         effects: &mut Vec<Effect>,
     ) {
         let key = task_key(&report.step, &from);
@@ -86,14 +86,14 @@ impl Run {
             Weight::News => Some(Record::TaskEnded {
                 agent,
                 report,
-                place,
+                position,
             }),
             Weight::Repeated => None,
             Weight::Contradiction(detail) => Some(Record::Contradicted {
                 agent,
                 report,
                 detail,
-                place,
+                position,
             }),
         };
         if let Some(record) = record {
@@ -110,7 +110,7 @@ impl Run {
         let said = name_of(&report.outcome);
         match &task.status {
             TaskStatus::Released | TaskStatus::Lost => Weight::News,
-            TaskStatus::Owed if report.outcome.is_good() => Weight::News,
+            TaskStatus::UndoOutstanding if report.outcome.is_good() => Weight::News,
             TaskStatus::Waived if report.outcome.is_good() || self.state.rollback.is_some() => {
                 Weight::News
             }
@@ -124,7 +124,7 @@ impl Run {
                 ))
             }
             TaskStatus::Ended { .. }
-            | TaskStatus::Owed
+            | TaskStatus::UndoOutstanding
             | TaskStatus::Waiting
             | TaskStatus::Voided => Weight::Repeated,
         }
@@ -174,8 +174,8 @@ impl Run {
             return self.fail(phase, failure, effects);
         }
         if self.may_retry_by_itself(phase, &bad) {
-            let signed = None;
-            self.persist(Record::RetryDecided { phase, signed }, effects);
+            let request = None;
+            self.persist(Record::RetryDecided { phase, request }, effects);
             return true;
         }
         self.fail(phase, Failure::Tasks { tasks: bad }, effects)
@@ -266,7 +266,12 @@ impl Run {
         let all_detachable = lost.iter().all(|(_, agent)| self.is_detachable(agent));
         if phase.track == Track::Rollback && all_detachable {
             for (step, agent) in lost {
-                self.owe(&agent, &[step], &OutstandingUndoCause::Unreachable, effects);
+                self.record_outstanding_undo(
+                    &agent,
+                    &[step],
+                    &OutstandingUndoCause::Unreachable,
+                    effects,
+                );
             }
             return true;
         }

@@ -27,7 +27,7 @@ impl Run {
             return false;
         }
         let due = self.due_tasks(phase);
-        if self.owe_for_debtors(phase, &due, effects) {
+        if self.leave_out_debtors(phase, &due, effects) {
             return true;
         }
         if !due.is_empty() {
@@ -88,7 +88,7 @@ impl Run {
 
     /// An agent that owes an earlier part of the rollback gets no later part:
     /// debts keep the plan's order (R18).
-    fn owe_for_debtors(
+    fn leave_out_debtors(
         &mut self,
         phase: PhaseRef,
         due: &BTreeMap<AgentName, Vec<StepId>>,
@@ -103,7 +103,7 @@ impl Run {
             .cloned()
             .collect();
         for agent in &debtors {
-            self.owe(
+            self.record_outstanding_undo(
                 agent,
                 &due[agent],
                 &OutstandingUndoCause::Unreachable,
@@ -127,7 +127,7 @@ impl Run {
     }
 
     /// Records steps as debts of an agent.
-    pub(super) fn owe(
+    pub(super) fn record_outstanding_undo(
         &mut self,
         agent: &AgentName,
         steps: &[StepId],
@@ -140,7 +140,7 @@ impl Run {
                 step: step.clone(),
                 cause: cause.clone(),
             };
-            self.persist(Record::Owed { outstanding_undo }, effects);
+            self.persist(Record::UndoOutstanding { outstanding_undo }, effects);
         }
     }
 
@@ -302,7 +302,12 @@ impl Run {
         if phase.track == Track::Rollback && missing.iter().all(|a| self.is_detachable(a)) {
             for agent in missing {
                 let steps = self.state.phase(phase)?.tasks.get(&agent)?.clone();
-                self.owe(&agent, &steps, &OutstandingUndoCause::Unreachable, effects);
+                self.record_outstanding_undo(
+                    &agent,
+                    &steps,
+                    &OutstandingUndoCause::Unreachable,
+                    effects,
+                );
             }
             return Some(true);
         }

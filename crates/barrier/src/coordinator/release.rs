@@ -269,8 +269,15 @@ mod tests {
                 },
             };
             let from = agent.clone();
-            let place = None;
-            effects.extend(run.handle(2, Event::Reply { from, reply, place }));
+            let position = None;
+            effects.extend(run.handle(
+                2,
+                Event::Reply {
+                    from,
+                    reply,
+                    position,
+                },
+            ));
         }
         effects
     }

@@ -42,7 +42,7 @@ impl Run {
             self.take_age(now, standing);
         }
         self.hear(now, agent);
-        self.send_owed(now, agent, effects);
+        self.send_unanswered(now, agent, effects);
     }
 
     /// An operator has said that whoever led this agent besides this
@@ -138,7 +138,7 @@ impl Run {
         self.live.outage_began = Some(known.map_or(began, |since| since.min(began)));
     }
 
-    fn send_owed(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
+    fn send_unanswered(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
         if self.state.ended.is_some() {
             self.send_close(agent, effects);
             return;

@@ -31,7 +31,12 @@ impl Run {
             });
         if passable {
             for (step, agent) in open {
-                self.owe(&agent, &[step], &OutstandingUndoCause::Unreachable, effects);
+                self.record_outstanding_undo(
+                    &agent,
+                    &[step],
+                    &OutstandingUndoCause::Unreachable,
+                    effects,
+                );
             }
         }
         passable
@@ -62,7 +67,11 @@ impl Run {
         if self.state.abort.is_some() {
             let changed: Vec<TaskKey> = self.state.still_changed().cloned().collect();
             for (step, agent) in changed {
-                self.owe_once(&(step, agent), &OutstandingUndoCause::Aborted, effects);
+                self.record_outstanding_undo_once(
+                    &(step, agent),
+                    &OutstandingUndoCause::Aborted,
+                    effects,
+                );
             }
             self.end(Ending::Aborted, effects);
             return true;
@@ -79,18 +88,23 @@ impl Run {
         false
     }
 
-    fn owe_once(&mut self, key: &TaskKey, cause: &OutstandingUndoCause, effects: &mut Vec<Effect>) {
+    fn record_outstanding_undo_once(
+        &mut self,
+        key: &TaskKey,
+        cause: &OutstandingUndoCause,
+        effects: &mut Vec<Effect>,
+    ) {
         let (step, agent) = key;
         let known = self.state.outstanding_undos.iter().any(|outstanding_undo| {
             outstanding_undo.step == *step && outstanding_undo.agent == *agent
         });
         if !known {
-            self.owe(agent, std::slice::from_ref(step), cause, effects);
+            self.record_outstanding_undo(agent, std::slice::from_ref(step), cause, effects);
         }
     }
 
     /// What a rollback phase that is left out leaves undone.
-    pub(super) fn owe_skipped(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) {
+    pub(super) fn record_skipped_undos(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) {
         let undone: Vec<TaskKey> = self
             .state
             .tasks_of(phase)
@@ -113,7 +127,7 @@ impl Run {
             })
             .collect();
         for key in undone.into_iter().chain(refused).collect::<BTreeSet<_>>() {
-            self.owe_once(&key, &OutstandingUndoCause::Skipped, effects);
+            self.record_outstanding_undo_once(&key, &OutstandingUndoCause::Skipped, effects);
         }
     }
 

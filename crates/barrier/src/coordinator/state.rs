@@ -100,7 +100,7 @@ pub enum TaskStatus {
     /// A breach voided what it had proved (R15).
     Voided,
     /// Left out of a rollback, as a debt (R18).
-    Owed,
+    UndoOutstanding,
 }
 
 /// A task of a run.
@@ -129,7 +129,7 @@ impl TaskState {
             | TaskStatus::Ended { .. }
             | TaskStatus::Waived
             | TaskStatus::Voided
-            | TaskStatus::Owed => false,
+            | TaskStatus::UndoOutstanding => false,
         }
     }
 
@@ -147,7 +147,7 @@ impl TaskState {
             | TaskStatus::Lost
             | TaskStatus::Waived
             | TaskStatus::Voided
-            | TaskStatus::Owed => None,
+            | TaskStatus::UndoOutstanding => None,
         }
     }
 
@@ -157,7 +157,7 @@ impl TaskState {
             TaskStatus::Ended { report } => {
                 report.outcome.is_good() || self.resolved == Some(crate::record::Resolution::Done)
             }
-            TaskStatus::Waived | TaskStatus::Owed => true,
+            TaskStatus::Waived | TaskStatus::UndoOutstanding => true,
             TaskStatus::Waiting | TaskStatus::Released | TaskStatus::Lost | TaskStatus::Voided => {
                 false
             }

@@ -27,8 +27,8 @@ impl State {
                     task.suspect = true;
                 }
             }
-            Record::RetryDecided { phase, signed } => {
-                if signed.is_some() {
+            Record::RetryDecided { phase, request } => {
+                if request.is_some() {
                     self.retry_voided();
                 }
                 self.retry_unsettled(*phase);
@@ -36,8 +36,8 @@ impl State {
             Record::Waived {
                 agent,
                 step,
-                signed,
-            } => self.waived(agent, step, signed),
+                request,
+            } => self.waived(agent, step, request),
             Record::UnknownResolved {
                 agent,
                 step,
@@ -51,7 +51,7 @@ impl State {
                     self.watches.remove(&task_key(step, agent));
                 }
             }
-            Record::Owed { outstanding_undo } => self.owed(outstanding_undo),
+            Record::UndoOutstanding { outstanding_undo } => self.undo_outstanding(outstanding_undo),
             Record::JournalLost { agent } => self.journal_lost(agent),
             // `TookOver` and `Breached` change tasks too; they are applied
             // with the run's state, before this. The others change no task.
@@ -84,12 +84,12 @@ impl State {
         }
     }
 
-    fn owed(&mut self, outstanding_undo: &OutstandingUndo) {
+    fn undo_outstanding(&mut self, outstanding_undo: &OutstandingUndo) {
         let task = self
             .tasks
             .get_mut(&task_key(&outstanding_undo.step, &outstanding_undo.agent));
         if let Some(task) = task.filter(|task| !task.is_settled()) {
-            task.status = TaskStatus::Owed;
+            task.status = TaskStatus::UndoOutstanding;
         }
         self.leave_round(&outstanding_undo.step, &outstanding_undo.agent);
     }
@@ -212,7 +212,7 @@ impl State {
                 | TaskStatus::Released
                 | TaskStatus::Lost
                 | TaskStatus::Waived
-                | TaskStatus::Owed => false,
+                | TaskStatus::UndoOutstanding => false,
             };
             if again && !task.is_settled() {
                 task.status = TaskStatus::Waiting;
@@ -244,7 +244,7 @@ impl State {
         }
     }
 
-    fn waived(&mut self, agent: &AgentName, step: &StepId, signed: &OperatorRequest) {
+    fn waived(&mut self, agent: &AgentName, step: &StepId, request: &OperatorRequest) {
         self.watches.remove(&task_key(step, agent));
         let Some(task) = self.tasks.get_mut(&task_key(step, agent)) else {
             return;
@@ -257,7 +257,7 @@ impl State {
             agent: agent.clone(),
             step: step.clone(),
             cause: OutstandingUndoCause::Waived {
-                signed: signed.clone(),
+                request: request.clone(),
             },
         });
     }

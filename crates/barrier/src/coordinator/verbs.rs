@@ -79,61 +79,61 @@ impl Run {
             return Ok(());
         }
         self.check_any_verb(&verb)?;
-        let signed = OperatorRequest {
+        let request = OperatorRequest {
             by: verb.by,
-            request: verb.request,
+            id: verb.request,
             reason: verb.reason,
         };
-        let record = self.record_of(verb.action, signed)?;
+        let record = self.record_of(verb.action, request)?;
         if let Record::Skipped { phase, .. } = &record
             && phase.track == Track::Rollback
         {
-            self.owe_skipped(*phase, effects);
+            self.record_skipped_undos(*phase, effects);
         }
         self.persist(record, effects);
         Ok(())
     }
 
     /// The record of a request, if the state allows it now.
-    fn record_of(&self, action: VerbAction, signed: OperatorRequest) -> Result<Record, Refused> {
+    fn record_of(&self, action: VerbAction, request: OperatorRequest) -> Result<Record, Refused> {
         Ok(match action {
             VerbAction::Approve { phase, digest } => {
                 self.check_approval(phase, &digest)?;
-                Record::GateOpened { phase, signed }
+                Record::GateOpened { phase, request }
             }
-            VerbAction::Resume => self.resume_record(signed)?,
+            VerbAction::Resume => self.resume_record(request)?,
             VerbAction::Pause => {
                 self.check_pause()?;
-                Record::Paused { signed }
+                Record::Paused { request }
             }
             VerbAction::Retry => Record::RetryDecided {
                 phase: self.check_retry()?,
-                signed: Some(signed),
+                request: Some(request),
             },
             VerbAction::Skip => Record::Skipped {
-                phase: self.check_skip(&signed)?,
-                why: SkipCause::Operator { signed },
+                phase: self.check_skip(&request)?,
+                why: SkipCause::Operator { request },
             },
             VerbAction::Rollback => {
                 self.check_rollback()?;
                 Record::RollbackDecided {
-                    cause: RollbackCause::Operator { signed },
+                    cause: RollbackCause::Operator { request },
                 }
             }
-            VerbAction::Abort => Record::AbortDecided { signed },
+            VerbAction::Abort => Record::AbortDecided { request },
             VerbAction::Waive { agent, step } => {
-                self.check_waive(&agent, &step, &signed)?;
+                self.check_waive(&agent, &step, &request)?;
                 Record::Waived {
                     agent,
                     step,
-                    signed,
+                    request,
                 }
             }
             VerbAction::ResolveUnknown {
                 agent,
                 step,
                 resolution,
-            } => self.resolve_record(agent, step, resolution, signed)?,
+            } => self.resolve_record(agent, step, resolution, request)?,
         })
     }
 
@@ -265,10 +265,10 @@ impl Run {
     }
 
     /// `resume` ends the nearest of: a pause, a hold, a hold gate.
-    fn resume_record(&self, signed: OperatorRequest) -> Result<Record, Refused> {
+    fn resume_record(&self, request: OperatorRequest) -> Result<Record, Refused> {
         self.check_not_turning()?;
         if self.state.paused.is_some() || !self.state.held.is_empty() {
-            return Ok(Record::Resumed { signed });
+            return Ok(Record::Resumed { request });
         }
         let at_gate = self.state.current().filter(|phase| {
             self.state.spec(*phase).map(|spec| spec.gate) == Some(Gate::Hold)
@@ -282,7 +282,7 @@ impl Run {
             );
         };
         self.check_ready(phase)?;
-        Ok(Record::GateOpened { phase, signed })
+        Ok(Record::GateOpened { phase, request })
     }
 
     fn failed_phase(&self) -> Result<PhaseRef, Refused> {
@@ -321,9 +321,9 @@ impl Run {
         }
     }
 
-    fn check_skip(&self, signed: &OperatorRequest) -> Result<PhaseRef, Refused> {
+    fn check_skip(&self, request: &OperatorRequest) -> Result<PhaseRef, Refused> {
         let phase = self.failed_phase()?;
-        require_reason(signed)?;
+        require_reason(request)?;
         let proof = self.state.tasks.iter().find(|((step, _), task)| {
             let here = task.phase == phase && !task.is_settled();
             (here || task.status == TaskStatus::Voided)
@@ -368,9 +368,9 @@ impl Run {
         &self,
         agent: &AgentName,
         step: &StepId,
-        signed: &OperatorRequest,
+        request: &OperatorRequest,
     ) -> Result<(), Refused> {
-        require_reason(signed)?;
+        require_reason(request)?;
         let key: TaskKey = task_key(step, agent);
         let watch = self.state.watches.contains_key(&key);
         // Behind the point of no return a watch whose host is gone protects
@@ -409,9 +409,9 @@ impl Run {
         agent: AgentName,
         step: StepId,
         resolution: Resolution,
-        signed: OperatorRequest,
+        request: OperatorRequest,
     ) -> Result<Record, Refused> {
-        require_reason(&signed)?;
+        require_reason(&request)?;
         let task = self.state.tasks.get(&task_key(&step, &agent));
         if !task.is_some_and(super::TaskState::is_unclear) {
             return refuse(
@@ -424,13 +424,13 @@ impl Run {
             agent,
             step,
             resolution,
-            signed,
+            request,
         })
     }
 }
 
-fn require_reason(signed: &OperatorRequest) -> Result<(), Refused> {
-    match &signed.reason {
+fn require_reason(request: &OperatorRequest) -> Result<(), Refused> {
+    match &request.reason {
         Some(reason) if !reason.trim().is_empty() => Ok(()),
         _ => refuse(
             RefusedCode::ReasonMissing,

@@ -282,7 +282,7 @@ impl Participant {
             .collect();
         for key in overdue {
             self.live.lapses.remove(&key);
-            self.bury(&key.0, key.1, Tombstone::Lapsed, effects);
+            self.tombstone_live(&key.0, key.1, Tombstone::Lapsed, effects);
         }
         if self.live.probing.as_ref().is_some_and(|p| now >= p.lapses)
             && let Some(probing) = self.live.probing.take()
@@ -305,11 +305,17 @@ impl Participant {
             })
             .collect();
         for (run, phase) in live {
-            self.bury(&run, phase, Tombstone::Restarted, effects);
+            self.tombstone_live(&run, phase, Tombstone::Restarted, effects);
         }
     }
 
-    fn bury(&mut self, run: &RunId, phase: PhaseRef, why: Tombstone, effects: &mut Vec<Effect>) {
+    fn tombstone_live(
+        &mut self,
+        run: &RunId,
+        phase: PhaseRef,
+        why: Tombstone,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(log) = self.state.run(run) else {
             return;
         };

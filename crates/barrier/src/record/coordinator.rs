@@ -30,7 +30,7 @@ pub struct Begin {
 pub struct OperatorRequest {
     pub by: String,
     /// Request id: the same request is carried out once.
-    pub request: String,
+    pub id: String,
     pub reason: Option<String>,
 }
 
@@ -137,7 +137,7 @@ pub enum RollbackCause {
         elapsed: Millis,
     },
     Operator {
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
 }
 
@@ -148,7 +148,7 @@ pub enum SkipCause {
     /// It has no tasks: its forward counterparts changed nothing.
     NothingToDo,
     Operator {
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
 }
 
@@ -159,7 +159,7 @@ pub enum OutstandingUndoCause {
     /// The agent was out of reach and the rollback went on without it (R18).
     Unreachable,
     /// The operator waived it (R5).
-    Waived { signed: OperatorRequest },
+    Waived { request: OperatorRequest },
     /// The operator skipped the phase that would have undone it.
     Skipped,
     /// The run was aborted.
@@ -242,7 +242,7 @@ pub enum Record {
     /// The operator opened the gate.
     GateOpened {
         phase: PhaseRef,
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     Released {
         phase: PhaseRef,
@@ -260,7 +260,7 @@ pub enum Record {
         /// What its journal had come to when it said so. Absent in older
         /// journals, and where an older agent says it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<JournalPosition>,
+        position: Option<JournalPosition>,
     },
     /// A released task was not heard of in time. It stays open (R5).
     TaskLost {
@@ -291,28 +291,28 @@ pub enum Record {
     RetryDecided {
         phase: PhaseRef,
         /// Who asked; `None` when the protocol retried by itself.
-        signed: Option<OperatorRequest>,
+        request: Option<OperatorRequest>,
     },
     /// The operator passed an open task (R5).
     Waived {
         agent: AgentName,
         step: StepId,
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     /// The operator said what became of an `unknown` or `drifted` task.
     UnknownResolved {
         agent: AgentName,
         step: StepId,
         resolution: Resolution,
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     /// The operator asked to go no further.
     Paused {
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     /// The operator ended a pause or a hold.
     Resumed {
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     /// The run is to be rolled back. From here on nothing goes forward.
     RollbackDecided {
@@ -323,7 +323,7 @@ pub enum Record {
     RollbackBegan {},
     /// The operator gave the run up. It ends as soon as nothing is open.
     AbortDecided {
-        signed: OperatorRequest,
+        request: OperatorRequest,
     },
     /// A watch saw a breach.
     Breached {
@@ -345,9 +345,9 @@ pub enum Record {
         detail: String,
         /// What its journal had come to when it said so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<JournalPosition>,
+        position: Option<JournalPosition>,
     },
-    Owed {
+    UndoOutstanding {
         outstanding_undo: OutstandingUndo,
     },
     /// An agent came back without the journal it had (R10); its open tasks
@@ -394,28 +394,28 @@ impl Record {
             | Self::RollbackBegan {}
             | Self::AbortDecided { .. }
             | Self::Contradicted { .. }
-            | Self::Owed { .. }
+            | Self::UndoOutstanding { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. } => true,
         }
     }
 
     /// The operator's request that led to it, if one did.
-    pub fn signed(&self) -> Option<&OperatorRequest> {
+    pub fn operator_request(&self) -> Option<&OperatorRequest> {
         match self {
-            Self::GateOpened { signed, .. }
-            | Self::Waived { signed, .. }
-            | Self::UnknownResolved { signed, .. }
-            | Self::Paused { signed }
-            | Self::Resumed { signed }
-            | Self::AbortDecided { signed } => Some(signed),
-            Self::RetryDecided { signed, .. } => signed.as_ref(),
+            Self::GateOpened { request, .. }
+            | Self::Waived { request, .. }
+            | Self::UnknownResolved { request, .. }
+            | Self::Paused { request }
+            | Self::Resumed { request }
+            | Self::AbortDecided { request } => Some(request),
+            Self::RetryDecided { request, .. } => request.as_ref(),
             Self::Skipped { why, .. } => match why {
-                SkipCause::Operator { signed } => Some(signed),
+                SkipCause::Operator { request } => Some(request),
                 SkipCause::NothingToDo => None,
             },
             Self::RollbackDecided { cause } => match cause {
-                RollbackCause::Operator { signed } => Some(signed),
+                RollbackCause::Operator { request } => Some(request),
                 RollbackCause::Policy { .. } | RollbackCause::Budget { .. } => None,
             },
             // Decided by the protocol, or reported by an agent. The request
@@ -434,7 +434,7 @@ impl Record {
             | Self::Breached { .. }
             | Self::Disarmed { .. }
             | Self::Contradicted { .. }
-            | Self::Owed { .. }
+            | Self::UndoOutstanding { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,
@@ -442,11 +442,14 @@ impl Record {
     }
 
     /// The position that an agent's journal had reached, and the agent (R10).
-    pub fn place(&self) -> Option<(&AgentName, &JournalPosition)> {
+    pub fn position(&self) -> Option<(&AgentName, &JournalPosition)> {
         match self {
-            Self::TaskEnded { agent, place, .. } | Self::Contradicted { agent, place, .. } => {
-                Some((agent, place.as_ref()?))
+            Self::TaskEnded {
+                agent, position, ..
             }
+            | Self::Contradicted {
+                agent, position, ..
+            } => Some((agent, position.as_ref()?)),
             // Only outcomes carry a position.
             Self::Began { .. }
             | Self::TermBegan { .. }
@@ -469,7 +472,7 @@ impl Record {
             | Self::AbortDecided { .. }
             | Self::Breached { .. }
             | Self::Disarmed { .. }
-            | Self::Owed { .. }
+            | Self::UndoOutstanding { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,
@@ -503,7 +506,7 @@ impl Record {
             | Self::Breached { .. }
             | Self::Disarmed { .. }
             | Self::Contradicted { .. }
-            | Self::Owed { .. }
+            | Self::UndoOutstanding { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,

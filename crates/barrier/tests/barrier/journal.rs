@@ -60,8 +60,8 @@ variants!(
     run_variant, RUN_VARIANTS, Record:
     Began, TermBegan, TookOver, Preparing, GateOpened, Released, TaskEnded, TaskLost, Revoked,
     Failed, Completed, Skipped, RetryDecided, Waived, UnknownResolved, Paused, Resumed,
-    RollbackDecided, RollbackBegan, AbortDecided, Breached, Disarmed, Contradicted, Owed,
-    JournalLost, Ended, ClosedBy,
+    RollbackDecided, RollbackBegan, AbortDecided, Breached, Disarmed, Contradicted,
+    UndoOutstanding, JournalLost, Ended, ClosedBy,
 );
 
 variants!(

@@ -238,7 +238,7 @@ proptest! {
         for agent in sim.agents.values_mut() {
             // Their probes can never tell: the protocol must get by with what
             // it knows.
-            agent.unclear.extend(unclear.iter().map(|step| StepId::from(*step)));
+            agent.indeterminate.extend(unclear.iter().map(|step| StepId::from(*step)));
         }
         sim.start();
         for name in sim.names() {

@@ -153,8 +153,10 @@ fn command(sim: &mut Sim, line: &str) {
         "agrees" => {
             sim.agent_mut(&agent(1)).refuses.remove(&words[2].into());
         }
-        "unclear" => {
-            sim.agent_mut(&agent(1)).unclear.insert(words[2].into());
+        "indeterminate" => {
+            sim.agent_mut(&agent(1))
+                .indeterminate
+                .insert(words[2].into());
         }
         "breach" => breach(sim, &words),
         "verb" => verb(sim, &words[1..]),
@@ -208,7 +210,7 @@ fn finish(sim: &mut Sim, words: &[&str]) {
     assert_eq!(running, Some(words[2].into()), "{name} runs something else");
     let outcome = match words[3] {
         "done" => Outcome::Done,
-        "standing" => Outcome::Armed,
+        "armed" => Outcome::Armed,
         "failed" => Outcome::Failed {
             error: "it went wrong".to_owned(),
         },
@@ -264,7 +266,7 @@ fn phase(text: &str) -> PhaseRef {
 
 /// `verb skip reason it was done by hand`
 fn verb(sim: &mut Sim, words: &[&str]) {
-    let reason = words.iter().position(|word| *word == "because");
+    let reason = words.iter().position(|word| *word == "reason");
     let reason = reason.map(|at| words[at + 1..].join(" "));
     let target = |index: usize| {
         (

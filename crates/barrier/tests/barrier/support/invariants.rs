@@ -280,8 +280,10 @@ impl World {
             return false;
         };
         let status = state.tasks.get(key).map(|task| &task.status);
-        matches!(status, Some(TaskStatus::Waived | TaskStatus::Owed))
-            || state.journals_lost.contains(&key.1)
+        matches!(
+            status,
+            Some(TaskStatus::Waived | TaskStatus::UndoOutstanding)
+        ) || state.journals_lost.contains(&key.1)
             || self.lost.contains(&key.1)
     }
 }
@@ -465,7 +467,7 @@ fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<
         | Record::Breached { .. }
         | Record::Disarmed { .. }
         | Record::Contradicted { .. }
-        | Record::Owed { .. }
+        | Record::UndoOutstanding { .. }
         | Record::JournalLost { .. }
         | Record::Ended { .. }
         | Record::ClosedBy { .. } => false,
@@ -511,7 +513,7 @@ pub fn one_direction_at_a_time(
         return Ok(());
     };
     if let RunUpdate::Decided(entry) = happening {
-        return may_be_owed(state, &entry.record);
+        return may_be_outstanding(state, &entry.record);
     }
     let RunUpdate::Started {
         phase, step, agent, ..
@@ -542,8 +544,8 @@ pub fn one_direction_at_a_time(
     Ok(())
 }
 
-fn may_be_owed(state: &State, record: &Record) -> Result<(), String> {
-    let Record::Owed { outstanding_undo } = record else {
+fn may_be_outstanding(state: &State, record: &Record) -> Result<(), String> {
+    let Record::UndoOutstanding { outstanding_undo } = record else {
         return Ok(());
     };
     let task = state.tasks.get(&(

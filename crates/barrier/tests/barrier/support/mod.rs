@@ -61,7 +61,7 @@ pub struct Agent {
     pub chores: VecDeque<Chore>,
     /// Steps whose probes refuse, and those whose probes can't tell.
     pub refuses: BTreeSet<StepId>,
-    pub unclear: BTreeSet<StepId>,
+    pub indeterminate: BTreeSet<StepId>,
     /// Steps whose outputs others consume. Their probes never say `unchanged`:
     /// a probe can't give outputs.
     pub producers: BTreeSet<StepId>,
@@ -128,7 +128,7 @@ impl Sim {
         let term = self.next_term();
         let (run, effects) = Run::start(self.now, self.begin.clone(), term).expect("a valid plan");
         self.run = Some(run);
-        self.carry_out_coordinator(effects);
+        self.execute_coordinator_effects(effects);
     }
 
     pub fn restart_coordinator(&mut self) {
@@ -142,7 +142,7 @@ impl Sim {
         let (run, effects) =
             Run::resume(self.now, self.disk.clone(), term).expect("its own journal");
         self.run = Some(run);
-        self.carry_out_coordinator(effects);
+        self.execute_coordinator_effects(effects);
     }
 
     /// A new term above another coordinator's; every session begins anew.
@@ -198,7 +198,7 @@ impl Sim {
         )
         .expect("its own journal");
         agent.participant = Some(participant);
-        self.carry_out_agent(name, effects);
+        self.execute_agent_effects(name, effects);
     }
 
     /// The disk dies; the host keeps what was done to it.
@@ -272,7 +272,7 @@ impl Sim {
         let now = self.now;
         if let Some(run) = &mut self.run {
             let effects = run.handle(now, event);
-            self.carry_out_coordinator(effects);
+            self.execute_coordinator_effects(effects);
         }
     }
 
@@ -280,7 +280,7 @@ impl Sim {
         let now = self.now;
         if let Some(participant) = &mut self.agent_mut(name).participant {
             let effects = participant.handle(now, event);
-            self.carry_out_agent(name, effects);
+            self.execute_agent_effects(name, effects);
         }
     }
 
@@ -300,7 +300,7 @@ impl Sim {
         let effects = run
             .verb(now, verb)
             .map_err(|refused| format!("{:?}: {refused}", refused.code))?;
-        self.carry_out_coordinator(effects);
+        self.execute_coordinator_effects(effects);
         Ok(())
     }
 
@@ -315,7 +315,7 @@ impl Sim {
         }
     }
 
-    pub fn carry_out_coordinator(&mut self, effects: Vec<coordinator::Effect>) {
+    pub fn execute_coordinator_effects(&mut self, effects: Vec<coordinator::Effect>) {
         for effect in effects {
             if self.must_crash() {
                 self.trace.push("C crashes".to_owned());
@@ -352,39 +352,28 @@ impl Sim {
         }
     }
 
-    pub fn carry_out_agent(&mut self, name: &AgentName, effects: Vec<participant::Effect>) {
+    pub fn execute_agent_effects(&mut self, name: &AgentName, effects: Vec<participant::Effect>) {
         for effect in effects {
             if self.must_crash() {
                 self.trace.push(format!("{name} crashes"));
                 return self.crash_agent(name);
             }
             self.trace.push(show::participant_effect(name, &effect));
-            self.carry_out_one(name, effect);
+            self.execute_agent_effect(name, effect);
         }
     }
 
-    fn carry_out_one(&mut self, name: &AgentName, effect: participant::Effect) {
+    fn execute_agent_effect(&mut self, name: &AgentName, effect: participant::Effect) {
+        use participant::Effect;
         match effect {
-            participant::Effect::Persist(entry) => {
-                let text = serde_json::to_string(&entry).expect("records are JSON");
-                let read: participant::Entry =
-                    serde_json::from_str(&text).expect("what was written can be read");
-                assert_eq!(read, entry, "a record must survive its journal");
-                self.observe(&RunUpdate::Recorded {
-                    agent: name.clone(),
-                    entry: entry.clone(),
-                });
-                self.agent_mut(name).disk.push(entry);
-            }
-            participant::Effect::Send(reply) => {
+            Effect::Persist(entry) => self.write_to_agent_disk(name, entry),
+            Effect::Send(reply) => {
                 if self.agent(name).connected {
-                    self.replies
-                        .get_mut(name)
-                        .expect("a member")
-                        .push_back(reply);
+                    let replies = self.replies.get_mut(name).expect("a member");
+                    replies.push_back(reply);
                 }
             }
-            participant::Effect::Probe {
+            Effect::Probe {
                 run,
                 phase,
                 attempt,
@@ -398,7 +387,7 @@ impl Sim {
                 purpose,
                 tasks,
             }),
-            participant::Effect::Execute {
+            Effect::Execute {
                 run,
                 phase,
                 attempt,
@@ -406,7 +395,7 @@ impl Sim {
                 before_image,
                 ..
             }
-            | participant::Effect::Undo {
+            | Effect::Undo {
                 run,
                 phase,
                 attempt,
@@ -414,33 +403,48 @@ impl Sim {
                 before_image,
                 ..
             } => {
-                self.observe(&RunUpdate::Started {
-                    agent: name.clone(),
-                    phase,
-                    attempt,
-                    step: task.step.clone(),
-                    mode: task.mode.clone(),
-                });
-                self.agent_mut(name).running = Some(Running {
+                let running = Running {
                     run,
                     phase,
                     attempt,
                     task,
                     before_image,
-                });
+                };
+                self.start_action(name, running);
             }
-            participant::Effect::Attest { run, step, nonce } => self
+            Effect::Attest { run, step, nonce } => self
                 .agent_mut(name)
                 .chores
                 .push_back(Chore::Attest { run, step, nonce }),
-            participant::Effect::Cancel { .. }
-            | participant::Effect::Disarm { .. }
-            | participant::Effect::Arm { .. } => {}
+            Effect::Cancel { .. } | Effect::Disarm { .. } | Effect::Arm { .. } => {}
         }
     }
 
-    pub fn observe(&mut self, happening: &RunUpdate) {
-        if let Err(violation) = self.world.observe(self.now, happening) {
+    fn write_to_agent_disk(&mut self, name: &AgentName, entry: participant::Entry) {
+        let text = serde_json::to_string(&entry).expect("records are JSON");
+        let read: participant::Entry =
+            serde_json::from_str(&text).expect("what was written can be read");
+        assert_eq!(read, entry, "a record must survive its journal");
+        self.observe(&RunUpdate::Recorded {
+            agent: name.clone(),
+            entry: entry.clone(),
+        });
+        self.agent_mut(name).disk.push(entry);
+    }
+
+    fn start_action(&mut self, name: &AgentName, running: Running) {
+        self.observe(&RunUpdate::Started {
+            agent: name.clone(),
+            phase: running.phase,
+            attempt: running.attempt,
+            step: running.task.step.clone(),
+            mode: running.task.mode.clone(),
+        });
+        self.agent_mut(name).running = Some(running);
+    }
+
+    pub fn observe(&mut self, update: &RunUpdate) {
+        if let Err(violation) = self.world.observe(self.now, update) {
             self.trace.push(format!("VIOLATION {violation}"));
             self.violations.push(violation.to_string());
         }
@@ -516,8 +520,8 @@ impl Sim {
             );
             host.remove(&step);
         }
-        let on_the_way_back = changed && running.phase.track == Track::Rollback;
-        if !running.task.watch && !on_the_way_back {
+        let during_rollback = changed && running.phase.track == Track::Rollback;
+        if !running.task.watch && !during_rollback {
             self.observe(&RunUpdate::Host {
                 agent: name.clone(),
                 step,
@@ -564,12 +568,16 @@ impl Sim {
         };
         let from = name.clone();
         let agent = self.agent(name);
-        let place = Some(JournalPosition {
+        let position = Some(JournalPosition {
             journal: agent.journal.clone(),
             position: agent.disk.len() as u64,
             hash: format!("hash-{}", agent.disk.len()),
         });
-        self.coordinator(coordinator::Event::Reply { from, reply, place });
+        self.coordinator(coordinator::Event::Reply {
+            from,
+            reply,
+            position,
+        });
         true
     }
 
@@ -651,7 +659,7 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
         running: None,
         chores: VecDeque::new(),
         refuses: BTreeSet::new(),
-        unclear: BTreeSet::new(),
+        indeterminate: BTreeSet::new(),
         producers: inputs.map(|(step, _)| step.clone()).collect(),
         breach: None,
     }
@@ -667,7 +675,7 @@ fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, String> {
         Mode::Undo { of } => (of, before()),
     };
     let found = agent.host.get(step).cloned().unwrap_or_else(before);
-    let finding = if agent.unclear.contains(&task.step) {
+    let finding = if agent.indeterminate.contains(&task.step) {
         Finding::Indeterminate
     } else if found == wanted && !agent.producers.contains(&task.step) {
         Finding::Satisfied
