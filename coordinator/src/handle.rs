@@ -4,6 +4,7 @@ use crate::active_run::RunUpdate;
 use crate::agents::{Introduction, Outbox};
 use crate::plans::CheckedPlan;
 use crate::preflights::{Answers, TaskFinding};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, PhaseRef, RunId};
 use lockstep_proto::v1;
@@ -15,16 +16,15 @@ const INPUTS: usize = 4096;
 
 /// Why a request was refused; the caller receives it as a gRPC status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    pub kind: RefusalKind,
-    /// What, why, and the remedy.
-    pub message: String,
+#[error("{diagnosis}")]
+pub struct RequestError {
+    pub kind: RequestErrorKind,
+    pub diagnosis: Diagnosis,
 }
 
-/// See [`Refusal`].
+/// See [`RequestError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum RequestErrorKind {
     /// The input is wrong.
     Invalid,
     /// There is no such thing.
@@ -36,16 +36,21 @@ pub enum RefusalKind {
     Internal,
 }
 
-impl Refusal {
-    pub(crate) fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+impl RequestError {
+    pub(crate) fn new(kind: RequestErrorKind, diagnosis: Diagnosis) -> Self {
+        Self { kind, diagnosis }
+    }
+
+    pub(crate) fn invalid(diagnosis: Diagnosis) -> Self {
+        Self::new(RequestErrorKind::Invalid, diagnosis)
+    }
+
+    pub(crate) fn precondition(diagnosis: Diagnosis) -> Self {
+        Self::new(RequestErrorKind::Precondition, diagnosis)
     }
 }
 
-pub type Answer<T> = Result<T, Refusal>;
+pub type Answer<T> = Result<T, RequestError>;
 
 pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 
@@ -219,18 +224,22 @@ impl Handle {
 
     /// Why a request has no answer: the driver has closed its queue, or it has
     /// dropped the reply.
-    fn unanswered(&self) -> Refusal {
+    fn unanswered(&self) -> RequestError {
         if self.inputs.is_closed() {
-            return Refusal::new(
-                RefusalKind::Unavailable,
-                "the coordinator is ending; try again",
+            return RequestError::new(
+                RequestErrorKind::Unavailable,
+                Diagnosis::new(Code::LS5001, "the coordinator is ending").remedy("try again"),
             );
         }
         tracing::error!("a request was dropped without an answer");
-        Refusal::new(
-            RefusalKind::Internal,
-            "the coordinator dropped the request without an answer, which is a defect of it; \
-             whether the request took effect is not known: check with `lockstep run status`",
+        RequestError::new(
+            RequestErrorKind::Internal,
+            Diagnosis::new(
+                Code::LS5009,
+                "the coordinator dropped the request without an answer, which is a defect of it",
+            )
+            .state_left("whether the request took effect is not known")
+            .remedy("check with `lockstep run show`"),
         )
     }
 
@@ -400,10 +409,10 @@ mod tests {
             async move { handle.agents().await }
         });
         drop(queue.recv().await.expect("a query"));
-        let refusal = asking.await.unwrap().unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::Internal);
+        let error = asking.await.unwrap().unwrap_err();
+        assert_eq!(error.kind, RequestErrorKind::Internal);
         drop(queue);
-        let refusal = handle.agents().await.unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::Unavailable);
+        let error = handle.agents().await.unwrap_err();
+        assert_eq!(error.kind, RequestErrorKind::Unavailable);
     }
 }

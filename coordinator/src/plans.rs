@@ -1,6 +1,7 @@
 //! Plans as operators submit them, and as a run's first record holds them.
 
-use crate::handle::{Answer, Refusal, RefusalKind};
+use crate::handle::{Answer, RequestError};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::record::Begin;
 use lockstep_plan::{Digest, Plan};
 use serde::{Deserialize, Serialize};
@@ -24,26 +25,27 @@ impl CheckedPlan {
     /// # Errors
     /// LS4310, LS4311 or LS4312.
     pub fn check(plan_json: &str, digest: &str, source: &str) -> Answer<Self> {
-        let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
-        let plan = Plan::from_json(plan_json)
-            .map_err(|e| invalid(format!("LS4310: this is not an expanded plan: {e}")))?;
+        let plan = Plan::from_json(plan_json).map_err(|e| {
+            let diagnosis = Diagnosis::new(Code::LS4310, "this is not an expanded plan");
+            RequestError::invalid(diagnosis.source(&e))
+        })?;
         let faults: Vec<String> = lockstep_plan::check::verify(&plan)
             .into_iter()
             .filter(|fault| !fault.warning)
             .map(|fault| format!("{} {}; {}", fault.code, fault.message, fault.remedy))
             .collect();
         if !faults.is_empty() {
-            return Err(invalid(format!(
-                "LS4311: the plan is not sound: {}",
-                faults.join("; ")
-            )));
+            let what = format!("the plan is invalid: {}", faults.join("; "));
+            return Err(RequestError::invalid(Diagnosis::new(Code::LS4311, what)));
         }
         let checked = Self::trusted(plan, source);
         if checked.digest.to_string() != digest {
-            return Err(invalid(format!(
-                "LS4312: the plan's digest is {}, not {digest} as approved; check the file again",
+            let what = format!(
+                "the plan's digest is {}, not {digest} as approved",
                 checked.digest
-            )));
+            );
+            let diagnosis = Diagnosis::new(Code::LS4312, what).remedy("check the file again");
+            return Err(RequestError::invalid(diagnosis));
         }
         Ok(checked)
     }

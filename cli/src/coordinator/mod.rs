@@ -133,10 +133,12 @@ impl Coordinator {
 
     /// What a status means.
     pub fn failure(&self, status: &Status) -> Failure {
-        if lost(status) {
+        let diagnosis = diagnosis_from_status(status);
+        if diagnosis.is_none() && lost(status) {
             return unreachable(&self.address, status);
         }
         let (code, exit) = match status.code() {
+            Code::Unavailable => (UNREACHABLE, Exit::Unreachable),
             Code::PermissionDenied | Code::Unauthenticated => (NOT_PERMITTED, Exit::Refused),
             Code::NotFound => (NOT_FOUND, Exit::Refused),
             Code::DeadlineExceeded => (TIMED_OUT, Exit::TimedOut),
@@ -148,21 +150,11 @@ impl Coordinator {
             | Code::ResourceExhausted => (REFUSED, Exit::Refused),
             _ => (COORDINATOR, Exit::Failed),
         };
-        match diagnosis_from_status(status) {
+        match diagnosis {
             Some(diagnosis) => Failure::diagnosed(exit, diagnosis),
-            None => undiagnosed(status.message(), code, exit),
+            None => Failure::new(code, exit, status.message()),
         }
     }
-}
-
-/// A failure of a status that carries no diagnosis: its message may begin with
-/// a code.
-fn undiagnosed(message: &str, code: lockstep_api::Code, exit: Exit) -> Failure {
-    let given = message
-        .split_once(": ")
-        .and_then(|(code, what)| Some((lockstep_api::Code::find(code)?, what)));
-    let (code, what) = given.unwrap_or((code, message));
-    Failure::new(code, exit, what)
 }
 
 /// Whether the connection was lost rather than the request refused.
@@ -254,10 +246,16 @@ mod tests {
              next: start another run – with the same plan\n"
         );
         assert_eq!(failure.json()["error"]["state_left"], "nothing was changed");
-        let status = Status::failed_precondition("LS4102: not now");
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_ending_is_not_a_lost_connection() {
+        let diagnosis = Diagnosis::new(UNREACHABLE, "the coordinator is ending");
+        let failure = coordinator().failure(&diagnosis_to_status(Code::Unavailable, &diagnosis));
+        assert_eq!(failure.exit(), Exit::Unreachable);
         assert_eq!(
-            coordinator().failure(&status).text(),
-            "error[LS4102]: not now\n"
+            failure.text(),
+            format!("error[{UNREACHABLE}]: the coordinator is ending\n")
         );
     }
 }

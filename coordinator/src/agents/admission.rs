@@ -3,6 +3,7 @@
 
 use super::Introduction;
 use crate::store::{KnownAgent, PersistedAgents, QuarantineEntry};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::ids::AgentName;
 use lockstep_barrier::record::JournalPosition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,7 @@ struct LastSeen {
 /// Why a session is not admitted.
 #[derive(Debug)]
 pub struct NotAdmitted {
-    /// A sentence with code and remedy.
-    pub why: String,
+    pub why: Box<Diagnosis>,
     /// To be made durable: from now on the agent waits for an operator.
     pub quarantine: Option<QuarantineEntry>,
 }
@@ -164,7 +164,10 @@ impl Admissions {
         };
         if waits.journal.is_empty() {
             let quarantine = None;
-            return Err(NotAdmitted { why, quarantine });
+            return Err(NotAdmitted {
+                why: Box::new(why),
+                quarantine,
+            });
         }
         // A change of the machine alone is not worth a journal entry for each
         // attempt.
@@ -172,27 +175,27 @@ impl Admissions {
             before.is_none_or(|b| b.journal != waits.journal || b.gone_back != waits.gone_back);
         self.quarantine.insert(name.to_owned(), waits.clone());
         Err(NotAdmitted {
-            why,
+            why: Box::new(why),
             quarantine: new.then_some(waits),
         })
     }
 
     /// What prevents the admission, and whether the journal has gone back.
-    fn fault(&self, introduction: &Introduction) -> Option<(String, bool)> {
+    fn fault(&self, introduction: &Introduction) -> Option<(Diagnosis, bool)> {
         let name = introduction.name();
         let journal = introduction.journal();
         if journal.0.is_empty() {
-            return Some(("the agent names no journal".to_owned(), false));
+            let why = Diagnosis::new(Code::LS4205, "the agent's hello names no journal");
+            return Some((why, false));
         }
         let other = |known: &&KnownAgent| known.journal != journal.0;
         if let Some(known) = self.known.get(name).filter(other) {
-            let why = format!(
-                "LS4201: {name} came with journal {journal}, but it is known with journal {}: it \
-                 was reinstalled, cloned, or its disk was lost; look into it, then `lockstep \
-                 agents accept {name} --reason …`",
+            let what = format!(
+                "{name} came with journal {journal}, but it is known with journal {}: it was \
+                 reinstalled, cloned, or its disk was lost",
                 known.journal
             );
-            return Some((why, false));
+            return Some((until_accepted(Code::LS4201, what, name), false));
         }
         // The journal of another machine proves nothing about the known one's,
         // so the machine is checked first.
@@ -202,7 +205,7 @@ impl Admissions {
             .or_else(|| self.still_waits(introduction).map(|why| (why, false)))
     }
 
-    fn went_back(&self, introduction: &Introduction) -> Option<String> {
+    fn went_back(&self, introduction: &Introduction) -> Option<Diagnosis> {
         let name = introduction.name();
         let last = self.last.get(name).cloned().unwrap_or_default();
         let place = self.places.get(name);
@@ -219,18 +222,18 @@ impl Admissions {
             format!("after entry {position} in session {}", last.session)
         };
         gone_back.then(|| {
-            format!(
-                "LS4202: the journal of {name} has gone back: it came with entry {} in session {} \
-                 {expected}; it was restored from a backup or runs twice; look into it, then \
-                 `lockstep agents accept {name} --reason …`",
+            let what = format!(
+                "the journal of {name} has gone back: it came with entry {} in session {} \
+                 {expected}; it was restored from a backup or runs twice",
                 introduction.journal_position, introduction.session_number
-            )
+            );
+            until_accepted(Code::LS4202, what, name)
         })
     }
 
     /// One journal on two machines, or on a machine that is in two boots at
     /// once.
-    fn runs_twice(&self, introduction: &Introduction) -> Option<String> {
+    fn runs_twice(&self, introduction: &Introduction) -> Option<Diagnosis> {
         let name = introduction.name();
         let machine = &introduction.machine;
         let boot = &introduction.boot;
@@ -244,20 +247,21 @@ impl Admissions {
             (false, true) => format!("boot {boot}, which another has followed"),
             (false, false) => return None,
         };
-        Some(format!(
-            "LS4209: {name} came from {what}: its machine was cloned, or its disk was moved; stop \
-             the other one for good, then `lockstep agents accept {name} --reason …`"
-        ))
+        let what =
+            format!("{name} came from {what}: its machine was cloned, or its disk was moved");
+        let remedy =
+            format!("stop the other one for good, then `lockstep agents accept {name} --reason …`");
+        Some(Diagnosis::new(Code::LS4209, what).remedy(remedy))
     }
 
-    fn still_waits(&self, introduction: &Introduction) -> Option<String> {
+    fn still_waits(&self, introduction: &Introduction) -> Option<Diagnosis> {
         let name = introduction.name();
         let waits = self.quarantine.get(name)?;
         (waits.journal == introduction.journal().0).then(|| {
-            format!(
-                "LS4202: {name} waits for an operator since its journal had gone back, or was in \
-                 two places; look into it, then `lockstep agents accept {name} --reason …`"
-            )
+            let what = format!(
+                "{name} waits for an operator since its journal had gone back, or was in two places"
+            );
+            until_accepted(Code::LS4202, what, name)
         })
     }
 
@@ -274,9 +278,10 @@ impl Admissions {
         by: &str,
         reason: &str,
         connected: Option<&Introduction>,
-    ) -> Result<Accepted, String> {
+    ) -> Result<Accepted, Diagnosis> {
         let waited = self.quarantine.remove(name).ok_or_else(|| {
-            format!("LS4203: {name} is not in quarantine; see `lockstep agents list`")
+            Diagnosis::new(Code::LS4203, format!("{name} is not in quarantine"))
+                .remedy("see `lockstep agents list`")
         })?;
         let accepted_by = Some(by.to_owned());
         let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
@@ -326,4 +331,11 @@ impl Admissions {
         let copied = waited.journal == known.journal && waited.machine != known.machine;
         (original && copied).then(|| known.clone())
     }
+}
+
+/// The diagnosis of an agent that an operator must accept.
+fn until_accepted(code: Code, what: String, name: &str) -> Diagnosis {
+    Diagnosis::new(code, what).remedy(format!(
+        "find the cause, then `lockstep agents accept {name} --reason …`"
+    ))
 }

@@ -9,6 +9,7 @@ use crate::store::PersistedAgents;
 use admission::Admissions;
 pub use admission::{Accepted, Admitted, NotAdmitted};
 pub use introduction::Introduction;
+use lockstep_api::Diagnosis;
 use lockstep_barrier::ids::{AgentName, RunId, Term};
 use lockstep_barrier::message::{AgentState, Order, TaskOrder};
 use lockstep_barrier::record::JournalPosition;
@@ -133,7 +134,7 @@ impl Agents {
     ///
     /// # Errors
     /// If the agent isn't in quarantine.
-    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<Accepted, String> {
+    pub fn accept(&mut self, name: &str, by: &str, reason: &str) -> Result<Accepted, Diagnosis> {
         let agent = AgentName(name.to_owned());
         let session = self.sessions.get(&agent);
         let connected = session.map(|session| &session.introduction);
@@ -285,7 +286,7 @@ mod tests {
         agents
             .admit(hello, "127.0.0.1:1".into(), outbox, 0)
             .map(|(session, _)| session)
-            .map_err(|refused| refused.why)
+            .map_err(|refused| refused.why.to_string())
     }
 
     fn from(machine: &str, boot: &str, session_number: u64) -> Introduction {

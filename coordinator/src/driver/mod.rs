@@ -15,6 +15,7 @@ use crate::handle::{Command, Handle, Input, Query};
 use crate::plans::RunDocument;
 use crate::preflights::Preflights;
 use crate::store::{Store, StoreError, Stored};
+use lockstep_api::Diagnosis;
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
@@ -54,7 +55,7 @@ pub struct Driver {
     /// Every term that this coordinator has led or taken over.
     terms: BTreeSet<Term>,
     take_over: bool,
-    fenced: Option<String>,
+    fenced: Option<Diagnosis>,
     store: Store,
     agents: Agents,
     runs: BTreeMap<RunId, RunEntry>,

@@ -2,9 +2,10 @@
 
 use super::Driver;
 use crate::active_run::RunEntry;
-use crate::handle::{Answer, Refusal, RefusalKind, RequestedVerb, VerbRequest, Watched};
+use crate::handle::{Answer, RequestError, RequestErrorKind, RequestedVerb, VerbRequest, Watched};
 use crate::party_resolution::Candidates;
 use crate::store::StoreError;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{Event, Verb, VerbAction};
 use lockstep_barrier::ids::{AgentName, RunId};
 use lockstep_proto::v1;
@@ -24,7 +25,7 @@ impl Driver {
 
     pub(super) fn verb(&mut self, asked: VerbRequest) -> Answer<String> {
         if let Some(why) = &self.fenced {
-            return Err(Refusal::new(RefusalKind::Precondition, why.clone()));
+            return Err(RequestError::precondition(why.clone()));
         }
         let id = self.find(&asked.run)?;
         let cell = self
@@ -35,8 +36,8 @@ impl Driver {
             RequestedVerb::Other(action) => action,
             RequestedVerb::Approve { phase, digest } => {
                 let named = cell.phase_named(&phase).ok_or_else(|| {
-                    let message = format!("LS4306: the plan has no phase {phase}");
-                    Refusal::new(RefusalKind::Invalid, message)
+                    let what = format!("the plan has no phase {phase}");
+                    RequestError::invalid(Diagnosis::new(Code::LS4306, what))
                 })?;
                 VerbAction::Approve {
                     phase: named,
@@ -52,13 +53,14 @@ impl Driver {
             action,
         };
         let Some(run) = cell.run() else {
-            let message = format!("LS4307: run {id} is over");
-            return Err(Refusal::new(RefusalKind::Precondition, message));
+            let diagnosis = Diagnosis::new(Code::LS4307, format!("run {id} is over"));
+            return Err(RequestError::precondition(diagnosis));
         };
         let effects = run
             .verb(lockstep_clock::boot_time(), verb)
             .map_err(|refused| {
-                Refusal::new(RefusalKind::Precondition, format!("LS4308: {refused}"))
+                let diagnosis = Diagnosis::new(Code::LS4308, refused.what);
+                RequestError::precondition(diagnosis.remedy(refused.remedy))
             })?;
         self.effects
             .extend(effects.into_iter().map(|effect| (id.clone(), effect)));
@@ -87,7 +89,7 @@ impl Driver {
                 }
                 Ok(Ok(self.agents.status_of(agent, &self.locked())))
             }
-            Err(why) => Ok(Err(Refusal::new(RefusalKind::Precondition, why))),
+            Err(why) => Ok(Err(RequestError::precondition(why))),
         }
     }
 
@@ -101,10 +103,13 @@ impl Driver {
         };
         match (found, wanted.is_empty() || matching.next().is_none()) {
             (Some(run), true) => Ok(run.clone()),
-            (Some(_), false) => Err(Refusal::new(
-                RefusalKind::Invalid,
-                format!("LS4309: several runs begin with {wanted}; give more of the id"),
-            )),
+            (Some(_), false) => {
+                let what = format!("several runs begin with {wanted}");
+                let diagnosis = Diagnosis::new(Code::LS4309, what);
+                Err(RequestError::invalid(
+                    diagnosis.remedy("give more of the id"),
+                ))
+            }
             (None, _) => Err(no_such_run(wanted)),
         }
     }
@@ -132,18 +137,20 @@ impl Driver {
     pub(super) fn events(&self, wanted: &str, after: u64) -> Answer<Vec<v1::RunEvent>> {
         let (id, cell) = self.cell(wanted)?;
         let entries = self.store.entries(&id, after).map_err(|e| {
-            let message = lockstep_telemetry::error_chain(&e);
-            Refusal::new(RefusalKind::Unavailable, message)
+            let what = format!("the entries of run {id} can't be read");
+            let diagnosis = Diagnosis::new(Code::LS5009, what).source(&e);
+            RequestError::new(RequestErrorKind::Unavailable, diagnosis)
         })?;
         Ok(entries.iter().map(|stored| cell.event(stored)).collect())
     }
 }
 
-fn no_such_run(wanted: &str) -> Refusal {
-    let message = if wanted.is_empty() {
-        "LS4305: there is no run yet".to_owned()
+fn no_such_run(wanted: &str) -> RequestError {
+    let diagnosis = if wanted.is_empty() {
+        Diagnosis::new(Code::LS4305, "there is no run yet")
     } else {
-        format!("LS4305: there is no run {wanted}; see `lockstep run list`")
+        Diagnosis::new(Code::LS4305, format!("there is no run {wanted}"))
+            .remedy("see `lockstep run list`")
     };
-    Refusal::new(RefusalKind::NotFound, message)
+    RequestError::new(RequestErrorKind::NotFound, diagnosis)
 }

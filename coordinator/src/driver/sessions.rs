@@ -4,8 +4,9 @@
 use super::Driver;
 use crate::active_run::{Machine, RunEntry, RunUpdate};
 use crate::agents::{AgentMessage, Introduction, NotAdmitted, Outbox, ToAgent, Welcome};
-use crate::handle::{AgentReport, Answer, LineKind, Progress, Refusal, RefusalKind, SessionEvent};
+use crate::handle::{AgentReport, Answer, LineKind, Progress, RequestError, SessionEvent};
 use crate::store::StoreError;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
 use lockstep_barrier::message::{AgentState, Order};
@@ -47,8 +48,8 @@ impl Driver {
         let state = introduction.state.clone();
         let agent = state.agent.clone();
         let foreign = self.is_foreign(&state);
-        if let Err(refusal) = self.check_term(&state)? {
-            return Ok(Err(refusal));
+        if let Err(error) = self.check_term(&state)? {
+            return Ok(Err(error));
         }
         let close_unknown = self.close_unknown(&state);
         let now = lockstep_clock::wall_time();
@@ -60,7 +61,7 @@ impl Driver {
                 if let Some(waits) = &quarantine {
                     self.store.quarantine(waits)?;
                 }
-                return Ok(Err(Refusal::new(RefusalKind::Precondition, why)));
+                return Ok(Err(RequestError::precondition(*why)));
             }
         };
         if let Some(known) = &admitted.first_seen {
@@ -156,26 +157,29 @@ impl Driver {
             self.fenced = Some(why);
         }
         Ok(match &self.fenced {
-            Some(why) => Err(Refusal::new(RefusalKind::Precondition, why.clone())),
+            Some(why) => Err(RequestError::precondition(why.clone())),
             None => Ok(()),
         })
     }
 
-    fn reason_to_fence(&self, state: &AgentState) -> Option<String> {
+    fn reason_to_fence(&self, state: &AgentState) -> Option<Diagnosis> {
         let agent = &state.agent;
         if self.is_foreign(state) {
-            return Some(format!(
-                "LS4204: {agent} has obeyed term {} of another coordinator, and this one leads \
-                 term {}; find the other one and stop it, then start this one with --take-over",
+            let what = format!(
+                "{agent} has accepted term {} of another coordinator, and this one leads term {}",
                 state.term.number, self.term.number
-            ));
+            );
+            let remedy = "find the other one and stop it, then start this one with --take-over";
+            return Some(Diagnosis::new(Code::LS4204, what).remedy(remedy));
         }
         let run = self.unknown_run(state).filter(|_| !self.take_over)?;
-        Some(format!(
-            "LS4204: {agent} is in run {run}, of which this coordinator's journal holds nothing: \
-             it was restored from a backup, or another one leads; find that one and stop it, then \
-             start this one with --take-over, which ends the run"
-        ))
+        let what = format!(
+            "{agent} is in run {run}, of which this coordinator's journal holds nothing: it was \
+             restored from a backup, or another one leads"
+        );
+        let remedy = "find that one and stop it, then start this one with --take-over, which ends \
+                      the run";
+        Some(Diagnosis::new(Code::LS4204, what).remedy(remedy))
     }
 
     /// Resumes every run above another coordinator's term. Every session is

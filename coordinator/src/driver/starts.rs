@@ -10,10 +10,11 @@
 use super::Driver;
 use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, ToAgent};
-use crate::handle::{Answer, Refusal, RefusalKind, Reply};
+use crate::handle::{Answer, Reply, RequestError};
 use crate::party_resolution;
 use crate::plans::{CheckedPlan, RunDocument};
 use crate::preflights::{AgentPreflight, Answers, Recipient};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, Millis, RunId};
 use lockstep_barrier::record::Begin;
@@ -24,11 +25,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Each agent also has a limit for each of its tasks, and they probe
 /// concurrently.
 const PREFLIGHT_LIMIT: Millis = 300_000;
-/// Obstacles that a refusal names. It travels in a header of bounded size, and
+/// Obstacles that an error names. It travels in a header of bounded size, and
 /// the preflight command shows all of them.
 const NAMED: usize = 10;
-/// Bytes of each of them, so that all that are named fit into the refusal.
-const OBSTACLE_LIMIT: usize = 350;
+/// Bytes of each of them, so that all that are named fit into the error.
+const OBSTACLE_LIMIT: usize = 300;
 /// Bytes of a run's first record; the rest of a journal entry is for its
 /// envelope.
 const MAX_BEGIN: usize = lockstep_journal::MAX_BODY - (64 << 10);
@@ -219,8 +220,7 @@ impl Driver {
         let answer = if obstacles.is_empty() {
             self.begin(&plan, request, by)
         } else {
-            let message = refusal(&obstacles);
-            Err(Refusal::new(RefusalKind::Precondition, message))
+            Err(RequestError::precondition(prevented(&obstacles)))
         };
         self.post_commit(move |_| {
             for reply in replies {
@@ -231,18 +231,17 @@ impl Driver {
 
     fn begin(&mut self, plan: &CheckedPlan, request: String, by: String) -> Answer<String> {
         if let Some(why) = &self.fenced {
-            return Err(Refusal::new(RefusalKind::Precondition, why.clone()));
+            return Err(RequestError::precondition(why.clone()));
         }
-        let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
         let cast =
             party_resolution::cast(plan.plan(), &self.candidates()).map_err(|obstacles| {
-                invalid(format!(
-                    "LS4302: the run can't start: {}",
-                    obstacles.join("; ")
-                ))
+                let what = format!("the run can't start: {}", obstacles.join("; "));
+                RequestError::invalid(Diagnosis::new(Code::LS4302, what))
             })?;
-        let rest = RunDocument::write(plan, &request)
-            .map_err(|e| invalid(format!("LS4304: the plan can't be kept: {e}")))?;
+        let rest = RunDocument::write(plan, &request).map_err(|e| {
+            let diagnosis = Diagnosis::new(Code::LS4304, "the plan can't be recorded");
+            RequestError::invalid(diagnosis.source(&e))
+        })?;
         let id = RunId(uuid::Uuid::now_v7().to_string());
         let begin = Begin {
             run: id.clone(),
@@ -254,7 +253,7 @@ impl Driver {
         };
         fits(&begin)?;
         let (run, effects) = Run::start(lockstep_clock::boot_time(), begin, self.term)
-            .map_err(|e| invalid(format!("LS4303: {e}")))?;
+            .map_err(|e| RequestError::invalid(Diagnosis::new(Code::LS4303, e.to_string())))?;
         let machine = Machine::Active(Box::new(run));
         let cell = RunEntry::new(machine, plan.plan().clone(), &[]);
         self.runs.insert(id.clone(), cell);
@@ -278,15 +277,17 @@ fn fits(begin: &Begin) -> Answer<()> {
     if bytes <= MAX_BEGIN {
         return Ok(());
     }
-    let message = format!(
-        "LS4315: the plan with its {} agents takes {bytes} bytes to begin with, more than \
-         {MAX_BEGIN}; nothing was started; split the plan, or name fewer agents in it",
+    let what = format!(
+        "the plan with its {} agents takes {bytes} bytes to begin with, more than {MAX_BEGIN}",
         begin.members.len()
     );
-    Err(Refusal::new(RefusalKind::Invalid, message))
+    let diagnosis = Diagnosis::new(Code::LS4315, what)
+        .state_left("nothing was started")
+        .remedy("split the plan, or name fewer agents in it");
+    Err(RequestError::invalid(diagnosis))
 }
 
-fn refusal(obstacles: &[String]) -> String {
+fn prevented(obstacles: &[String]) -> Diagnosis {
     let named = obstacles.iter().take(NAMED).map(|obstacle| {
         let end = obstacle.floor_char_boundary(OBSTACLE_LIMIT);
         let cut = if end < obstacle.len() { "…" } else { "" };
@@ -297,20 +298,20 @@ fn refusal(obstacles: &[String]) -> String {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    format!(
-        "LS4316: obstacles stand in the way of this plan, and nothing was started: {}{more}; \
-         lockstep preflight shows all there is to see",
-        named.join("; ")
-    )
+    let what = format!("obstacles prevent this plan: {}{more}", named.join("; "));
+    Diagnosis::new(Code::LS4316, what)
+        .state_left("nothing was started")
+        .remedy("see all of them with `lockstep preflight`")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::within_a_header;
     use crate::preflights::{TaskFinding, TaskPreflight};
 
     #[test]
-    fn a_refusal_names_agent_and_step_and_stays_short() {
+    fn a_prevented_start_names_agent_and_step_and_stays_short() {
         let task = |step: &str, obstacles: &[&str]| TaskPreflight {
             phase: String::new(),
             action: String::new(),
@@ -327,8 +328,11 @@ mod tests {
         };
         let obstacles: Vec<String> = part.into_obstacles().collect();
         assert_eq!(obstacles.len(), 12);
-        let text = refusal(&obstacles);
-        assert!(text.contains("ora-1 accounts: no SHOPP; "), "{text}");
-        assert!(text.contains("; and 2 more; lockstep preflight"), "{text}");
+        let what = prevented(&obstacles).what;
+        assert!(what.contains("ora-1 accounts: no SHOPP; "), "{what}");
+        assert!(what.ends_with("; and 2 more"), "{what}");
+        let longest = "ä".repeat(OBSTACLE_LIMIT);
+        let diagnosis = prevented(&vec![longest; 1000]);
+        assert_eq!(within_a_header(diagnosis.clone()), diagnosis);
     }
 }

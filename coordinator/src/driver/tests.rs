@@ -2,10 +2,11 @@
 
 use super::Driver;
 use crate::agents::{AgentMessage, Introduction, ToAgent};
-use crate::handle::{AgentReport, Answer, Handle, RefusalKind};
+use crate::handle::{AgentReport, Answer, Handle, RequestErrorKind};
 use crate::plans::CheckedPlan;
 use crate::preflights::TaskFinding;
 use crate::store::Store;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::ids::{AgentName, Term};
 use lockstep_barrier::message::AgentState;
 use lockstep_plan::Overrides;
@@ -125,7 +126,7 @@ async fn requests_without_an_id_are_not_the_same_one() {
             assert_eq!(again.unwrap(), first);
         } else {
             // Its agent is in the first run.
-            assert!(again.unwrap_err().message.contains("LS4302"));
+            assert_eq!(again.unwrap_err().diagnosis.code, Code::LS4302);
         }
     }
 }
@@ -153,11 +154,13 @@ async fn a_cutover_with_an_obstacle_is_refused_and_may_be_submitted_again() {
     let first = start(&handle, "r1", cutover());
     let request = preflight_order(&mut orders).await;
     report(&handle, session, request, &["no such account"]).await;
-    let refusal = first.await.unwrap().unwrap_err();
-    assert_eq!(refusal.kind, RefusalKind::Precondition);
-    let expected = "LS4316: obstacles stand in the way of this plan, and nothing was started: \
-                    app-1 first: no such account; lockstep preflight shows all there is to see";
-    assert_eq!(refusal.message, expected);
+    let error = first.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, RequestErrorKind::Precondition);
+    let what = "obstacles prevent this plan: app-1 first: no such account";
+    let expected = Diagnosis::new(Code::LS4316, what)
+        .state_left("nothing was started")
+        .remedy("see all of them with `lockstep preflight`");
+    assert_eq!(error.diagnosis, expected);
     let second = start(&handle, "r1", cutover());
     let request = preflight_order(&mut orders).await;
     report(&handle, session, request, &[]).await;

@@ -1,8 +1,10 @@
 //! Agents' sessions.
 
 use super::convert::{introduction, report, session_response};
+use super::{no_certificate, refused};
 use crate::agents::OUTBOX;
 use crate::handle::Handle;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::ids::AgentName;
 use lockstep_pki::Peer;
 use lockstep_proto::v1::agent_service_server::AgentService;
@@ -40,7 +42,7 @@ impl AgentService for Service {
             .extensions()
             .get::<Peer>()
             .cloned()
-            .ok_or_else(|| Status::unauthenticated("no certificate"))?;
+            .ok_or_else(no_certificate)?;
         let mut requests = request.into_inner();
         let hello = hello(&mut requests, &peer).await?;
         let agent = AgentName(hello.agent.clone());
@@ -94,25 +96,33 @@ async fn listen(
 async fn hello(requests: &mut Streaming<SessionRequest>, peer: &Peer) -> Result<Hello, Status> {
     let first = tokio::time::timeout(HELLO_LIMIT, requests.message())
         .await
-        .map_err(|_| Status::deadline_exceeded("no hello in time"))??;
+        .map_err(|_| {
+            let what = format!("no hello within {} s", HELLO_LIMIT.as_secs());
+            refused(
+                tonic::Code::DeadlineExceeded,
+                Diagnosis::new(Code::LS4207, what),
+            )
+        })??;
     let Some(SessionRequest {
         message: Some(Message::Hello(hello)),
         ..
     }) = first
     else {
         tracing::warn!(who = %peer.identity, "LS4207: a session began without a hello");
-        return Err(Status::failed_precondition(
-            "LS4207: a session begins with a hello",
+        return Err(refused(
+            tonic::Code::FailedPrecondition,
+            Diagnosis::new(Code::LS4207, "a session begins with a hello"),
         ));
     };
     if hello.agent != peer.identity.name() {
-        let why = format!(
-            "LS4208: the certificate is {}'s, the hello says {}",
+        let what = format!(
+            "the certificate is {}'s, the hello says {}",
             peer.identity.name(),
             hello.agent
         );
-        tracing::warn!("{why}");
-        return Err(Status::permission_denied(why));
+        let diagnosis = Diagnosis::new(Code::LS4208, what);
+        tracing::warn!("{diagnosis}");
+        return Err(refused(tonic::Code::PermissionDenied, diagnosis));
     }
     Ok(hello)
 }

@@ -3,9 +3,10 @@
 //! The certificate has been verified before; the decision depends on the role
 //! in it. A path without a row is refused for every role.
 
+use super::refused;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_pki::{Peer, Role};
 use std::task::{Context, Poll};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 
@@ -78,8 +79,12 @@ where
         }
         let who = peer.map_or_else(|| "nobody".to_owned(), |peer| peer.identity.to_string());
         tracing::warn!(who, path, "LS4206: refused by the authorization matrix");
-        let refused = Status::permission_denied(format!("LS4206: {who} may not call {path}"));
-        Box::pin(async move { Ok(refused.into_http()) })
+        let what = format!("{who} may not call {path}");
+        let status = refused(
+            tonic::Code::PermissionDenied,
+            Diagnosis::new(Code::LS4206, what),
+        );
+        Box::pin(async move { Ok(status.into_http()) })
     }
 }
 

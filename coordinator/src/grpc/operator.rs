@@ -1,10 +1,12 @@
 //! Operators' requests.
 
 use super::convert::preflight_response;
+use super::no_certificate;
 use crate::active_run::RunUpdate;
-use crate::handle::{Handle, RequestedVerb, VerbRequest, Watched};
+use crate::handle::{Handle, RequestError, RequestErrorKind, RequestedVerb, VerbRequest, Watched};
 use crate::plans::CheckedPlan;
 use crate::preflights::ANSWERS;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::record::Resolution;
 use lockstep_pki::Peer;
@@ -19,7 +21,7 @@ use tonic::{Request, Response, Status};
 /// Runs listed if the request names no limit.
 const DEFAULT_LIST: u32 = 50;
 /// Updates that may wait for a slow operator's link.
-const HAPPENINGS: usize = 1024;
+const UPDATES: usize = 1024;
 
 pub struct Service {
     handle: Handle,
@@ -36,11 +38,10 @@ impl Service {
         verb: Option<v1::Verb>,
         action: RequestedVerb,
     ) -> Result<Option<v1::RunStatus>, Status> {
-        let verb = verb.ok_or_else(|| Status::invalid_argument("the verb is missing"))?;
+        let verb = verb.unwrap_or_default();
         if verb.request_id.is_empty() {
-            return Err(Status::invalid_argument(
-                "LS4313: a verb carries a request id",
-            ));
+            let diagnosis = Diagnosis::new(Code::LS4313, "a verb carries a request id");
+            return Err(RequestError::invalid(diagnosis).into());
         }
         let asked = VerbRequest {
             run: verb.run_id,
@@ -59,19 +60,22 @@ fn operator<T>(request: &Request<T>) -> Result<String, Status> {
         .extensions()
         .get::<Peer>()
         .map(|peer| peer.identity.name().to_owned())
-        .ok_or_else(|| Status::unauthenticated("no certificate"))
+        .ok_or_else(no_certificate)
 }
 
 /// Parses and verifies a plan, which for a large one takes a while, outside the
 /// driver and the runtime's own threads.
 async fn checked(document: Option<v1::PlanDocument>) -> Result<CheckedPlan, Status> {
-    let document = document.ok_or_else(|| Status::invalid_argument("the plan is missing"))?;
+    let document = document.ok_or_else(|| {
+        RequestError::invalid(Diagnosis::new(Code::LS4310, "the request holds no plan"))
+    })?;
     let checked = tokio::task::spawn_blocking(move || {
         CheckedPlan::check(&document.plan_json, &document.digest, &document.source)
     });
-    let checked = checked
-        .await
-        .map_err(|e| Status::internal(format!("the plan's verification failed: {e}")))?;
+    let checked = checked.await.map_err(|e| {
+        let diagnosis = Diagnosis::new(Code::LS5009, "the plan's verification failed");
+        RequestError::new(RequestErrorKind::Internal, diagnosis.source(&e))
+    })?;
     Ok(checked?)
 }
 
@@ -192,7 +196,7 @@ impl OperatorService for Service {
             .handle
             .watch(request.run_id, request.after_sequence)
             .await?;
-        let (stream, updates) = mpsc::channel(HAPPENINGS);
+        let (stream, updates) = mpsc::channel(UPDATES);
         tokio::spawn(forward(self.handle.clone(), watched, stream));
         Ok(Response::new(ReceiverStream::new(updates)))
     }
@@ -256,9 +260,8 @@ impl OperatorService for Service {
             | v1::OutcomeKind::Interrupted
             | v1::OutcomeKind::NotStarted
             | v1::OutcomeKind::Lapsed => {
-                return Err(Status::invalid_argument(
-                    "LS4314: an unknown task is resolved as done or as failed",
-                ));
+                let what = "an unknown task is resolved as done or as failed";
+                return Err(RequestError::invalid(Diagnosis::new(Code::LS4314, what)).into());
             }
         };
         let action = VerbAction::ResolveUnknown {

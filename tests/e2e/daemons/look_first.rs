@@ -62,7 +62,9 @@ fn a_cutover_with_an_obstacle_is_not_begun() {
         "LS4316",
         "nothing was started",
         ": LS2001: ",
-        "more; lockstep preflight",
+        "; and ",
+        " more",
+        "see all of them with `lockstep preflight`",
     ]);
 
     assert_eq!(fleet.lockstep(&["run", "list"]).json, json!([]));

@@ -32,7 +32,7 @@ fn a_coordinator_without_its_journal_is_fenced_until_it_takes_over() {
     });
     fleet.lockstep(&["run", "start", &plan]).is_refused(&[
         "LS4204",
-        "obeyed term 1",
+        "accepted term 1",
         "--take-over",
     ]);
     assert_eq!(fleet.count("app-1", "first", Moment::Begins), 1);
