@@ -33,7 +33,7 @@ pub struct Restore;
 /// The statement that locks an account.
 ///
 /// # Errors
-/// Where it must not be locked, or can't be a name.
+/// If it must not be locked, or can't be a name.
 pub(super) fn lock(account: &str) -> Result<String, ActionError> {
     refuse_sys(account)?;
     Ok(format!(
@@ -52,7 +52,7 @@ fn unlock(account: &str) -> Result<String, ActionError> {
 /// Locking SYS doesn't keep applications out, and locks out the DBA.
 ///
 /// # Errors
-/// Where it is that account.
+/// If it is SYS.
 pub(super) fn refuse_sys(account: &str) -> Result<(), ActionError> {
     if !account.eq_ignore_ascii_case("SYS") {
         return Ok(());
@@ -83,7 +83,8 @@ async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses
 /// are not permanently locked.
 ///
 /// # Errors
-/// Where a state can't be kept, or a lock is refused; those before it stand.
+/// If the state can't be saved, or a lock fails; accounts before it remain
+/// locked.
 pub(super) async fn lock_all(
     cx: &Context,
     resource: &str,
@@ -106,7 +107,7 @@ pub(super) async fn lock_all(
 /// the saved state.
 ///
 /// # Errors
-/// Where an account can't be unlocked; the others are.
+/// If an account can't be unlocked; the others are unlocked nevertheless.
 pub(super) async fn undo(
     cx: &Context,
     resource: &str,

@@ -17,7 +17,7 @@ const SOURCES: &str = "SELECT DB_NAME, HOST_NAME, IP_ADDRESS, USERNAME, \
      TO_CHAR(LAST_LOGON_TIME, 'YYYY-MM-DD HH24:MI:SS') FROM DBA_DB_LINK_SOURCES \
      ORDER BY DB_NAME, USERNAME";
 
-/// `table or view does not exist`: a release without the view.
+/// `ORA-00942: table or view does not exist`: a release without the view.
 const NO_VIEW: i32 = 942;
 
 /// The key by which clients are grouped.
@@ -47,8 +47,8 @@ impl Clients {
         *self.sessions.entry(client).or_default() += 1;
     }
 
-    /// A sentence for each. `locked`: the accounts that the plan locks; where
-    /// it locks some, a client of another account may reconnect.
+    /// One sentence per client. `locked`: the accounts that the plan locks. If
+    /// it locks any, a client of another account may reconnect.
     pub fn sentences(&self, locked: &[String]) -> Vec<String> {
         let sentence = |(client, count): (&Client, &u64)| {
             let Client {
@@ -85,10 +85,10 @@ impl Clients {
     }
 }
 
-/// Database links in both directions, a sentence each.
+/// Database links in both directions, one sentence for each.
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn links(session: &Session) -> Result<Vec<String>, OracleError> {
     type Link = (String, String, Option<String>, Option<String>);
     type Source = (

@@ -1,5 +1,5 @@
-//! The access that DMS keeps: its listener, and the privileges of its users
-//! where logins are restricted.
+//! DMS's access during the cutover: its listener, and the privileges of its
+//! users if logins are restricted.
 
 use super::listeners::Listeners;
 use crate::action::{ActionError, Context};
@@ -8,8 +8,8 @@ use crate::host::{lsnrctl, sqlnet};
 use lockstep_plan::catalogue::OracleReady;
 use std::collections::BTreeSet;
 
-/// Who has the privilege with which one may log in to a restricted instance
-/// (ORA-01035 without), users and roles.
+/// Users and roles with the privilege to log in to a restricted instance;
+/// without it a login fails with ORA-01035.
 const HOLDERS: &str = "SELECT GRANTEE FROM DBA_SYS_PRIVS WHERE PRIVILEGE = 'RESTRICTED SESSION'";
 /// Roles that are enabled at a login.
 const ROLES: &str = "SELECT GRANTEE, GRANTED_ROLE FROM DBA_ROLE_PRIVS WHERE DEFAULT_ROLE = 'YES'";
@@ -19,7 +19,6 @@ const ROLES: &str = "SELECT GRANTEE, GRANTED_ROLE FROM DBA_ROLE_PRIVS WHERE DEFA
 pub struct Door {
     /// Obstacles for DMS's connections.
     pub obstacles: Vec<String>,
-    /// Remarks.
     pub remarks: Vec<String>,
 }
 
@@ -38,7 +37,8 @@ fn needs_static(params: &OracleReady) -> Option<&'static str> {
     }
 }
 
-/// Whether the user holds the privilege, itself, as everybody, or by roles.
+/// Whether the user has the privilege directly, through PUBLIC, or through
+/// roles.
 fn holds(user: &str, holders: &[String], roles: &[(String, String)]) -> bool {
     let mut reached = BTreeSet::from([user.to_uppercase(), "PUBLIC".to_owned()]);
     loop {
@@ -58,7 +58,7 @@ impl Door {
     /// Checks the listener and the users.
     ///
     /// # Errors
-    /// Where Oracle or the listener's control can't be asked.
+    /// If a query or the listener control tool fails.
     pub async fn look(
         cx: &Context,
         session: &Session,
@@ -124,8 +124,8 @@ impl Door {
                     None => self.remarks.push(what),
                 }
             }
-            // Under Clusterware it is srvctl that the agent must be able to
-            // run; where lsnrctl doesn't tell, nothing is known.
+            // Under Clusterware the agent only needs to be able to run srvctl;
+            // a failure of lsnrctl is therefore no error.
             Err(e) if listeners.clustered() => self.remarks.push(format!(
                 "whether {name} offers its service by static registration is not known ({e}); it \
                  must with a reverse task, and where logins are restricted"

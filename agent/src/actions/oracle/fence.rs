@@ -1,8 +1,8 @@
 //! Whether the fence holds now: nothing can write to Oracle except what the
 //! plan allows.
 //!
-//! The same checks for all callers: the watch, its attestation, the
-//! finalization and the killing of sessions. Every breach is a sentence.
+//! The watch, its attestation, the finalization and the killing of sessions use
+//! the same checks. Every breach is a sentence.
 //!
 //! Sessions that begin and end between two checks appear in
 //! DBA_USERS.LAST_LOGIN, whose values are compared, not read as times. It can't
@@ -24,18 +24,18 @@ use std::collections::BTreeMap;
 const TRANSACTIONS: &str = "SELECT t.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
      s.MODULE, s.STATUS, s.TYPE, s.SERVICE_NAME FROM GV$TRANSACTION t \
      LEFT JOIN GV$SESSION s ON s.INST_ID = t.INST_ID AND s.SADDR = t.SES_ADDR";
-/// Distributed transactions that wait for their coordinator.
+/// Distributed transactions that wait for their transaction coordinator.
 const IN_DOUBT: &str = "SELECT LOCAL_TRAN_ID, STATE FROM DBA_2PC_PENDING ORDER BY LOCAL_TRAN_ID";
-/// Jobs of the scheduler that run now, on any instance.
+/// Running jobs of the scheduler, on any instance.
 const SCHEDULED: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS";
-/// Jobs of the older kind that run now.
+/// Running jobs of DBMS_JOB.
 const OLD_JOBS: &str = "SELECT JOB FROM DBA_JOBS_RUNNING";
 const ACCOUNTS: &str = "SELECT USERNAME, ACCOUNT_STATUS FROM DBA_USERS";
-/// The last login of each user (since Oracle 12.1), to be compared only.
+/// The last login of each user (since Oracle 12.1), only for comparison.
 const LOGINS: &str = "SELECT USERNAME, TO_CHAR(LAST_LOGIN, 'YYYY-MM-DD HH24:MI:SS.FF3') \
      FROM DBA_USERS WHERE LAST_LOGIN IS NOT NULL";
 
-/// What switches jobs off.
+/// The parameter that disables jobs.
 pub const JOBS: Parameter = Parameter {
     name: "job_queue_processes",
 };
@@ -62,11 +62,12 @@ impl oracle::RowValue for Transaction {
 
 /// Open transactions that could be an application's, as sentences.
 ///
-/// Those of background processes are Oracle's own bookkeeping. One of SYS
-/// that isn't ours counts: it is never killed, but the proof needs its end.
+/// Transactions of background processes are internal to Oracle. A transaction
+/// of SYS that isn't Lockstep's counts: it is never killed, but the proof
+/// requires that it has ended.
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn transactions(
     session: &Session,
     exempt: &ExemptSessions,
@@ -90,27 +91,27 @@ pub async fn transactions(
     Ok(sentences.collect())
 }
 
-/// A distributed transaction that waits for its coordinator.
+/// A distributed transaction that waits for its transaction coordinator.
 pub struct InDoubt {
     pub id: String,
     pub state: String,
 }
 
 impl InDoubt {
-    /// Whether its changes may yet be committed here. When RECO has reached
-    /// the coordinator that happens without any session (Oracle Database
-    /// Administrator's Guide, "In-Doubt Transactions"); one whose end is known
-    /// only waits for its entry to go.
+    /// Whether its changes may still be committed here. Once RECO reaches the
+    /// coordinator, that happens without any session (Oracle Database
+    /// Administrator's Guide, "In-Doubt Transactions"). In the other states the
+    /// result is known, and only the entry remains to be removed.
     fn is_open(&self) -> bool {
         let ended = ["committed", "forced commit", "forced rollback"];
         !ended.iter().any(|end| self.state.eq_ignore_ascii_case(end))
     }
 }
 
-/// Distributed transactions that are not forgotten yet.
+/// All entries of distributed transactions, with and without a result.
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn in_doubt(session: &Session) -> Result<Vec<InDoubt>, OracleError> {
     let all: Vec<(String, String)> = session.rows(IN_DOUBT, &[]).await?;
     let one = |(id, state)| InDoubt { id, state };
@@ -134,10 +135,10 @@ impl std::fmt::Display for Job {
     }
 }
 
-/// Jobs that run now.
+/// Running jobs of both kinds.
 ///
 /// # Errors
-/// Where the query fails.
+/// If a query fails.
 pub async fn running_jobs(session: &Session) -> Result<Vec<Job>, OracleError> {
     let scheduled: Vec<(String, String)> = session.rows(SCHEDULED, &[]).await?;
     let numbered: Vec<i64> = session.rows(OLD_JOBS, &[]).await?;
@@ -149,8 +150,8 @@ pub async fn running_jobs(session: &Session) -> Result<Vec<Job>, OracleError> {
         .collect())
 }
 
-/// Whether an account with that status stays closed. `LOCKED(TIMED)` opens by
-/// itself after PASSWORD_LOCK_TIME.
+/// Whether an account with that status is locked permanently. `LOCKED(TIMED)`
+/// unlocks itself after PASSWORD_LOCK_TIME.
 pub fn is_locked(status: &str) -> bool {
     status.contains("LOCKED") && !status.contains("LOCKED(TIMED)")
 }
@@ -158,7 +159,7 @@ pub fn is_locked(status: &str) -> bool {
 /// Status of every account.
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn accounts(session: &Session) -> Result<BTreeMap<String, String>, OracleError> {
     let all: Vec<(String, String)> = session.rows(ACCOUNTS, &[]).await?;
     Ok(all.into_iter().collect())
@@ -167,16 +168,14 @@ pub async fn accounts(session: &Session) -> Result<BTreeMap<String, String>, Ora
 /// Last logins by user.
 pub type Logins = BTreeMap<String, String>;
 
-/// The last login of each user now.
-///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
     let all: Vec<(String, String)> = session.rows(LOGINS, &[]).await?;
     Ok(all.into_iter().collect())
 }
 
-/// Users that are not exempt and have logged in since.
+/// Users that are not exempt and have logged in since `before`.
 pub fn came_since(before: &Logins, now: &Logins, exempt: &ExemptSessions) -> Vec<String> {
     now.iter()
         .filter(|(user, login)| before.get(*user) != Some(login))
@@ -189,7 +188,7 @@ pub fn came_since(before: &Logins, now: &Logins, exempt: &ExemptSessions) -> Vec
 /// fence.
 ///
 /// # Errors
-/// Where the query fails.
+/// If a query fails.
 pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
     let mut breaches: Vec<String> = session_class::counting(session, &rules.exempt)
         .await?
@@ -217,11 +216,11 @@ pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String
     Ok(breaches)
 }
 
-/// Accounts that are open and a job queue that is on, although the plan closes
-/// them.
+/// Accounts that are unlocked and a job queue that is enabled although the plan
+/// closes them.
 ///
 /// # Errors
-/// Where the query fails.
+/// If a query fails.
 pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
     let mut breaches = Vec::new();
     if !rules.accounts.is_empty() {
@@ -247,7 +246,7 @@ pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>
 /// Listeners of this host that are up although the plan stops them.
 ///
 /// # Errors
-/// Where the listener control tool gives no state.
+/// If the listener control tool reports no state.
 pub async fn listeners(
     cx: &Context,
     listeners: &Listeners,
@@ -265,7 +264,7 @@ pub async fn listeners(
 /// follow.
 ///
 /// # Errors
-/// Where Oracle or the listeners' control can't be asked.
+/// If a query or the listener control tool fails.
 pub async fn breaches(
     cx: &Context,
     session: &Session,
@@ -292,11 +291,11 @@ pub fn broken(breaches: &[String]) -> ActionError {
     .next("close what is named, then retry; or roll back")
 }
 
-/// Checks for the whole window; returns the logins at its beginning, to be
-/// compared with later ones.
+/// Repeats all checks for the whole window. Returns the logins at its beginning,
+/// for comparison with later ones.
 ///
 /// # Errors
-/// At the first breach, and where anything can't be asked.
+/// At the first breach, or if a check fails.
 pub async fn hold(
     cx: &Context,
     session: &Session,
@@ -321,10 +320,10 @@ pub async fn hold(
     Ok(before)
 }
 
-/// All checks, and logins since the given ones.
+/// All checks once, and logins since the given ones.
 ///
 /// # Errors
-/// Where there is a breach, or anything can't be asked.
+/// If there is a breach, or a check fails.
 pub async fn verify(
     cx: &Context,
     session: &Session,

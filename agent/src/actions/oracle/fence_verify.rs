@@ -1,10 +1,10 @@
 //! `oracle.fence.verify`: proves that Oracle is no longer used.
 //!
-//! A closed port doesn't end existing sessions, and says nothing about local
-//! logins. So after the applications have started on PostgreSQL the fence is
-//! checked again over its window: no application session on any instance, no
-//! transaction, accounts, jobs and listeners closed. It changes nothing:
-//! sessions are reported by machine and program, and not killed.
+//! A closed port doesn't end existing sessions and doesn't prevent local logins.
+//! So after the applications have started on PostgreSQL, the fence is checked
+//! again over its window: no application session on any instance, no
+//! transaction, and accounts, jobs and listeners closed. The action changes
+//! nothing: sessions are reported by machine and program, and not killed.
 
 use super::fence;
 use super::listeners::Listeners;

@@ -1,16 +1,16 @@
-//! `oracle.fence.watch`: from here on nothing can write to Oracle, and a breach
-//! is reported.
+//! `oracle.fence.watch`: proves that nothing can write to Oracle, and from then
+//! on reports every breach.
 //!
 //! The task is armed once the fence has held for the window. From then on the
 //! watch checks sessions, transactions and jobs four times a second, and
 //! accounts, parameters, last logins and the listeners of this host every other
-//! second. Exempt sessions (DMS, and the canary that it brings back) and
+//! second. Exempt sessions (DMS, including the canary that it replicates) and
 //! Lockstep's own work are no breach.
 //!
 //! What remains undetected: the cases in [`super::fence`], and a quarter of a
 //! second in which a commit may precede the detection of its session.
 //!
-//! After a gap in watching, last logins are compared with those saved when the
+//! After a gap in the monitoring, last logins are compared with those saved when the
 //! fence was closed. A gap without a login since is no breach.
 
 use super::fence::{self, Logins};
@@ -31,15 +31,15 @@ use tokio::time::Instant;
 
 const KIND: &str = "fence";
 
-/// Every so many checks include accounts, parameters and listeners.
+/// One in this many checks includes accounts, parameters and listeners.
 const DOORS_EVERY: u64 = 8;
 
-/// A watch that hasn't been able to check for so long reports that: time for a
-/// new session with the instance, short against a phase.
+/// A watch that hasn't been able to check for this long reports it: long enough
+/// to open a new session, short compared with a phase.
 const BLIND_LIMIT: Duration = Duration::from_secs(10);
 
-/// Breaches reported at most; the run stops at the first, the others are for
-/// the report.
+/// Maximum number of reported breaches. The run stops at the first one; the
+/// others are only for the report.
 const TOLD_LIMIT: usize = 1000;
 
 pub struct FenceWatch;
@@ -206,7 +206,8 @@ impl Watching<'_> {
         ))
     }
 
-    /// A gap is a breach unless Oracle shows that there was no login.
+    /// A gap in the monitoring is a breach unless Oracle shows that there was no
+    /// login during it.
     async fn ask_about_gap(&mut self) {
         let breach = match self.look(true).await {
             Ok(seen) if seen.is_empty() => return,
@@ -219,7 +220,7 @@ impl Watching<'_> {
 
     async fn tell(&mut self, breach: String) {
         if self.told.len() < TOLD_LIMIT && self.told.insert(breach.clone()) {
-            // Where the receiver has been dropped, the watch ends at its next
+            // If the receiver has been dropped, the watch ends at its next
             // check.
             let _ = self.breaches.send(breach).await;
         }

@@ -1,9 +1,9 @@
 //! `oracle.finalize`: the final position of the replication, marked by a row.
 //!
-//! The fence is verified over its window, and only then CURRENT_SCN is read: a
-//! position read before writes have stopped loses those in between
-//! (vitessio/vitess#16563). Then follow one marker row per replication task,
-//! its commit, and a log switch: a replicator that only reads archived logs
+//! The fence is verified over its window, and only then is CURRENT_SCN read: a
+//! position read before writes have stopped loses the writes in between
+//! (vitessio/vitess#16563). Then one marker row per replication task is
+//! committed, and the log is switched: a replicator that only reads archived logs
 //! would never see a marker written after the switch. At the end the fence is
 //! verified again; a breach invalidates the proof.
 //!
@@ -26,15 +26,16 @@ use std::time::Duration;
 
 const CHECKPOINT: &str = "ALTER SYSTEM CHECKPOINT";
 const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
-/// Covers every thread, unlike SWITCH LOGFILE, and returns only when archived.
+/// Unlike SWITCH LOGFILE, it covers every thread and returns only when the logs
+/// are archived.
 const ARCHIVE: &str = "ALTER SYSTEM ARCHIVE LOG CURRENT";
-/// Distributed transactions in doubt can still commit.
+/// In-doubt distributed transactions can still commit.
 const IN_DOUBT: &str = "SELECT COUNT(*) FROM DBA_2PC_PENDING";
 /// Jobs of the scheduler that start within the given seconds.
 const DUE: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_JOBS \
      WHERE ENABLED = 'TRUE' AND NEXT_RUN_DATE <= SYSTIMESTAMP + NUMTODSINTERVAL(:1, 'SECOND')";
-/// Jobs of DBMS_JOB that start within them: one that is broken never runs
-/// (Oracle Database Reference, ALL_JOBS).
+/// Jobs of DBMS_JOB that start within the given seconds; a broken job never
+/// runs (Oracle Database Reference, ALL_JOBS).
 const OLD_DUE: &str = "SELECT JOB FROM DBA_JOBS \
      WHERE BROKEN = 'N' AND NEXT_DATE <= SYSDATE + :1 / 86400";
 const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND TABLE_NAME = :2";
@@ -212,9 +213,9 @@ fn voided(error: ActionError) -> ActionError {
     .source(error)
 }
 
-/// `OWNER.SEQUENCE` to {last_number, increment_by, cycle}. LAST_NUMBER is
-/// beyond every value that any instance has cached. Numbers are texts: they
-/// go up to 10^28.
+/// Maps `OWNER.SEQUENCE` to {last_number, increment_by, cycle}. LAST_NUMBER is
+/// beyond every value that any instance has cached. Numbers are strings because
+/// they go up to 10^28.
 async fn sequences(session: &Session, schemas: &[String]) -> Result<Value, ActionError> {
     let mut all = Map::new();
     for owner in schemas {

@@ -1,10 +1,10 @@
-//! `oracle.closed.keep`: makes the freeze durable, until fallback is given up.
+//! `oracle.freeze.persist`: makes the freeze survive a restart of the instance.
 //!
-//! Before the point of no return a bounce of the instance had to undo the
-//! freeze; after it a bounce must not: jobs would run and listeners would
-//! accept applications. Account locks are stored in the dictionary and persist,
-//! unless someone has unlocked one meanwhile: each is checked, and locked
-//! again.
+//! Before the point of no return, a restart of the instance must undo the
+//! freeze; after it, a restart must not, because jobs would run and listeners
+//! would accept applications. Account locks are stored in the dictionary and
+//! persist, unless somebody has unlocked an account: each is checked, and locked
+//! again if necessary.
 
 use super::accounts::{self, Statuses};
 use super::fence::{self, JOBS, is_locked};
@@ -29,12 +29,12 @@ pub struct Keep;
 struct Before {
     jobs: Option<Values>,
     listeners: States,
-    /// None in a before-image of an older agent.
+    /// Empty in a before-image of an older agent.
     #[serde(default)]
     accounts: Statuses,
 }
 
-/// Status of the accounts that exist; others can't log in.
+/// Status of those accounts that exist.
 async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
     names
         .iter()

@@ -1,9 +1,10 @@
 //! `oracle.jobs.disable` and `oracle.jobs.restore`: JOB_QUEUE_PROCESSES.
 //!
 //! In the root of a container database, 0 applies to the jobs of every
-//! container. No new job starts, but running ones go on, so they are waited
-//! for, and stopped where the plan says so. Before the point of no return the
-//! value is set in memory only: a bounce must restore the old one.
+//! container. No new job starts, but running jobs continue, so the action waits
+//! for them, and stops them if the plan says so. Before the point of no return
+//! the value is set in memory only: a restart of the instance must restore the
+//! old one.
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
@@ -23,12 +24,12 @@ use tokio::time::Instant;
 
 const KIND: &str = "jobs";
 
-/// Stops a running job; FORCE ends its slave where an interrupt doesn't
+/// Stops a running job; FORCE ends its slave if an interrupt doesn't
 /// (Oracle Database PL/SQL Packages Reference, DBMS_SCHEDULER.STOP_JOB).
 const STOP_JOB: &str = "BEGIN DBMS_SCHEDULER.STOP_JOB(:1, TRUE); END;";
-/// `job … is not running`: it ended by itself meanwhile.
+/// `ORA-27366: job … is not running`: it has ended by itself.
 const NOT_RUNNING: i32 = 27366;
-/// `unknown job`: it ended and was dropped.
+/// `ORA-27475: unknown job`: it has ended and was dropped.
 const UNKNOWN_JOB: i32 = 27475;
 
 /// Time from the request to stop a job until it must have ended.
@@ -63,7 +64,7 @@ async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Jo
 }
 
 async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionError> {
-    // There is no call that stops a DBMS_JOB: it ends with its session, which
+    // No call stops a job of DBMS_JOB: it ends with its session, which
     // oracle.sessions.kill kills.
     let Job::Scheduled(owner, name) = job else {
         return Ok(());

@@ -1,8 +1,8 @@
 //! `oracle.listener.stop` and `oracle.listener.start`.
 //!
-//! Stopping a listener doesn't end its sessions; under Clusterware a listener
-//! is also disabled, or it is restarted. The listeners in `keep`, reserved for
-//! DMS, are not changed.
+//! Stopping a listener doesn't end its sessions. Under Clusterware a listener is
+//! also disabled, otherwise Clusterware would restart it. The listeners in
+//! `keep`, reserved for DMS, are not changed.
 
 use super::listeners::{Listeners, State, States};
 use super::required_permissions;
@@ -19,8 +19,8 @@ use lockstep_plan::catalogue::{ListenerSelection, StartListeners, StopListeners}
 use serde_json::Value;
 
 /// Makes the instance register its services with a listener that has just
-/// started, or applications get ORA-12514 for up to a minute (Oracle Database
-/// Net Services Administrator's Guide, "Registering Information with a
+/// started; otherwise applications get ORA-12514 for up to a minute (Oracle
+/// Database Net Services Administrator's Guide, "Registering Information with a
 /// Listener").
 const REGISTER: &str = "ALTER SYSTEM REGISTER";
 
@@ -41,8 +41,8 @@ async fn probe(
     with_before_image(satisfied_if(so), &states)
 }
 
-/// Restores every listener and continues after a failure: one bad listener must
-/// not keep applications from the others.
+/// Restores every listener, continuing after failures: one broken listener must
+/// not keep applications from using the others.
 async fn put_back(
     cx: &Context,
     params: &ListenerSelection,
@@ -94,7 +94,8 @@ async fn put_one_back(
     Ok(true)
 }
 
-/// The listener is up without it, so a failure is noted, not returned.
+/// A failure is only noted: the listener is up, and the instance registers its
+/// services within a minute anyway.
 async fn register(cx: &Context, resource: &str) {
     let told = async {
         let session = Session::open(cx, resource).await?;

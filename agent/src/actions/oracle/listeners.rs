@@ -1,4 +1,4 @@
-//! The listeners of this host, whoever controls them.
+//! The listeners of this host, controlled by `lsnrctl` or by Clusterware.
 
 use crate::action::{ActionError, Context};
 use crate::config::{ListenerControl, OracleConfig};
@@ -10,40 +10,39 @@ use lockstep_plan::catalogue::ListenerSelection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The node's name: Clusterware calls it as the instance calls its host,
-/// without a domain.
+/// Clusterware's node name is the instance's host name without its domain.
 const HOST: &str = "SELECT HOST_NAME FROM V$INSTANCE";
 
-/// The host's name as the kernel has it.
+/// The kernel's host name.
 const SYSTEM_NAME: &str = "/proc/sys/kernel/hostname";
 
-/// Listeners looked at beside each other: each is a program that runs.
+/// Concurrent queries of listeners' states: each runs a program.
 const AT_ONCE: usize = 4;
 
-/// States by name: what an undo puts back.
+/// States by name, as an undo restores them.
 pub type States = BTreeMap<String, State>;
 
 /// State of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub up: bool,
-    /// Clusterware may start it; unknown where there is none.
+    /// Whether Clusterware may start it; `None` without Clusterware.
     pub enabled: Option<bool>,
 }
 
 impl State {
-    /// Down, and nobody starts it again.
+    /// Down, and not started again by Clusterware.
     pub fn is_closed(self) -> bool {
         !self.up && self.enabled != Some(true)
     }
 
-    /// Up, and Clusterware looks after it where there is one.
+    /// Up, and restarted by Clusterware if there is one.
     pub fn is_open(self) -> bool {
         self.up && self.enabled != Some(false)
     }
 }
 
-/// The listeners that the configuration of a resource names.
+/// The listeners in the configuration of a resource.
 pub struct Listeners {
     config: OracleConfig,
     node: String,
@@ -55,10 +54,10 @@ async fn instance_host(cx: &Context, resource: &str) -> Result<String, ActionErr
 }
 
 impl Listeners {
-    /// Finds out how they are controlled.
+    /// Reads the configuration and, for Clusterware, the node name.
     ///
     /// # Errors
-    /// Where the resource is not configured, or nobody tells the node's name.
+    /// If the resource is not configured, or the node name can't be determined.
     pub async fn of(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.oracle(resource)?.clone();
         let node = match config.control {
@@ -66,8 +65,8 @@ impl Listeners {
             ListenerControl::Srvctl => {
                 let host = match instance_host(cx, resource).await {
                     Ok(host) => host,
-                    // Without the instance the system's own name has to do:
-                    // a listener must be startable while it is down.
+                    // Without the instance the system's host name is used: a
+                    // listener must be startable while the instance is down.
                     Err(e) => std::fs::read_to_string(SYSTEM_NAME).map_err(|_| e)?,
                 };
                 host.trim().split('.').next().unwrap_or_default().to_owned()
@@ -76,7 +75,6 @@ impl Listeners {
         Ok(Self { config, node })
     }
 
-    /// Whether Clusterware controls them.
     pub fn clustered(&self) -> bool {
         self.config.control == ListenerControl::Srvctl
     }
@@ -85,7 +83,7 @@ impl Listeners {
         &self.config
     }
 
-    /// Those of the configuration without some.
+    /// The configured listeners except those in `keep`.
     pub fn except(&self, keep: &[String]) -> Vec<String> {
         let all = self.config.listeners.iter();
         all.chain(&self.config.scan_listeners)
@@ -94,11 +92,11 @@ impl Listeners {
             .collect()
     }
 
-    /// Those that the parameters mean.
+    /// The listeners that the parameters select.
     ///
     /// # Errors
-    /// Where the configuration doesn't name one of them: what an agent may
-    /// stop is its own configuration's matter.
+    /// If one of them is not configured: the agent's configuration determines
+    /// what it may stop.
     pub fn meant(&self, params: &ListenerSelection) -> Result<Vec<String>, ActionError> {
         let all = self.except(&params.keep);
         if params.listeners.is_empty() {
@@ -126,10 +124,8 @@ impl Listeners {
         }
     }
 
-    /// State of one.
-    ///
     /// # Errors
-    /// Where the listener control tool gives no state.
+    /// If the listener control tool reports no state.
     pub async fn state(&self, cx: &Context, name: &str) -> Result<State, ActionError> {
         if self.clustered() {
             let state = srvctl::state(cx, &self.config, self.named(name)).await?;
@@ -144,10 +140,8 @@ impl Listeners {
         })
     }
 
-    /// States of several.
-    ///
     /// # Errors
-    /// Where the listener control tool gives no state.
+    /// If the listener control tool reports no state for one of them.
     pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
         let read_only = names.iter().cloned().map(|name| async move {
             let state = self.state(cx, &name).await?;
@@ -159,10 +153,11 @@ impl Listeners {
             .await
     }
 
-    /// Stops one; under Clusterware it is disabled first, or it comes back.
+    /// Stops a listener; under Clusterware it is disabled first, otherwise
+    /// Clusterware would restart it.
     ///
     /// # Errors
-    /// Where it can't be stopped, or is up afterwards.
+    /// If it can't be stopped, or is up afterwards.
     pub async fn close(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
         if self.clustered() {
             let listener = self.named(name);
@@ -182,10 +177,10 @@ impl Listeners {
         .next("see what started it (Clusterware, a script, a colleague), stop that, then retry"))
     }
 
-    /// Enables and starts one.
+    /// Enables (under Clusterware) and starts a listener.
     ///
     /// # Errors
-    /// Where it can't be started, or is down afterwards.
+    /// If it can't be started, or is down afterwards.
     pub async fn open(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
         if self.clustered() {
             let listener = self.named(name);
@@ -205,10 +200,10 @@ impl Listeners {
         .next("see its log, then retry"))
     }
 
-    /// Lets Clusterware start one, or keeps it from doing so.
+    /// Allows Clusterware to start a listener, or prevents it.
     ///
     /// # Errors
-    /// Where that can't be set.
+    /// If `srvctl` fails.
     pub async fn set_enabled(
         &self,
         cx: &Context,
@@ -218,7 +213,7 @@ impl Listeners {
         srvctl::set_enabled(cx, &self.config, self.named(name), enabled).await
     }
 
-    /// The commands that close one, for people.
+    /// The commands of [`Self::close`], for people.
     pub fn closing(&self, name: &str) -> Vec<String> {
         if self.clustered() {
             ["disable", "stop"]
@@ -229,7 +224,7 @@ impl Listeners {
         }
     }
 
-    /// The commands that open one, for people.
+    /// The commands of [`Self::open`], for people.
     pub fn opening(&self, name: &str) -> Vec<String> {
         if self.clustered() {
             ["enable", "start"]

@@ -1,10 +1,10 @@
 //! `oracle.logins.restrict` and `oracle.logins.open`: restricted session.
 //!
-//! It also blocks local logins, except of users with the privilege RESTRICTED
-//! SESSION, and only on this agent's instance: a cluster needs the step on each
-//! of its hosts. DMS's user without the privilege gets ORA-01035, and
-//! dynamically registered services are blocked at the listener (ORA-12526)
-//! whatever the privilege.
+//! Restricted mode also blocks local logins, except those of users with the
+//! privilege RESTRICTED SESSION. It applies only to this agent's instance: a
+//! cluster needs the step on each of its hosts. Without the privilege, DMS's user
+//! gets ORA-01035; regardless of the privilege, the listener blocks dynamically
+//! registered services (ORA-12526).
 
 use super::required_permissions;
 use crate::action::{

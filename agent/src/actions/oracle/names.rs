@@ -1,16 +1,16 @@
-//! Names in SQL text: always in double quotes, exactly as the dictionary
-//! spells them, so that lower case, blanks and reserved words do no harm.
+//! Names in SQL text: always in double quotes and spelled exactly as in the
+//! dictionary, so that lower case, blanks and reserved words are safe.
 
 use crate::action::ActionError;
 
-/// Longest identifier since Oracle 12.2, in bytes.
+/// Maximum length of an identifier since Oracle 12.2, in bytes.
 const LONGEST: usize = 128;
 
 /// A name in double quotes.
 ///
 /// # Errors
-/// Where it can't be a name: empty, too long, or with a double quote or a
-/// null character in it, which Oracle allows in none.
+/// If it can't be a name: it is empty, too long, or contains a double quote or
+/// a null character, which Oracle doesn't allow in identifiers.
 pub fn quoted(name: &str) -> Result<String, ActionError> {
     if name.is_empty() || name.len() > LONGEST || name.contains(['"', '\0']) {
         return Err(
@@ -25,17 +25,17 @@ pub fn quoted(name: &str) -> Result<String, ActionError> {
 /// `OWNER.NAME` of a table or sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qualified {
-    /// Owner, as the dictionary spells it.
+    /// Spelled as in the dictionary.
     pub owner: String,
-    /// Name, as the dictionary spells it.
+    /// Spelled as in the dictionary.
     pub name: String,
 }
 
 impl Qualified {
-    /// Reads `OWNER.NAME`.
+    /// Parses `OWNER.NAME`.
     ///
     /// # Errors
-    /// Where it has another form.
+    /// If it has another form, or a part can't be a name.
     pub fn read(text: &str) -> Result<Self, ActionError> {
         let parts = text.split_once('.');
         let (owner, name) = parts
@@ -45,7 +45,6 @@ impl Qualified {
                     .left("nothing was done with it")
                     .next("correct it in the plan")
             })?;
-        // What can't be quoted is no name.
         quoted(owner)?;
         quoted(name)?;
         Ok(Self {

@@ -1,15 +1,15 @@
-//! Initialisation parameters, per instance and in the server parameter file.
+//! Initialization parameters, per instance and in the server parameter file.
 //!
-//! A value is put back per instance by compare-and-set: only where it is
-//! still the zero that was set here. Where nothing had set the parameter
-//! before, `RESET` puts it back, so that Oracle's own default rules again.
-//! (Oracle Database SQL Language Reference, ALTER SYSTEM.)
+//! A value is restored per instance by compare-and-set: only if it is still the
+//! zero that was set here. If nothing had set the parameter before, it is
+//! restored by `RESET`, so that Oracle's default applies again (Oracle Database
+//! SQL Language Reference, ALTER SYSTEM).
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::oracle::{OracleError, Session};
 use serde::{Deserialize, Serialize};
 
-/// Values in memory, with the instance's name for the SID clause.
+/// Values in memory, with the instance name for the SID clause.
 const IN_MEMORY: &str = "SELECT p.INST_ID, i.INSTANCE_NAME, p.VALUE, p.ISDEFAULT, p.ISMODIFIED \
      FROM GV$PARAMETER p JOIN GV$INSTANCE i ON i.INST_ID = p.INST_ID \
      WHERE p.NAME = :1 ORDER BY p.INST_ID";
@@ -18,10 +18,10 @@ const IN_FILE: &str = "SELECT SID, VALUE FROM V$SPPARAMETER \
      WHERE NAME = :1 AND ISSPECIFIED = 'TRUE' ORDER BY SID";
 
 /// `ORA-32009: cannot reset the memory value for instance … from instance …`:
-/// a RESET in memory works on the session's own instance only.
+/// a RESET in memory only works on the session's own instance.
 const OTHER_INSTANCE: i32 = 32009;
 
-/// What is set to switch off.
+/// The value that disables a parameter's feature.
 const OFF: &str = "0";
 
 /// A parameter's values before a change.
@@ -51,12 +51,11 @@ pub struct InFile {
 }
 
 impl Values {
-    /// Whether it is off in the memory of every instance.
     pub fn is_off_in_memory(&self) -> bool {
         self.memory.iter().all(|own| own.value == OFF)
     }
 
-    /// Whether it is off in the file for every instance.
+    /// Whether a restart of any instance leaves it off.
     pub fn is_off_in_file(&self) -> bool {
         self.file.iter().any(|own| own.sid == "*") && self.file.iter().all(|own| own.value == OFF)
     }
@@ -81,10 +80,10 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Its values now.
+    /// Reads the current values.
     ///
     /// # Errors
-    /// Where the query fails.
+    /// If the query fails.
     pub async fn values(self, session: &Session) -> Result<Values, OracleError> {
         type Memory = (i64, String, Option<String>, String, String);
         let name = [self.name.into()];
@@ -119,13 +118,12 @@ impl Parameter {
         format!("ALTER SYSTEM RESET {name} SCOPE={scope} SID='{sid}'")
     }
 
-    /// The statement that switches it off in every instance's memory.
     pub fn off_in_memory(self) -> String {
         self.set(OFF, "MEMORY", "*")
     }
 
-    /// The statements that switch it off in the file: an entry of an instance
-    /// would overrule the one for all.
+    /// The statements that switch it off in the file. An entry for a single
+    /// instance takes precedence over the one for all (`*`), so both are set.
     pub fn off_in_file(self, now: &Values) -> Vec<String> {
         let own = now.file.iter().filter(|own| own.value != OFF);
         let mut sids: Vec<&str> = own.map(|own| own.sid.as_str()).collect();
@@ -137,8 +135,9 @@ impl Parameter {
             .collect()
     }
 
-    /// The statements that put `before` back where `now` is the zero set
-    /// here, and what somebody else has changed.
+    /// The statements that restore `before` where `now` is the zero set here,
+    /// and the values that somebody else has changed. `file` includes the
+    /// server parameter file.
     fn way_back(self, before: &Values, now: &Values, file: bool) -> (Vec<String>, Vec<String>) {
         let (mut statements, mut drifted) = (Vec::new(), Vec::new());
         let mut foreign = |place: String, found: &str, wanted: &str| {
@@ -148,7 +147,7 @@ impl Parameter {
             ));
         };
         for was in &before.memory {
-            // An instance that is down comes back with the file's value.
+            // An instance that is down will start with the file's value.
             let Some(own) = now.in_memory(&was.instance) else {
                 continue;
             };
@@ -178,10 +177,10 @@ impl Parameter {
         (statements, drifted)
     }
 
-    /// Puts values back. `file`: the server parameter file too.
+    /// Restores values in memory and, with `file`, in the server parameter file.
     ///
     /// # Errors
-    /// Where Oracle refuses, or a value is another afterwards.
+    /// If a query or statement fails.
     pub async fn put_back(
         self,
         cx: &Context,
@@ -209,8 +208,8 @@ impl Parameter {
         })
     }
 
-    /// After a RESET the default rules; where that isn't the value of before,
-    /// or the RESET was refused, the value is set.
+    /// A RESET restores Oracle's default. If that isn't the previous value, or
+    /// Oracle rejected the RESET, the value is set explicitly.
     async fn settle(
         self,
         cx: &Context,
@@ -226,8 +225,8 @@ impl Parameter {
         Ok(())
     }
 
-    /// What is to be set where the zero `found` was to be reset and `now` the
-    /// value isn't that of before. What others have set stays.
+    /// The statements for values that were zero in `found`, were to be reset,
+    /// and in `now` still differ from `before`. What others have set stays.
     fn after_reset(self, before: &Values, found: &Values, now: &Values) -> Vec<String> {
         let value = |values: &Values, instance: &str| {
             values.in_memory(instance).map(|own| own.value.clone())
@@ -242,10 +241,10 @@ impl Parameter {
     }
 }
 
-/// Puts values back in memory and in the file; a foreign change is an error.
+/// Restores values in memory and in the file.
 ///
 /// # Errors
-/// Where Oracle refuses, or somebody else has changed a value.
+/// If a statement fails, or somebody else has changed a value.
 pub async fn restore(
     cx: &Context,
     session: &Session,
@@ -260,7 +259,7 @@ pub async fn restore(
     }
 }
 
-/// `name=value` for each instance, for people.
+/// The values in memory as text for people.
 pub fn shown(parameter: Parameter, values: &Values) -> String {
     let own = values
         .memory
@@ -343,8 +342,8 @@ mod tests {
             ],
             &[],
         );
-        // The first was reset, the second refused it (ORA-32009), the third is
-        // somebody else's.
+        // The first was reset, the second rejected the reset (ORA-32009), the
+        // third was set by somebody else.
         let now = values(
             &[
                 ("ORCL1", "1", true),

@@ -1,10 +1,10 @@
 //! `oracle.queue_monitor.disable` and `oracle.queue_monitor.restore`:
 //! AQ_TM_PROCESSES.
 //!
-//! Oracle strongly recommends against 0, which switches off time management of
-//! queues, and against a value of one's own at all: where nothing had set it
-//! before, it is put back with RESET (Oracle Database Advanced Queuing User's
-//! Guide, "AQ_TM_PROCESSES Parameter").
+//! Oracle strongly recommends against 0, which disables time management of
+//! queues, and against setting the parameter at all. If nothing had set it
+//! before, it is therefore restored by RESET (Oracle Database Advanced Queuing
+//! User's Guide, "AQ_TM_PROCESSES Parameter").
 
 use super::parameters::{Parameter, Values, restore, shown};
 use super::{required_permissions, saved_state};

@@ -27,8 +27,8 @@ const TABLE_COLUMNS: &str =
     "SELECT COLUMN_NAME FROM DBA_TAB_COLUMNS WHERE OWNER = :1 AND TABLE_NAME = :2";
 const LOG_GROUPS: &str =
     "SELECT LOG_GROUP_TYPE FROM DBA_LOG_GROUPS WHERE OWNER = :1 AND TABLE_NAME = :2";
-/// The server parameter file of each instance; none where it was started with
-/// a text file.
+/// The server parameter file of each instance; none if it was started with a
+/// text file.
 const FILES: &str = "SELECT i.INSTANCE_NAME, p.VALUE FROM GV$PARAMETER p \
      JOIN GV$INSTANCE i ON i.INST_ID = p.INST_ID WHERE p.NAME = 'spfile' ORDER BY p.INST_ID";
 /// Age in seconds of each transaction, with its session. Both times are from
@@ -43,7 +43,7 @@ const MARKER: &[&str] = &["RUN_ID", "TASK_ID", "NONCE", "SCN", "WRITTEN_AT"];
 /// reads.
 const CANARY: &[&str] = &["NONCE"];
 
-/// Log groups with which a marker row is replicated with its key.
+/// Log groups that log the key of a marker row, so that it can be replicated.
 const LOGGED: [&str; 2] = ["ALL COLUMN LOGGING", "PRIMARY KEY LOGGING"];
 
 pub struct Ready;
@@ -96,7 +96,7 @@ impl Report {
         }
     }
 
-    /// Whether primary keys of every table are logged.
+    /// Returns whether the primary keys of all tables are logged.
     async fn database(&mut self, session: &Session) -> Result<bool, ActionError> {
         type Database = (
             String,
@@ -139,8 +139,8 @@ impl Report {
         Ok(keys == "YES" || all == "YES")
     }
 
-    /// `oracle.closed.keep` writes to the file after the point of no return,
-    /// when it is too late to find that there is none.
+    /// `oracle.freeze.persist` writes to the file after the point of no return,
+    /// when it is too late to discover that there is none.
     async fn files(&mut self, session: &Session) -> Result<(), ActionError> {
         let files: Vec<(String, Option<String>)> = session.rows(FILES, &[]).await?;
         for (instance, file) in files {
@@ -221,7 +221,7 @@ impl Report {
         let bound = i64::try_from(params.oldest_transaction_secs).unwrap_or(i64::MAX);
         let ages: Vec<Age> = session.rows(AGES, &[]).await?;
         for Age { session, seconds } in ages {
-            // Oracle's own bookkeeping ends by itself.
+            // Oracle's internal transactions end by themselves.
             let user = session.kind.as_deref() == Some("USER");
             self.require(
                 !user || seconds <= bound,
@@ -289,7 +289,8 @@ impl Report {
     }
 }
 
-/// Without a machine, any client with DMS's password is taken for DMS.
+/// If the plan names no machine, any client with DMS's password is treated as
+/// DMS.
 fn from_anywhere(((user, machine), count): (&(String, String), &u64)) -> String {
     format!(
         "{user} is logged in from {machine} ({count} sessions) and spared, for the plan names no \

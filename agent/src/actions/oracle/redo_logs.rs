@@ -1,12 +1,12 @@
-//! `oracle.logs.ready`: a rollback could resume the forward task, as far as
-//! Oracle's redo is concerned: every log since the task's checkpoint is there.
+//! `oracle.logs.ready`: checks that a rollback could resume the forward task:
+//! all redo since the task's checkpoint must still exist.
 //!
-//! A log counts that is archived and not deleted, or not archived yet; an
-//! online log that is archived already will be overwritten. A checkpoint whose
-//! form tells no SCN is a remark, not a refusal: DMS documents the value as
-//! opaque. What it can't see: a transaction that was open at the checkpoint
-//! began in an earlier log (`oracle.ready` bounds their age), and whether the
-//! logs will still be there tomorrow.
+//! A log counts if it is archived and not deleted, or not archived yet; an
+//! online log that has been archived will be overwritten. If the checkpoint
+//! contains no SCN, that is a remark, not an obstacle: DMS documents the value
+//! as opaque. Two things can't be detected: a transaction that was open at the
+//! checkpoint and began in an earlier log (`oracle.ready` limits their age), and
+//! the deletion of logs after the check.
 
 use super::required_permissions;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -18,7 +18,7 @@ use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleLogs;
 use serde_json::Value;
 
-/// SCNs go through text: NEXT_CHANGE# of a current log is beyond 63 bits.
+/// SCNs are read as text: NEXT_CHANGE# of a current log exceeds 63 bits.
 const DATABASE: &str = "SELECT TO_CHAR(RESETLOGS_CHANGE#), TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
 const THREADS: &str = "SELECT THREAD#, TO_CHAR(ENABLE_CHANGE#), STATUS FROM V$THREAD \
      WHERE ENABLED <> 'DISABLED' ORDER BY THREAD#";
@@ -28,17 +28,17 @@ const ARCHIVED: &str = "SELECT THREAD#, SEQUENCE#, TO_CHAR(FIRST_CHANGE#), TO_CH
      FROM V$ARCHIVED_LOG WHERE ARCHIVED = 'YES' AND DELETED = 'NO' AND STATUS = 'A' \
      AND STANDBY_DEST = 'NO' AND RESETLOGS_CHANGE# = TO_NUMBER(:1) AND NEXT_CHANGE# > TO_NUMBER(:2)";
 
-/// What DMS puts before its own checkpoints.
+/// The prefix of DMS's own checkpoints.
 const CHECKPOINT: &str = "checkpoint:V1#";
-/// Hexadecimal digits of a position in Oracle's redo, and of the SCN that it
-/// begins with. Not documented by AWS; so writes the engine that DMS is made
-/// of (Qlik Replicate, "Replicate Loggers", DATA_RECORD).
+/// Number of hexadecimal digits of a position in Oracle's redo, and of the SCN
+/// at its beginning. AWS doesn't document the form; Qlik Replicate, the engine
+/// of DMS, does ("Replicate Loggers", DATA_RECORD).
 const POSITION_DIGITS: usize = 64;
 const SCN_DIGITS: usize = 16;
 
 pub struct Ready;
 
-/// A log of a thread.
+/// A redo log of a thread, with the SCN range `first..next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Log {
     thread: i64,
@@ -51,22 +51,22 @@ struct Log {
 #[derive(Debug, Clone, Copy)]
 struct Thread {
     number: i64,
-    /// There is no redo of it before.
+    /// The SCN at which its redo begins.
     enabled_at: u64,
     open: bool,
 }
 
-/// What came of the look.
+/// The result of the check.
 #[derive(Debug)]
 enum DbSession {
-    /// Every log since that SCN is there.
+    /// Every log since this SCN exists.
     Whole(u64),
     Gaps(u64, Vec<String>),
-    /// Nobody says since when.
+    /// The checkpoint contains no usable SCN, for this reason.
     Unknown(String),
 }
 
-/// The oldest SCN that a checkpoint names.
+/// The oldest SCN in a checkpoint.
 fn scn_of(checkpoint: &str) -> Option<u64> {
     let body = checkpoint.strip_prefix(CHECKPOINT).unwrap_or(checkpoint);
     // The native start point of Oracle is an SCN alone (AWS DMS User Guide,
@@ -83,7 +83,7 @@ fn scn_of(checkpoint: &str) -> Option<u64> {
         .min()
 }
 
-/// What is missing of the redo from `since` on, a sentence for each gap.
+/// The gaps in the redo since the SCN `since`, one sentence for each.
 fn gaps(since: u64, threads: &[Thread], logs: &[Log]) -> Vec<String> {
     let mut gaps = Vec::new();
     for thread in threads {
@@ -99,7 +99,7 @@ fn gaps(since: u64, threads: &[Thread], logs: &[Log]) -> Vec<String> {
                 "the logs of thread {number} before sequence {} (SCN {since} to {})",
                 first.sequence, first.first
             )),
-            // A thread that is closed writes nothing.
+            // A closed thread writes no redo.
             None | Some(_) => {}
         }
         for pair in own.windows(2) {
@@ -127,7 +127,8 @@ fn scn(text: &str) -> Result<u64, ActionError> {
 
 async fn logs(session: &Session, resetlogs: u64, since: u64) -> Result<Vec<Log>, ActionError> {
     type Row = (i64, i64, String, String);
-    // Online logs first: one that is archived in between is then in both.
+    // Online logs first: a log that is archived between the two queries is
+    // then in both results, rather than in neither.
     let mut rows: Vec<Row> = session.rows(ONLINE, &[]).await?;
     let binds = [
         resetlogs.to_string().as_str().into(),
@@ -231,7 +232,7 @@ impl Action for Ready {
     async fn probe(&self, cx: &Context, params: &OracleLogs) -> Result<Probe, ActionError> {
         match refusal(&look(cx, params).await?) {
             Some(refusal) => Err(refusal),
-            // To be done, or its remark would never be heard.
+            // Always pending, because only `execute` reports the remark.
             None => Ok(found(Finding::Pending)),
         }
     }

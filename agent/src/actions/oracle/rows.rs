@@ -1,12 +1,13 @@
 //! `oracle.rows.digest`: counts and digests as of an SCN.
 //!
-//! Values come in the driver's own types, so that no NLS setting of a session
-//! or database has a say, and are brought to the canonical text of
-//! [`crate::canonical`]. Beside the digest the columns are given, with their
-//! kinds: PostgreSQL compares those, in that order.
+//! Values are fetched in the driver's own types, so that no NLS setting of a
+//! session or database affects them, and are converted to the canonical text of
+//! [`crate::canonical`]. The output also lists the columns with their kinds:
+//! PostgreSQL compares those columns in that order.
 //!
-//! Beside the tables that the plan names it counts every other one that both
-//! sides have, so that a forgotten table is not an uncompared one.
+//! In addition to the tables that the plan names, every other table that exists
+//! on both sides is counted, so that a table that the plan forgot is compared,
+//! too.
 
 use super::names::Qualified;
 use super::required_permissions;
@@ -23,25 +24,26 @@ use oracle::sql_type::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Columns in their order; hidden and virtual ones hold no data of their own.
+/// Columns in order; hidden and virtual columns hold no data of their own.
 const COLUMNS: &str = "SELECT COLUMN_NAME, DATA_TYPE FROM DBA_TAB_COLS \
      WHERE OWNER = :1 AND TABLE_NAME = :2 AND HIDDEN_COLUMN = 'NO' AND VIRTUAL_COLUMN = 'NO' \
      ORDER BY COLUMN_ID";
 
-/// A scan of a large table is one call; the task's own limit ends it sooner.
+/// A scan of a large table is one call. The task's own limit normally ends it
+/// earlier.
 const SCAN_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// Rows fetched in one round trip.
+/// Rows per round trip.
 const FETCHED: u32 = 1000;
 
 pub struct Digest;
 
-/// A column as Oracle has it.
+/// A column of the table in Oracle.
 struct Source {
     name: String,
     column: Column,
 }
 
-/// As what a type is compared; `None` where it can't be.
+/// The kind as which a type is compared; `None` if it can't be compared.
 fn kind(data_type: &str) -> Option<Kind> {
     // TIMESTAMP(6) WITH TIME ZONE and the like.
     let base = data_type.split('(').next().unwrap_or(data_type);
@@ -58,7 +60,7 @@ fn kind(data_type: &str) -> Option<Kind> {
     })
 }
 
-/// Names and types of a table's columns.
+/// The columns of a table, as name and type.
 async fn types(session: &Session, table: &Qualified) -> Result<Vec<(String, String)>, ActionError> {
     let binds = [table.owner.as_str().into(), table.name.as_str().into()];
     let all: Vec<(String, String)> = session.rows(COLUMNS, &binds).await?;
@@ -94,7 +96,7 @@ async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, Ac
     all.into_iter().map(source).collect()
 }
 
-/// The text of a value, as its kind takes it.
+/// The value as text, as input for [`crate::canonical`].
 fn text(row: &Row, at: usize, kind: Kind) -> oracle::Result<Option<String>> {
     Ok(match kind {
         Kind::Number | Kind::Text | Kind::Char => row.get(at)?,
@@ -184,7 +186,7 @@ async fn digest(
     })
 }
 
-/// Whether a table is there and can be compared as the plan wants it.
+/// Checks that a table exists and can be compared as the plan requires.
 async fn comparable(session: &Session, compared: &ComparedTable) -> Result<(), ActionError> {
     let table = Qualified::read(&compared.oracle)?;
     if compared.digest {

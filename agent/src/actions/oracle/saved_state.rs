@@ -1,26 +1,26 @@
-//! The state before an action's change, saved on this host beyond the run.
+//! The state before an action's change, saved on this host for later runs.
 //!
-//! An undo has the run's own before-image. The `…restore` actions belong to another
-//! plan, days later, for a fallback after the point of no return: they need the
-//! state from before the cutover. It is in the agent's state directory, a file
-//! for each resource and kind, and is removed when it has been restored. Two
-//! steps of one plan may disable different objects of one kind, so each step's
-//! state is saved separately.
+//! An undo uses the before-image of its own run. The `….restore` actions belong
+//! to another plan, days later, for a fallback after the point of no return:
+//! they need the state from before the cutover. It is stored in the agent's
+//! state directory, in one file per resource and kind, and is removed once it
+//! has been restored. Two steps of one plan may disable different objects of
+//! one kind, so each step's state is saved separately.
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::state_file::StateFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The states of one run, in the order in which its steps found them.
+/// The states that the steps of one run found, in order.
 #[derive(Serialize, Deserialize)]
 #[serde(bound(deserialize = "T: DeserializeOwned"))]
 struct Before<T> {
     run: String,
     #[serde(default = "Vec::new")]
     steps: Vec<Found<T>>,
-    /// The one state of all steps: how files were written before steps were
-    /// told apart.
+    /// One state for all steps: the form of files written before the states of
+    /// steps were separated.
     #[serde(default, skip_serializing)]
     value: Option<T>,
 }
@@ -28,7 +28,7 @@ struct Before<T> {
 /// The state that a step found.
 #[derive(Serialize, Deserialize)]
 struct Found<T> {
-    /// Empty where the file is an old one.
+    /// Empty if read from a file of the old form.
     step: String,
     value: T,
 }
@@ -56,8 +56,8 @@ fn write<T: Serialize>(place: &StateFile, before: &Before<T>) -> Result<(), Acti
     }
 }
 
-/// The states of this run; those of an earlier one are no longer what was
-/// before.
+/// The states saved by this run. Those of an earlier run are dropped: they no
+/// longer describe the state before the latest cutover.
 fn of_run<T: DeserializeOwned>(cx: &Context, place: &StateFile) -> Result<Before<T>, ActionError> {
     let own = read(place)?.filter(|before: &Before<T>| before.run == cx.tag.run);
     Ok(own.unwrap_or_else(|| Before {
@@ -67,11 +67,11 @@ fn of_run<T: DeserializeOwned>(cx: &Context, place: &StateFile) -> Result<Before
     }))
 }
 
-/// Keeps a state before it is changed. Of each step of a run the first one
-/// stays: later ones may show a change half done.
+/// Saves a state before it is changed. Only the first state of each step of a
+/// run is saved: later ones may show a partial change.
 ///
 /// # Errors
-/// Where it can't be written: nothing must be changed then.
+/// If it can't be written; the caller must then change nothing.
 pub fn keep<T: Clone + Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -91,10 +91,10 @@ pub fn keep<T: Clone + Serialize + DeserializeOwned>(
     write(&place, &before)
 }
 
-/// Keeps a state in place of an earlier one of the same step.
+/// Saves a state, replacing an earlier one of the same step.
 ///
 /// # Errors
-/// Where it can't be written.
+/// If it can't be written.
 pub fn renew<T: Clone + Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -112,10 +112,10 @@ pub fn renew<T: Clone + Serialize + DeserializeOwned>(
     write(&place, &before)
 }
 
-/// What this step itself has kept.
+/// The state saved by this step.
 ///
 /// # Errors
-/// Where there is nothing, or it can't be read.
+/// If there is none, or it can't be read.
 pub fn recall_own<T: DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -130,10 +130,10 @@ pub fn recall_own<T: DeserializeOwned>(
         .ok_or_else(|| nothing(resource, kind))
 }
 
-/// The states kept, the earliest first; without any nothing can be restored.
+/// All saved states, the earliest first.
 ///
 /// # Errors
-/// Where there is none, or it can't be read.
+/// If there is none, or the file can't be read.
 pub fn recall_all<T: DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -147,7 +147,7 @@ pub fn recall_all<T: DeserializeOwned>(
     Ok(steps.into_iter().map(|found| found.value).collect())
 }
 
-/// The error for a state that is not kept.
+/// The error for a missing state.
 pub fn nothing(resource: &str, kind: &str) -> ActionError {
     ActionError::new(
         "LS2209",
@@ -160,11 +160,11 @@ pub fn nothing(resource: &str, kind: &str) -> ActionError {
     )
 }
 
-/// The earliest state kept, where every step sees the whole of it: what later
-/// ones found may be an earlier one's doing.
+/// The earliest saved state, for kinds of which every step saves the whole
+/// state: what later steps found may have been changed by earlier ones.
 ///
 /// # Errors
-/// Where there is none, or it can't be read.
+/// If there is none, or it can't be read.
 pub fn recall_first<T: DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -176,18 +176,19 @@ pub fn recall_first<T: DeserializeOwned>(
         .ok_or_else(|| nothing(resource, kind))
 }
 
-/// Forgets every state: all of it has been restored.
+/// Removes all states, after all of them have been restored.
 ///
 /// # Errors
-/// Where the file can't be removed.
+/// If the file can't be removed.
 pub fn forget(cx: &Context, resource: &str, kind: &str) -> Result<(), ActionError> {
     place(cx, resource, kind).forget()
 }
 
-/// Forgets the part that has been restored; `rest` takes it out of a state.
+/// Removes the part that has been restored; `rest` returns what remains of a
+/// state.
 ///
 /// # Errors
-/// Where the file can't be read or written.
+/// If the file can't be read or written.
 pub fn forget_part<T: Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
@@ -206,11 +207,11 @@ pub fn forget_part<T: Serialize + DeserializeOwned>(
     write(&place, &Before { run, steps, value })
 }
 
-/// After an undo: forgets what its step had found, unless somebody has to
-/// decide about it.
+/// After an undo: removes the state that its step had saved, unless the undo
+/// found a drift, which an operator has to resolve.
 ///
 /// # Errors
-/// Where the file can't be read or written.
+/// If the file can't be read or written.
 pub fn done<T: Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,

@@ -1,10 +1,11 @@
-//! Which sessions count: those that could write for an application.
+//! Classifies sessions: the fence counts those that could write on behalf of an
+//! application.
 //!
-//! Not counted, and never killed: background processes (TYPE other than
-//! USER); SYS and the other administrative users, under which RMAN, Data
-//! Guard and Clusterware work; sessions of this product; and those the plan
-//! spares, by user *and* machine. A session without a user name has not
-//! finished logging in and can't write yet; when it has, it has a name.
+//! Not counted, and never killed: background processes (TYPE other than USER);
+//! SYS and the other administrative users, as which RMAN, Data Guard and
+//! Clusterware work; sessions of Lockstep; and those that the plan exempts, by
+//! user *and* machine. A session without a user name has not finished logging
+//! in and can't write yet.
 
 use crate::host::oracle::{MODULE, OracleError, Session};
 use lockstep_plan::catalogue::ExemptSessions;
@@ -12,34 +13,34 @@ use oracle::{Row, RowValue};
 use std::fmt;
 
 /// Users of administrative connections (Oracle Database Security Guide,
-/// "Administrative Privileges"). SYSOPER shows as PUBLIC, as which nobody can
-/// log in otherwise; redo transport may come with it.
+/// "Administrative Privileges"). SYSOPER is shown as PUBLIC, as which no other
+/// login is possible; redo transport may use it.
 const ADMINISTRATIVE: [&str; 6] = ["SYS", "SYSBACKUP", "SYSDG", "SYSKM", "SYSRAC", "PUBLIC"];
 
-/// Program of Recovery Manager, whatever its user.
+/// Prefix of the program of Recovery Manager, whatever its user.
 const RMAN: &str = "rman@";
 
-/// GV$SESSION on every instance; TYPE tells users from background processes.
+/// User sessions on every instance; background processes have another TYPE.
 const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM, MODULE, STATUS, \
      TYPE, SERVICE_NAME FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
 
-/// A session, as GV$SESSION shows it.
+/// A row of [`SESSIONS`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbSession {
     pub inst_id: i64,
     pub sid: i64,
-    /// SERIAL#, which tells it from a later session of the same SID.
+    /// SERIAL#, which distinguishes it from later sessions with the same SID.
     pub serial: i64,
-    /// User; none while it logs in, none for background processes.
+    /// `None` during login and for background processes.
     pub username: Option<String>,
     pub machine: Option<String>,
     pub program: Option<String>,
-    /// What the client calls itself.
+    /// The name that the client has set for itself.
     pub module: Option<String>,
     /// ACTIVE, INACTIVE, KILLED and others.
     pub status: Option<String>,
     pub kind: Option<String>,
-    /// The service through which it came.
+    /// The service to which it connected.
     pub service: Option<String>,
 }
 
@@ -76,20 +77,19 @@ impl fmt::Display for DbSession {
     }
 }
 
-/// What a session is to the fence.
+/// How the fence treats a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It could write for an application.
     Counts,
-    /// DMS, as the plan says.
+    /// Exempted by the plan: DMS.
     Spared,
     Own,
-    /// Background, administrative, or not logged in yet.
+    /// Background process, administrative, or not logged in yet.
     Aside,
 }
 
 impl DbSession {
-    /// What this session is, given whom the plan spares.
     pub fn role(&self, exempt: &ExemptSessions) -> Role {
         if self.kind.as_deref() != Some("USER") {
             return Role::Aside;
@@ -111,7 +111,7 @@ impl DbSession {
         Role::Counts
     }
 
-    /// Its client is told at its next call; it is not to be killed again.
+    /// Killed, although its client learns that only at its next call.
     pub fn is_killed(&self) -> bool {
         self.status.as_deref() == Some("KILLED")
     }
@@ -126,7 +126,7 @@ fn is_spared(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
                 .any(|named| same_machine(named, machine)))
 }
 
-/// Whether the plan spares sessions of that user, from some machine.
+/// Whether the plan exempts sessions of that user, at least from some machine.
 pub fn is_spared_user(user: &str, exempt: &ExemptSessions) -> bool {
     exempt
         .users
@@ -134,8 +134,8 @@ pub fn is_spared_user(user: &str, exempt: &ExemptSessions) -> bool {
         .any(|named| named.eq_ignore_ascii_case(user))
 }
 
-/// V$SESSION shows a host name, with or without domain; a replication
-/// instance of AWS calls itself after its address: `ip-10-0-0-7`.
+/// V$SESSION shows a host name with or without its domain. A replication
+/// instance of AWS has a host name derived from its address: `ip-10-0-0-7`.
 fn same_machine(named: &str, machine: &str) -> bool {
     let first = |name: &str| name.split('.').next().unwrap_or("").to_lowercase();
     if named.parse::<std::net::Ipv4Addr>().is_ok() {
@@ -146,18 +146,18 @@ fn same_machine(named: &str, machine: &str) -> bool {
         || (!(named.contains('.') && machine.contains('.')) && first(named) == first(machine))
 }
 
-/// Every user session there is.
+/// All user sessions.
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn all(session: &Session) -> Result<Vec<DbSession>, OracleError> {
     session.rows(SESSIONS, &[]).await
 }
 
-/// The sessions that count.
+/// The sessions with [`Role::Counts`].
 ///
 /// # Errors
-/// Where the query fails.
+/// If the query fails.
 pub async fn counting(
     session: &Session,
     exempt: &ExemptSessions,

@@ -22,20 +22,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// `ORA-00026: missing or invalid session ID`: it has ended meanwhile.
+/// `ORA-00026: missing or invalid session ID`: it has already ended.
 const INVALID_SESSION: i32 = 26;
 /// `ORA-00027: cannot kill current session`
 const CURRENT_SESSION: i32 = 27;
 /// `ORA-00029: session is not a user session`
 const NOT_A_USER: i32 = 29;
-/// `ORA-00030: User session ID does not exist.`: it has ended meanwhile.
+/// `ORA-00030: User session ID does not exist.`: it has already ended.
 const NO_SESSION: i32 = 30;
 /// `ORA-00031: session marked for kill`: it ends when its call ends.
 const MARKED: i32 = 31;
 
-/// Concurrent kills, each on its own session: killing a busy session takes up
-/// to a minute until ORA-00031, and a few of those must not use up the time in
-/// which all others could be killed. Far below the limit of concurrent logins.
+/// Concurrent kills, each from its own session: killing a busy session takes up
+/// to a minute until ORA-00031, and a few busy sessions must not use up the time
+/// in which all others could be killed. Far below the limit of concurrent
+/// logins.
 const KILLERS: usize = 8;
 
 /// `oracle.sessions.drain`
@@ -53,7 +54,7 @@ fn kill_statement(seen: &DbSession) -> String {
     )
 }
 
-/// Whether this statement has killed it.
+/// Returns whether the session was killed, or marked to be killed.
 async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool, ActionError> {
     match session.execute(&kill_statement(seen), &[]).await {
         Ok(()) => cx.note(format!("killed {seen}")),
@@ -106,9 +107,9 @@ impl<'a> Killers<'a> {
     }
 }
 
-/// Each worker takes the next job when it has finished one, until the deadline,
-/// so that a slow job delays no other worker. A failure ends its worker, and is
-/// returned when the others have finished.
+/// Distributes jobs: until the deadline, each worker takes the next job when it
+/// has finished one, so that a slow job delays no other worker. A failure ends
+/// its worker and is returned when the others have finished.
 async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
     workers: &'a [W],
     jobs: &[J],
@@ -318,7 +319,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// How long each job takes: a few busy ones before many idle ones.
+    /// Durations of the jobs: a few long ones, then many short ones.
     fn jobs() -> Vec<Duration> {
         let secs = [60, 60, 60, 60].into_iter().chain([0; 40]);
         secs.map(Duration::from_secs).collect()

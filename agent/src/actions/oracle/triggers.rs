@@ -1,10 +1,10 @@
 //! `oracle.triggers.disable` and `oracle.triggers.restore`.
 //!
-//! The reverse task replays rows for which PostgreSQL's triggers have already
-//! fired: Oracle's would fire a second time. Covers all triggers of the given
-//! owners, and those of others on their tables, but not those of dropped tables
-//! in the recycle bin, which no statement may change (ORA-38301). Triggers that
-//! were disabled before stay disabled.
+//! The reverse task applies rows for which PostgreSQL's triggers have already
+//! fired; Oracle's triggers would fire a second time. The actions cover all
+//! triggers of the given owners, and other owners' triggers on their tables, but
+//! not those of dropped tables in the recycle bin, which can't be changed
+//! (ORA-38301). Triggers that were disabled before stay disabled.
 
 use super::{names, required_permissions, saved_state};
 use crate::action::{
@@ -31,7 +31,7 @@ struct Trigger {
     owner: String,
     name: String,
     enabled: bool,
-    /// Owner of its table; absent in what an older version has written down.
+    /// Owner of its table; absent in files of an older version.
     #[serde(default)]
     table_owner: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Trigger {
         self.owner == other.owner && self.name == other.name
     }
 
-    /// Whether these owners mean it.
+    /// Whether it belongs to one of these owners or is on one of their tables.
     fn is_of(&self, schemas: &[String]) -> bool {
         schemas.contains(&self.owner)
             || self
@@ -81,9 +81,9 @@ async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>,
     Ok(all)
 }
 
-/// Whether a name is one that the recycle bin gives: `BIN$` and a unique
-/// identifier, then `$` and a version (Oracle Database Administrator's Guide,
-/// "Object Naming in the Recycle Bin").
+/// Whether it is a name from the recycle bin: `BIN$`, a unique identifier, `$`
+/// and a version (Oracle Database Administrator's Guide, "Object Naming in the
+/// Recycle Bin").
 fn is_recycled(name: &str) -> bool {
     name.strip_prefix("BIN$").is_some_and(|id| id.contains('$'))
 }

@@ -1,4 +1,4 @@
-//! The tables that a plan doesn't name and that both sides have.
+//! The tables that the plan doesn't name and that exist on both sides.
 
 use super::names::Qualified;
 use super::rows;
@@ -9,27 +9,29 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Tables with rows of their own (Oracle Database Reference, ALL_TABLES).
+/// Tables that store rows permanently and for themselves (Oracle Database
+/// Reference, ALL_TABLES).
 const TABLES: &str = "SELECT TABLE_NAME FROM DBA_TABLES WHERE OWNER = :1 AND TEMPORARY = 'N' \
      AND NESTED = 'NO' AND SECONDARY = 'N' AND DROPPED = 'NO' ORDER BY TABLE_NAME";
 
-/// At most so many names stand in one sentence.
+/// Maximum number of names in one sentence.
 const NAMES_SHOWN: usize = 20;
 
-/// Between two live lines while the tables that nobody named are counted.
+/// Interval between two progress lines.
 const TELL: Duration = Duration::from_secs(5);
 
-/// The tables that aren't named and that both sides have.
+/// The tables to be counted in addition to those that the plan names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// In Oracle, and as PostgreSQL spells it.
+    /// The table in Oracle, and its `schema.table` in PostgreSQL.
     pairs: Vec<(Qualified, String)>,
-    /// A sentence for each kind of table that isn't counted.
+    /// One sentence for each reason why tables are not counted.
     remarks: Vec<String>,
 }
 
 impl Others {
-    /// Finds PostgreSQL's tables among `there`, Oracle's tables by owner.
+    /// Finds PostgreSQL's tables (`counted`) among Oracle's tables by owner
+    /// (`there`).
     fn of(
         params: &OracleRows,
         counted: &[String],
@@ -52,7 +54,7 @@ impl Others {
         for (oracle, _) in &others.pairs {
             take(&mut there, oracle);
         }
-        // What Oracle keeps for itself: logs, queues, overflow segments.
+        // Without Oracle's internal tables: logs, queues, overflow segments.
         let rest = there.iter().flat_map(|(owner, tables)| {
             let own = tables.iter().filter(|name| !internal(name));
             own.map(move |name| format!("{owner}.{name}"))
@@ -87,7 +89,7 @@ impl Others {
         Ok(Self::of(params, &counted, there))
     }
 
-    /// Counts them into `tables`.
+    /// Adds their row counts to `tables`.
     pub async fn count(
         &self,
         cx: &Context,
@@ -120,7 +122,7 @@ impl Others {
     }
 }
 
-/// Names for a sentence; a long list is cut, and says so.
+/// The names joined; a long list is truncated and says so.
 fn shown(names: &[String]) -> String {
     match names.get(NAMES_SHOWN..) {
         Some(rest) if !rest.is_empty() => {
@@ -137,7 +139,7 @@ fn take(there: &mut BTreeMap<&str, BTreeSet<String>>, table: &Qualified) {
     }
 }
 
-/// The tables that `postgres.ready` has named.
+/// PostgreSQL's tables, as `postgres.ready` has listed them.
 pub fn counted(params: &OracleRows) -> Result<Vec<String>, ActionError> {
     if params.counted.is_null() {
         return Ok(Vec::new());
@@ -150,7 +152,7 @@ pub fn counted(params: &OracleRows) -> Result<Vec<String>, ActionError> {
     })
 }
 
-/// The tables that may be PostgreSQL's `schema.table` in Oracle.
+/// The tables in Oracle that may correspond to PostgreSQL's `schema.table`.
 fn partners(
     params: &OracleRows,
     postgres: &str,
