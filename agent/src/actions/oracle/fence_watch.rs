@@ -137,7 +137,7 @@ fn baseline(cx: &Context, params: &WatchFence) -> Result<Logins, ActionError> {
     saved_state::recall_own(cx, &params.resource, KIND)
 }
 
-/// A running watch.
+/// A running watch, with its own session to the instance.
 struct Watching<'a> {
     cx: &'a Context,
     params: &'a WatchFence,
