@@ -5,19 +5,16 @@ use crate::spans::RunSpans;
 use crate::status::{self, View};
 use crate::store::Stored;
 use crate::timeline::Timeline;
+use lockstep_api::{RunEvent, RunStatus, RunUpdate, timestamp};
 use lockstep_barrier::coordinator::{Run, State, Wait};
 use lockstep_barrier::ids::PhaseRef;
 use lockstep_plan::Plan;
-use lockstep_proto::v1;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
 /// Updates that a watcher may lag behind before it receives the whole status
 /// instead.
 const WATCHERS: usize = 1024;
-
-/// An update about a run, for everyone who watches it.
-pub type RunUpdate = v1::watch_run_response::Update;
 
 /// The state machine, or the final state of a run that is over.
 pub enum Machine {
@@ -104,14 +101,16 @@ impl RunEntry {
 
     /// Logs such an entry and sends it to the watchers.
     pub fn announce(&self, stored: &Stored) {
-        let event = self.event(stored);
         tracing::info!(
             run = %self.state().begin.run,
             sequence = stored.entry.seq,
             "{}",
-            event.summary
+            status::summary(self.state(), &stored.entry.record)
         );
-        self.tell(RunUpdate::Event(event));
+        if self.watchers.receiver_count() > 0 {
+            let event = self.event(stored);
+            self.tell(RunUpdate::Event { event });
+        }
     }
 
     /// Drops the state machine of a run that has ended and that every agent has
@@ -124,7 +123,7 @@ impl RunEntry {
         }
     }
 
-    pub fn status(&self) -> v1::RunStatus {
+    pub fn status(&self) -> RunStatus {
         status::of(
             &self.view(),
             &self.plan,
@@ -134,7 +133,7 @@ impl RunEntry {
     }
 
     /// The status without its phases.
-    pub fn brief(&self) -> v1::RunStatus {
+    pub fn brief(&self) -> RunStatus {
         status::brief(
             &self.view(),
             &self.plan,
@@ -144,13 +143,14 @@ impl RunEntry {
     }
 
     /// A journal entry in the form of views.
-    pub fn event(&self, stored: &Stored) -> v1::RunEvent {
-        v1::RunEvent {
+    pub fn event(&self, stored: &Stored) -> RunEvent {
+        RunEvent {
             sequence: stored.entry.seq,
-            at_ms: stored.at_ms,
+            at: timestamp(stored.at_ms),
             kind: stored.kind.clone(),
             summary: status::summary(self.state(), &stored.entry.record),
-            record_json: stored.body.clone(),
+            // The journal's bodies are JSON: it was decoded before.
+            record: serde_json::from_str(&stored.body).unwrap_or_default(),
             hash: stored.hash.clone(),
         }
     }
@@ -168,7 +168,9 @@ impl RunEntry {
         }
         let waits = self.live().map(Run::waits_on).unwrap_or_default();
         if journaled || waits != self.announced {
-            self.tell(RunUpdate::Status(self.status()));
+            self.tell(RunUpdate::Status {
+                run: Box::new(self.status()),
+            });
             self.announced = waits;
         }
     }

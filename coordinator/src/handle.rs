@@ -1,13 +1,11 @@
 //! The driver's interface to everything that serves: methods, no channels.
 
-use crate::active_run::RunUpdate;
 use crate::agents::{Introduction, Outbox};
 use crate::plans::CheckedPlan;
 use crate::preflights::{Answers, TaskFinding};
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{AgentStatus, Code, Diagnosis, LineKind, RunEvent, RunStatus, RunUpdate};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, PhaseRef, RunId};
-use lockstep_proto::v1;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Inputs that may wait for the driver; beyond that, senders wait. A thousand
@@ -103,13 +101,13 @@ pub(crate) enum Command {
     },
     Verb {
         asked: Box<VerbRequest>,
-        reply: Reply<v1::RunStatus>,
+        reply: Reply<RunStatus>,
     },
     Accept {
         agent: String,
         by: String,
         reason: String,
-        reply: Reply<v1::AgentStatus>,
+        reply: Reply<AgentStatus>,
     },
     Stop,
 }
@@ -118,11 +116,11 @@ pub(crate) enum Command {
 pub(crate) enum Query {
     List {
         limit: usize,
-        reply: Reply<Vec<v1::RunStatus>>,
+        reply: Reply<Vec<RunStatus>>,
     },
     Get {
         run: String,
-        reply: Reply<v1::RunStatus>,
+        reply: Reply<RunStatus>,
     },
     Watch {
         run: String,
@@ -132,10 +130,10 @@ pub(crate) enum Query {
     Events {
         run: String,
         after: u64,
-        reply: Reply<Vec<v1::RunEvent>>,
+        reply: Reply<Vec<RunEvent>>,
     },
     Agents {
-        reply: Reply<Vec<v1::AgentStatus>>,
+        reply: Reply<Vec<AgentStatus>>,
     },
 }
 
@@ -186,18 +184,11 @@ pub struct Progress {
     pub omitted: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LineKind {
-    Started,
-    Note,
-    Output,
-}
-
 /// What a watcher starts with.
 pub struct Watched {
-    pub status: v1::RunStatus,
+    pub status: RunStatus,
     /// Entries it hasn't seen.
-    pub missed: Vec<v1::RunEvent>,
+    pub missed: Vec<RunEvent>,
     /// Updates from now on.
     pub updates: broadcast::Receiver<RunUpdate>,
 }
@@ -329,13 +320,13 @@ impl Handle {
     ///
     /// # Errors
     /// If the process ends.
-    pub async fn list(&self, limit: usize) -> Answer<Vec<v1::RunStatus>> {
+    pub async fn list(&self, limit: usize) -> Answer<Vec<RunStatus>> {
         self.query(|reply| Query::List { limit, reply }).await
     }
 
     /// # Errors
     /// If there is no run of that id.
-    pub async fn get(&self, run: String) -> Answer<v1::RunStatus> {
+    pub async fn get(&self, run: String) -> Answer<RunStatus> {
         self.query(|reply| Query::Get { run, reply }).await
     }
 
@@ -351,7 +342,7 @@ impl Handle {
     ///
     /// # Errors
     /// If there is no run of that id.
-    pub async fn events(&self, run: String, after: u64) -> Answer<Vec<v1::RunEvent>> {
+    pub async fn events(&self, run: String, after: u64) -> Answer<Vec<RunEvent>> {
         self.query(|reply| Query::Events { run, after, reply })
             .await
     }
@@ -360,7 +351,7 @@ impl Handle {
     ///
     /// # Errors
     /// If it is not possible now.
-    pub async fn verb(&self, asked: VerbRequest) -> Answer<v1::RunStatus> {
+    pub async fn verb(&self, asked: VerbRequest) -> Answer<RunStatus> {
         let asked = Box::new(asked);
         self.command(|reply| Command::Verb { asked, reply }).await
     }
@@ -369,7 +360,7 @@ impl Handle {
     ///
     /// # Errors
     /// If the process ends.
-    pub async fn agents(&self) -> Answer<Vec<v1::AgentStatus>> {
+    pub async fn agents(&self) -> Answer<Vec<AgentStatus>> {
         self.query(|reply| Query::Agents { reply }).await
     }
 
@@ -377,12 +368,7 @@ impl Handle {
     ///
     /// # Errors
     /// If it isn't in quarantine.
-    pub async fn accept(
-        &self,
-        agent: String,
-        by: String,
-        reason: String,
-    ) -> Answer<v1::AgentStatus> {
+    pub async fn accept(&self, agent: String, by: String, reason: String) -> Answer<AgentStatus> {
         self.command(|reply| Command::Accept {
             agent,
             by,

@@ -2,35 +2,19 @@
 //! receives their reports.
 
 use crate::party_resolution::{ResolvedParties, tasks_by_agent};
+use lockstep_api::{Finding, PreflightReport, PreflightTask};
 use lockstep_barrier::ids::AgentName;
-use lockstep_barrier::message::{Finding, TaskOrder};
+use lockstep_barrier::message::TaskOrder;
 use lockstep_plan::Plan;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// Where the parts of an operator's preflight go.
-pub type Answers = mpsc::Sender<AgentPreflight>;
+pub type Answers = mpsc::Sender<PreflightReport>;
 
 /// Room for one part of every agent of a large plan; the receiver is the
 /// operator's own stream.
 pub const ANSWERS: usize = 1024;
-
-/// One agent's part of a preflight, or what concerns the plan as a whole.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct AgentPreflight {
-    /// `None`: the plan as a whole.
-    pub agent: Option<AgentName>,
-    pub tasks: Vec<TaskPreflight>,
-    /// Obstacles that belong to no task.
-    pub obstacles: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskPreflight {
-    pub phase: String,
-    pub action: String,
-    pub found: TaskFinding,
-}
 
 /// An agent's report on one task.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,17 +29,15 @@ pub struct TaskFinding {
     pub finding: Option<Finding>,
 }
 
-impl AgentPreflight {
-    /// Every obstacle, with agent and step.
-    pub fn into_obstacles(self) -> impl Iterator<Item = String> {
-        let agent = self.agent.map(|agent| agent.0).unwrap_or_default();
-        let of_tasks = self.tasks.into_iter().flat_map(move |task| {
-            let place = format!("{agent} {}", task.found.step);
-            let obstacles = task.found.obstacles.into_iter();
-            obstacles.map(move |obstacle| format!("{place}: {obstacle}"))
-        });
-        self.obstacles.into_iter().chain(of_tasks)
-    }
+/// Every obstacle of a report, with agent and step.
+pub fn obstacles_of(report: PreflightReport) -> impl Iterator<Item = String> {
+    let agent = report.agent.unwrap_or_default();
+    let of_tasks = report.tasks.into_iter().flat_map(move |task| {
+        let place = format!("{agent} {}", task.step);
+        let obstacles = task.obstacles.into_iter();
+        obstacles.map(move |obstacle| format!("{place}: {obstacle}"))
+    });
+    report.obstacles.into_iter().chain(of_tasks)
 }
 
 /// Who receives the parts of a preflight.
@@ -84,7 +66,7 @@ pub struct Preflights {
     pending: BTreeMap<(String, AgentName), Pending>,
     count: u64,
     /// Parts for pending starts, which the driver collects.
-    for_starts: Vec<(u64, AgentPreflight)>,
+    for_starts: Vec<(u64, PreflightReport)>,
 }
 
 impl Preflights {
@@ -129,16 +111,23 @@ impl Preflights {
         let tasks = pending
             .asked
             .into_iter()
-            .map(|(phase, step, action)| TaskPreflight {
-                phase,
-                action,
-                found: findings
+            .map(|(phase, step, action)| {
+                let found = findings
                     .remove(&step)
-                    .unwrap_or_else(|| not_reported(agent, step)),
+                    .unwrap_or_else(|| not_reported(agent, step));
+                PreflightTask {
+                    phase,
+                    action,
+                    step: found.step,
+                    finding: found.finding,
+                    would_do: found.would_do,
+                    obstacles: found.obstacles,
+                    remarks: found.remarks,
+                }
             })
             .collect();
-        let part = AgentPreflight {
-            agent: Some(agent.clone()),
+        let part = PreflightReport {
+            agent: Some(agent.to_string()),
             tasks,
             obstacles: Vec::new(),
         };
@@ -157,8 +146,8 @@ impl Preflights {
             if let Some(pending) = self.pending.remove(&key) {
                 let obstacle =
                     format!("LS4301: {agent} disconnected before it had answered; see its log");
-                let part = AgentPreflight {
-                    agent: Some(agent.clone()),
+                let part = PreflightReport {
+                    agent: Some(agent.to_string()),
                     tasks: Vec::new(),
                     obstacles: vec![obstacle],
                 };
@@ -173,11 +162,11 @@ impl Preflights {
     }
 
     /// The parts that have arrived for pending starts since the last call.
-    pub fn take_for_starts(&mut self) -> Vec<(u64, AgentPreflight)> {
+    pub fn take_for_starts(&mut self) -> Vec<(u64, PreflightReport)> {
         std::mem::take(&mut self.for_starts)
     }
 
-    fn deliver(&mut self, recipient: &Recipient, part: AgentPreflight) {
+    fn deliver(&mut self, recipient: &Recipient, part: PreflightReport) {
         match recipient {
             Recipient::Operator(answers) => {
                 // An operator who has disconnected doesn't need the answer.
@@ -192,7 +181,7 @@ impl Preflights {
 fn not_reported(agent: &AgentName, step: String) -> TaskFinding {
     TaskFinding {
         obstacles: vec![format!(
-            "LS4301: {agent} has not told what it found for {step}; see its log"
+            "LS4301: {agent} did not report what it found for {step}; see its log"
         )],
         step,
         ..TaskFinding::default()
@@ -216,7 +205,7 @@ mod tests {
             .insert((of("1"), agent.clone()), Pending { asked, recipient });
         preflights.report(&agent, of("1"), Vec::new());
         let part = parts.try_recv().unwrap();
-        let obstacle = &part.tasks[0].found.obstacles[0];
+        let obstacle = &part.tasks[0].obstacles[0];
         assert!(
             obstacle.contains("app-1") && obstacle.contains("first"),
             "{obstacle}"

@@ -9,11 +9,10 @@ use crate::store::PersistedAgents;
 use admission::Admissions;
 pub use admission::{Accepted, Admitted, NotAdmitted};
 pub use introduction::Introduction;
-use lockstep_api::Diagnosis;
+use lockstep_api::{AgentStatus, Diagnosis, timestamp};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
 use lockstep_barrier::message::{AgentState, Order, TaskOrder};
 use lockstep_barrier::record::JournalPosition;
-use lockstep_proto::v1;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -215,12 +214,12 @@ impl Agents {
     }
 
     /// Every known agent.
-    pub fn status(&self, runs: &BTreeMap<AgentName, RunId>) -> Vec<v1::AgentStatus> {
+    pub fn status(&self, runs: &BTreeMap<AgentName, RunId>) -> Vec<AgentStatus> {
         let names = self.admissions.names().into_iter();
         names.map(|name| self.status_of(name, runs)).collect()
     }
 
-    pub fn status_of(&self, name: &str, runs: &BTreeMap<AgentName, RunId>) -> v1::AgentStatus {
+    pub fn status_of(&self, name: &str, runs: &BTreeMap<AgentName, RunId>) -> AgentStatus {
         let agent = AgentName(name.to_owned());
         let session = self.sessions.get(&agent);
         let introduction = session.map(|session| &session.introduction);
@@ -231,21 +230,16 @@ impl Agents {
             )
         });
         let known = self.admissions.known(name);
-        v1::AgentStatus {
+        AgentStatus {
             name: name.to_owned(),
             connected: session.is_some(),
-            quarantine: quarantine.unwrap_or_default(),
-            labels: introduction
-                .map(|i| i.labels.clone().into_iter().collect())
-                .unwrap_or_default(),
+            quarantine,
+            labels: introduction.map(|i| i.labels.clone()).unwrap_or_default(),
             version: introduction.map(|i| i.version.clone()).unwrap_or_default(),
             journal_id: known.map(|k| k.journal.clone()).unwrap_or_default(),
             address: session.map(|s| s.address.clone()).unwrap_or_default(),
-            last_heard_ms: self.admissions.last_seen_ms(name),
-            run_id: runs
-                .get(&agent)
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            last_seen: timestamp(self.admissions.last_seen_ms(name)),
+            run: runs.get(&agent).map(ToString::to_string),
             allowed_actions: introduction
                 .map(|i| i.allowed_actions.clone())
                 .unwrap_or_default(),

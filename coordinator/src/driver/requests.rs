@@ -5,10 +5,9 @@ use crate::active_run::RunEntry;
 use crate::handle::{Answer, RequestError, RequestErrorKind, RequestedVerb, VerbRequest, Watched};
 use crate::party_resolution::Candidates;
 use crate::store::StoreError;
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{AgentStatus, Code, Diagnosis, RunEvent, RunStatus};
 use lockstep_barrier::coordinator::{Event, Verb, VerbAction};
 use lockstep_barrier::ids::{AgentName, RunId};
-use lockstep_proto::v1;
 
 impl Driver {
     /// A run that has ended doesn't lock its agents: on each session its Close
@@ -72,7 +71,7 @@ impl Driver {
         agent: &str,
         by: &str,
         reason: &str,
-    ) -> Result<Answer<v1::AgentStatus>, StoreError> {
+    ) -> Result<Answer<AgentStatus>, StoreError> {
         match self.agents.accept(agent, by, reason) {
             Ok(accepted) => {
                 self.store.remember(&accepted.known)?;
@@ -120,7 +119,7 @@ impl Driver {
         Ok((id, cell))
     }
 
-    pub(super) fn status(&self, wanted: &str) -> Answer<v1::RunStatus> {
+    pub(super) fn status(&self, wanted: &str) -> Answer<RunStatus> {
         Ok(self.cell(wanted)?.1.status())
     }
 
@@ -134,7 +133,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn events(&self, wanted: &str, after: u64) -> Answer<Vec<v1::RunEvent>> {
+    pub(super) fn events(&self, wanted: &str, after: u64) -> Answer<Vec<RunEvent>> {
         let (id, cell) = self.cell(wanted)?;
         let entries = self.store.entries(&id, after).map_err(|e| {
             let what = format!("the entries of run {id} can't be read");

@@ -2,15 +2,14 @@
 //! they report.
 
 use super::Driver;
-use crate::active_run::{Machine, RunEntry, RunUpdate};
+use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, Introduction, NotAdmitted, Outbox, ToAgent, Welcome};
-use crate::handle::{AgentReport, Answer, LineKind, Progress, RequestError, SessionEvent};
+use crate::handle::{AgentReport, Answer, Progress, RequestError, SessionEvent};
 use crate::store::StoreError;
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{Code, Diagnosis, LineKind, RunUpdate, TaskLine, timestamp};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
 use lockstep_barrier::message::{AgentState, Order};
-use lockstep_proto::v1;
 use std::sync::Arc;
 
 impl Driver {
@@ -257,26 +256,21 @@ impl Driver {
             return;
         };
         for line in lines(agent, cell, progress) {
-            cell.tell(RunUpdate::Line(line));
+            cell.tell(RunUpdate::Line { line });
         }
     }
 }
 
 /// What watchers see of a progress line: before it, how many were omitted.
-fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress) -> Vec<v1::TaskLine> {
+fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress) -> Vec<TaskLine> {
     let phase = progress.phase.map(|phase| cell.phase_name(phase));
-    let line = |kind: LineKind, line: String| v1::TaskLine {
+    let line = |kind: LineKind, line: String| TaskLine {
         agent: agent.to_string(),
         phase: phase.clone().unwrap_or_default(),
-        step_id: progress.step.clone(),
-        kind: match kind {
-            LineKind::Started => "started",
-            LineKind::Note => "note",
-            LineKind::Output => "output",
-        }
-        .to_owned(),
+        step: progress.step.clone(),
+        kind,
         line,
-        at_ms: lockstep_clock::wall_time(),
+        at: timestamp(lockstep_clock::wall_time()),
     };
     let omitted = match progress.omitted {
         0 => None,

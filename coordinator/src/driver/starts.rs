@@ -13,8 +13,8 @@ use crate::agents::{AgentMessage, ToAgent};
 use crate::handle::{Answer, Reply, RequestError};
 use crate::party_resolution;
 use crate::plans::{CheckedPlan, RunDocument};
-use crate::preflights::{AgentPreflight, Answers, Recipient};
-use lockstep_api::{Code, Diagnosis};
+use crate::preflights::{Answers, Recipient, obstacles_of};
+use lockstep_api::{Code, Diagnosis, PreflightReport};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, Millis, RunId};
 use lockstep_barrier::record::Begin;
@@ -67,14 +67,14 @@ impl PendingStarts {
             .find(|start| !request.is_empty() && start.request == request)
     }
 
-    fn report(&mut self, number: u64, part: AgentPreflight) {
+    fn report(&mut self, number: u64, part: PreflightReport) {
         let Some(start) = self.by_number.get_mut(&number) else {
             return;
         };
         if let Some(agent) = &part.agent {
-            start.waiting.remove(agent);
+            start.waiting.remove(&AgentName::from(agent.as_str()));
         }
-        start.obstacles.extend(part.into_obstacles());
+        start.obstacles.extend(obstacles_of(part));
     }
 
     /// Removes those that have every report or have waited long enough.
@@ -96,9 +96,9 @@ impl Driver {
             }
             Err(obstacles) => {
                 // An operator who has disconnected doesn't need the answer.
-                let _ = answers.try_send(AgentPreflight {
+                let _ = answers.try_send(PreflightReport {
                     obstacles,
-                    ..AgentPreflight::default()
+                    ..PreflightReport::default()
                 });
             }
         }
@@ -308,25 +308,21 @@ fn prevented(obstacles: &[String]) -> Diagnosis {
 mod tests {
     use super::*;
     use crate::grpc::within_a_header;
-    use crate::preflights::{TaskFinding, TaskPreflight};
+    use lockstep_api::PreflightTask;
 
     #[test]
     fn a_prevented_start_names_agent_and_step_and_stays_short() {
-        let task = |step: &str, obstacles: &[&str]| TaskPreflight {
-            phase: String::new(),
-            action: String::new(),
-            found: TaskFinding {
-                step: step.to_owned(),
-                obstacles: obstacles.iter().map(|&text| text.to_owned()).collect(),
-                ..TaskFinding::default()
-            },
+        let task = |step: &str, obstacles: &[&str]| PreflightTask {
+            step: step.to_owned(),
+            obstacles: obstacles.iter().map(|&text| text.to_owned()).collect(),
+            ..PreflightTask::default()
         };
-        let part = AgentPreflight {
-            agent: Some(AgentName::from("ora-1")),
+        let part = PreflightReport {
+            agent: Some("ora-1".to_owned()),
             tasks: vec![task("listeners", &[]), task("accounts", &["no SHOPP"; 12])],
             obstacles: vec![],
         };
-        let obstacles: Vec<String> = part.into_obstacles().collect();
+        let obstacles: Vec<String> = obstacles_of(part).collect();
         assert_eq!(obstacles.len(), 12);
         let what = prevented(&obstacles).what;
         assert!(what.contains("ora-1 accounts: no SHOPP; "), "{what}");

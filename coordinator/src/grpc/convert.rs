@@ -1,11 +1,12 @@
 //! Between wire types and the coordinator's own.
 
 use crate::agents::{AgentMessage, Introduction, ToAgent, Welcome};
-use crate::handle::{AgentReport, LineKind, Progress};
-use crate::preflights::{AgentPreflight, TaskFinding, TaskPreflight};
+use crate::handle::{AgentReport, Progress};
+use crate::preflights::TaskFinding;
+use lockstep_api::LineKind;
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
 use lockstep_barrier::message::AgentState;
-use lockstep_proto::convert::{Invalid, reply};
+use lockstep_proto::convert::{Invalid, reply, status};
 use lockstep_proto::v1;
 
 pub fn introduction(hello: v1::Hello) -> Introduction {
@@ -77,39 +78,11 @@ fn progress(line: v1::Progress) -> Progress {
 
 fn finding(finding: v1::PreflightFinding) -> TaskFinding {
     TaskFinding {
-        finding: finding.finding().try_into().ok(),
+        finding: status::finding(finding.finding).ok().flatten(),
         step: finding.step_id,
         would_do: finding.would_do,
         obstacles: finding.obstacles,
         remarks: finding.remarks,
-    }
-}
-
-pub fn preflight_response(part: AgentPreflight) -> v1::PreflightResponse {
-    v1::PreflightResponse {
-        agent: part.agent.map(|agent| agent.0).unwrap_or_default(),
-        tasks: part.tasks.into_iter().map(preflight_task).collect(),
-        obstacles: part.obstacles,
-    }
-}
-
-fn preflight_task(task: TaskPreflight) -> v1::PreflightTask {
-    let TaskPreflight {
-        phase,
-        action,
-        found,
-    } = task;
-    v1::PreflightTask {
-        phase,
-        action,
-        step_id: found.step,
-        would_do: found.would_do,
-        obstacles: found.obstacles,
-        remarks: found.remarks,
-        finding: found
-            .finding
-            .map_or(v1::Finding::Unspecified, v1::Finding::from)
-            .into(),
     }
 }
 

@@ -1,12 +1,10 @@
 //! Operators' requests.
 
-use super::convert::preflight_response;
 use super::no_certificate;
-use crate::active_run::RunUpdate;
 use crate::handle::{Handle, RequestError, RequestErrorKind, RequestedVerb, VerbRequest, Watched};
 use crate::plans::CheckedPlan;
 use crate::preflights::ANSWERS;
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{Code, Diagnosis, RunUpdate};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::record::Resolution;
 use lockstep_pki::Peer;
@@ -51,7 +49,7 @@ impl Service {
             expected: Some(verb.expected_sequence).filter(|sequence| *sequence != 0),
             action,
         };
-        Ok(Some(self.handle.verb(asked).await?))
+        Ok(Some(self.handle.verb(asked).await?.into()))
     }
 }
 
@@ -152,7 +150,7 @@ impl OperatorService for Service {
         let plan = checked(request.into_inner().plan).await?;
         let (answers, parts) = mpsc::channel(ANSWERS);
         self.handle.preflight(plan, answers).await?;
-        let parts = ReceiverStream::new(parts).map(preflight_response);
+        let parts = ReceiverStream::new(parts).map(Into::into);
         Ok(Response::new(Box::pin(parts.map(Ok))))
     }
 
@@ -176,6 +174,7 @@ impl OperatorService for Service {
             limit => limit,
         };
         let runs = self.handle.list(limit as usize).await?;
+        let runs = runs.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRunsResponse { runs }))
     }
 
@@ -183,7 +182,8 @@ impl OperatorService for Service {
         &self,
         request: Request<v1::GetRunRequest>,
     ) -> Result<Response<v1::GetRunResponse>, Status> {
-        let run = Some(self.handle.get(request.into_inner().run_id).await?);
+        let run = self.handle.get(request.into_inner().run_id).await?;
+        let run = Some(run.into());
         Ok(Response::new(v1::GetRunResponse { run }))
     }
 
@@ -210,6 +210,7 @@ impl OperatorService for Service {
             .handle
             .events(request.run_id, request.after_sequence)
             .await?;
+        let events = events.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRunEventsResponse { events }))
     }
 
@@ -280,6 +281,7 @@ impl OperatorService for Service {
         _request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let agents = self.handle.agents().await?;
+        let agents = agents.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))
     }
 
@@ -289,11 +291,8 @@ impl OperatorService for Service {
     ) -> Result<Response<v1::AcceptAgentResponse>, Status> {
         let by = operator(&request)?;
         let request = request.into_inner();
-        let agent = Some(
-            self.handle
-                .accept(request.agent, by, request.reason)
-                .await?,
-        );
+        let accepted = self.handle.accept(request.agent, by, request.reason);
+        let agent = Some(accepted.await?.into());
         Ok(Response::new(v1::AcceptAgentResponse { agent }))
     }
 }
@@ -310,10 +309,13 @@ async fn forward(
         missed,
         mut updates,
     } = watched;
-    let run = status.run_id.clone();
-    let mut over = status.ended_at_ms != 0;
-    let first = std::iter::once(RunUpdate::Status(status));
-    for update in first.chain(missed.into_iter().map(RunUpdate::Event)) {
+    let run = status.id.clone();
+    let mut over = status.ended_at.is_some();
+    let first = RunUpdate::Status {
+        run: Box::new(status),
+    };
+    let missed = missed.into_iter().map(|event| RunUpdate::Event { event });
+    for update in std::iter::once(first).chain(missed) {
         if send(&stream, update).await.is_err() {
             return;
         }
@@ -323,11 +325,13 @@ async fn forward(
             Ok(update) => update,
             Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(_)) => match handle.get(run.clone()).await {
-                Ok(status) => RunUpdate::Status(status),
+                Ok(status) => RunUpdate::Status {
+                    run: Box::new(status),
+                },
                 Err(_) => return,
             },
         };
-        over = matches!(&update, RunUpdate::Status(status) if status.ended_at_ms != 0);
+        over = matches!(&update, RunUpdate::Status { run } if run.ended_at.is_some());
         if send(&stream, update).await.is_err() {
             return;
         }
@@ -338,8 +342,5 @@ async fn send(
     stream: &mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
     update: RunUpdate,
 ) -> Result<(), ()> {
-    let response = v1::WatchRunResponse {
-        update: Some(update),
-    };
-    stream.send(Ok(response)).await.map_err(drop)
+    stream.send(Ok(update.into())).await.map_err(drop)
 }

@@ -5,11 +5,11 @@ mod task;
 mod text;
 
 use crate::timeline::Timeline;
+use lockstep_api::{Gate, PhaseStatus, RunStatus, TaskStatus, timestamp};
 use lockstep_barrier::coordinator::{PhaseState, Run, State, Vote, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, Track};
 use lockstep_barrier::record::Ending;
 use lockstep_plan::Plan;
-use lockstep_proto::v1;
 use std::collections::BTreeMap;
 pub use text::summary;
 
@@ -48,7 +48,7 @@ impl<'a> View<'a> {
 }
 
 /// The whole status. `plan` is the document the run was started with.
-pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
+pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStatus {
     let state = run.state();
     let outcome = outcome::of_run(run);
     let waits_on = run
@@ -56,26 +56,26 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
         .iter()
         .map(|wait| text::wait_text(state, wait))
         .collect();
-    v1::RunStatus {
-        run_id: state.begin.run.to_string(),
-        plan_name: plan.name.clone(),
-        plan_kind: plan.kind.to_string(),
-        plan_digest: state.begin.resolved_plan.digest.to_string(),
+    RunStatus {
+        id: state.begin.run.to_string(),
+        plan: plan.name.clone(),
+        kind: plan.kind.to_string(),
+        digest: state.begin.resolved_plan.digest.to_string(),
         started_by: state.begin.by.clone(),
-        started_at_ms: timeline.began,
-        ended_at_ms: timeline.ended,
-        outcome: outcome.into(),
-        exit_code: outcome::exit_code(run, outcome).into(),
+        started_at: timestamp(timeline.began),
+        ended_at: timestamp(timeline.ended),
+        outcome,
+        exit_code: outcome::exit_code(run, outcome),
         trace_id: trace_id(&state.begin.trace),
         sequence: state.last,
-        waits_on: if outcome::is_final(outcome) {
+        waits_on: if outcome.is_final() {
             Vec::new()
         } else {
             waits_on
         },
         reason: text::reason(state),
         phases: phases(run, plan, timeline),
-        outstanding_undos: state
+        outstanding_undo: state
             .outstanding_undos
             .iter()
             .map(|outstanding_undo| {
@@ -97,8 +97,8 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::Run
 }
 
 /// The same without phases, for lists.
-pub fn brief(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> v1::RunStatus {
-    v1::RunStatus {
+pub fn brief(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStatus {
+    RunStatus {
         phases: Vec::new(),
         ..of(run, plan, timeline, now)
     }
@@ -139,9 +139,9 @@ fn write_outage(state: &State, timeline: &Timeline, now: u64) -> u64 {
         })
 }
 
-fn phases(run: &View<'_>, plan: &Plan, timeline: &Timeline) -> Vec<v1::PhaseStatus> {
+fn phases(run: &View<'_>, plan: &Plan, timeline: &Timeline) -> Vec<PhaseStatus> {
     let state = run.state();
-    let track = |track: Track, specs: &[lockstep_plan::Phase]| -> Vec<v1::PhaseStatus> {
+    let track = |track: Track, specs: &[lockstep_plan::Phase]| -> Vec<PhaseStatus> {
         specs
             .iter()
             .enumerate()
@@ -165,16 +165,19 @@ fn phase(
     spec: &lockstep_plan::Phase,
     phase: &PhaseState,
     timeline: &Timeline,
-) -> v1::PhaseStatus {
+) -> PhaseStatus {
     let times = timeline.phases.get(&at).copied().unwrap_or_default();
     let done = times.ended >= times.released && times.released != 0;
-    v1::PhaseStatus {
+    PhaseStatus {
         name: spec.name.clone(),
         standard: spec.standard.clone(),
-        track: v1::Track::from(at.track).into(),
+        track: match at.track {
+            Track::Forward => lockstep_api::Track::Forward,
+            Track::Rollback => lockstep_api::Track::Rollback,
+        },
         index: at.index,
         runbook_steps: spec.runbook_steps.clone(),
-        outcome: outcome::of_phase(run, at, phase).into(),
+        outcome: outcome::of_phase(run, at, phase),
         attempt: phase.attempt,
         barrier_ms: timeline.barrier(at),
         took_ms: if done {
@@ -182,20 +185,19 @@ fn phase(
         } else {
             0
         },
-        prepared_at_ms: times.prepared,
-        released_at_ms: times.released,
-        completed_at_ms: times.ended,
+        prepared_at: timestamp(times.prepared),
+        released_at: timestamp(times.released),
+        completed_at: timestamp(times.ended),
         gate: match spec.gate {
-            lockstep_plan::Gate::None => "none",
-            lockstep_plan::Gate::Approval => "approval",
-            lockstep_plan::Gate::Hold => "hold",
-        }
-        .to_owned(),
+            lockstep_plan::Gate::None => Gate::None,
+            lockstep_plan::Gate::Approval => Gate::Approval,
+            lockstep_plan::Gate::Hold => Gate::Hold,
+        },
         tasks: tasks(run, at),
     }
 }
 
-fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<v1::TaskStatus> {
+fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<TaskStatus> {
     let state = run.state();
     let Some(spec) = state.spec(at) else {
         return Vec::new();

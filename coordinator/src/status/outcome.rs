@@ -1,26 +1,21 @@
 //! The outcome of a run and of each of its phases, one word each.
 
 use super::View;
-use lockstep_api::Exit;
+use lockstep_api::{Exit, PhaseOutcome, RunOutcome};
 use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, Wait};
 use lockstep_barrier::ids::{PhaseRef, Track};
 use lockstep_barrier::message::{Mode, Outcome};
 use lockstep_barrier::record::{Ending, RollbackCause};
-use lockstep_proto::v1;
 
-pub(super) fn is_final(outcome: v1::RunOutcome) -> bool {
-    !matches!(outcome, v1::RunOutcome::Running | v1::RunOutcome::Waiting)
-}
-
-pub(super) fn of_run(run: &View<'_>) -> v1::RunOutcome {
+pub(super) fn of_run(run: &View<'_>) -> RunOutcome {
     let state = run.state();
     match state.ended {
-        Some(Ending::Completed) => v1::RunOutcome::Completed,
-        Some(Ending::RolledBack) if failed_untouched(state) => v1::RunOutcome::Failed,
-        Some(Ending::RolledBack) => v1::RunOutcome::RolledBack,
-        Some(Ending::Aborted) => v1::RunOutcome::Aborted,
-        None if run.waits_on().iter().any(needs_operator) => v1::RunOutcome::Waiting,
-        None => v1::RunOutcome::Running,
+        Some(Ending::Completed) => RunOutcome::Completed,
+        Some(Ending::RolledBack) if failed_untouched(state) => RunOutcome::Failed,
+        Some(Ending::RolledBack) => RunOutcome::RolledBack,
+        Some(Ending::Aborted) => RunOutcome::Aborted,
+        None if run.waits_on().iter().any(needs_operator) => RunOutcome::Waiting,
+        None => RunOutcome::Running,
     }
 }
 
@@ -40,14 +35,15 @@ fn needs_operator(wait: &Wait) -> bool {
     }
 }
 
-pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> Exit {
-    match outcome {
-        v1::RunOutcome::Completed | v1::RunOutcome::Running | v1::RunOutcome::Unspecified => {
-            Exit::Done
-        }
-        v1::RunOutcome::RolledBack => Exit::RolledBack,
-        v1::RunOutcome::Failed | v1::RunOutcome::Aborted => Exit::Failed,
-        v1::RunOutcome::Waiting => {
+/// How a command that waited for this outcome ends; none while the run is
+/// running.
+pub(super) fn exit_code(run: &View<'_>, outcome: RunOutcome) -> Option<Exit> {
+    Some(match outcome {
+        RunOutcome::Running => return None,
+        RunOutcome::Completed => Exit::Done,
+        RunOutcome::RolledBack => Exit::RolledBack,
+        RunOutcome::Failed | RunOutcome::Aborted => Exit::Failed,
+        RunOutcome::Waiting => {
             let mut decisions = run.waits_on().iter().filter(|wait| needs_operator(wait));
             let only_gates = decisions.all(|wait| {
                 matches!(
@@ -61,7 +57,7 @@ pub(super) fn exit_code(run: &View<'_>, outcome: v1::RunOutcome) -> Exit {
                 Exit::Failed
             }
         }
-    }
+    })
 }
 
 /// A phase failed before anything was changed: there was nothing to roll back.
@@ -73,29 +69,29 @@ fn failed_untouched(state: &State) -> bool {
 
 /// After a rollback, a phase that failed is still `failed`, one whose changes
 /// were undone is `undone`, and one that had changed nothing is still `done`.
-pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> v1::PhaseOutcome {
+pub(super) fn of_phase(run: &View<'_>, at: PhaseRef, phase: &PhaseState) -> PhaseOutcome {
     let state = run.state();
     let rolled_back = at.track == Track::Forward && state.ended == Some(Ending::RolledBack);
     match &phase.status {
-        PhaseStatus::Pending => v1::PhaseOutcome::Pending,
-        PhaseStatus::Preparing if state.ended.is_some() => v1::PhaseOutcome::Skipped,
+        PhaseStatus::Pending => PhaseOutcome::Pending,
+        PhaseStatus::Preparing if state.ended.is_some() => PhaseOutcome::Skipped,
         PhaseStatus::Preparing => {
             let gated = run.waits_on().iter().any(|wait| {
                 matches!(wait, Wait::Approval { phase } | Wait::HoldGate { phase } if *phase == at)
             });
             if gated {
-                v1::PhaseOutcome::Gated
+                PhaseOutcome::Gated
             } else {
-                v1::PhaseOutcome::Preparing
+                PhaseOutcome::Preparing
             }
         }
         // The rollback was decided while it was executing.
-        PhaseStatus::Released if rolled_back => v1::PhaseOutcome::Undone,
-        PhaseStatus::Released => v1::PhaseOutcome::Executing,
-        PhaseStatus::Failed { .. } => v1::PhaseOutcome::Failed,
-        PhaseStatus::Completed if rolled_back && undone(state, at) => v1::PhaseOutcome::Undone,
-        PhaseStatus::Completed => v1::PhaseOutcome::Done,
-        PhaseStatus::Skipped { .. } => v1::PhaseOutcome::Skipped,
+        PhaseStatus::Released if rolled_back => PhaseOutcome::Undone,
+        PhaseStatus::Released => PhaseOutcome::Executing,
+        PhaseStatus::Failed { .. } => PhaseOutcome::Failed,
+        PhaseStatus::Completed if rolled_back && undone(state, at) => PhaseOutcome::Undone,
+        PhaseStatus::Completed => PhaseOutcome::Done,
+        PhaseStatus::Skipped { .. } => PhaseOutcome::Skipped,
     }
 }
 
@@ -130,13 +126,13 @@ fn undone(state: &State, at: PhaseRef) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use PhaseOutcome::{Done, Failed, Pending, Undone};
     use lockstep_barrier::coordinator::Entry;
     use lockstep_barrier::ids::{JournalId, StepId, Term};
     use lockstep_barrier::message::TaskReport;
     use lockstep_barrier::record::{Begin, Failure, FormatVersion, PrepareReason, Record};
     use lockstep_barrier::resolved_plan::{Gate, OnFailure, PhaseSpec, ResolvedPlan, StepSpec};
     use std::collections::{BTreeMap, BTreeSet};
-    use v1::PhaseOutcome::{Done, Failed, Pending, Undone};
 
     pub(in crate::status) const AGENT: &str = "a";
 
@@ -270,7 +266,7 @@ pub(super) mod tests {
         State::fold(entries.map(|(record, seq)| Entry { seq, record })).unwrap()
     }
 
-    fn outcomes(state: &State) -> Vec<v1::PhaseOutcome> {
+    fn outcomes(state: &State) -> Vec<PhaseOutcome> {
         let view = View::closed(state);
         let phases = state.forward.iter().zip(0..);
         phases
@@ -293,7 +289,7 @@ pub(super) mod tests {
         let state = folded(records);
         assert_eq!(outcomes(&before), [Done, Done, Failed, Pending]);
         assert_eq!(outcomes(&state), [Done, Undone, Failed, Pending]);
-        assert_eq!(of_run(&View::closed(&state)), v1::RunOutcome::RolledBack);
+        assert_eq!(of_run(&View::closed(&state)), RunOutcome::RolledBack);
     }
 
     #[test]
@@ -315,8 +311,8 @@ pub(super) mod tests {
         records.extend(rollback(first, &[]));
         let state = folded(records);
         let view = View::closed(&state);
-        assert_eq!(of_run(&view), v1::RunOutcome::Failed);
-        assert_eq!(exit_code(&view, of_run(&view)), Exit::Failed);
+        assert_eq!(of_run(&view), RunOutcome::Failed);
+        assert_eq!(exit_code(&view, of_run(&view)), Some(Exit::Failed));
         assert_eq!(outcomes(&state)[0], Failed);
     }
 }

@@ -6,7 +6,6 @@ use lockstep_barrier::coordinator::{TaskState, TaskStatus};
 use lockstep_barrier::ids::{AgentName, PhaseRef};
 use lockstep_barrier::message::{Mode, Outcome, Verdict};
 use lockstep_barrier::resolved_plan::StepSpec;
-use lockstep_proto::v1;
 
 /// The state that every view shows for an outcome.
 pub(super) fn outcome_of(outcome: &Outcome) -> TaskOutcome {
@@ -44,7 +43,7 @@ pub(super) fn status(
     step: &StepSpec,
     agent: &AgentName,
     task: &TaskState,
-) -> v1::TaskStatus {
+) -> lockstep_api::TaskStatus {
     let outcome = match &task.status {
         TaskStatus::Waiting => vote_of(run, at, agent),
         TaskStatus::Released => TaskOutcome::Open,
@@ -54,23 +53,23 @@ pub(super) fn status(
         TaskStatus::UndoOutstanding => TaskOutcome::UndoOutstanding,
         TaskStatus::Ended { report } => outcome_of(&report.outcome),
     };
-    let mut status = v1::TaskStatus {
+    let mut status = lockstep_api::TaskStatus {
         agent: agent.to_string(),
-        step_id: step.id.to_string(),
+        step: step.id.to_string(),
         action: step.action.clone(),
         undo_of: match &step.mode {
-            Mode::Execute => String::new(),
-            Mode::Undo { of } => of.to_string(),
+            Mode::Execute => None,
+            Mode::Undo { of } => Some(of.to_string()),
         },
-        outcome: v1::TaskOutcome::from(outcome).into(),
+        outcome,
         attempt: task.attempt,
-        ..v1::TaskStatus::default()
+        ..lockstep_api::TaskStatus::default()
     };
     if let TaskStatus::Ended { report } = &task.status {
         status.detail = detail(&report.outcome).to_owned();
         status.took_ms = report.took;
         if !report.outputs.is_empty() {
-            status.outputs_json = serde_json::to_string(&report.outputs).unwrap_or_default();
+            status.outputs = serde_json::to_value(&report.outputs).unwrap_or_default();
         }
     }
     status

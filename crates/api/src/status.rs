@@ -191,6 +191,12 @@ words! {
     }
 }
 
+/// The time of a status from milliseconds since the epoch; 0 stands for never.
+pub fn timestamp(ms: u64) -> Option<Timestamp> {
+    let ms = i64::try_from(ms).ok().filter(|ms| *ms != 0)?;
+    Timestamp::from_millisecond(ms).ok()
+}
+
 /// The status of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunStatus {

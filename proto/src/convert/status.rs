@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use lockstep_api::{
     AgentStatus, Code, Diagnosis, Exit, Finding, Gate, LineKind, PhaseOutcome, PhaseStatus,
     PreflightReport, PreflightTask, RunEvent, RunOutcome, RunStatus, RunUpdate, TaskLine,
-    TaskOutcome, TaskStatus, Track,
+    TaskOutcome, TaskStatus, Track, timestamp,
 };
 use prost::Message;
 use serde_json::Value;
@@ -139,8 +139,8 @@ impl TryFrom<v1::RunStatus> for RunStatus {
             digest: run.plan_digest,
             trace_id: run.trace_id,
             started_by: run.started_by,
-            started_at: time(run.started_at_ms),
-            ended_at: time(run.ended_at_ms),
+            started_at: timestamp(run.started_at_ms),
+            ended_at: timestamp(run.ended_at_ms),
             sequence: run.sequence,
             waits_on: run.waits_on,
             reason: run.reason,
@@ -189,9 +189,9 @@ impl TryFrom<v1::PhaseStatus> for PhaseStatus {
             attempt: phase.attempt,
             barrier_ms: phase.barrier_ms,
             took_ms: phase.took_ms,
-            prepared_at: time(phase.prepared_at_ms),
-            released_at: time(phase.released_at_ms),
-            completed_at: time(phase.completed_at_ms),
+            prepared_at: timestamp(phase.prepared_at_ms),
+            released_at: timestamp(phase.released_at_ms),
+            completed_at: timestamp(phase.completed_at_ms),
             tasks: all(phase.tasks)?,
         })
     }
@@ -252,7 +252,7 @@ impl TryFrom<v1::RunEvent> for RunEvent {
     fn try_from(event: v1::RunEvent) -> Result<Self> {
         Ok(Self {
             sequence: event.sequence,
-            at: time(event.at_ms),
+            at: timestamp(event.at_ms),
             kind: event.kind,
             summary: event.summary,
             record: json("record", &event.record_json)?,
@@ -284,7 +284,7 @@ impl TryFrom<v1::TaskLine> for TaskLine {
             phase: line.phase,
             step: line.step_id,
             line: line.line,
-            at: time(line.at_ms),
+            at: timestamp(line.at_ms),
         })
     }
 }
@@ -347,7 +347,7 @@ impl From<v1::AgentStatus> for AgentStatus {
             version: agent.version,
             journal_id: agent.journal_id,
             address: agent.address,
-            last_seen: time(agent.last_heard_ms),
+            last_seen: timestamp(agent.last_heard_ms),
             run: some(agent.run_id),
             allowed_actions: agent.allowed_actions,
         }
@@ -400,15 +400,8 @@ impl TryFrom<v1::PreflightTask> for PreflightTask {
     type Error = Invalid;
 
     fn try_from(task: v1::PreflightTask) -> Result<Self> {
-        let finding = match v1::Finding::try_from(task.finding) {
-            Ok(v1::Finding::Unspecified) => None,
-            Ok(v1::Finding::Pending) => Some(Finding::Pending),
-            Ok(v1::Finding::Satisfied) => Some(Finding::Satisfied),
-            Ok(v1::Finding::Indeterminate) => Some(Finding::Indeterminate),
-            Err(_) => return Err(Invalid::Unknown("finding")),
-        };
         Ok(Self {
-            finding,
+            finding: finding(task.finding)?,
             phase: task.phase,
             step: task.step_id,
             action: task.action,
@@ -417,6 +410,20 @@ impl TryFrom<v1::PreflightTask> for PreflightTask {
             remarks: task.remarks,
         })
     }
+}
+
+/// A finding from the wire; none for a task that was not probed.
+///
+/// # Errors
+/// [`Invalid::Unknown`].
+pub fn finding(number: i32) -> Result<Option<Finding>> {
+    Ok(match v1::Finding::try_from(number) {
+        Ok(v1::Finding::Unspecified) => None,
+        Ok(v1::Finding::Pending) => Some(Finding::Pending),
+        Ok(v1::Finding::Satisfied) => Some(Finding::Satisfied),
+        Ok(v1::Finding::Indeterminate) => Some(Finding::Indeterminate),
+        Err(_) => return Err(Invalid::Unknown("finding")),
+    })
 }
 
 fn all<W, T: TryFrom<W, Error = Invalid>>(wire: Vec<W>) -> Result<Vec<T>> {
@@ -455,11 +462,6 @@ fn ms(at: Option<Timestamp>) -> u64 {
         .unwrap_or_default()
 }
 
-fn time(ms: u64) -> Option<Timestamp> {
-    let ms = i64::try_from(ms).ok().filter(|ms| *ms != 0)?;
-    Timestamp::from_millisecond(ms).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -479,7 +481,7 @@ mod tests {
             track: Track::Rollback,
             gate: Gate::Hold,
             outcome,
-            released_at: time(7),
+            released_at: timestamp(7),
             tasks: TaskOutcome::ALL.iter().copied().map(task).collect(),
             ..PhaseStatus::default()
         };
@@ -487,7 +489,7 @@ mod tests {
             id: "r-1".to_owned(),
             outcome: RunOutcome::Waiting,
             exit_code: Some(Exit::Waiting),
-            started_at: time(5),
+            started_at: timestamp(5),
             phases: PhaseOutcome::ALL.iter().copied().map(phase).collect(),
             ..RunStatus::default()
         }
