@@ -361,7 +361,7 @@ impl Driver {
         Ok(Introduction {
             session_number: self.store.begin_session()?,
             journal_head: self.journal_head(),
-            state: self.participant.standing(clock::boot_time()),
+            state: self.participant.agent_state(clock::boot_time()),
             machine_id: read_id("/etc/machine-id"),
             boot_id: boot_id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

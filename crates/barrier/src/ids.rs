@@ -1,11 +1,11 @@
-//! The names and numbers that every order carries.
+//! Identifiers, terms and decision numbers that every order carries.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Milliseconds on the boot-time clock (CLOCK_BOOTTIME) of whoever reads
-/// them. Points in time are never compared across machines; only durations
-/// travel.
+/// Milliseconds on the boot-time clock (CLOCK_BOOTTIME) of the machine that
+/// reads it. Points in time are never compared across machines; messages carry
+/// only durations.
 pub type Millis = u64;
 
 macro_rules! text_id {
@@ -34,11 +34,11 @@ text_id!(
     RunId
 );
 text_id!(
-    /// An agent, by the name in its certificate.
+    /// An agent: the name in its certificate.
     AgentName
 );
 text_id!(
-    /// A step, by its id; unique in the plan. With an agent it names a task.
+    /// A step id, unique in the plan. A step and an agent identify a task.
     StepId
 );
 text_id!(
@@ -46,18 +46,19 @@ text_id!(
     Digest
 );
 text_id!(
-    /// Identity of a journal, drawn when it was created. An agent that lost
-    /// its disk comes back under another one.
+    /// Identity of a journal, generated at random when it is created. An agent
+    /// that lost its disk reconnects with another one.
     JournalId
 );
 
 text_id!(
-    /// A boot of a machine (/proc/sys/kernel/random/boot_id): what a point on
-    /// its boot-time clock counts from. Empty where it is not known.
+    /// A boot of a machine (/proc/sys/kernel/random/boot_id): the origin of its
+    /// boot-time clock. Empty if unknown.
     BootId
 );
 
-/// A point in time that survives its process, but not its machine's boot.
+/// A point in time that stays valid across process restarts, but not across a
+/// reboot of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootTime {
@@ -66,23 +67,24 @@ pub struct BootTime {
     pub at: Millis,
 }
 
-/// The coordinator's fencing token: a number that only grows, and what tells
-/// two coordinators apart that computed the same number from one backup (R9).
+/// The coordinator's fencing token: a monotonic number, and a random part that
+/// distinguishes two coordinators that computed the same number from the same
+/// backup (R9).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Term {
     /// Grows by one with each start of the coordinator.
     pub number: u64,
-    /// Random, drawn at that start.
+    /// Random, generated at that start.
     pub incarnation: u64,
 }
 
-/// Journal sequence of what was decided. An agent obeys none lower than the
-/// highest it has seen in a run (R1).
+/// Journal sequence of the run's last decision. An agent rejects an order whose
+/// decision is lower than the highest it has accepted in that run (R1).
 pub type Decision = u64;
 
-/// Which way a run is going.
+/// The plan that a run is executing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Track {
@@ -94,9 +96,8 @@ pub enum Track {
 /// A phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PhaseRef {
-    /// Which of the two plans.
     pub track: Track,
-    /// Position in it, from 0.
+    /// Position in the track, from 0.
     pub index: u32,
 }
 

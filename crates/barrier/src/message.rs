@@ -1,4 +1,4 @@
-//! What coordinator and participant say to each other.
+//! Messages between coordinator and participant.
 
 use crate::ids::{AgentName, Decision, Header, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use serde::{Deserialize, Serialize};
@@ -9,76 +9,75 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "mode")]
 pub enum Mode {
-    /// Carry the action out.
+    /// Run the action.
     Execute,
-    /// Restore what that step captured before it changed anything.
+    /// Restore the before-image that this forward step captured.
     Undo { of: StepId },
 }
 
-/// A task as it is ordered. To the barrier, action and parameters are opaque.
+/// A task in an order. Action and parameters are opaque to the barrier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskOrder {
-    /// The step; with the agent it names the task.
     pub step: StepId,
-    /// Name of the action.
     pub action: String,
     pub mode: Mode,
-    /// Parameters; references to outputs of earlier steps still unresolved.
+    /// Parameters, in which references to outputs of earlier steps are not yet
+    /// resolved.
     pub params: Value,
     /// How long the action may take, in milliseconds.
     pub timeout: Millis,
-    /// The task is a watch: it arrives as `armed` and lives on (R16).
+    /// The task is a watch: it ends as `armed` and keeps running afterwards
+    /// (R16).
     pub watch: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
-    /// Check, probe, promise, vote.
+    /// Check and probe the tasks, record a promise, and vote.
     Prepare {
         header: Header,
         /// Tasks in the order in which they run.
         tasks: Vec<TaskOrder>,
-        /// The promise lapses after that (R12).
+        /// Lifetime of the promise, in milliseconds (R12).
         start_by: Millis,
-        /// Tasks are cancelled after that, counted from the release's
-        /// receipt (R12).
+        /// Tasks are cancelled this many milliseconds after the release is
+        /// received (R12).
         finish_by: Millis,
-        /// Sent before the phase before is complete: the vote doesn't count
-        /// if anything but that completion is decided (R8).
+        /// Sent before the preceding phase is complete: the vote is void if the
+        /// next decision is anything but that completion (R8).
         provisional: bool,
     },
-    /// Start. No task starts without it.
+    /// Start the tasks. No task starts without a release.
     Release {
         header: Header,
         /// Outputs that the tasks consume, by producing step (R15).
         inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
         /// For undo: before-images from the coordinator's journal, by forward
-        /// step, for an agent that has lost its own (R6, R10), and for no
-        /// other. They go before whatever the new journal says; `null` where
-        /// the coordinator has none either.
+        /// step. Present only for an agent that has lost its own journal (R6,
+        /// R10). They take precedence over that agent's new journal; `null`
+        /// where the coordinator has no before-image either.
         before_images: BTreeMap<StepId, Value>,
     },
-    /// Don't start what hasn't started; say how each task stands.
+    /// Start no further task of the phase, and report the outcome of each.
     Revoke { header: Header },
-    /// Attest that the watch has seen no breach, now (R17).
+    /// Attest that the watch has seen no breach up to now (R17).
     Attest {
         header: Header,
         step: StepId,
-        /// Comes back in the answer.
+        /// Returned in the attestation.
         nonce: u64,
     },
     /// Stop watching (R16).
     Disarm { header: Header, steps: Vec<StepId> },
-    /// An outcome is durable at the coordinator; it need not be kept for
-    /// sending any more (R23).
+    /// An outcome is durable at the coordinator; the agent need not resend it
+    /// (R23).
     Ack {
         run: RunId,
         step: StepId,
-        /// The phase it ran in.
         phase: PhaseRef,
         attempt: u32,
     },
-    /// The run is over; the agent is free for another (R19).
+    /// The run has ended; the agent may join another one (R19).
     Close {
         run: RunId,
         term: Term,
@@ -87,7 +86,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// What it is called in logs.
+    /// Name for logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Prepare { .. } => "prepare",
@@ -101,45 +100,41 @@ impl Order {
     }
 }
 
-/// What a probe found.
+/// Result of a probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub finding: Finding,
-    /// State before any change, to restore. `None` where the action changes
-    /// nothing.
+    /// State before any change, for undo. `None` if the action changes nothing.
     pub before_image: Option<Value>,
 }
 
-/// See [`Probe`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
-    /// There is something to do.
+    /// The action has work to do.
     Pending,
-    /// It is so already; nothing will be done. An action whose outputs a
-    /// later step may consume never answers this: it is carried out again,
-    /// because a probe gives no outputs and a proof must be fresh.
+    /// The host is already in the desired state; the action is not run. An
+    /// action whose outputs a later step may consume never returns this: it is
+    /// always run, because a probe has no outputs and a proof must be fresh.
     Satisfied,
-    /// The probe can't tell.
+    /// The probe can't determine the state.
     Indeterminate,
 }
 
-/// What a participant votes.
+/// A participant's vote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// Every task can be done; a promise is durable.
-    Ready {
-        /// What the probes found, by step.
-        probes: BTreeMap<StepId, Probe>,
-    },
-    /// It can't; nothing is promised.
+    /// Every task can run, and the promise is durable.
+    Ready { probes: BTreeMap<StepId, Probe> },
+    /// A task can't run; nothing is promised.
     Refuse {
-        /// Why, a sentence each, with remedy.
+        /// One sentence per reason, with its remedy.
         reasons: Vec<String>,
     },
-    /// This attempt's promise lapsed, was voided by a restart, or revoked.
+    /// The promise of this attempt has lapsed, was voided by a restart, or was
+    /// revoked.
     Lapsed,
-    /// An earlier attempt of it is still open here (R4).
+    /// An earlier attempt is still open at this agent (R4).
     Busy,
 }
 
@@ -147,37 +142,38 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
-    /// Done; for undo: restored.
+    /// The action ran; for undo: the before-image is restored.
     Done,
-    /// Was so before; nothing was done.
+    /// The desired state was found before the start; nothing was run.
     Unchanged,
+    /// The watch is active.
     Armed,
-    /// It was tried and failed.
+    /// The action ran and failed.
     Failed {
         /// Code, what, where, state left, remedy.
         error: String,
     },
-    /// Intent without outcome after a crash, and the probe can't tell.
-    Unknown {
-        /// What is not known.
-        reason: String,
-    },
-    /// Undo found that someone else had changed it since (R7).
+    /// The journal holds an intent without an outcome, and the probe after the
+    /// crash is indeterminate.
+    Unknown { reason: String },
+    /// Undo found a state other than the one the forward task left: somebody
+    /// else has changed it since (R7).
     Drifted {
         /// What was expected and what was found.
         detail: String,
     },
-    /// The agent was interrupted and the probe is sure that the work has had
-    /// no complete effect and is not running. Retried by itself.
+    /// The agent was interrupted, and the probe has established that the action
+    /// is neither complete nor running. Retried automatically.
     Interrupted,
-    /// Never started, and now never will in this attempt. Retried by itself.
+    /// The task did not start and can no longer start in this attempt. Retried
+    /// automatically.
     NotStarted,
-    /// The promise had lapsed when the release came. Retried by itself.
+    /// The promise had lapsed when the release arrived. Retried automatically.
     Lapsed,
 }
 
 impl Outcome {
-    /// The task counts as carried out: its phase may complete.
+    /// The task succeeded: its phase may complete.
     pub fn is_good(&self) -> bool {
         match self {
             Self::Done | Self::Unchanged | Self::Armed => true,
@@ -216,8 +212,8 @@ impl Outcome {
         }
     }
 
-    /// The state of the host is not known: an operator must check it and say
-    /// what is so (R4, R7).
+    /// The state of the host is not known: an operator must check it and resolve
+    /// the task (R4, R7).
     pub fn is_unclear(&self) -> bool {
         match self {
             Self::Unknown { .. } | Self::Drifted { .. } => true,
@@ -232,7 +228,7 @@ impl Outcome {
     }
 }
 
-/// A task's end, as reported.
+/// An agent's report that a task has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     pub run: RunId,
@@ -240,9 +236,10 @@ pub struct TaskReport {
     pub attempt: u32,
     pub step: StepId,
     pub outcome: Outcome,
-    /// What it gives to later steps.
+    /// Values that later steps may consume.
     pub outputs: BTreeMap<String, Value>,
-    /// The first before-image (R6), so that the coordinator holds it too.
+    /// The first before-image (R6), so that the coordinator's journal has it
+    /// too.
     pub before_image: Option<Value>,
     /// How long the action took, in milliseconds.
     pub took: Millis,
@@ -254,29 +251,29 @@ pub enum Reply {
         run: RunId,
         phase: PhaseRef,
         attempt: u32,
-        /// Votes count in their own term (R9).
+        /// A vote is valid only in the term of the Prepare that it answers (R9).
         term: Term,
         verdict: Verdict,
     },
-    /// A task ended. Counts in any term (R9).
+    /// A task ended. Valid in any term (R9).
     Outcome(TaskReport),
     Attestation {
         run: RunId,
         step: StepId,
         nonce: u64,
-        /// `None`: no breach. Otherwise what was seen.
+        /// `None` if there was no breach; otherwise what the watch saw.
         breach: Option<String>,
     },
     /// A watch saw a breach.
     Breach {
         run: RunId,
         step: StepId,
-        /// What was seen: sessions, transactions, when.
+        /// The sessions and transactions seen, and when.
         detail: String,
     },
     Disarmed {
         run: RunId,
-        /// The watches that no longer stand.
+        /// The watches that are disarmed.
         steps: Vec<StepId>,
     },
     Closed {
@@ -285,7 +282,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// What it is called in logs.
+    /// Name for logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vote { .. } => "vote",
@@ -309,29 +306,29 @@ impl Reply {
     }
 }
 
-/// Bytes of a value as JSON, in which messages and records are measured. A
-/// value without a JSON form counts as more than any limit, and two such sizes
-/// can be added.
+/// Size of a value as JSON, in bytes; limits of messages and records are given
+/// in it. A value that can't be serialised exceeds every limit, by a size small
+/// enough that two of them can be added.
 pub fn json_size(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
-/// What an agent says about itself when it connects (R10), as far as the
-/// barrier needs it.
+/// The state that an agent reports when it connects (R10), as far as the barrier
+/// needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentState {
     pub agent: AgentName,
     pub journal: JournalId,
-    /// Highest term it has obeyed.
+    /// Highest term it has accepted.
     pub term: Term,
     /// The run it is locked to.
     pub run: Option<RunId>,
-    /// Highest decision it has obeyed in that run.
+    /// Highest decision it has accepted in that run.
     pub decision: Decision,
-    /// Age of the release it is working on, in milliseconds by its own
+    /// Age of the release that it is executing, in milliseconds on its own
     /// boot-time clock (R13).
     pub release_age: Option<Millis>,
-    /// For each phase of that run which was released here since this machine
-    /// was booted, the age of its first release, in milliseconds (R13).
+    /// Age in milliseconds of the first release of each phase of that run that
+    /// this agent received since its machine was booted (R13).
     pub release_ages: BTreeMap<PhaseRef, Millis>,
 }

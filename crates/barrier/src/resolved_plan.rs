@@ -1,5 +1,5 @@
-//! What the barrier knows of a plan: who does what in which phase, and what
-//! a failure leads to.
+//! The parts of a plan that the barrier uses: phases, steps, their agents, and
+//! the failure policy.
 
 use crate::ids::{AgentName, Digest, Millis, StepId};
 use crate::message::Mode;
@@ -27,13 +27,13 @@ pub struct Outage {
     pub budget: Millis,
     /// The clock starts with this forward phase's release.
     pub starts_with: u32,
-    /// And stops with this forward phase's completion.
+    /// The clock stops with this forward phase's completion.
     pub ends_with: u32,
-    /// Kept free inside the budget for the rollback itself.
+    /// Part of the budget reserved for the rollback.
     pub rollback_reserve: Millis,
 }
 
-/// What stands before a release, besides the votes.
+/// Condition for a release in addition to the votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
@@ -45,19 +45,19 @@ pub enum Gate {
     Hold,
 }
 
-/// What a failed phase leads to.
+/// Failure policy of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// The run waits for the operator.
     #[default]
     Hold,
-    /// The run rolls back by itself, unless a task is `unknown` or the point
-    /// of no return is passed: then it holds.
+    /// The run rolls back automatically. It holds instead if a task is `unknown`
+    /// or the point of no return is passed.
     Rollback,
-    /// In a rollback only: the next phase is begun all the same, and the run
-    /// holds at its end with the failure named. A DMS failure must not keep
-    /// applications from Oracle.
+    /// In a rollback only: the next phase begins nevertheless, and the run holds
+    /// after its last phase until the failed one is resolved. A DMS failure must
+    /// not keep applications from Oracle.
     Continue,
 }
 
@@ -65,13 +65,12 @@ pub enum OnFailure {
 pub struct PhaseSpec {
     pub name: String,
     pub gate: Gate,
-    /// How long a promise lives.
+    /// Lifetime of a promise.
     pub start_by: Millis,
     /// How long tasks may run after the release.
     pub finish_by: Millis,
-    /// What a failure leads to.
     pub on_failure: OnFailure,
-    /// Once its release is durable there is no automatic way back.
+    /// Once its release is durable, the run does not roll back automatically.
     pub point_of_no_return: bool,
     /// Its steps in order.
     pub steps: Vec<StepSpec>,
@@ -80,9 +79,8 @@ pub struct PhaseSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
     pub id: StepId,
-    /// Who carries it out; never empty (R21).
+    /// The agents that run it; never empty (R21).
     pub agents: Vec<AgentName>,
-    /// Name of the action.
     pub action: String,
     pub mode: Mode,
     pub params: Value,
@@ -90,14 +88,14 @@ pub struct StepSpec {
     pub inputs: Vec<(StepId, String)>,
     /// Limit for the action.
     pub timeout: Millis,
-    /// It proves something; it can't be skipped (R20).
+    /// It verifies a precondition and can't be skipped (R20).
     pub proof: bool,
     /// Rollback may undo it.
     pub undoable: bool,
-    /// It is a watch; disarmed before this forward phase is released.
+    /// It is a watch, which is disarmed before this forward phase is released.
     pub watch_until: Option<u32>,
-    /// It looks and changes nothing: in the phase of the point of no return
-    /// it opens no door. A layout of before this was told has no such step.
+    /// It changes nothing, so in the phase of the point of no return it doesn't
+    /// count as opening access. Absent in older journals, where no step has it.
     #[serde(default)]
     pub read_only: bool,
 }

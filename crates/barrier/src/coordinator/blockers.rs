@@ -1,4 +1,4 @@
-//! What a run waits for, and until when.
+//! What a run is waiting for, and its next deadline.
 
 use super::prepare::BUSY_PAUSE;
 use super::state::{PhaseStatus, TaskStatus, task_key};
@@ -8,7 +8,7 @@ use crate::message::Verdict;
 use crate::resolved_plan::Gate;
 use serde::Serialize;
 
-/// Who or what a run waits for.
+/// Something that a run is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "for")]
 pub enum Wait {
@@ -29,7 +29,7 @@ pub enum Wait {
     Paused {
         by: String,
     },
-    /// An operator's decision on what contradicts the run's course.
+    /// An operator's `resume`, after a contradiction or a late breach.
     Held {
         reasons: Vec<String>,
     },
@@ -49,29 +49,30 @@ pub enum Wait {
     Outcome {
         agent: AgentName,
         step: StepId,
-        /// It is overdue (R5): only its agent or an operator's waive ends
-        /// the wait.
+        /// It is overdue (R5): only an outcome from the agent or an operator's
+        /// waiver ends the wait.
         lost: bool,
     },
-    /// An operator with `--take-over`: another coordinator was here (R11).
+    /// An operator to take over with `--take-over`: another coordinator has led
+    /// this run (R11).
     TakeOver {
-        /// How that is known.
+        /// The evidence.
         reason: String,
     },
-    /// An operator's `abort`: another coordinator was taken over, and what it
-    /// decided is not known (R11).
+    /// An operator's `abort`: another coordinator was taken over, whose decisions
+    /// are not known (R11).
     GiveUp {
-        /// How that is known.
+        /// The evidence.
         reasons: Vec<String>,
     },
-    /// Agents to be told that the run is over.
+    /// An agent to confirm the end of the run.
     Close {
         agent: AgentName,
     },
 }
 
 impl Run {
-    /// Who or what the run waits for; empty only when it is closed.
+    /// What the run is waiting for; empty only if it is closed.
     pub fn waits_on(&self) -> Vec<Wait> {
         if let Some(reason) = &self.live.fenced {
             return vec![Wait::TakeOver {
@@ -87,7 +88,7 @@ impl Run {
             }];
         }
         let mut waits = self.waits_for_outcomes();
-        if self.is_turning() {
+        if self.is_draining() {
             if waits.is_empty() {
                 waits.extend(self.waits_for_disarming());
             }
@@ -109,8 +110,8 @@ impl Run {
         match self.state.phase(phase).map(|p| &p.status) {
             Some(PhaseStatus::Preparing) => waits.extend(self.waits_before_release(phase)),
             Some(PhaseStatus::Failed { .. }) => waits.push(Wait::Decision { phase }),
-            // A released phase waits for the outcomes listed above; the others
-            // are passed at once.
+            // A released phase waits for the outcomes listed above; the others are
+            // left immediately.
             Some(
                 PhaseStatus::Pending
                 | PhaseStatus::Released
@@ -122,8 +123,8 @@ impl Run {
         waits
     }
 
-    /// Rollback or abort is decided and waits for what is open.
-    pub(super) fn is_turning(&self) -> bool {
+    /// A rollback or an abort is decided and waits for open tasks and watches.
+    pub(super) fn is_draining(&self) -> bool {
         self.state.abort.is_some() || self.state.rollback.as_ref().is_some_and(|r| !r.began)
     }
 
@@ -195,17 +196,17 @@ impl Run {
         waits
     }
 
-    /// When [`Run::handle`] must be given a `Tick` at the latest; `None` when
-    /// only an event can move the run on.
+    /// When [`Run::handle`] must be given a `Tick` at the latest; `None` if time
+    /// alone changes nothing.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let stands = self.live.fenced.is_some() || !self.state.decisions_lost.is_empty();
-        if self.state.ended.is_some() || stands {
+        let stopped = self.live.fenced.is_some() || !self.state.decisions_lost.is_empty();
+        if self.state.ended.is_some() || stopped {
             return None;
         }
         let phase = self.state.current();
         let own = phase.and_then(|phase| self.phase_deadline(phase));
         let next = [own, self.outage_limit()].into_iter().flatten().min()?;
-        // Nothing is judged before the grace after a restart is over (R11).
+        // No deadline is enforced during the grace after a restart (R11).
         Some(next.max(self.live.grace_until.unwrap_or(0)))
     }
 
@@ -216,7 +217,7 @@ impl Run {
             .tasks_of(phase)
             .any(|(_, task)| task.status == TaskStatus::Released)
             .then(|| self.lost_at(phase));
-        if self.is_turning() || state.status != PhaseStatus::Preparing {
+        if self.is_draining() || state.status != PhaseStatus::Preparing {
             return overdue;
         }
         let spec = self.state.spec(phase)?;
@@ -226,17 +227,17 @@ impl Run {
         if !self.all_ready(phase) {
             return Some(self.live.round_began.saturating_add(BUSY_PAUSE));
         }
-        let stands = !self.gate_is_open(phase, spec)
+        let waits = !self.gate_is_open(phase, spec)
             || self.state.paused.is_some()
             || !self.state.held.is_empty();
-        if stands {
+        if waits {
             return None;
         }
         let attested = self
             .live
             .attesting
             .as_ref()
-            .map(|a| a.asked.saturating_add(ATTESTATION_MAX_AGE + 1));
+            .map(|a| a.requested_at.saturating_add(ATTESTATION_MAX_AGE + 1));
         Some(self.margin_ends(spec).min(attested.unwrap_or(Millis::MAX)))
     }
 }

@@ -1,4 +1,4 @@
-//! What a failure leads to, and the write outage's budget.
+//! Failure policy, and the budget of the write outage.
 
 use super::state::PhaseStatus;
 use super::{Effect, Run};
@@ -8,7 +8,7 @@ use crate::record::{Failure, Record, RollbackCause};
 use crate::resolved_plan::{OnFailure, Outage};
 
 impl Run {
-    /// Fails a phase. Whoever has promised is told that nothing will come.
+    /// Fails a phase. If it was not released, its promises are revoked.
     pub(super) fn fail(
         &mut self,
         phase: PhaseRef,
@@ -37,9 +37,9 @@ impl Run {
         true
     }
 
-    /// The plan's policy, where it may be followed: not behind the point of
-    /// no return, not while a task is `unknown` or `drifted`. Inside a
-    /// rollback a phase can only hold, or be left behind if nothing drifted.
+    /// The plan's policy, if it may be applied: not after the point of no return,
+    /// and not while a task is `unknown` or `drifted`. In a rollback a failed
+    /// phase holds, or is deferred if nothing has drifted.
     fn leads_to(&self, phase: PhaseRef) -> OnFailure {
         let policy = self
             .state
@@ -55,8 +55,8 @@ impl Run {
         }
     }
 
-    /// An undo has found a foreign change. That is no failure of a service
-    /// which could be mended later: going on might make it worse (R7).
+    /// An undo has found somebody else's change. Unlike the failure of a service,
+    /// it can't be deferred: continuing might overwrite the change (R7).
     fn has_drifted(&self, phase: PhaseRef) -> bool {
         self.state.tasks_of(phase).any(|(_, task)| {
             matches!(task.outcome(), Some(Outcome::Drifted { .. })) && task.is_unclear()
@@ -86,7 +86,7 @@ impl Run {
         false
     }
 
-    /// Write outage so far; `None` while its clock stands.
+    /// Write outage so far; `None` before its clock has started.
     pub fn outage_elapsed(&self, now: Millis) -> Option<Millis> {
         self.live
             .outage_began
@@ -94,8 +94,8 @@ impl Run {
             .max(self.state.outage)
     }
 
-    /// When the budget, less what the rollback needs, is used up; `None` when
-    /// that could decide nothing.
+    /// When the budget, less the rollback's reserve, is used up; `None` if that
+    /// would have no effect.
     pub(super) fn outage_limit(&self) -> Option<Millis> {
         let Outage {
             budget,
@@ -111,8 +111,8 @@ impl Run {
         Some(began.saturating_add(budget.saturating_sub(*rollback_reserve)))
     }
 
-    /// Rolls back before the budget is exceeded, with the rollback's own time
-    /// still inside it.
+    /// Rolls back early enough that the rollback itself still ends within the
+    /// budget.
     pub(super) fn watch_outage(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
         let Some(limit) = self.outage_limit() else {
             return false;
@@ -126,8 +126,8 @@ impl Run {
         true
     }
 
-    /// An agent came back without its journal (R10): what was released to it
-    /// is `unknown` from here on.
+    /// An agent reconnected without its journal (R10): its open tasks become
+    /// `unknown`.
     pub(super) fn journal_lost(&mut self, agent: &AgentName, effects: &mut Vec<Effect>) {
         let known = self.state.begin.members.contains_key(agent)
             && !self.state.journals_lost.contains(agent)

@@ -1,4 +1,4 @@
-//! From records to state. Nothing here decides anything: a record is a fact.
+//! Fold of a run's records into its state, without any decision.
 
 use super::state::{
     PhaseState, PhaseStatus, Rollback, State, TaskState, TaskStatus, all_steps, task_key, undone_by,
@@ -11,40 +11,27 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why a journal can't be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// It holds no record.
     #[error("the run's journal is empty")]
     Empty,
-    /// The first record is not the beginning of a run.
     #[error("the run's journal doesn't begin with its `began` record")]
     NotBegun,
-    /// A run begins once.
     #[error("record {seq} begins the run a second time")]
     BegunTwice { seq: u64 },
-    /// A record is missing or out of place.
-    #[error("record {found} stands where record {expected} belongs")]
-    Gap {
-        /// Which should be there.
-        expected: u64,
-        found: u64,
-    },
-    /// The journal was written in a form that this version doesn't know.
+    /// A record is missing or out of order.
+    #[error("found record {found} where record {expected} was expected")]
+    Gap { expected: u64, found: u64 },
     #[error(transparent)]
     Format(#[from] UnknownFormat),
-    /// The first record describes a run that can't begin.
     #[error("the run's first record is not valid")]
     Invalid(#[source] StartError),
-    /// The term offered is not higher than the journal's: another coordinator
-    /// has led this run since (R9).
+    /// The offered term is not higher than the journal's: another coordinator has
+    /// led this run since (R9).
     #[error("term {offered} is not higher than term {journal} in the run's journal")]
-    StaleTerm {
-        /// Number of the term offered.
-        offered: u64,
-        /// Highest in the journal.
-        journal: u64,
-    },
+    StaleTerm { offered: u64, journal: u64 },
 }
 
-/// Refuses what can't be run.
+/// # Errors
+/// If the plan can't be run.
 pub(super) fn check_begin(begin: &Begin) -> Result<(), StartError> {
     let resolved_plan = &begin.resolved_plan;
     if resolved_plan.forward.is_empty() {
@@ -172,7 +159,7 @@ impl State {
     /// Folds a run's journal.
     ///
     /// # Errors
-    /// When the entries are not the complete journal of one run.
+    /// If the entries are not the complete journal of one run.
     pub fn fold(entries: impl IntoIterator<Item = Entry>) -> Result<Self, FoldError> {
         let mut entries = entries.into_iter();
         let first = entries.next().ok_or(FoldError::Empty)?;
@@ -283,7 +270,7 @@ impl State {
             Record::ClosedBy { agent } => {
                 self.closed_by.insert(agent.clone());
             }
-            // Already in the state that the fold begins with.
+            // Part of the fold's initial state.
             Record::Began { .. }
             // These change phases and tasks only.
             | Record::GateOpened { .. }
@@ -339,12 +326,12 @@ impl State {
                     None => phase.automatic_retries += 1,
                     Some(_) => {
                         phase.automatic_retries = 0;
-                        // What it voided is proved anew by this retry.
+                        // This retry runs the voided proofs again.
                         self.breach_pending = None;
                     }
                 }
             }
-            // `Record::phase` names no phase for these.
+            // `Record::phase` is `None` for these.
             Record::Began { .. }
             | Record::TermBegan { .. }
             | Record::TookOver { .. }
@@ -468,7 +455,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_is_taken_up_under_a_higher_term_only() {
+    fn a_run_resumes_under_a_higher_term_only() {
         let stale = Run::resume(0, entries(), TERM).map(|_| ());
         let expected = FoldError::StaleTerm {
             offered: 1,

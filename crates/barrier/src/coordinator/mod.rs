@@ -1,7 +1,6 @@
-//! The coordinator's side: one machine per run.
+//! The coordinator: one state machine per run.
 //!
-//! [`Run::handle`] and [`Run::verb`] take an event and return effects, in
-//! order. Every decision is one record: it is applied to the state when its
+//! [`Run::handle`] and [`Run::verb`] take an input and return effects, in order. Every decision is one record: it is applied to the state when its
 //! `Persist` is emitted, and only the sends after it in the list may rely on
 //! it. State that is in no record (votes, connections, send times) is lost in
 //! a restart on purpose: votes count in their own term (R9), and deadlines
@@ -34,43 +33,43 @@ pub use fold::FoldError;
 pub use state::{
     Breach, PhaseState, PhaseStatus, Rollback, State, TaskKey, TaskState, TaskStatus, WatchState,
 };
-pub use verbs::{Refused, RefusedCode};
+pub use verbs::{RejectionCode, VerbRejected};
 
 /// How long an agent that was released past its `finish_by` may stay silent
 /// before its tasks are `lost`: the answer may be on its way, and the agent
 /// counts from the receipt (R12).
 pub const LOST_GRACE: Millis = 5_000;
 
-/// A release leaves at least this much of every vote, so that it arrives
-/// before the promise lapses (R12); a fifth of `start_by` where that is less.
+/// Minimum remaining lifetime of every promise at the release, so that the
+/// release arrives before it lapses (R12); a fifth of `start_by` if that is less.
 pub const RELEASE_MARGIN: Millis = 2_000;
 
 /// An attestation may be this old when the release relies on it: *g* in R17.
-/// It is the window in which a breach can go unseen.
+/// A breach within this window can remain undetected.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
 /// Bytes of JSON that one release records of all votes' before-images, and that it
-/// carries to one agent: half of what an entry of a journal and a message may
-/// have, so that neither side gets one that it can't store or receive.
+/// carries to one agent: half the limit of a journal entry and of a message, so
+/// that every release can be stored and received.
 pub const MAX_RELEASE: usize = 2 << 20;
 
-/// Breaches of one watch that are recorded: enough to examine by hand. One
-/// breach voids as much as a thousand do.
+/// Maximum number of recorded breaches per watch. Further ones have no effect on
+/// the run.
 pub const MAX_BREACHES: usize = 1_000;
 
 /// After a restart, how long a participant may stay silent before deadlines
-/// and the budget are judged again (R11): agents reconnect within seconds.
+/// and the budget are enforced again (R11): agents reconnect within seconds.
 pub const RESTART_GRACE: Millis = 30_000;
 
-/// Prepare rounds a phase may take before lapses count as its failure. A
-/// promise that lapses so often says that `start_by` is too short.
+/// Maximum prepare rounds of a phase before lapses fail it: promises that lapse
+/// this often mean that `start_by` is too short.
 pub const MAX_ROUNDS: u32 = 6;
 
-/// Retries of a phase without an operator: a task that is interrupted again
-/// and again needs one.
+/// Maximum automatic retries of a phase: a task that is interrupted repeatedly
+/// needs an operator.
 pub const MAX_AUTOMATIC_RETRIES: u32 = 3;
 
-/// One record with its place. `seq` counts per run, from 1, without a gap.
+/// One record with its position. `seq` counts per run, from 1, without gaps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -84,15 +83,15 @@ pub enum Event {
     /// An agent's session was admitted.
     Connected(AgentState),
     Disconnected(AgentName),
-    /// An agent has obeyed another coordinator's term or decision, and an
-    /// operator has confirmed that the other one is stopped for good (R11).
-    /// Precedes [`Event::Connected`].
+    /// An agent has accepted another coordinator's term or decision, and an
+    /// operator has confirmed that the other coordinator is stopped permanently
+    /// (R11). Precedes [`Event::Connected`].
     TakenOver(AgentState),
-    /// The agent was admitted by an operator although its journal is not the
-    /// one this run began with (R10).
+    /// An operator admitted the agent although its journal is not the one with
+    /// which the run began (R10).
     Quarantined(AgentName),
     Reply {
-        /// By its certificate.
+        /// The agent, by its certificate.
         from: AgentName,
         reply: Reply,
         /// The last entry of its journal; recorded with outcomes (R10).
@@ -108,21 +107,21 @@ pub enum Effect {
     /// Make it durable before anything that follows. A failure ends the
     /// process (R23).
     Persist(Entry),
-    /// Pass it to the agent's session; dropped if there is none. Anything that
-    /// is still needed is sent again when the agent connects.
+    /// Pass it to the agent's session; dropped if there is none. Orders that are
+    /// still valid are resent when the agent connects.
     Send { to: AgentName, order: Order },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verb {
-    /// Drawn by the client: the same request is executed once (R20).
+    /// Idempotency key, generated by the client (R20).
     pub request: String,
     /// The operator, by certificate.
     pub by: String,
     /// Required where something is skipped, waived or resolved.
     pub reason: Option<String>,
-    /// Sequence of the run as the operator saw it; refused if the run has
-    /// decided anything since (R14, R20).
+    /// The run's sequence that the operator has seen; the verb is rejected if the
+    /// run has decided anything since (R14, R20).
     pub expected: Option<u64>,
     pub action: VerbAction,
 }
@@ -140,14 +139,14 @@ pub enum VerbAction {
     Resume,
     /// Release nothing more until resumed. Running tasks continue.
     Pause,
-    /// Retry the tasks of the failed phase that did not succeed (R4).
+    /// Retry those tasks of the failed phase that did not succeed (R4).
     Retry,
-    /// Leave the failed phase as it is and continue with the next one.
+    /// Leave the failed phase as it is and continue with the next.
     Skip,
     Rollback,
     /// End the run as soon as no task is open.
     Abort,
-    /// Give up waiting for an open task whose agent can't be reached (R5).
+    /// Stop waiting for an open task whose agent can't be reached (R5).
     Waive {
         agent: AgentName,
         step: StepId,
@@ -185,8 +184,8 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vote {
     pub verdict: Verdict,
-    /// When the promise lapses, by the coordinator's clock, counted from
-    /// before Prepare was sent (R12).
+    /// When the promise lapses, by the coordinator's clock. Counted from before
+    /// Prepare was sent, so it is not later than at the agent (R12).
     pub lapses: Millis,
 }
 
@@ -194,7 +193,7 @@ pub struct Vote {
 #[derive(Debug, Clone, PartialEq)]
 struct Attesting {
     nonce: u64,
-    asked: Millis,
+    requested_at: Millis,
     answered: BTreeSet<TaskKey>,
 }
 
@@ -203,7 +202,7 @@ struct Attesting {
 struct Live {
     connected: BTreeSet<AgentName>,
     /// Agents that have connected or replied in this term.
-    heard: BTreeSet<AgentName>,
+    contacted: BTreeSet<AgentName>,
     /// Votes of the current attempt.
     votes: BTreeMap<AgentName, Vote>,
     /// When Prepare of the current attempt was first sent, by agent.
@@ -220,8 +219,8 @@ struct Live {
     grace_until: Option<Millis>,
     /// When disarming was first requested for the coming release or rollback.
     disarming_since: Option<Millis>,
-    /// An agent has obeyed another coordinator; nothing is decided any more
-    /// (R11).
+    /// An agent has accepted another coordinator's orders, so this one makes no
+    /// more decisions (R11). The evidence, in a sentence.
     fenced: Option<String>,
 }
 
@@ -235,13 +234,13 @@ impl Run {
     /// Begins a run: its first record, and the first phase's Prepare.
     ///
     /// # Errors
-    /// When the layout can't be run at all; nothing has happened then.
+    /// If the plan can't be run; nothing has been recorded or sent then.
     pub fn start(now: Millis, begin: Begin, term: Term) -> Result<(Self, Vec<Effect>), StartError> {
         fold::check_begin(&begin)?;
         let mut run = Self {
             state: State::new(begin.clone(), term),
             live: Live {
-                heard: begin.members.keys().cloned().collect(),
+                contacted: begin.members.keys().cloned().collect(),
                 ..Live::default()
             },
         };
@@ -256,11 +255,11 @@ impl Run {
     }
 
     /// Resumes a run from its journal under a new term. Unanswered orders are
-    /// sent again as agents connect.
+    /// resent as agents connect.
     ///
     /// # Errors
-    /// When the entries are not a run's journal, or the term is not higher
-    /// than every term in it.
+    /// If the entries are not a run's journal, or the term is not higher than
+    /// every term in it.
     pub fn resume(
         now: Millis,
         entries: impl IntoIterator<Item = Entry>,
@@ -293,11 +292,11 @@ impl Run {
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Connected(standing) => self.connected(now, &standing, &mut effects),
+            Event::Connected(agent_state) => self.connected(now, &agent_state, &mut effects),
             Event::Disconnected(agent) => {
                 self.live.connected.remove(&agent);
             }
-            Event::TakenOver(standing) => self.take_over(&standing, &mut effects),
+            Event::TakenOver(agent_state) => self.take_over(&agent_state, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
             Event::Reply {
                 from,
@@ -306,8 +305,8 @@ impl Run {
             } => {
                 let known = self.state.begin.members.contains_key(&from);
                 if known && self.live.fenced.is_none() {
-                    self.hear(now, &from);
-                    self.reply(now, from, reply, position, &mut effects);
+                    self.record_contact(now, &from);
+                    self.receive_reply(now, from, reply, position, &mut effects);
                 }
             }
             Event::Tick => {}
@@ -319,9 +318,9 @@ impl Run {
     /// Executes an operator's request.
     ///
     /// # Errors
-    /// When the state doesn't allow it; nothing has changed then. The error
-    /// says why, and what to do instead.
-    pub fn verb(&mut self, now: Millis, verb: Verb) -> Result<Vec<Effect>, Refused> {
+    /// If the state doesn't allow it; nothing has changed then. The error has the
+    /// reason and a remedy.
+    pub fn verb(&mut self, now: Millis, verb: Verb) -> Result<Vec<Effect>, VerbRejected> {
         let mut effects = Vec::new();
         self.decide_verb(verb, &mut effects)?;
         self.advance(now, &mut effects);
@@ -347,8 +346,8 @@ impl Run {
         &self.live.votes
     }
 
-    /// The run has ended and every member has confirmed it. Nothing is left to
-    /// do; the machine may be dropped.
+    /// The run has ended and every member has confirmed it; the state machine may
+    /// be dropped.
     pub fn is_closed(&self) -> bool {
         self.state.ended.is_some()
             && self
@@ -379,14 +378,14 @@ impl Run {
         }
     }
 
-    fn hear(&mut self, now: Millis, agent: &AgentName) {
-        self.live.heard.insert(agent.clone());
+    fn record_contact(&mut self, now: Millis, agent: &AgentName) {
+        self.live.contacted.insert(agent.clone());
         let all = self
             .state
             .begin
             .members
             .keys()
-            .all(|member| self.live.heard.contains(member));
+            .all(|member| self.live.contacted.contains(member));
         if all
             && self
                 .live
@@ -423,8 +422,8 @@ impl Run {
         if self.watch_outage(now, effects) {
             return true;
         }
-        if self.is_turning() {
-            return self.close_first(now, effects);
+        if self.is_draining() {
+            return self.drain(now, effects);
         }
         let Some(phase) = self.state.current() else {
             self.end_of_track(effects);
@@ -435,8 +434,8 @@ impl Run {
         };
         match *status {
             PhaseStatus::Pending => self.begin_phase(now, phase, effects),
-            PhaseStatus::Preparing => self.judge_round(now, phase, effects),
-            PhaseStatus::Released => self.judge_outcomes(now, phase, effects),
+            PhaseStatus::Preparing => self.evaluate_round(now, phase, effects),
+            PhaseStatus::Released => self.evaluate_outcomes(now, phase, effects),
             PhaseStatus::Failed { leads_to, .. } => self.after_failure(phase, leads_to, effects),
             PhaseStatus::Completed | PhaseStatus::Skipped { .. } => false,
         }

@@ -1,4 +1,4 @@
-//! Outcomes: journaled first, acknowledged then, judged last.
+//! Outcomes: persisted, then acknowledged, then evaluated.
 
 use super::state::{TaskKey, TaskStatus, task_key};
 use super::{Effect, LOST_GRACE, MAX_AUTOMATIC_RETRIES, Run};
@@ -7,8 +7,7 @@ use crate::message::{Order, Outcome, Reply, TaskReport};
 use crate::record::{Failure, JournalPosition, OutstandingUndoCause, Record};
 
 impl Run {
-    /// Takes a reply in.
-    pub(super) fn reply(
+    pub(super) fn receive_reply(
         &mut self,
         now: Millis,
         from: AgentName,
@@ -23,16 +22,16 @@ impl Run {
                 term,
                 verdict,
                 ..
-            } => self.take_vote(now, from, phase, attempt, term, verdict),
-            Reply::Outcome(report) => self.take_outcome(from, report, position, effects),
+            } => self.receive_vote(now, from, phase, attempt, term, verdict),
+            Reply::Outcome(report) => self.receive_outcome(from, report, position, effects),
             Reply::Attestation {
                 step,
                 nonce,
                 breach,
                 ..
-            } => self.take_attestation(from, step, nonce, breach, effects),
-            Reply::Breach { step, detail, .. } => self.take_breach(from, step, detail, effects),
-            Reply::Disarmed { steps, .. } => self.take_disarmed(from, steps, effects),
+            } => self.receive_attestation(from, step, nonce, breach, effects),
+            Reply::Breach { step, detail, .. } => self.receive_breach(from, step, detail, effects),
+            Reply::Disarmed { steps, .. } => self.receive_disarmed(from, steps, effects),
             Reply::Closed { .. } => {
                 if self.state.ended.is_some() && !self.state.closed_by.contains(&from) {
                     self.persist(Record::ClosedBy { agent: from }, effects);
@@ -41,10 +40,9 @@ impl Run {
         }
     }
 
-    /// Journals an outcome and acknowledges it. A repeated one is only
-    /// acknowledged; one that contradicts what was decided since holds the
-    /// run (R5).
-    fn take_outcome(
+    /// Persists an outcome and acknowledges it. A repeated outcome is only
+    /// acknowledged; one that contradicts a later decision holds the run (R5).
+    fn receive_outcome(
         &mut self,
         from: AgentName,
         report: TaskReport,
@@ -58,8 +56,7 @@ impl Run {
         if task.phase != report.phase {
             return;
         }
-        // Of an attempt that was called back before its release, there is
-        // nothing to record.
+        // An attempt that was revoked before its release has no outcome to record.
         let released = task.attempt;
         let ack = Order::Ack {
             run: report.run.clone(),
@@ -67,29 +64,29 @@ impl Run {
             phase: report.phase,
             attempt: report.attempt,
         };
-        // Where decisions are lost, so are attempts: what an agent says of
-        // one that is not known here is news all the same (R11).
+        // If decisions are lost, so may be later attempts: an outcome of an attempt
+        // that is not in this journal is new (R11).
         let lost = !self.state.decisions_lost.is_empty() && report.attempt >= released;
-        let weight = if lost {
+        let classification = if lost {
             if task.outcome() == Some(&report.outcome) {
-                Weight::Repeated
+                Classification::Repeated
             } else {
-                Weight::News
+                Classification::New
             }
         } else if report.attempt == released {
-            self.weigh(&key, &report)
+            self.classify(&key, &report)
         } else {
-            Weight::Repeated
+            Classification::Repeated
         };
         let agent = from.clone();
-        let record = match weight {
-            Weight::News => Some(Record::TaskEnded {
+        let record = match classification {
+            Classification::New => Some(Record::TaskEnded {
                 agent,
                 report,
                 position,
             }),
-            Weight::Repeated => None,
-            Weight::Contradiction(detail) => Some(Record::Contradicted {
+            Classification::Repeated => None,
+            Classification::Contradiction(detail) => Some(Record::Contradicted {
                 agent,
                 report,
                 detail,
@@ -102,68 +99,68 @@ impl Run {
         self.send(&from, ack, effects);
     }
 
-    fn weigh(&self, key: &TaskKey, report: &TaskReport) -> Weight {
+    fn classify(&self, key: &TaskKey, report: &TaskReport) -> Classification {
         let Some(task) = self.state.tasks.get(key) else {
-            return Weight::Repeated;
+            return Classification::Repeated;
         };
         let (step, agent) = key;
         let said = name_of(&report.outcome);
         match &task.status {
-            TaskStatus::Released | TaskStatus::Lost => Weight::News,
-            TaskStatus::UndoOutstanding if report.outcome.is_good() => Weight::News,
+            TaskStatus::Released | TaskStatus::Lost => Classification::New,
+            TaskStatus::UndoOutstanding if report.outcome.is_good() => Classification::New,
             TaskStatus::Waived if report.outcome.is_good() || self.state.rollback.is_some() => {
-                Weight::News
+                Classification::New
             }
-            TaskStatus::Waived => Weight::Contradiction(format!(
+            TaskStatus::Waived => Classification::Contradiction(format!(
                 "{step} on {agent} was waived and the run went on; now it says {said}"
             )),
             TaskStatus::Ended { report: known } if known.outcome != report.outcome => {
                 let known = name_of(&known.outcome);
-                Weight::Contradiction(format!(
+                Classification::Contradiction(format!(
                     "{step} on {agent} was recorded as {known}; now it says {said}"
                 ))
             }
             TaskStatus::Ended { .. }
             | TaskStatus::UndoOutstanding
             | TaskStatus::Waiting
-            | TaskStatus::Voided => Weight::Repeated,
+            | TaskStatus::Voided => Classification::Repeated,
         }
     }
 
-    /// Looks at a released phase: complete, still running, lost, or failed.
-    pub(super) fn judge_outcomes(
+    /// Evaluates a released phase: complete, running, lost or failed.
+    pub(super) fn evaluate_outcomes(
         &mut self,
         now: Millis,
         phase: PhaseRef,
         effects: &mut Vec<Effect>,
     ) -> bool {
         let round = self.round_of(phase);
-        let with = |run: &Self, wanted: fn(&super::TaskState) -> bool| -> Vec<TaskKey> {
+        let tasks_where = |run: &Self, wanted: fn(&super::TaskState) -> bool| -> Vec<TaskKey> {
             round
                 .iter()
                 .filter(|key| run.state.tasks.get(*key).is_some_and(wanted))
                 .cloned()
                 .collect()
         };
-        let open = with(self, super::TaskState::is_open);
-        let bad = with(self, |task| !task.is_open() && !task.is_settled());
+        let open = tasks_where(self, super::TaskState::is_open);
+        let unsettled = tasks_where(self, |task| !task.is_open() && !task.is_settled());
         let breached = self.state.breach_pending.clone();
-        if open.is_empty() && bad.is_empty() && breached.is_none() {
+        if open.is_empty() && unsettled.is_empty() && breached.is_none() {
             self.persist(Record::Completed { phase }, effects);
             return true;
         }
-        if (!bad.is_empty() || breached.is_some()) && self.revoke(phase, &open, effects) {
+        if (!unsettled.is_empty() || breached.is_some()) && self.revoke(phase, &open, effects) {
             return true;
         }
-        if self.lose_overdue(now, phase, effects) {
+        if self.mark_overdue_lost(now, phase, effects) {
             return true;
         }
-        let lost = with(self, |task| task.status == TaskStatus::Lost);
+        let lost = tasks_where(self, |task| task.status == TaskStatus::Lost);
         if lost.len() < open.len() {
             return false;
         }
         if !lost.is_empty() {
-            return self.pass_or_fail_lost(phase, lost, effects);
+            return self.exclude_or_fail_lost(phase, lost, effects);
         }
         if let Some((agent, step, detail)) = breached {
             let failure = Failure::Breach {
@@ -173,12 +170,12 @@ impl Run {
             };
             return self.fail(phase, failure, effects);
         }
-        if self.may_retry_by_itself(phase, &bad) {
+        if self.may_retry_by_itself(phase, &unsettled) {
             let request = None;
             self.persist(Record::RetryDecided { phase, request }, effects);
             return true;
         }
-        self.fail(phase, Failure::Tasks { tasks: bad }, effects)
+        self.fail(phase, Failure::Tasks { tasks: unsettled }, effects)
     }
 
     fn round_of(&self, phase: PhaseRef) -> Vec<TaskKey> {
@@ -190,8 +187,8 @@ impl Run {
             .collect()
     }
 
-    fn may_retry_by_itself(&self, phase: PhaseRef, bad: &[TaskKey]) -> bool {
-        let harmless = bad.iter().all(|key| {
+    fn may_retry_by_itself(&self, phase: PhaseRef, unsettled: &[TaskKey]) -> bool {
+        let harmless = unsettled.iter().all(|key| {
             let outcome = self.state.tasks.get(key).and_then(|task| task.outcome());
             outcome.is_some_and(Outcome::is_retried_automatically)
         });
@@ -202,8 +199,8 @@ impl Run {
                 .is_some_and(|p| p.automatic_retries < MAX_AUTOMATIC_RETRIES)
     }
 
-    /// Tells everyone with open tasks to start nothing more; once per
-    /// attempt. `false` when that was done before or nobody is left to tell.
+    /// Revokes the attempt, once; `false` if that was done before or no task is
+    /// open.
     pub(super) fn revoke(
         &mut self,
         phase: PhaseRef,
@@ -232,7 +229,7 @@ impl Run {
     }
 
     /// Marks released tasks as lost once they are overdue. They stay open.
-    pub(super) fn lose_overdue(
+    pub(super) fn mark_overdue_lost(
         &mut self,
         now: Millis,
         phase: PhaseRef,
@@ -255,9 +252,9 @@ impl Run {
         !overdue.is_empty()
     }
 
-    /// A rollback goes on without detachable agents; everything else fails
+    /// A rollback continues without detachable agents. Otherwise the phase fails
     /// and waits for the agent or the operator (R5, R18).
-    fn pass_or_fail_lost(
+    fn exclude_or_fail_lost(
         &mut self,
         phase: PhaseRef,
         lost: Vec<TaskKey>,
@@ -279,18 +276,18 @@ impl Run {
     }
 }
 
-enum Weight {
-    News,
+enum Classification {
+    New,
     Repeated,
     Contradiction(String),
 }
 
-/// An outcome in a word, as sentences for the operator use it.
+/// An outcome's name in sentences for the operator.
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
-        Outcome::Unchanged => "already so",
-        Outcome::Armed => "standing",
+        Outcome::Unchanged => "unchanged",
+        Outcome::Armed => "armed",
         Outcome::Failed { .. } => "failed",
         Outcome::Unknown { .. } => "unknown",
         Outcome::Drifted { .. } => "drifted",

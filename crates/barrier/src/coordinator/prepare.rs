@@ -1,5 +1,4 @@
-//! From a due phase to the moment of its release: rounds of Prepare, votes,
-//! the gate.
+//! Preparation of a phase: Prepare rounds, votes and the gate.
 
 use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
 use super::{Effect, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
@@ -11,12 +10,12 @@ use crate::record::{
 use crate::resolved_plan::{Gate, PhaseSpec};
 use std::collections::BTreeMap;
 
-/// How long to leave an agent alone that is still busy with an earlier
-/// attempt, before it is asked again.
+/// Time before Prepare is repeated to an agent that is busy with an earlier
+/// attempt.
 pub(super) const BUSY_PAUSE: Millis = 1_000;
 
 impl Run {
-    /// Begins a phase that is due, or settles that it has nothing to do.
+    /// Begins a phase that is due, or skips it if it has no tasks.
     pub(super) fn begin_phase(
         &mut self,
         now: Millis,
@@ -27,15 +26,15 @@ impl Run {
             return false;
         }
         let due = self.due_tasks(phase);
-        if self.leave_out_debtors(phase, &due, effects) {
+        if self.exclude_agents_with_outstanding_undo(phase, &due, effects) {
             return true;
         }
         if !due.is_empty() {
             self.start_round(now, phase, PrepareReason::Due, due, effects);
             return true;
         }
-        let carried = self.state.phase(phase).is_some_and(|p| p.ever_released);
-        let record = if carried {
+        let was_released = self.state.phase(phase).is_some_and(|p| p.ever_released);
+        let record = if was_released {
             Record::Completed { phase }
         } else {
             let why = SkipCause::NothingToDo;
@@ -45,8 +44,7 @@ impl Run {
         true
     }
 
-    /// Tasks of a phase that wait for an attempt, by agent, in the plan's
-    /// order.
+    /// Tasks of a phase that wait for an attempt, by agent, in the plan's order.
     fn due_tasks(&self, phase: PhaseRef) -> BTreeMap<AgentName, Vec<StepId>> {
         let mut due: BTreeMap<AgentName, Vec<StepId>> = BTreeMap::new();
         let steps = self.state.spec(phase).map_or(&[][..], |spec| &spec.steps);
@@ -65,8 +63,9 @@ impl Run {
         due
     }
 
-    /// Undo goes where the forward task may have changed something (R7); what
-    /// a rollback executes, it executes everywhere, if it has anything to do.
+    /// An undo is needed where the forward task may have changed something (R7).
+    /// Other rollback steps run on all their agents, if anything has changed at
+    /// all.
     fn is_needed(
         &self,
         phase: PhaseRef,
@@ -86,9 +85,9 @@ impl Run {
         }
     }
 
-    /// An agent that owes an earlier part of the rollback gets no later part:
-    /// debts keep the plan's order (R18).
-    fn leave_out_debtors(
+    /// An agent with an outstanding undo gets no later step of the rollback, so
+    /// that undos keep the plan's order (R18).
+    fn exclude_agents_with_outstanding_undo(
         &mut self,
         phase: PhaseRef,
         due: &BTreeMap<AgentName, Vec<StepId>>,
@@ -97,12 +96,12 @@ impl Run {
         if phase.track == Track::Forward {
             return false;
         }
-        let debtors: Vec<AgentName> = due
+        let excluded: Vec<AgentName> = due
             .keys()
-            .filter(|agent| self.is_debtor(agent))
+            .filter(|agent| self.has_outstanding_undo(agent))
             .cloned()
             .collect();
-        for agent in &debtors {
+        for agent in &excluded {
             self.record_outstanding_undo(
                 agent,
                 &due[agent],
@@ -110,10 +109,10 @@ impl Run {
                 effects,
             );
         }
-        !debtors.is_empty()
+        !excluded.is_empty()
     }
 
-    fn is_debtor(&self, agent: &AgentName) -> bool {
+    fn has_outstanding_undo(&self, agent: &AgentName) -> bool {
         self.state
             .outstanding_undos
             .iter()
@@ -126,7 +125,7 @@ impl Run {
             })
     }
 
-    /// Records steps as debts of an agent.
+    /// Records steps of an agent as outstanding.
     pub(super) fn record_outstanding_undo(
         &mut self,
         agent: &AgentName,
@@ -176,13 +175,13 @@ impl Run {
         }
     }
 
-    /// Votes count in their own term: after a restart a phase that was being
-    /// prepared is prepared again (R9).
+    /// Votes are valid in their own term only: after a restart a phase that was
+    /// being prepared is prepared again (R9).
     pub(super) fn prepare_in_new_term(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let past_it = self.state.ended.is_some()
-            || self.is_turning()
+        let inapplicable = self.state.ended.is_some()
+            || self.is_draining()
             || !self.state.decisions_lost.is_empty();
-        let Some(phase) = self.state.current().filter(|_| !past_it) else {
+        let Some(phase) = self.state.current().filter(|_| !inapplicable) else {
             return;
         };
         let Some(state) = self.state.phase(phase) else {
@@ -194,8 +193,8 @@ impl Run {
         }
     }
 
-    /// A vote came in. It counts in its own term and attempt only.
-    pub(super) fn take_vote(
+    /// A vote is valid in its own term and attempt only (R9).
+    pub(super) fn receive_vote(
         &mut self,
         now: Millis,
         from: AgentName,
@@ -221,8 +220,8 @@ impl Run {
         self.live.votes.insert(from, Vote { verdict, lapses });
     }
 
-    /// Looks at a round: it fails, is repeated, waits, or leads to a release.
-    pub(super) fn judge_round(
+    /// Evaluates a round: it fails, is repeated, waits, or is released.
+    pub(super) fn evaluate_round(
         &mut self,
         now: Millis,
         phase: PhaseRef,
@@ -236,7 +235,7 @@ impl Run {
             };
             return self.fail(phase, failure, effects);
         }
-        if let Some(done) = self.judge_votes(now, phase, effects) {
+        if let Some(done) = self.evaluate_votes(now, phase, effects) {
             return done;
         }
         let Some(spec) = self.state.spec(phase) else {
@@ -248,7 +247,7 @@ impl Run {
         {
             return false;
         }
-        if self.margin_is_gone(now, spec) {
+        if self.margin_is_used_up(now, spec) {
             if self.live.attesting.is_some() || self.live.disarming_since.is_some() {
                 let watches = self.silent_watches(phase);
                 return self.fail(phase, Failure::Unattested { watches }, effects);
@@ -259,7 +258,7 @@ impl Run {
     }
 
     /// `None` when every vote is ready.
-    fn judge_votes(
+    fn evaluate_votes(
         &mut self,
         now: Millis,
         phase: PhaseRef,
@@ -286,8 +285,7 @@ impl Run {
         }
         let missing = self.missing_votes(phase);
         if missing.is_empty() {
-            // A round that every debtor has left is empty; there is nothing
-            // to release.
+            // Every agent was removed from the round for an outstanding undo.
             let empty = self.state.phase(phase).is_none_or(|p| p.tasks.is_empty());
             if empty {
                 self.persist(Record::Completed { phase }, effects);
@@ -347,7 +345,7 @@ impl Run {
                 .is_some_and(|p| p.gate_opened.is_some())
     }
 
-    /// When the votes no longer leave room for a release to arrive.
+    /// When the promises no longer last long enough for a release to arrive.
     pub(super) fn margin_ends(&self, spec: &PhaseSpec) -> Millis {
         let margin = RELEASE_MARGIN.min(spec.start_by / 5);
         self.live
@@ -358,7 +356,7 @@ impl Run {
             .unwrap_or(Millis::MAX)
     }
 
-    pub(super) fn margin_is_gone(&self, now: Millis, spec: &PhaseSpec) -> bool {
+    pub(super) fn margin_is_used_up(&self, now: Millis, spec: &PhaseSpec) -> bool {
         now >= self.margin_ends(spec)
     }
 

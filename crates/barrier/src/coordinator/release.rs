@@ -1,5 +1,4 @@
-//! The release: what it consumes, what it keeps, and its being durable before
-//! anyone hears of it.
+//! The release: its inputs and before-images, durable before it is sent.
 
 use super::{Effect, MAX_RELEASE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
@@ -51,7 +50,7 @@ impl Run {
         true
     }
 
-    /// What is too much of this release, if anything is.
+    /// Describes the part of a release that exceeds [`MAX_RELEASE`], if any.
     fn oversize<'a>(
         &self,
         phase: PhaseRef,
@@ -145,8 +144,8 @@ impl Run {
         Ok(consumed)
     }
 
-    /// One output and whose it is. Several agents may have produced it, if
-    /// they agree.
+    /// One output and its producer. Several agents may have produced it, with
+    /// equal values.
     fn resolve_input(&self, from: &StepId, output: &str) -> Result<(Consumed, &Value), String> {
         let producers = self.state.outputs.get(from);
         let mut found: Option<(Consumed, &Value)> = None;
@@ -191,7 +190,7 @@ impl Run {
         }
     }
 
-    /// What a release, sent or sent again, says to one agent.
+    /// The release order for one agent, also when it is resent.
     pub(super) fn release_order(&self, phase: PhaseRef, agent: &AgentName) -> Option<Order> {
         let steps = self.state.phase(phase)?.tasks.get(agent)?;
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
@@ -229,8 +228,8 @@ mod tests {
     use crate::ids::{JournalId, RunId};
     use crate::message::{AgentState, Finding, Probe, Reply};
 
-    /// What is persisted and sent once two agents have voted, each with a
-    /// before-image of so many bytes.
+    /// Effects after two agents have voted, each with a before-image of this many
+    /// bytes.
     fn voted(bytes: usize) -> Vec<Effect> {
         let mut begin = begin(&["a", "b"]);
         let names = [AgentName::from("a"), AgentName::from("b")];
@@ -240,7 +239,7 @@ mod tests {
             .collect();
         let (mut run, mut effects) = Run::start(0, begin, TERM).expect("a valid plan");
         for agent in &names {
-            let standing = AgentState {
+            let agent_state = AgentState {
                 agent: agent.clone(),
                 journal: JournalId::from("j"),
                 term: TERM,
@@ -249,7 +248,7 @@ mod tests {
                 release_age: None,
                 release_ages: BTreeMap::new(),
             };
-            effects.extend(run.handle(1, Event::Connected(standing)));
+            effects.extend(run.handle(1, Event::Connected(agent_state)));
         }
         for agent in &names {
             let probe = Probe {

@@ -1,4 +1,4 @@
-//! Orders, and sending again what an agent is owed when it connects.
+//! Order headers, take-over, and resending of orders when an agent connects.
 
 use super::state::{PhaseStatus, TaskKey};
 use super::{Effect, Run};
@@ -8,8 +8,7 @@ use crate::record::Record;
 use std::collections::BTreeSet;
 
 impl Run {
-    /// What every order about a phase carries. The decision is the run's last
-    /// one: whatever is sent now stands under it (R1).
+    /// Header of every order about a phase, with the run's last decision (R1).
     pub(super) fn header(&self, phase: PhaseRef) -> Option<Header> {
         Some(Header {
             run: self.state.begin.run.clone(),
@@ -21,89 +20,89 @@ impl Run {
         })
     }
 
-    /// An agent's session stands.
     pub(super) fn connected(
         &mut self,
         now: Millis,
-        standing: &AgentState,
+        agent_state: &AgentState,
         effects: &mut Vec<Effect>,
     ) {
-        let agent = &standing.agent;
+        let agent = &agent_state.agent;
         if !self.state.begin.members.contains_key(agent) {
             return;
         }
-        if let Some(reason) = self.is_foreign(standing) {
+        if let Some(reason) = self.is_foreign(agent_state) {
             self.live.fenced = Some(reason);
             return;
         }
         self.live.connected.insert(agent.clone());
-        if self.is_locked_here(standing) {
-            self.take_outage(now, standing);
-            self.take_age(now, standing);
+        if self.is_locked_here(agent_state) {
+            self.apply_outage_age(now, agent_state);
+            self.apply_release_age(now, agent_state);
         }
-        self.hear(now, agent);
+        self.record_contact(now, agent);
         self.send_unanswered(now, agent, effects);
     }
 
-    /// An operator has said that whoever led this agent besides this
-    /// coordinator is stopped for good. Orders count above what it has obeyed,
-    /// and since its decisions are not in this journal, the run waits for
-    /// being given up (R11).
-    pub(super) fn take_over(&mut self, standing: &AgentState, effects: &mut Vec<Effect>) {
-        if !self.state.begin.members.contains_key(&standing.agent) {
+    /// An operator has confirmed that the other coordinator is stopped permanently.
+    /// Decisions are numbered above the highest one that the agent has accepted.
+    /// The other coordinator's decisions are not in this journal, so the run can
+    /// only be aborted (R11).
+    pub(super) fn take_over(&mut self, agent_state: &AgentState, effects: &mut Vec<Effect>) {
+        if !self.state.begin.members.contains_key(&agent_state.agent) {
             return;
         }
-        let here = self.is_locked_here(standing);
+        let here = self.is_locked_here(agent_state);
         let record = Record::TookOver {
-            agent: standing.agent.clone(),
-            term: standing.term,
-            decision: if here { standing.decision } else { 0 },
+            agent: agent_state.agent.clone(),
+            term: agent_state.term,
+            decision: if here { agent_state.decision } else { 0 },
         };
         self.persist(record, effects);
         self.live.attesting = None;
         self.live.disarming_since = None;
-        // A term that is not lower stays foreign until this coordinator leads
-        // above it; that it is taken over doesn't make it ours.
-        self.live.fenced = self.is_foreign(standing);
+        // A term that is not lower remains foreign until this coordinator has a
+        // higher one, even though it was taken over.
+        self.live.fenced = self.is_foreign(agent_state);
     }
 
-    fn is_locked_here(&self, standing: &AgentState) -> bool {
-        standing.run.as_ref() == Some(&self.state.begin.run)
+    fn is_locked_here(&self, agent_state: &AgentState) -> bool {
+        agent_state.run.as_ref() == Some(&self.state.begin.run)
     }
 
-    /// A term or a decision that this coordinator never gave: another one
-    /// leads, or led, this run (R11). Says how that is known.
-    pub fn is_foreign(&self, standing: &AgentState) -> Option<String> {
-        let (theirs, ours) = (standing.term, self.state.term);
+    /// Whether the agent has accepted a term or decision that is not from this
+    /// coordinator, so that another one leads, or led, this run (R11). Returns
+    /// the evidence.
+    pub fn is_foreign(&self, agent_state: &AgentState) -> Option<String> {
+        let (theirs, ours) = (agent_state.term, self.state.term);
         let foreign_term = theirs.number > ours.number
             || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
         if foreign_term {
             return Some(format!(
                 "agent {} has obeyed term {} ({:x}), which is not lower than ours, {} ({:x})",
-                standing.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
+                agent_state.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
             ));
         }
-        if !self.is_locked_here(standing) || standing.decision == 0 {
+        if !self.is_locked_here(agent_state) || agent_state.decision == 0 {
             return None;
         }
-        // An agent that is locked to a run has its term and its decision from
-        // one order of that run. Restarts raise both here, so what counts is
-        // whether that decision of that term is in this journal.
+        // An agent that is locked to a run has its term and decision from one
+        // order of that run. Restarts raise both here, so the test is whether
+        // this journal contains that decision of that term.
         let known = self.state.terms.get(&theirs).copied();
-        (known.is_none_or(|last| standing.decision > last)).then(|| {
+        (known.is_none_or(|last| agent_state.decision > last)).then(|| {
             let known = known.map_or("nothing".to_owned(), |last| format!("up to {last}"));
             format!(
                 "agent {} has obeyed decision {} of term {} ({:x}) in this run; of that term its \
                  journal here knows {known}",
-                standing.agent, standing.decision, theirs.number, theirs.incarnation
+                agent_state.agent, agent_state.decision, theirs.number, theirs.incarnation
             )
         })
     }
 
-    /// The largest age wins (R13): a release is as old as the oldest one that
-    /// an agent reports.
-    fn take_age(&mut self, now: Millis, standing: &AgentState) {
-        let (Some(age), Some(phase)) = (standing.release_age, self.state.current()) else {
+    /// A release is at least as old as the largest age that an agent reports
+    /// (R13).
+    fn apply_release_age(&mut self, now: Millis, agent_state: &AgentState) {
+        let (Some(age), Some(phase)) = (agent_state.release_age, self.state.current()) else {
             return;
         };
         let released = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Released);
@@ -114,18 +113,18 @@ impl Run {
         self.live.released_at = self.live.released_at.min(began);
     }
 
-    /// The write outage is at least as old as any release that an agent has
-    /// received inside it. So what passed at gates, in holds and while this
-    /// coordinator was away counts, as long as one of those agents' machines
-    /// has not been booted since (R13).
-    fn take_outage(&mut self, now: Millis, standing: &AgentState) {
+    /// The write outage is at least as old as any release that an agent received
+    /// during it. So the time at gates, in holds and while this coordinator was
+    /// down counts, as long as one of those agents' machines has not been
+    /// rebooted since (R13).
+    fn apply_outage_age(&mut self, now: Millis, agent_state: &AgentState) {
         let Some(outage) = &self.state.begin.resolved_plan.outage else {
             return;
         };
         let first = self.state.forward.get(outage.starts_with as usize);
         let inside =
             |phase: &PhaseRef| phase.track == Track::Forward && phase.index >= outage.starts_with;
-        let ages = standing.release_ages.iter();
+        let ages = agent_state.release_ages.iter();
         let oldest = ages
             .filter(|(phase, _)| inside(phase))
             .map(|(_, age)| age)
@@ -151,7 +150,7 @@ impl Run {
         let Some(phase) = self.state.current() else {
             return;
         };
-        let own = disarm.into_iter().filter(|(_, whose)| whose == agent);
+        let own = disarm.into_iter().filter(|(_, owner)| owner == agent);
         let steps: Vec<_> = own.map(|(step, _)| step).collect();
         if let (false, Some(header)) = (steps.is_empty(), self.header(phase)) {
             self.send(agent, Order::Disarm { header, steps }, effects);
@@ -162,10 +161,9 @@ impl Run {
         if state.status != PhaseStatus::Preparing || state.revoked {
             return;
         }
-        if state.tasks.contains_key(agent) && !self.has_outwaited_its_vote(now, phase, agent) {
-            // It may have restarted, and a restart voids promises: its vote
-            // counts again when it has repeated it, for which it has as long
-            // as it had at first.
+        if state.tasks.contains_key(agent) && !self.vote_is_too_old(now, phase, agent) {
+            // It may have restarted, which voids its promise. Its vote is valid
+            // again once repeated, within the time of a new round.
             if self.live.votes.remove(agent).is_some() {
                 self.live.round_began = self.live.round_began.max(now);
             }
@@ -174,7 +172,7 @@ impl Run {
         if let Some(attesting) = &self.live.attesting {
             let nonce = attesting.nonce;
             let watches = self.state.watches.keys();
-            let own: Vec<_> = watches.filter(|(_, whose)| whose == agent).collect();
+            let own: Vec<_> = watches.filter(|(_, owner)| owner == agent).collect();
             for (step, _) in own {
                 self.send_attest(phase, agent, step, nonce, effects);
             }
@@ -184,14 +182,14 @@ impl Run {
     /// The agent has voted ready, and so long ago that no release can rest on
     /// it: the round waits for a gate or a pause, behind which everyone is
     /// asked again (R13). Coming back meanwhile changes nothing.
-    fn has_outwaited_its_vote(&self, now: Millis, phase: PhaseRef, agent: &AgentName) -> bool {
+    fn vote_is_too_old(&self, now: Millis, phase: PhaseRef, agent: &AgentName) -> bool {
         let ready = self
             .live
             .votes
             .get(agent)
             .is_some_and(|vote| matches!(vote.verdict, Verdict::Ready { .. }));
         let spec = self.state.spec(phase);
-        ready && spec.is_some_and(|spec| self.margin_is_gone(now, spec))
+        ready && spec.is_some_and(|spec| self.margin_is_used_up(now, spec))
     }
 
     /// Releases without outcomes; revoked ones as a Revoke, which the agent
@@ -200,7 +198,7 @@ impl Run {
         let phases: BTreeSet<PhaseRef> = self
             .state
             .open_tasks()
-            .filter(|((_, whose), _)| whose == agent)
+            .filter(|((_, owner), _)| owner == agent)
             .map(|(_, task)| task.phase)
             .collect();
         for phase in phases {

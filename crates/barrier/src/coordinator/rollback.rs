@@ -1,5 +1,5 @@
-//! Close first (R2): before a run turns round, or ends early, nothing is open
-//! and no watch stands.
+//! The start of a rollback, and the end of a run. Before a run reverses or is
+//! aborted, no task is open and no watch is armed (R2).
 
 use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run};
@@ -8,12 +8,13 @@ use crate::record::{Ending, OutstandingUndoCause, Record};
 use std::collections::BTreeSet;
 
 impl Run {
-    /// Between the decision to roll back or abort and its taking effect.
-    pub(super) fn close_first(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+    /// Closes open tasks and watches between the decision to roll back or abort
+    /// and its execution.
+    pub(super) fn drain(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
         let Some(phase) = self.state.current() else {
-            return self.closed(now, effects);
+            return self.drained(now, effects);
         };
-        if self.revoke_current(phase, effects) || self.lose_overdue(now, phase, effects) {
+        if self.revoke_current(phase, effects) || self.mark_overdue_lost(now, phase, effects) {
             return true;
         }
         let open: Vec<TaskKey> = self
@@ -22,14 +23,14 @@ impl Run {
             .map(|(key, _)| key.clone())
             .collect();
         if open.is_empty() {
-            return self.closed(now, effects);
+            return self.drained(now, effects);
         }
-        let passable = self.state.abort.is_none()
+        let detachable = self.state.abort.is_none()
             && open.iter().all(|(step, agent)| {
                 self.is_detachable(agent)
                     && self.state.tasks[&task_key(step, agent)].status == TaskStatus::Lost
             });
-        if passable {
+        if detachable {
             for (step, agent) in open {
                 self.record_outstanding_undo(
                     &agent,
@@ -39,21 +40,21 @@ impl Run {
                 );
             }
         }
-        passable
+        detachable
     }
 
-    /// Calls back what was promised or released in the current phase.
+    /// Revokes the current phase, if it is promised or released.
     fn revoke_current(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) -> bool {
         let Some(state) = self.state.phase(phase) else {
             return false;
         };
-        // A phase that failed before its release has called its promises back.
-        let at_large = match state.status {
+        // A phase that failed before its release has been revoked.
+        let revocable = match state.status {
             PhaseStatus::Preparing | PhaseStatus::Released => true,
             PhaseStatus::Failed { .. } => self.state.open_tasks().next().is_some(),
             PhaseStatus::Pending | PhaseStatus::Completed | PhaseStatus::Skipped { .. } => false,
         };
-        if state.revoked || !at_large {
+        if state.revoked || !revocable {
             return false;
         }
         let attempt = state.attempt;
@@ -62,8 +63,8 @@ impl Run {
         true
     }
 
-    /// Nothing is open any more.
-    fn closed(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+    /// No task is open any more.
+    fn drained(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
         if self.state.abort.is_some() {
             let changed: Vec<TaskKey> = self.state.still_changed().cloned().collect();
             for (step, agent) in changed {
@@ -84,7 +85,7 @@ impl Run {
         }
         let track = Track::Forward;
         let index = self.state.current().map_or(0, |phase| phase.index);
-        self.ask_to_disarm(now, PhaseRef { track, index }, &watches, effects);
+        self.request_disarming(now, PhaseRef { track, index }, &watches, effects);
         false
     }
 
@@ -103,7 +104,7 @@ impl Run {
         }
     }
 
-    /// What a rollback phase that is left out leaves undone.
+    /// Records the undos that a skipped rollback phase leaves outstanding.
     pub(super) fn record_skipped_undos(&mut self, phase: PhaseRef, effects: &mut Vec<Effect>) {
         let undone: Vec<TaskKey> = self
             .state
@@ -131,7 +132,7 @@ impl Run {
         }
     }
 
-    /// Every phase of the track is behind the run.
+    /// Ends the run after the last phase of its track.
     pub(super) fn end_of_track(&mut self, effects: &mut Vec<Effect>) {
         match self.state.track() {
             Track::Forward => self.end(Ending::Completed, effects),

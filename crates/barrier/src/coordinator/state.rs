@@ -17,13 +17,13 @@ pub(super) fn task_key(step: &StepId, agent: &AgentName) -> TaskKey {
     (step.clone(), agent.clone())
 }
 
-/// How a phase stands.
+/// Status of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum PhaseStatus {
-    /// Not begun, or to be tried again.
+    /// Not begun, or to be retried.
     Pending,
-    /// Votes are collected; the gate may be waited for.
+    /// Votes are being collected, or the gate is still closed.
     Preparing,
     /// The release is durable.
     Released,
@@ -31,14 +31,14 @@ pub enum PhaseStatus {
         failure: Failure,
         leads_to: OnFailure,
     },
-    /// Everyone has finished it.
     Completed,
-    /// It was left out.
-    Skipped { why: SkipCause },
+    Skipped {
+        why: SkipCause,
+    },
 }
 
 impl PhaseStatus {
-    /// Nothing of it is left to do.
+    /// It is complete or skipped.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Completed | Self::Skipped { .. } => true,
@@ -46,7 +46,7 @@ impl PhaseStatus {
         }
     }
 
-    /// It failed, and the rest of the rollback does not wait for it.
+    /// It failed, and the rest of the rollback continues without it.
     pub fn is_left_behind(&self) -> bool {
         match self {
             Self::Failed { leads_to, .. } => *leads_to == OnFailure::Continue,
@@ -65,41 +65,41 @@ pub struct PhaseState {
     pub status: PhaseStatus,
     /// Last attempt, from 1; 0 before the first.
     pub attempt: u32,
-    /// Who takes part in this attempt, with steps in order.
+    /// Participants of this attempt, with their steps in order.
     pub tasks: BTreeMap<AgentName, Vec<StepId>>,
     /// Prepare rounds since the phase became due; bounded.
     pub rounds: u32,
     /// Times it was retried without an operator; bounded.
     pub automatic_retries: u32,
-    /// Who opened the gate. Serves until the phase fails.
+    /// The request that opened the gate. Valid until the phase fails.
     pub gate_opened: Option<OperatorRequest>,
-    /// A Revoke went out for this attempt.
+    /// This attempt was revoked.
     pub revoked: bool,
-    /// What the release of this attempt consumed.
+    /// Outputs that the release of this attempt consumed.
     pub consumed: Vec<crate::record::Consumed>,
     /// It was released at least once.
     pub ever_released: bool,
 }
 
-/// How a task stands.
+/// Status of a task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum TaskStatus {
-    /// Not released in any attempt, or to be tried again.
+    /// Not released in any attempt, or to be retried.
     Waiting,
     /// Released, no outcome yet: open (R2).
     Released,
-    /// Released and not heard of in time: still open (R5).
+    /// Released without an outcome in time: still open (R5).
     Lost,
     Ended {
-        /// How, in the latest attempt.
+        /// Of the latest attempt.
         report: TaskReport,
     },
-    /// The operator passed it while it was open; its undo is owed (R5).
+    /// The operator waived it while it was open; its undo is outstanding (R5).
     Waived,
     /// A breach voided what it had proved (R15).
     Voided,
-    /// Left out of a rollback, as a debt (R18).
+    /// Left out of a rollback, and recorded as outstanding (R18).
     UndoOutstanding,
 }
 
@@ -110,13 +110,13 @@ pub struct TaskState {
     pub status: TaskStatus,
     /// Attempt of its latest release; 0 before.
     pub attempt: u32,
-    /// It may have changed the host and has not been undone. Survives
-    /// attempts: a later `not-started` takes nothing back (R7).
+    /// It may have changed the host and has not been undone. Retained across
+    /// attempts: a later `not-started` doesn't undo anything (R7).
     pub touched: bool,
-    /// It was lost or waived, so nobody knows; its outcome, or its undo,
-    /// clears that.
+    /// It was lost or waived, so its effect is unknown until its outcome or its
+    /// undo is reported.
     pub suspect: bool,
-    /// The operator's word on an `unknown` outcome.
+    /// The operator's resolution of an `unknown` or `drifted` outcome.
     pub resolved: Option<crate::record::Resolution>,
 }
 
@@ -138,7 +138,6 @@ impl TaskState {
         self.touched || self.suspect || self.is_open()
     }
 
-    /// Its outcome, if it ended.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.status {
             TaskStatus::Ended { report } => Some(&report.outcome),
@@ -164,7 +163,7 @@ impl TaskState {
         }
     }
 
-    /// Nobody knows what became of it, and no operator has said.
+    /// Its effect is unknown, and no operator has resolved it.
     pub fn is_unclear(&self) -> bool {
         self.outcome().is_some_and(Outcome::is_unclear) && self.resolved.is_none()
     }
@@ -173,10 +172,9 @@ impl TaskState {
 /// A watch that was armed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WatchState {
-    /// Breaches seen by it.
     pub breaches: Vec<String>,
-    /// A retry sets it anew: until then it need not attest, but it still
-    /// stands, and must be disarmed before a door is opened.
+    /// A retry will arm it again. Until then it need not attest, but it is still
+    /// armed and must be disarmed before the release that ends it.
     pub superseded: bool,
 }
 
@@ -189,43 +187,40 @@ pub struct Breach {
     pub after_no_return: bool,
 }
 
-/// Where a run's rollback stands.
+/// Progress of a run's rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rollback {
     /// Why it was decided.
     pub cause: RollbackCause,
-    /// Nothing forward is open any more and its own phases have begun.
+    /// No forward task is open, and the rollback's phases have begun.
     pub began: bool,
-    /// Something forward may have changed a host. Where nothing has, the
-    /// rollback's phases have nothing to do.
+    /// A forward task may have changed a host. Otherwise the rollback's phases
+    /// are skipped.
     pub needed: bool,
 }
 
 /// The durable state of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct State {
-    /// What it began with.
     pub begin: Begin,
-    /// The term it is led under.
+    /// The current term.
     pub term: Term,
-    /// Every term that it was led under, as far as this journal says, and
-    /// those that were taken over; each with the last decision of it that is
-    /// known.
+    /// Every term in this journal, including those taken over, with its last known
+    /// decision.
     #[serde(skip)]
     pub terms: BTreeMap<Term, Decision>,
-    /// Decisions are counted above this: the highest one of another
-    /// coordinator that was taken over (R11).
+    /// Decisions are numbered above this: the highest known one of a coordinator
+    /// that was taken over (R11).
     pub decisions_above: Decision,
     /// Sequence of its last record.
     pub last: u64,
-    /// The last record that decided something (R1): its sequence, above
+    /// Number of the last decision (R1): its sequence plus
     /// [`Self::decisions_above`].
     pub decision: Decision,
     /// Forward phases, by index.
     pub forward: Vec<PhaseState>,
     /// Rollback phases, by index.
     pub backward: Vec<PhaseState>,
-    /// Every task of both tracks.
     #[serde(skip)]
     pub tasks: BTreeMap<TaskKey, TaskState>,
     /// Outputs, by step and agent, with the attempt they belong to (R15).
@@ -235,29 +230,28 @@ pub struct State {
     #[serde(skip)]
     pub watches: BTreeMap<TaskKey, WatchState>,
     pub breaches: Vec<Breach>,
-    /// A breach that the current phase has not failed for yet: whose watch,
-    /// which, what.
+    /// A breach for which the current phase has not failed yet: agent, watch and
+    /// detail.
     pub breach_pending: Option<(AgentName, StepId, String)>,
     pub outstanding_undos: Vec<OutstandingUndo>,
-    /// Paused by an operator.
     pub paused: Option<OperatorRequest>,
-    /// Held by something that no phase's failure says: contradictions, a
-    /// breach after the point of no return. Sentences for the operator.
+    /// Reasons to hold other than a failed phase: contradictions, and breaches
+    /// after the point of no return. Sentences for the operator.
     pub held: Vec<String>,
     pub rollback: Option<Rollback>,
     pub abort: Option<OperatorRequest>,
-    /// Another coordinator has led this run, and what it decided is not in
-    /// this journal: who has obeyed it, in sentences for the operator. Then
-    /// the run can only be given up (R11).
+    /// Another coordinator has led this run, and its decisions are not in this
+    /// journal, so the run can only be aborted (R11). The evidence, in sentences
+    /// for the operator.
     pub decisions_lost: Vec<String>,
-    /// Agents that came back without their journal.
+    /// Agents that reconnected without their journal.
     pub journals_lost: BTreeSet<AgentName>,
-    /// Request ids that were carried out, with the sequence they led to (R20).
+    /// Ids of executed requests, with the sequence of their record (R20).
     pub requests: BTreeMap<String, u64>,
-    /// Largest write outage that a record has named, in milliseconds.
+    /// Largest write outage in any record, in milliseconds.
     pub outage: Option<crate::ids::Millis>,
     pub ended: Option<Ending>,
-    /// Who is free of it.
+    /// Agents that have confirmed its end.
     pub closed_by: BTreeSet<AgentName>,
 }
 
@@ -267,7 +261,6 @@ impl State {
         self.decision.saturating_sub(self.decisions_above)
     }
 
-    /// Which way the run goes.
     pub fn track(&self) -> Track {
         match &self.rollback {
             Some(rollback) if rollback.began => Track::Rollback,
@@ -275,7 +268,6 @@ impl State {
         }
     }
 
-    /// Phases of a track.
     pub fn phases(&self, track: Track) -> &[PhaseState] {
         match track {
             Track::Forward => &self.forward,
@@ -283,12 +275,10 @@ impl State {
         }
     }
 
-    /// A phase, if the plan has it.
     pub fn phase(&self, phase: PhaseRef) -> Option<&PhaseState> {
         self.phases(phase.track).get(phase.index as usize)
     }
 
-    /// A phase's part of the plan.
     pub fn spec(&self, phase: PhaseRef) -> Option<&PhaseSpec> {
         match phase.track {
             Track::Forward => &self.begin.resolved_plan.forward,
@@ -297,14 +287,13 @@ impl State {
         .get(phase.index as usize)
     }
 
-    /// A step's part of the plan, with its phase.
     pub fn step(&self, id: &StepId) -> Option<(PhaseRef, &StepSpec)> {
         all_steps(&self.begin.resolved_plan).find(|(_, step)| step.id == *id)
     }
 
-    /// The phase the run is in: the first one of its track that is neither
-    /// complete nor skipped. One that failed and was left behind comes last,
-    /// unless something in it is still open (R2).
+    /// The current phase: the first one of the track that is neither complete nor
+    /// skipped. A failed phase with the policy `continue` comes last, unless a
+    /// task in it is still open (R2).
     pub fn current(&self) -> Option<PhaseRef> {
         let track = self.track();
         let left: Vec<PhaseRef> = self
@@ -321,8 +310,7 @@ impl State {
         due.or(left.first()).copied()
     }
 
-    /// The phase failed, nothing in it is open, and the plan says that the
-    /// rest of the rollback goes on without it.
+    /// The phase failed with the policy `continue`, and no task in it is open.
     fn is_left_behind(&self, phase: PhaseRef) -> bool {
         let behind = self
             .phase(phase)
@@ -330,7 +318,6 @@ impl State {
         behind && self.tasks_of(phase).all(|(_, task)| !task.is_open())
     }
 
-    /// Tasks of a phase.
     pub fn tasks_of(&self, phase: PhaseRef) -> impl Iterator<Item = (&TaskKey, &TaskState)> {
         self.tasks
             .iter()
@@ -342,16 +329,16 @@ impl State {
         self.tasks.iter().filter(|(_, task)| task.is_open())
     }
 
-    /// Watches whose word a release needs (R17).
+    /// Watches that must attest before a release (R17).
     pub fn attesting_watches(&self) -> impl Iterator<Item = &TaskKey> {
-        let standing = self.watches.iter();
-        standing
+        let armed = self.watches.iter();
+        armed
             .filter(|(_, watch)| !watch.superseded)
             .map(|(key, _)| key)
     }
 
-    /// Forward tasks whose change, or possible change, has not been taken
-    /// back: the exact list an operator needs when an undo fails.
+    /// Forward tasks whose change, or possible change, has not been undone: the
+    /// list that an operator needs when an undo fails.
     pub fn still_changed(&self) -> impl Iterator<Item = &TaskKey> {
         self.tasks
             .iter()
@@ -360,8 +347,7 @@ impl State {
             .map(|(key, _)| key)
     }
 
-    /// The release of a phase behind which there is no automatic way back is
-    /// durable.
+    /// The release of a point of no return is durable.
     pub fn past_no_return(&self) -> bool {
         self.begin
             .resolved_plan
@@ -371,9 +357,8 @@ impl State {
             .any(|(spec, phase)| spec.point_of_no_return && phase.ever_released)
     }
 
-    /// The point of no return was released, and every participant of it has
-    /// said that it never started: the way back is open again (R14). What only
-    /// looks opens nothing.
+    /// Every participant of the point of no return has reported that it did not
+    /// start: rollback is possible again (R14). Read-only steps don't count.
     pub fn no_return_is_tombstoned(&self) -> bool {
         let opens = |step| self.step(step).is_some_and(|(_, spec)| !spec.read_only);
         self.tasks
@@ -384,7 +369,7 @@ impl State {
                     && opens(step)
             })
             .all(|(_, task)| {
-                // A door that was found open never needed to be opened.
+                // `unchanged` means that access was open before the step.
                 let found_open = task.outcome() == Some(&Outcome::Unchanged);
                 !found_open && !task.may_have_changed()
             })

@@ -1,5 +1,5 @@
-//! What records do to tasks: how they stand, what they captured and gave,
-//! what a breach voids.
+//! Effect of records on tasks: status, before-images, outputs, and what a breach
+//! voids.
 
 use super::state::{
     Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, task_key, undone_by,
@@ -53,7 +53,7 @@ impl State {
             }
             Record::UndoOutstanding { outstanding_undo } => self.undo_outstanding(outstanding_undo),
             Record::JournalLost { agent } => self.journal_lost(agent),
-            // `TookOver` and `Breached` change tasks too; they are applied
+            // `TookOver` and `Breached` also change tasks; they are applied together
             // with the run's state, before this. The others change no task.
             Record::Began { .. }
             | Record::TermBegan { .. }
@@ -80,7 +80,7 @@ impl State {
             task.resolved = Some(resolution);
         }
         if resolution == Resolution::Done {
-            self.untouch_undone(step, agent);
+            self.clear_undone(step, agent);
         }
     }
 
@@ -91,7 +91,7 @@ impl State {
         if let Some(task) = task.filter(|task| !task.is_settled()) {
             task.status = TaskStatus::UndoOutstanding;
         }
-        self.leave_round(&outstanding_undo.step, &outstanding_undo.agent);
+        self.remove_from_round(&outstanding_undo.step, &outstanding_undo.agent);
     }
 
     fn released(
@@ -111,10 +111,10 @@ impl State {
                 task.status = TaskStatus::Released;
                 task.attempt = attempt;
                 task.resolved = None;
-                // A vote of a later attempt sees the host as this run has
-                // left it; only an untouched host shows what to restore (R6).
-                let seen = before_images.get(&agent).and_then(|c| c.get(&step));
-                if let (false, Some(before_image)) = (task.touched || task.suspect, seen) {
+                // The before-image of a later vote may include this run's own
+                // changes; only that of an untouched host may be restored (R6).
+                let voted = before_images.get(&agent).and_then(|c| c.get(&step));
+                if let (false, Some(before_image)) = (task.touched || task.suspect, voted) {
                     self.before_images
                         .entry(agent.clone())
                         .or_default()
@@ -133,18 +133,18 @@ impl State {
             report: report.clone(),
         };
         task.resolved = None;
-        // Where attempts are lost, a later one that never began says nothing
-        // of an earlier one.
+        // If attempts are lost, the failure of a later one to start doesn't rule
+        // out the effect of an earlier one.
         if self.decisions_lost.is_empty() || report.outcome.is_good() {
             task.suspect = false;
         }
         task.touched |= report.outcome.may_have_changed();
         if let Some(before_image) = &report.before_image {
-            let kept = self.before_images.entry(agent.clone()).or_default();
-            // An agent's own first before-image is the truest, as long as its
-            // journal reaches back to the first intent.
-            if !self.journals_lost.contains(agent) || !kept.contains_key(&report.step) {
-                kept.insert(report.step.clone(), before_image.clone());
+            let recorded = self.before_images.entry(agent.clone()).or_default();
+            // The agent's own first before-image takes precedence, as long as its
+            // journal contains the first intent.
+            if !self.journals_lost.contains(agent) || !recorded.contains_key(&report.step) {
+                recorded.insert(report.step.clone(), before_image.clone());
             }
         }
         if report.outcome.is_good() {
@@ -152,8 +152,8 @@ impl State {
                 .entry(report.step.clone())
                 .or_default()
                 .insert(agent.clone(), (report.attempt, report.outputs.clone()));
-            self.untouch_undone(&report.step, agent);
-            // Of a run that was given up, what went forward stays in effect.
+            self.clear_undone(&report.step, agent);
+            // The forward changes of an aborted run stay in effect.
             let stays = self.abort.is_some() && report.phase.track == Track::Forward;
             self.outstanding_undos.retain(|outstanding_undo| {
                 let other =
@@ -172,8 +172,8 @@ impl State {
         }
     }
 
-    /// An undo that ended well takes the forward task's change back.
-    fn untouch_undone(&mut self, undo: &StepId, agent: &AgentName) {
+    /// A successful undo reverts the forward task's change.
+    fn clear_undone(&mut self, undo: &StepId, agent: &AgentName) {
         let Some(of) = self
             .step(undo)
             .and_then(|(_, spec)| undone_by(spec).cloned())
@@ -189,7 +189,7 @@ impl State {
         });
     }
 
-    fn leave_round(&mut self, step: &StepId, agent: &AgentName) {
+    fn remove_from_round(&mut self, step: &StepId, agent: &AgentName) {
         let Some(phase) = self.step(step).map(|(at, _)| at) else {
             return;
         };
@@ -221,8 +221,8 @@ impl State {
         }
     }
 
-    /// What a breach voided is proved anew, and the phases it stood in become
-    /// due again; what else was done in them carries forward (R15).
+    /// Voided tasks are run again, and their phases become due again. Other tasks
+    /// of those phases keep their outcomes (R15).
     fn retry_voided(&mut self) {
         let voided: BTreeSet<PhaseRef> = self
             .tasks
@@ -265,16 +265,16 @@ impl State {
     fn journal_lost(&mut self, agent: &AgentName) {
         let open: Vec<TaskKey> = self
             .open_tasks()
-            .filter(|((_, whose), _)| whose == agent)
+            .filter(|((_, owner), _)| owner == agent)
             .map(|(key, _)| key.clone())
             .collect();
         for key in open {
-            self.is_unknown(&key, lost_with_journal());
+            self.mark_unknown(&key, lost_with_journal());
         }
     }
 
-    /// An open task of which nothing will be heard in this attempt.
-    fn is_unknown(&mut self, key: &TaskKey, outcome: Outcome) {
+    /// Ends an open task for which no outcome of this attempt can arrive.
+    fn mark_unknown(&mut self, key: &TaskKey, outcome: Outcome) {
         let Some(task) = self.tasks.get_mut(key) else {
             return;
         };
@@ -293,10 +293,10 @@ impl State {
         };
     }
 
-    /// What the other coordinator decided is not known. Whatever is not known
-    /// to have ended well may have been carried out since, so it is listed as
-    /// still in effect until its agent says otherwise; and nothing counts as
-    /// open, for nobody will say anything about these attempts (R11).
+    /// The other coordinator's decisions are not known. Every task that has not
+    /// succeeded may have been run since, so it is listed as still in effect
+    /// until its agent reports otherwise. No task counts as open, because no
+    /// outcome of these attempts can be expected (R11).
     pub(super) fn took_over(&mut self, agent: &AgentName, term: Term, decision: Decision) {
         let last = self.terms.entry(term).or_default();
         *last = decision.max(*last);
@@ -310,7 +310,7 @@ impl State {
         ));
         let open: Vec<TaskKey> = self.open_tasks().map(|(key, _)| key.clone()).collect();
         for key in open {
-            self.is_unknown(&key, lost_with_decisions());
+            self.mark_unknown(&key, lost_with_decisions());
         }
         if self.rollback.as_ref().is_some_and(|r| r.began) {
             return;
@@ -344,7 +344,7 @@ impl State {
         self.void_proofs_since(step);
     }
 
-    /// What was proved since the watch was set no longer holds (R15).
+    /// Voids the proofs since the watch was armed (R15).
     fn void_proofs_since(&mut self, watch: &StepId) {
         let Some((since, _)) = self.step(watch) else {
             return;
@@ -365,8 +365,8 @@ impl State {
         }
     }
 
-    /// Something forward may have changed a host. A proof that can't be
-    /// undone changes nothing.
+    /// A forward task may have changed a host. A proof without an undo changes
+    /// nothing.
     pub(super) fn anything_changed(&self) -> bool {
         self.tasks.iter().any(|((step, _), task)| {
             task.phase.track == Track::Forward
@@ -378,14 +378,14 @@ impl State {
     }
 }
 
-/// What becomes of an open task when its agent's journal is lost.
+/// Outcome of an open task whose agent has lost its journal.
 fn lost_with_journal() -> Outcome {
     Outcome::Unknown {
         reason: "the agent came back without the journal that says how far it got".to_owned(),
     }
 }
 
-/// What becomes of a task that another coordinator may have released.
+/// Outcome of a task that another coordinator may have released.
 fn lost_with_decisions() -> Outcome {
     Outcome::Unknown {
         reason: "another coordinator has led this run since it was released".to_owned(),

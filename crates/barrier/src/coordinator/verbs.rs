@@ -1,5 +1,5 @@
-//! What operators may ask for, and when. A verb that is refused has changed
-//! nothing, and says what to do instead.
+//! Operators' requests and their preconditions. A rejected verb changes nothing
+//! and returns a remedy.
 
 use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run, Verb, VerbAction};
@@ -8,32 +8,30 @@ use crate::record::{OperatorRequest, Record, Resolution, RollbackCause, SkipCaus
 use crate::resolved_plan::Gate;
 use serde::{Deserialize, Serialize};
 
-/// Why a verb is refused, in a word for programs.
+/// Machine-readable reason for a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RefusedCode {
-    /// The run has decided something since the operator looked.
+pub enum RejectionCode {
+    /// The run has made a decision since the sequence that the operator saw.
     Stale,
-    /// The run is over.
     Ended,
-    /// Another coordinator was here.
+    /// Another coordinator leads, or led, this run.
     Fenced,
-    /// Another coordinator was here and was taken over; what it decided is
-    /// not known.
+    /// Another coordinator was taken over, and its decisions are not known.
     DecisionsLost,
-    /// A rollback or an abort is decided already.
+    /// A rollback or an abort has been decided.
     Turning,
-    /// It is not this phase's turn, or the phase has no such gate.
+    /// The phase is not the current one, or has no such gate.
     WrongPhase,
     WrongDigest,
     /// Votes are still missing.
     NotReady,
-    /// The phase has not failed, the run is not paused: nothing to do.
+    /// The phase has not failed, or the run is not paused.
     NotNeeded,
     Open,
     /// A task is unclear and must be resolved first.
     Unclear,
-    /// A proof can't be passed over.
+    /// A proof can't be skipped or waived.
     Proof,
     /// The point of no return is passed.
     NoReturn,
@@ -41,27 +39,24 @@ pub enum RefusedCode {
     NoRollbackPlan,
     /// A reason must be given.
     ReasonMissing,
-    /// No such task, or it doesn't stand so.
+    /// No such task, or its status doesn't allow the verb.
     NoSuchTask,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{what}; {remedy}")]
-pub struct Refused {
-    /// Why, in a word.
-    pub code: RefusedCode,
-    /// Why, in a sentence.
+pub struct VerbRejected {
+    pub code: RejectionCode,
     pub what: String,
-    /// What to do instead.
     pub remedy: String,
 }
 
-fn refuse<T>(
-    code: RefusedCode,
+fn reject<T>(
+    code: RejectionCode,
     what: impl Into<String>,
     remedy: impl Into<String>,
-) -> Result<T, Refused> {
-    Err(Refused {
+) -> Result<T, VerbRejected> {
+    Err(VerbRejected {
         code,
         what: what.into(),
         remedy: remedy.into(),
@@ -74,7 +69,7 @@ impl Run {
         &mut self,
         verb: Verb,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), VerbRejected> {
         if self.state.requests.contains_key(&verb.request) {
             return Ok(());
         }
@@ -95,7 +90,11 @@ impl Run {
     }
 
     /// The record of a request, if the state allows it now.
-    fn record_of(&self, action: VerbAction, request: OperatorRequest) -> Result<Record, Refused> {
+    fn record_of(
+        &self,
+        action: VerbAction,
+        request: OperatorRequest,
+    ) -> Result<Record, VerbRejected> {
         Ok(match action {
             VerbAction::Approve { phase, digest } => {
                 self.check_approval(phase, &digest)?;
@@ -137,11 +136,11 @@ impl Run {
         })
     }
 
-    fn check_pause(&self) -> Result<(), Refused> {
-        self.check_not_turning()?;
+    fn check_pause(&self) -> Result<(), VerbRejected> {
+        self.check_not_draining()?;
         if self.state.paused.is_some() {
-            return refuse(
-                RefusedCode::NotNeeded,
+            return reject(
+                RejectionCode::NotNeeded,
                 "the run is paused",
                 "resume ends it",
             );
@@ -149,17 +148,17 @@ impl Run {
         Ok(())
     }
 
-    fn check_any_verb(&self, verb: &Verb) -> Result<(), Refused> {
+    fn check_any_verb(&self, verb: &Verb) -> Result<(), VerbRejected> {
         if let Some(reason) = &self.live.fenced {
-            return refuse(
-                RefusedCode::Fenced,
+            return reject(
+                RejectionCode::Fenced,
                 reason.clone(),
                 "find the other coordinator and stop it, then start this one with --take-over",
             );
         }
         if let Some(ending) = self.state.ended {
-            return refuse(
-                RefusedCode::Ended,
+            return reject(
+                RejectionCode::Ended,
                 format!("the run has ended ({ending:?})"),
                 "start another run",
             );
@@ -168,17 +167,17 @@ impl Run {
             self.state.decisions_lost.first(),
             verb.action == VerbAction::Abort,
         ) {
-            return refuse(
-                RefusedCode::DecisionsLost,
+            return reject(
+                RejectionCode::DecisionsLost,
                 format!("the run can't go on or back: {reason}"),
                 "abort it: that stops what still runs, frees the agents, and lists what may be in \
                  effect; put that right by hand",
             );
         }
         let decided_at = self.state.decided_at();
-        if verb.expected.is_some_and(|seen| seen < decided_at) {
-            return refuse(
-                RefusedCode::Stale,
+        if verb.expected.is_some_and(|expected| expected < decided_at) {
+            return reject(
+                RejectionCode::Stale,
                 format!(
                     "the run has moved on: it is at {} and the request was made at {}",
                     decided_at,
@@ -188,8 +187,8 @@ impl Run {
             );
         }
         if self.state.abort.is_some() && !matches!(verb.action, VerbAction::Waive { .. }) {
-            return refuse(
-                RefusedCode::Turning,
+            return reject(
+                RejectionCode::Turning,
                 "the run is being aborted",
                 "wait until nothing is open, or waive what can't be reached",
             );
@@ -197,10 +196,10 @@ impl Run {
         Ok(())
     }
 
-    fn check_not_turning(&self) -> Result<(), Refused> {
-        if self.is_turning() {
-            return refuse(
-                RefusedCode::Turning,
+    fn check_not_draining(&self) -> Result<(), VerbRejected> {
+        if self.is_draining() {
+            return reject(
+                RejectionCode::Turning,
                 "a rollback is decided and waits for open tasks",
                 "wait until nothing is open, or waive what can't be reached",
             );
@@ -208,11 +207,11 @@ impl Run {
         Ok(())
     }
 
-    fn check_approval(&self, phase: PhaseRef, digest: &Digest) -> Result<(), Refused> {
-        self.check_not_turning()?;
+    fn check_approval(&self, phase: PhaseRef, digest: &Digest) -> Result<(), VerbRejected> {
+        self.check_not_draining()?;
         if *digest != self.state.begin.resolved_plan.digest {
-            return refuse(
-                RefusedCode::WrongDigest,
+            return reject(
+                RejectionCode::WrongDigest,
                 format!(
                     "the approval is for plan {digest}, this run's plan is {}",
                     self.state.begin.resolved_plan.digest
@@ -222,15 +221,15 @@ impl Run {
         }
         let gate = self.state.spec(phase).map(|spec| spec.gate);
         if self.state.current() != Some(phase) || gate != Some(Gate::Approval) {
-            return refuse(
-                RefusedCode::WrongPhase,
+            return reject(
+                RejectionCode::WrongPhase,
                 format!("phase {phase} does not wait for an approval now"),
                 "see which phase the run is in",
             );
         }
         if self.gate_already_open(phase) {
-            return refuse(
-                RefusedCode::NotNeeded,
+            return reject(
+                RejectionCode::NotNeeded,
                 "the gate is open; one approval serves once",
                 "nothing needs to be done",
             );
@@ -244,7 +243,7 @@ impl Run {
             .is_some_and(|p| p.gate_opened.is_some())
     }
 
-    fn check_ready(&self, phase: PhaseRef) -> Result<(), Refused> {
+    fn check_ready(&self, phase: PhaseRef) -> Result<(), VerbRejected> {
         let preparing = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Preparing);
         if preparing && self.all_ready(phase) {
             return Ok(());
@@ -254,8 +253,8 @@ impl Run {
             .iter()
             .map(ToString::to_string)
             .collect();
-        refuse(
-            RefusedCode::NotReady,
+        reject(
+            RejectionCode::NotReady,
             format!(
                 "phase {phase} is not ready; missing: {}",
                 missing.join(", ")
@@ -265,8 +264,8 @@ impl Run {
     }
 
     /// `resume` ends the nearest of: a pause, a hold, a hold gate.
-    fn resume_record(&self, request: OperatorRequest) -> Result<Record, Refused> {
-        self.check_not_turning()?;
+    fn resume_record(&self, request: OperatorRequest) -> Result<Record, VerbRejected> {
+        self.check_not_draining()?;
         if self.state.paused.is_some() || !self.state.held.is_empty() {
             return Ok(Record::Resumed { request });
         }
@@ -275,8 +274,8 @@ impl Run {
                 && !self.gate_already_open(*phase)
         });
         let Some(phase) = at_gate else {
-            return refuse(
-                RefusedCode::NotNeeded,
+            return reject(
+                RejectionCode::NotNeeded,
                 "the run is neither paused nor held",
                 "a failed phase takes retry, skip, rollback or abort",
             );
@@ -285,22 +284,22 @@ impl Run {
         Ok(Record::GateOpened { phase, request })
     }
 
-    fn failed_phase(&self) -> Result<PhaseRef, Refused> {
-        self.check_not_turning()?;
+    fn failed_phase(&self) -> Result<PhaseRef, VerbRejected> {
+        self.check_not_draining()?;
         let failed = self.state.current().filter(|phase| {
             let status = self.state.phase(*phase).map(|p| &p.status);
             matches!(status, Some(PhaseStatus::Failed { .. }))
         });
         let Some(phase) = failed else {
-            return refuse(
-                RefusedCode::NotNeeded,
+            return reject(
+                RejectionCode::NotNeeded,
                 "no phase has failed",
                 "see what the run waits for",
             );
         };
         if let Some(((step, agent), _)) = self.state.open_tasks().next() {
-            return refuse(
-                RefusedCode::Open,
+            return reject(
+                RejectionCode::Open,
                 format!("{step} on {agent} is still open: nobody knows whether it runs"),
                 format!("wait until {agent} is heard, or waive that task"),
             );
@@ -308,12 +307,12 @@ impl Run {
         Ok(phase)
     }
 
-    fn check_retry(&self) -> Result<PhaseRef, Refused> {
+    fn check_retry(&self) -> Result<PhaseRef, VerbRejected> {
         let phase = self.failed_phase()?;
         let unclear = self.state.tasks_of(phase).find(|(_, t)| t.is_unclear());
         match unclear {
-            Some(((step, agent), _)) => refuse(
-                RefusedCode::Unclear,
+            Some(((step, agent), _)) => reject(
+                RejectionCode::Unclear,
                 format!("nobody knows whether {step} on {agent} has taken effect"),
                 "look at the host, then resolve it as done or failed",
             ),
@@ -321,7 +320,7 @@ impl Run {
         }
     }
 
-    fn check_skip(&self, request: &OperatorRequest) -> Result<PhaseRef, Refused> {
+    fn check_skip(&self, request: &OperatorRequest) -> Result<PhaseRef, VerbRejected> {
         let phase = self.failed_phase()?;
         require_reason(request)?;
         let proof = self.state.tasks.iter().find(|((step, _), task)| {
@@ -330,8 +329,8 @@ impl Run {
                 && self.state.step(step).is_some_and(|(_, spec)| spec.proof)
         });
         match proof {
-            Some(((step, agent), _)) => refuse(
-                RefusedCode::Proof,
+            Some(((step, agent), _)) => reject(
+                RejectionCode::Proof,
                 format!("{step} on {agent} is a proof, and proofs can't be skipped"),
                 "retry, roll back or abort",
             ),
@@ -339,24 +338,24 @@ impl Run {
         }
     }
 
-    fn check_rollback(&self) -> Result<(), Refused> {
+    fn check_rollback(&self) -> Result<(), VerbRejected> {
         if self.state.rollback.is_some() {
-            return refuse(
-                RefusedCode::Turning,
+            return reject(
+                RejectionCode::Turning,
                 "the run is being rolled back",
                 "see what it waits for",
             );
         }
         if self.state.begin.resolved_plan.rollback.is_empty() {
-            return refuse(
-                RefusedCode::NoRollbackPlan,
+            return reject(
+                RejectionCode::NoRollbackPlan,
                 "the plan has no rollback",
                 "retry, skip or abort",
             );
         }
         if self.state.past_no_return() && !self.state.no_return_is_tombstoned() {
-            return refuse(
-                RefusedCode::NoReturn,
+            return reject(
+                RejectionCode::NoReturn,
                 "the point of no return is passed: PostgreSQL may have taken writes",
                 "go forward, or fall back as the operating guide describes",
             );
@@ -369,34 +368,34 @@ impl Run {
         agent: &AgentName,
         step: &StepId,
         request: &OperatorRequest,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), VerbRejected> {
         require_reason(request)?;
         let key: TaskKey = task_key(step, agent);
         let watch = self.state.watches.contains_key(&key);
-        // Behind the point of no return a watch whose host is gone protects
-        // nothing any more, and must not keep the applications down.
-        let gone = self.state.past_no_return() && !self.live.connected.contains(agent);
-        if watch && (self.is_turning() || gone) {
+        // After the point of no return a watch protects nothing any more, so one
+        // whose host is disconnected must not keep the applications down.
+        let obsolete = self.state.past_no_return() && !self.live.connected.contains(agent);
+        if watch && (self.is_draining() || obsolete) {
             return Ok(());
         }
         let Some(task) = self.state.tasks.get(&key).filter(|task| task.is_open()) else {
-            return refuse(
-                RefusedCode::NoSuchTask,
+            return reject(
+                RejectionCode::NoSuchTask,
                 format!("{step} on {agent} is not open"),
                 "only a task that was released and has no outcome can be waived",
             );
         };
         if task.status == TaskStatus::Released && self.live.connected.contains(agent) {
-            return refuse(
-                RefusedCode::Open,
+            return reject(
+                RejectionCode::Open,
                 format!("{agent} is connected and {step} is not overdue"),
                 "wait for its outcome or its deadline",
             );
         }
         let proof = self.state.step(step).is_some_and(|(_, spec)| spec.proof);
-        if proof && !self.is_turning() && task.phase.track == Track::Forward {
-            return refuse(
-                RefusedCode::Proof,
+        if proof && !self.is_draining() && task.phase.track == Track::Forward {
+            return reject(
+                RejectionCode::Proof,
                 format!("{step} on {agent} is a proof, and proofs can't be passed"),
                 "wait for the agent, roll back or abort",
             );
@@ -410,12 +409,12 @@ impl Run {
         step: StepId,
         resolution: Resolution,
         request: OperatorRequest,
-    ) -> Result<Record, Refused> {
+    ) -> Result<Record, VerbRejected> {
         require_reason(&request)?;
         let task = self.state.tasks.get(&task_key(&step, &agent));
         if !task.is_some_and(super::TaskState::is_unclear) {
-            return refuse(
-                RefusedCode::NoSuchTask,
+            return reject(
+                RejectionCode::NoSuchTask,
                 format!("{step} on {agent} is neither unknown nor drifted"),
                 "only such a task needs an operator's word",
             );
@@ -429,12 +428,12 @@ impl Run {
     }
 }
 
-fn require_reason(request: &OperatorRequest) -> Result<(), Refused> {
+fn require_reason(request: &OperatorRequest) -> Result<(), VerbRejected> {
     match &request.reason {
         Some(reason) if !reason.trim().is_empty() => Ok(()),
-        _ => refuse(
-            RefusedCode::ReasonMissing,
-            "a reason is required; it stands in the run's report",
+        _ => reject(
+            RejectionCode::ReasonMissing,
+            "a reason is required; the run's report includes it",
             "repeat the request with a reason",
         ),
     }

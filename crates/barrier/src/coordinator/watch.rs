@@ -1,5 +1,4 @@
-//! Watches: attested and disarmed before a release (R16, R17), and what a
-//! breach does.
+//! Watches: attestation and disarming before a release (R16, R17), and breaches.
 
 use super::state::{TaskKey, task_key};
 use super::{ATTESTATION_MAX_AGE, Attesting, Effect, MAX_BREACHES, Run};
@@ -9,8 +8,8 @@ use crate::record::{Failure, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Run {
-    /// What stands between ready votes and the release: watches that end here
-    /// are disarmed, those that stand on attest.
+    /// Releases a phase whose votes are ready, after the watches that end with it
+    /// are disarmed and the remaining ones have attested.
     pub(super) fn clear_watches_and_release(
         &mut self,
         now: Millis,
@@ -19,22 +18,22 @@ impl Run {
     ) -> bool {
         let ending = self.watches_ending(phase);
         if !ending.is_empty() {
-            self.ask_to_disarm(now, phase, &ending, effects);
+            self.request_disarming(now, phase, &ending, effects);
             return false;
         }
-        let standing: BTreeSet<TaskKey> = match phase.track {
+        let remaining: BTreeSet<TaskKey> = match phase.track {
             Track::Forward => self.state.attesting_watches().cloned().collect(),
             Track::Rollback => BTreeSet::new(),
         };
-        if standing.is_empty() {
+        if remaining.is_empty() {
             return self.release(now, phase, effects);
         }
         let Some(attesting) = &self.live.attesting else {
-            self.ask_to_attest(now, phase, &standing, effects);
+            self.request_attestation(now, phase, &remaining, effects);
             return false;
         };
-        let fresh = now <= attesting.asked.saturating_add(ATTESTATION_MAX_AGE);
-        let silent: Vec<TaskKey> = standing.difference(&attesting.answered).cloned().collect();
+        let fresh = now <= attesting.requested_at.saturating_add(ATTESTATION_MAX_AGE);
+        let silent: Vec<TaskKey> = remaining.difference(&attesting.answered).cloned().collect();
         match (fresh, silent.is_empty()) {
             (true, true) => self.release(now, phase, effects),
             (true, false) => false,
@@ -46,7 +45,7 @@ impl Run {
         }
     }
 
-    /// Watches whose end is the release of this phase.
+    /// Watches that end with the release of this phase.
     fn watches_ending(&self, phase: PhaseRef) -> BTreeSet<TaskKey> {
         let ends = |key: &&TaskKey| {
             let until = self.state.step(&key.0).and_then(|(_, s)| s.watch_until);
@@ -55,8 +54,8 @@ impl Run {
         self.state.watches.keys().filter(ends).cloned().collect()
     }
 
-    /// Asks once; who connects later is asked then.
-    pub(super) fn ask_to_disarm(
+    /// Sends the order once; agents that connect later receive it then.
+    pub(super) fn request_disarming(
         &mut self,
         now: Millis,
         phase: PhaseRef,
@@ -74,7 +73,7 @@ impl Run {
         }
     }
 
-    /// The watches that must be disarmed before the run goes on.
+    /// The watches that must be disarmed before the run continues.
     pub(super) fn to_disarm(&self) -> BTreeSet<TaskKey> {
         if self.live.disarming_since.is_none() {
             return BTreeSet::new();
@@ -85,7 +84,7 @@ impl Run {
         }
     }
 
-    fn ask_to_attest(
+    fn request_attestation(
         &mut self,
         now: Millis,
         phase: PhaseRef,
@@ -97,7 +96,7 @@ impl Run {
         let nonce = (self.state.term.number << 32) | self.live.nonces;
         self.live.attesting = Some(Attesting {
             nonce,
-            asked: now,
+            requested_at: now,
             answered: BTreeSet::new(),
         });
         for (step, agent) in watches {
@@ -123,9 +122,9 @@ impl Run {
         }
     }
 
-    /// An attestation came in. Only the answer to the last question counts; a
-    /// breach counts whenever it comes.
-    pub(super) fn take_attestation(
+    /// An attestation is valid only for the latest nonce; a breach is recorded in
+    /// any case.
+    pub(super) fn receive_attestation(
         &mut self,
         from: AgentName,
         step: StepId,
@@ -134,9 +133,9 @@ impl Run {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(detail) = breach {
-            self.take_breach(from.clone(), step.clone(), detail, effects);
-            // Behind the point of no return a breach holds the run once, by
-            // its record; after that the watch has said what there is to say.
+            self.receive_breach(from.clone(), step.clone(), detail, effects);
+            // After the point of no return a breach holds the run once, when it
+            // is recorded. The answer counts as an attestation from then on.
             if !self.state.past_no_return() {
                 return;
             }
@@ -148,9 +147,9 @@ impl Run {
         }
     }
 
-    /// A breach came in; once per watch and finding. One that comes when the
-    /// watch no longer stands is stale: whoever disarmed it opens the door.
-    pub(super) fn take_breach(
+    /// Records a breach, once per watch and detail. A breach of a watch that is no
+    /// longer armed is obsolete.
+    pub(super) fn receive_breach(
         &mut self,
         agent: AgentName,
         step: StepId,
@@ -173,8 +172,8 @@ impl Run {
         }
     }
 
-    /// Watches that were disarmed, as far as they were standing.
-    pub(super) fn take_disarmed(
+    /// Records which of the armed watches were disarmed.
+    pub(super) fn receive_disarmed(
         &mut self,
         agent: AgentName,
         steps: Vec<StepId>,
@@ -192,7 +191,7 @@ impl Run {
         }
     }
 
-    /// Watches that have neither attested nor disarmed, for the failure.
+    /// Watches that have neither attested nor been disarmed.
     pub(super) fn silent_watches(&self, phase: PhaseRef) -> Vec<TaskKey> {
         let ending = self.watches_ending(phase);
         if !ending.is_empty() {

@@ -1,5 +1,5 @@
-//! From the release to the last outcome: one task after the other, intent
-//! before the act, outcome before the report.
+//! Execution of a released attempt: one task after another, each with a durable
+//! intent before the action and a durable outcome before the report.
 
 use super::state::PromiseStatus;
 use super::{Effect, Execution, Participant, Purpose, Stage};
@@ -10,7 +10,7 @@ use crate::resolved_plan::Outputs;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// How a task ended, before it is a report.
+/// Result of a task, from which its report is made.
 pub(super) struct End {
     pub outcome: Outcome,
     pub outputs: Outputs,
@@ -28,7 +28,7 @@ impl End {
 }
 
 impl Participant {
-    /// The release came. It is obeyed on a live promise only (R3).
+    /// Starts a released attempt, if its promise is live (R3).
     pub(super) fn release(
         &mut self,
         now: Millis,
@@ -47,8 +47,8 @@ impl Participant {
             return;
         }
         if self.live.execution.is_some() {
-            // Can't be: nothing is promised while an attempt is open. If it
-            // is, the coordinator's deadline says so to the operator.
+            // Impossible, because nothing is promised while an attempt is open.
+            // If it happens, the coordinator's deadline reports the phase.
             return;
         }
         let (tasks, finish_by) = (promise.tasks.clone(), promise.finish_by);
@@ -82,8 +82,8 @@ impl Participant {
         self.proceed(now, effects);
     }
 
-    /// An attempt that was never promised here is closed, so that it never
-    /// will be.
+    /// Tombstones an attempt that was not promised here, so that it never will
+    /// be.
     fn release_without_promise(&mut self, header: &Header, effects: &mut Vec<Effect>) {
         let later = self
             .state
@@ -96,7 +96,7 @@ impl Participant {
         self.send_reports_of(header, effects);
     }
 
-    /// Nothing that hasn't started shall start any more.
+    /// Starts no further task of the phase.
     pub(super) fn revoke(&mut self, header: &Header, effects: &mut Vec<Effect>) {
         if let Some(execution) = &mut self.live.execution
             && execution.run == header.run
@@ -140,8 +140,8 @@ impl Participant {
             .is_some_and(|execution| execution.stage == Stage::Idle)
     }
 
-    /// Says how each task of an attempt stands. Tasks of a closed attempt
-    /// that never began get their outcome now.
+    /// Reports the outcome of each task of an attempt. If the attempt is
+    /// tombstoned, tasks without an outcome end now.
     fn answer_from_records(&mut self, header: &Header, effects: &mut Vec<Effect>) {
         let promise = self.state.promise(&header.run, header.phase);
         let closed = promise
@@ -181,7 +181,7 @@ impl Participant {
         }
     }
 
-    /// Begins the next task, or settles the rest and is done.
+    /// Starts the next task, or ends the attempt.
     fn proceed(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         loop {
             let Some(execution) = &mut self.live.execution else {
@@ -234,7 +234,7 @@ impl Participant {
         true
     }
 
-    /// What the release that is being carried out brought.
+    /// Inputs of the release that is being executed.
     pub(super) fn current_inputs(&self) -> BTreeMap<StepId, Outputs> {
         let promise = self
             .live
@@ -252,7 +252,7 @@ impl Participant {
         }
     }
 
-    /// What is not begun by now never will be, in this attempt.
+    /// Ends the attempt; tasks without an outcome end as not started.
     pub(super) fn settle_rest(&mut self, effects: &mut Vec<Effect>) {
         let Some(execution) = self.live.execution.take() else {
             return;
@@ -270,8 +270,8 @@ impl Participant {
         }
     }
 
-    /// The probe before a start is in; it settles `unchanged` and the before-image
-    /// (R8).
+    /// Handles the probe before a start, which decides on `unchanged` and provides
+    /// the before-image (R8).
     pub(super) fn probed_start(
         &mut self,
         now: Millis,
@@ -281,7 +281,7 @@ impl Participant {
         mut results: BTreeMap<StepId, Result<Probe, String>>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(task) = self.expected(run, phase, attempt, Purpose::Start) else {
+        let Some(task) = self.probed_task(run, phase, attempt, Purpose::Start) else {
             return;
         };
         let over = self
@@ -306,11 +306,11 @@ impl Participant {
             None => return,
         };
         if probe.finding == Finding::Satisfied && !task.watch {
-            let end = self.already(run, &task.step);
+            let end = self.found_satisfied(run, &task.step);
             self.conclude(now, run, (phase, attempt), &task.step, end, effects);
             return;
         }
-        // A watch that is set anew after a breach starts from nothing.
+        // A watch that is armed again after a breach must not keep its breaches.
         self.stop_watches(run, std::slice::from_ref(&task.step), effects);
         let before_image = self.declare_intent(
             run,
@@ -334,9 +334,9 @@ impl Participant {
         }
     }
 
-    /// Found so: `done` where an earlier attempt of ours meant to do it (R6),
-    /// with what that attempt gave.
-    fn already(&self, run: &RunId, step: &StepId) -> End {
+    /// The probe found the desired state. The outcome is `done`, with the earlier
+    /// outputs, if an earlier attempt of this run has declared intent (R6).
+    fn found_satisfied(&self, run: &RunId, step: &StepId) -> End {
         let log = self.state.task(run, step);
         if !log.is_some_and(super::TaskLog::may_have_changed) {
             return End::of(Outcome::Unchanged);
@@ -348,7 +348,8 @@ impl Participant {
         }
     }
 
-    /// Journals the intent. The first before-image survives attempts (R6).
+    /// Persists the intent. The first before-image is retained across attempts
+    /// (R6).
     pub(super) fn declare_intent(
         &mut self,
         run: &RunId,
@@ -375,8 +376,8 @@ impl Participant {
         before_image
     }
 
-    /// The task that a probe's result is about, if it is the one waited for.
-    pub(super) fn expected(
+    /// The task that is being probed, if it is the one that a result is for.
+    pub(super) fn probed_task(
         &self,
         run: &RunId,
         phase: PhaseRef,
@@ -398,7 +399,6 @@ impl Participant {
         tasks.find(|task| same && task.step == *step).cloned()
     }
 
-    /// The driver has carried a task out.
     pub(super) fn finished(
         &mut self,
         now: Millis,
@@ -426,7 +426,7 @@ impl Participant {
         self.conclude(now, run, (phase, attempt), step, end, effects);
     }
 
-    /// Ends a task and goes on; after a bad end nothing more starts.
+    /// Ends a task and proceeds; if it did not succeed, no further task starts.
     pub(super) fn conclude(
         &mut self,
         now: Millis,
@@ -444,7 +444,7 @@ impl Participant {
         self.proceed(now, effects);
     }
 
-    /// Journals an outcome, then reports it (R23).
+    /// Persists an outcome, then reports it (R23).
     pub(super) fn end_task(
         &mut self,
         run: &RunId,
@@ -471,9 +471,9 @@ impl Participant {
         effects.push(Effect::Send(Reply::Outcome(report)));
     }
 
-    /// At `finish_by` the running task is cancelled and nothing more starts
-    /// (R12). A probe is not waited for any longer: it changes nothing, and
-    /// one that never answers would keep the agent from everything else.
+    /// At `finish_by`, cancels the running task and starts no further one (R12).
+    /// A running probe is abandoned: it changes nothing, and one that never
+    /// returns would block the agent.
     pub(super) fn stop_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let Some(execution) = &mut self.live.execution else {
             return;

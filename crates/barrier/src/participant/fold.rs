@@ -1,4 +1,4 @@
-//! From records to state. Nothing here decides anything: a record is a fact.
+//! Fold of an agent's records into its state, without any decision.
 
 use super::Entry;
 use super::state::{Promise, PromiseStatus, RunLog, State, WatchLog};
@@ -10,19 +10,14 @@ use std::collections::BTreeMap;
 /// Why an agent's journal can't be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParticipantFoldError {
-    /// A record is missing or out of place.
-    #[error("record {found} stands where record {expected} belongs")]
-    Gap {
-        /// Which should be there.
-        expected: u64,
-        found: u64,
-    },
+    /// A record is missing or out of order.
+    #[error("found record {found} where record {expected} was expected")]
+    Gap { expected: u64, found: u64 },
     /// The first record doesn't open a journal.
     #[error("the agent's journal doesn't begin with its `opened` record")]
     NotOpened,
     #[error("record {seq} opens the journal a second time")]
     OpenedTwice { seq: u64 },
-    /// The journal was written in a form that this version doesn't know.
     #[error(transparent)]
     Format(#[from] UnknownFormat),
 }
@@ -31,7 +26,7 @@ impl State {
     /// Folds an agent's journal.
     ///
     /// # Errors
-    /// When entries are missing.
+    /// If the entries are not a complete journal of the current format.
     pub fn fold(entries: impl IntoIterator<Item = Entry>) -> Result<Self, ParticipantFoldError> {
         let mut state = Self::default();
         for entry in entries {
@@ -54,11 +49,10 @@ impl State {
         Ok(state)
     }
 
-    /// Takes one record in.
     pub(super) fn apply(&mut self, entry: Entry) {
         self.last = entry.seq;
         match entry.record {
-            // Checked by the fold; it says nothing of any run.
+            // Checked by the fold; it concerns no run.
             ParticipantRecord::Opened { .. } => {}
             ParticipantRecord::Accepted {
                 run,

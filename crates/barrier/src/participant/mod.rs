@@ -1,13 +1,13 @@
-//! The participant's side: one machine per agent, for all runs; at most one
-//! of them is locked (R19).
+//! The participant: one state machine per agent, for all runs. The agent is
+//! locked to at most one run at a time (R19).
 //!
-//! It promises, and keeps its promises by its own clock: nothing starts
-//! without a live promise and a release that names it. Every refusal that is
-//! for ever is a durable tombstone (R3); every intent is durable before the
-//! driver is told to act, every outcome before it is reported (R23).
+//! A task starts only on a live promise and a release of the same attempt;
+//! promises lapse by the agent's own clock. An attempt that will never be
+//! executed has a durable tombstone (R3). An intent is durable before the driver
+//! runs the action, an outcome before it is reported (R23).
 //!
-//! Not in here: whether an action is allowed (the driver's policy answers in
-//! the probes), and what an action does.
+//! The driver decides whether an action is allowed (its policy is part of the
+//! probes), and runs it.
 
 use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
 use crate::message::{AgentState, Order, Outcome, Probe, Reply, TaskOrder};
@@ -29,12 +29,11 @@ mod watch;
 pub use fold::ParticipantFoldError;
 pub use state::{Promise, PromiseStatus, RunLog, State, TaskLog, WatchLog};
 
-/// One record with its place. `seq` counts per agent, from 1, without a gap.
+/// One record with its position. `seq` counts per agent, from 1, without gaps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub seq: u64,
-    /// What was promised, done or learnt.
     pub record: ParticipantRecord,
 }
 
@@ -42,83 +41,79 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// To vote: every task, policy and resources included.
+    /// For a vote: all tasks, including policy and resources.
     Vote,
-    /// To start one task: what it finds settles `unchanged` and the before-image (R8).
+    /// Before the start of one task: its finding decides on `unchanged` and
+    /// provides the before-image (R8).
     Start,
-    /// To learn what became of an intent without an outcome.
+    /// After a restart, for a task with an intent and no outcome.
     AfterCrash,
 }
 
-/// What happens to an agent.
+/// An input of the agent's state machine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The coordinator said something.
     Order(Order),
     Probed {
         run: RunId,
         phase: PhaseRef,
         attempt: u32,
-        /// What they were for.
         purpose: Purpose,
-        /// What they found; `Err` is a sentence saying why it can't be done.
+        /// By step; `Err` is a sentence saying why the task can't run.
         results: BTreeMap<StepId, Result<Probe, String>>,
     },
-    /// An action came to an end.
+    /// An action has finished.
     Finished {
         run: RunId,
         step: StepId,
         phase: PhaseRef,
         attempt: u32,
         outcome: Outcome,
-        /// What it gives to later steps.
         outputs: Outputs,
-        /// How long it took.
         took: Millis,
     },
-    /// A watch has looked.
+    /// A watch has answered [`Effect::Attest`].
     Attested {
         run: RunId,
         step: StepId,
         nonce: u64,
-        /// What it saw, if anything.
         breach: Option<String>,
     },
-    /// A watch saw a breach by itself.
+    /// A watch reports a breach without being asked.
     WatchBroke {
         run: RunId,
         step: StepId,
         detail: String,
     },
-    /// The session to the coordinator stands.
+    /// The session to the coordinator is established.
     Connected,
-    /// It is gone. What was released goes on.
+    /// The session has ended. Released tasks continue.
     Disconnected,
     /// Time passed; at the latest at [`Participant::next_deadline`].
     Tick,
 }
 
-/// What the driver must do, in this order.
+/// The driver must execute effects in the order of their list.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Make it durable before anything that follows. A failure ends the
     /// process (R23).
     Persist(Entry),
-    /// Give it to the session; dropped if there is none. What matters is sent
-    /// again on [`Event::Connected`].
+    /// Pass it to the session; dropped if there is none. Unacknowledged outcomes
+    /// and breaches are resent on [`Event::Connected`].
     Send(Reply),
-    /// Probe, then [`Event::Probed`] with the same names.
+    /// Probe the tasks, then report [`Event::Probed`] with the same attempt.
     Probe {
         run: RunId,
         phase: PhaseRef,
         attempt: u32,
         purpose: Purpose,
         tasks: Vec<TaskOrder>,
-        /// What they consume; empty for a vote, which comes before the
-        /// release that settles inputs.
+        /// Inputs of the tasks; empty for a vote, because only the release
+        /// provides them.
         inputs: BTreeMap<StepId, Outputs>,
     },
-    /// Carry out, then [`Event::Finished`].
+    /// Run the action, then report [`Event::Finished`].
     Execute {
         run: RunId,
         phase: PhaseRef,
@@ -130,7 +125,7 @@ pub enum Effect {
         /// Absolute limit on the boot-time clock.
         deadline: Millis,
     },
-    /// Restore by compare-and-set (R7), then [`Event::Finished`].
+    /// Restore by compare-and-set (R7), then report [`Event::Finished`].
     Undo {
         run: RunId,
         phase: PhaseRef,
@@ -142,30 +137,30 @@ pub enum Effect {
         /// Absolute limit on the boot-time clock.
         deadline: Millis,
     },
-    /// Stop a running action as soon as that is safe; `Finished` says how it
-    /// ended.
+    /// Stop a running action as soon as that is safe; `Finished` reports its
+    /// outcome.
     Cancel {
         run: RunId,
         step: StepId,
         attempt: u32,
     },
-    /// Ask a watch to look now, then [`Event::Attested`].
+    /// Have a watch check now, then report [`Event::Attested`].
     Attest {
         run: RunId,
         step: StepId,
         nonce: u64,
     },
-    /// Stop a watch. It has stopped when the driver goes on to the next
+    /// Stop a watch. It must have stopped before the driver executes the next
     /// effect.
     Disarm { run: RunId, step: StepId },
-    /// Start a watch again that stood before a restart (R16).
+    /// Start a watch again that was armed before a restart (R16).
     Arm {
         run: RunId,
         step: StepId,
         task: TaskOrder,
         inputs: BTreeMap<StepId, Outputs>,
-        /// Nobody watched for a while: the gap is a breach unless the watched
-        /// system itself disproves it.
+        /// The watch was not running for a while. The gap is a breach unless the
+        /// watched system shows that nothing happened in it.
         after_gap: bool,
     },
 }
@@ -188,19 +183,19 @@ struct Probing {
     lapses: Millis,
 }
 
-/// What a released attempt is at.
+/// What the agent is doing for a released attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
     Idle,
     /// Probing a task before its start.
     Probing(StepId),
-    /// The driver carries a task out.
+    /// The driver is running a task.
     Acting(StepId),
-    /// Learning what became of a task after a crash.
+    /// Probing a task after a crash.
     Recovering(StepId),
 }
 
-/// The released attempt that is being carried out; at most one.
+/// The released attempt that is being executed; at most one.
 #[derive(Debug, Clone, PartialEq)]
 struct Execution {
     run: RunId,
@@ -210,15 +205,16 @@ struct Execution {
     released_at: Millis,
     finish_at: Millis,
     stage: Stage,
-    /// Nothing more starts: revoked, out of time, or a task ended badly.
+    /// No further task starts: the attempt is revoked or out of time, or a task
+    /// did not succeed.
     stop: bool,
-    /// The driver was told to cancel.
+    /// [`Effect::Cancel`] was emitted.
     cancelled: bool,
-    /// Close came while a task was running.
+    /// `Close` arrived while a task was running.
     closing: bool,
 }
 
-/// What a restart forgets.
+/// State that is lost in a restart.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Live {
     connected: bool,
@@ -240,12 +236,12 @@ impl Participant {
         }
     }
 
-    /// Takes an agent up from its journal: promises are void (R12), what was
-    /// released and not begun never will be, what was begun is probed, and
-    /// watches stand again.
+    /// Resumes an agent from its journal. Promises are void (R12), released tasks
+    /// without an intent end as not started, a task with an intent and no outcome
+    /// is probed, and watches are armed again.
     ///
     /// # Errors
-    /// When the entries are not a complete journal.
+    /// If the entries are not a complete journal.
     pub fn resume(
         now: Millis,
         agent: AgentName,
@@ -262,12 +258,11 @@ impl Participant {
         };
         let mut effects = Vec::new();
         participant.void_promises(&mut effects);
-        participant.arm_again(&mut effects);
+        participant.rearm_watches(&mut effects);
         participant.recover(now, &mut effects);
         Ok((participant, effects))
     }
 
-    /// Takes an event in.
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.lapse_overdue(now, &mut effects);
@@ -315,7 +310,7 @@ impl Participant {
             }
             Event::Connected => {
                 self.live.connected = true;
-                self.send_again(&mut effects);
+                self.resend(&mut effects);
             }
             Event::Disconnected => self.live.connected = false,
             Event::Tick => {}
@@ -335,8 +330,8 @@ impl Participant {
         self.live.lapses.values().copied().chain(finish).min()
     }
 
-    /// What the agent says about itself when it connects (R10).
-    pub fn standing(&self, now: Millis) -> AgentState {
+    /// The state that the agent reports when it connects (R10).
+    pub fn agent_state(&self, now: Millis) -> AgentState {
         let run = self.state.locked().cloned();
         let log = run.as_ref().and_then(|run| self.state.run(run));
         AgentState {
@@ -354,7 +349,7 @@ impl Participant {
         }
     }
 
-    /// Points in time of an earlier boot say nothing about ages.
+    /// A release received in an earlier boot has no known age.
     fn release_ages(&self, now: Millis) -> BTreeMap<PhaseRef, Millis> {
         let log = self.state.locked().and_then(|run| self.state.run(run));
         log.into_iter()
@@ -372,7 +367,7 @@ impl Participant {
         &self.agent
     }
 
-    /// The task that the driver is carrying out, if any.
+    /// The task that the driver is running, if any.
     pub fn acting(&self) -> Option<(&RunId, PhaseRef, u32, &StepId)> {
         let execution = self.live.execution.as_ref()?;
         match &execution.stage {
@@ -381,8 +376,8 @@ impl Participant {
         }
     }
 
-    /// Records something: in the state at once, on disk before whatever
-    /// follows in the list.
+    /// Applies a record to the state, and has it written before the effects
+    /// that follow in the list.
     fn persist(&mut self, record: ParticipantRecord, effects: &mut Vec<Effect>) {
         if self.state.last == 0 {
             let format = FormatVersion::CURRENT;
@@ -409,7 +404,7 @@ impl Participant {
                 finish_by,
                 ..
             } => {
-                if self.obey_prepare(&header, effects) {
+                if self.accept_prepare(&header, effects) {
                     let lapses = now.saturating_add(start_by);
                     self.prepare(header, tasks, lapses, finish_by, effects);
                 }
@@ -419,12 +414,12 @@ impl Participant {
                 inputs,
                 before_images,
             } => {
-                if self.obey(&header, effects) {
+                if self.accept_order(&header, effects) {
                     self.release(now, &header, inputs, before_images, effects);
                 }
             }
             Order::Revoke { header } => {
-                if self.obey(&header, effects) {
+                if self.accept_order(&header, effects) {
                     self.revoke(&header, effects);
                 }
             }
@@ -433,12 +428,12 @@ impl Participant {
                 step,
                 nonce,
             } => {
-                if self.obey(&header, effects) {
+                if self.accept_order(&header, effects) {
                     self.attest(header.run, step, nonce, effects);
                 }
             }
             Order::Disarm { header, steps } => {
-                if self.obey(&header, effects) {
+                if self.accept_order(&header, effects) {
                     self.disarm(&header.run, &steps, effects);
                 }
             }

@@ -1,4 +1,4 @@
-//! Which orders are obeyed, and how a promise is made and lapses.
+//! Acceptance of orders, and the life of a promise.
 
 use super::state::PromiseStatus;
 use super::{Effect, Participant, Probing, Purpose};
@@ -8,10 +8,9 @@ use crate::record::{ParticipantRecord, Tombstone};
 use std::collections::BTreeMap;
 
 impl Participant {
-    /// Whether an order is to be carried out: from a term, for a run, of a
-    /// plan, under a decision that this agent may obey. What is higher than
-    /// before is durable before anything follows (R1, R9).
-    pub(super) fn obey(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
+    /// Whether this agent accepts an order: its run, plan, term and decision
+    /// must be current. A higher term or decision is persisted first (R1, R9).
+    pub(super) fn accept_order(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
         let known = self.state.run(&header.run);
         let right_plan = known
             .and_then(|log| log.digest.as_ref())
@@ -20,12 +19,12 @@ impl Participant {
         right_plan
             && free
             && !self.state.closed.contains(&header.run)
-            && self.accept(&header.run, header.term, header.decision, effects)
+            && self.accept_decision(&header.run, header.term, header.decision, effects)
     }
 
-    /// As [`Self::obey`], but a Prepare that can't be obeyed for a reason
-    /// that an operator can mend is answered with it.
-    pub(super) fn obey_prepare(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
+    /// As [`Self::accept_order`], but a Prepare that is rejected for a reason that an
+    /// operator can fix is answered with that reason.
+    pub(super) fn accept_prepare(&mut self, header: &Header, effects: &mut Vec<Effect>) -> bool {
         if self.is_stale(header.term) {
             return false;
         }
@@ -53,18 +52,18 @@ impl Participant {
             effects.push(vote(header, verdict));
             return false;
         }
-        self.obey(header, effects)
+        self.accept_order(header, effects)
     }
 
-    /// A term lower than one already obeyed, or the same number drawn by
+    /// A term lower than the highest accepted one, or the same number from
     /// another coordinator (R9).
     pub(super) fn is_stale(&self, term: Term) -> bool {
-        let obeyed = self.state.term;
-        term.number < obeyed.number
-            || (term.number == obeyed.number && term.incarnation != obeyed.incarnation)
+        let accepted = self.state.term;
+        term.number < accepted.number
+            || (term.number == accepted.number && term.incarnation != accepted.incarnation)
     }
 
-    pub(super) fn accept(
+    pub(super) fn accept_decision(
         &mut self,
         run: &RunId,
         term: Term,
@@ -89,8 +88,7 @@ impl Participant {
         true
     }
 
-    /// Answers a Prepare: from the records where the attempt is known, or by
-    /// probing.
+    /// Answers a Prepare: from the journal if the attempt is known, or by probing.
     pub(super) fn prepare(
         &mut self,
         header: Header,
@@ -122,8 +120,8 @@ impl Participant {
                 && probing.header.phase == header.phase
                 && probing.header.attempt == header.attempt;
             if same {
-                // The probes are under way; their vote shall count in the
-                // term that asked last.
+                // The probes are running. The vote must be valid in the term of
+                // the latest Prepare.
                 probing.header = header;
                 return;
             }
@@ -151,7 +149,7 @@ impl Participant {
         });
     }
 
-    /// What was answered before to this attempt, or to a later one (R3).
+    /// The verdict that the journal has for this attempt or a later one (R3).
     fn recorded_verdict(&self, header: &Header) -> Option<Verdict> {
         let promise = self.state.promise(&header.run, header.phase)?;
         if header.attempt < promise.attempt {
@@ -171,7 +169,7 @@ impl Participant {
         })
     }
 
-    /// The probes for a vote are in: promise or refuse.
+    /// Promises or refuses, once the probes for a vote have finished.
     pub(super) fn probed_vote(
         &mut self,
         run: &RunId,
@@ -247,7 +245,7 @@ impl Participant {
         effects.push(vote(&header, Verdict::Refuse { reasons }));
     }
 
-    /// Closes an attempt for ever.
+    /// Records that this attempt will never be executed here (R3).
     pub(super) fn tombstone(&mut self, header: &Header, why: Tombstone, effects: &mut Vec<Effect>) {
         let known = self.state.promise(&header.run, header.phase);
         let closed = known.is_some_and(|promise| {
@@ -271,7 +269,7 @@ impl Participant {
         );
     }
 
-    /// Promises whose time is over, by this agent's clock (R12).
+    /// Tombstones promises that have lapsed by this agent's clock (R12).
     pub(super) fn lapse_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let overdue: Vec<(RunId, PhaseRef)> = self
             .live
@@ -337,7 +335,7 @@ impl Participant {
     }
 }
 
-/// A vote, in the term of the order it answers (R9).
+/// A vote, valid in the term of the order that it answers (R9).
 pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
     Effect::Send(Reply::Vote {
         run: header.run.clone(),
@@ -458,7 +456,10 @@ mod tests {
     fn what_is_stale_is_neither_obeyed_nor_answered() {
         for (order, why) in [
             (header("run-1", 2, (1, 1), 9), "a lower term"),
-            (header("run-1", 2, (2, 8), 9), "the same term, drawn twice"),
+            (
+                header("run-1", 2, (2, 8), 9),
+                "the same term number of another coordinator",
+            ),
             (header("run-1", 2, (3, 1), 4), "a lower decision"),
         ] {
             let effects = promised().handle(1, prepare(order));
@@ -485,14 +486,14 @@ mod tests {
             inputs: BTreeMap::new(),
             before_images: BTreeMap::new(),
         };
-        let asked = agent.handle(1, Event::Order(order));
-        assert!(asked.iter().any(|e| matches!(e, Effect::Probe { .. })));
-        let told = agent.handle(60_001, Event::Tick);
-        assert!(told.iter().any(|effect| matches!(
+        let started = agent.handle(1, Event::Order(order));
+        assert!(started.iter().any(|e| matches!(e, Effect::Probe { .. })));
+        let effects = agent.handle(60_001, Event::Tick);
+        assert!(effects.iter().any(|effect| matches!(
             effect,
             Effect::Send(Reply::Outcome(report)) if report.outcome == Outcome::NotStarted
         )));
-        // What it says after all starts nothing, and the agent is free again.
+        // A late probe result starts nothing, and the agent accepts a new attempt.
         let Event::Probed { results, .. } = probed(&release) else {
             unreachable!("it is one");
         };
@@ -525,7 +526,7 @@ mod tests {
         };
         let first = verdicts(agent.handle(1, event));
         assert_eq!(first, [refusal]);
-        // Asked again, it gives the same answer without a second look.
+        // The repeated Prepare gets the same answer without another probe.
         assert_eq!(verdicts(agent.handle(2, prepare(order))), first);
     }
 }

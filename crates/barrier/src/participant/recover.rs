@@ -1,4 +1,4 @@
-//! After a restart: what became of what was released.
+//! Recovery of a released attempt after a restart.
 
 use super::execute::End;
 use super::state::PromiseStatus;
@@ -8,8 +8,8 @@ use crate::message::{Finding, Outcome, Probe};
 use std::collections::BTreeMap;
 
 impl Participant {
-    /// After a restart: what was released and not begun never will be; what
-    /// was begun without an outcome is probed.
+    /// Released tasks without an intent end as not started; a task with an intent
+    /// and no outcome is probed.
     pub(super) fn recover(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let open = self.state.runs.iter().find_map(|(run, log)| {
             log.phases.iter().find_map(|(phase, promise)| {
@@ -58,8 +58,8 @@ impl Participant {
         }
     }
 
-    /// The probe after a crash is in. What it can't tell is `unknown`, and
-    /// never retried by itself (R4).
+    /// Handles the probe after a crash. An indeterminate finding ends the task as
+    /// `unknown`, which is never retried automatically (R4).
     pub(super) fn probed_after_crash(
         &mut self,
         now: Millis,
@@ -69,14 +69,14 @@ impl Participant {
         mut results: BTreeMap<StepId, Result<Probe, String>>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(task) = self.expected(run, phase, attempt, Purpose::AfterCrash) else {
+        let Some(task) = self.probed_task(run, phase, attempt, Purpose::AfterCrash) else {
             return;
         };
         let outcome = match results.remove(&task.step) {
             Some(Ok(probe)) => match probe.finding {
-                // A watch whose arming is durable stands again by now; one
-                // that isn't did not survive.
-                _ if task.watch && self.stands(run, &task.step) => Outcome::Armed,
+                // A watch whose arming is durable has been armed again by now;
+                // any other did not survive the restart.
+                _ if task.watch && self.is_armed(run, &task.step) => Outcome::Armed,
                 _ if task.watch => Outcome::Interrupted,
                 Finding::Satisfied => Outcome::Done,
                 Finding::Pending => Outcome::Interrupted,

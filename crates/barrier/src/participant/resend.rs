@@ -1,4 +1,4 @@
-//! What is said again on a new session, and how a run is let go.
+//! Resending on a new session, acknowledgement, and the close of a run.
 
 use super::{Effect, Participant, Stage};
 use crate::ids::{Decision, PhaseRef, RunId, StepId, Term};
@@ -7,7 +7,7 @@ use crate::record::ParticipantRecord;
 
 impl Participant {
     /// Outcomes that the coordinator has not acknowledged, and every breach.
-    pub(super) fn send_again(&self, effects: &mut Vec<Effect>) {
+    pub(super) fn resend(&self, effects: &mut Vec<Effect>) {
         for (run, log) in &self.state.runs {
             for task in log.tasks.values().filter(|task| task.unacknowledged) {
                 if let Some(report) = &task.report {
@@ -26,7 +26,6 @@ impl Participant {
         }
     }
 
-    /// The coordinator has an outcome.
     pub(super) fn acknowledged(
         &mut self,
         run: RunId,
@@ -53,8 +52,8 @@ impl Participant {
         }
     }
 
-    /// The run is over. A task that still runs (the operator passed it) is
-    /// cancelled first.
+    /// Closes an ended run. A task that is still running, because the operator
+    /// waived it, is cancelled first.
     pub(super) fn close(
         &mut self,
         run: RunId,
@@ -68,7 +67,7 @@ impl Participant {
             }
             return;
         }
-        if !self.accept(&run, term, decision, effects) {
+        if !self.accept_decision(&run, term, decision, effects) {
             return;
         }
         if let Some(execution) = &mut self.live.execution
@@ -91,10 +90,10 @@ impl Participant {
     }
 
     pub(super) fn close_now(&mut self, run: RunId, effects: &mut Vec<Effect>) {
-        let standing = self.state.run(&run).map(|log| log.watches.keys().cloned());
-        let steps: Vec<StepId> = standing.into_iter().flatten().collect();
+        let armed = self.state.run(&run).map(|log| log.watches.keys().cloned());
+        let steps: Vec<StepId> = armed.into_iter().flatten().collect();
         self.stop_watches(&run, &steps, effects);
-        self.live.lapses.retain(|(whose, _), _| *whose != run);
+        self.live.lapses.retain(|(owner, _), _| *owner != run);
         self.live.probing = None;
         self.persist(ParticipantRecord::Closed { run: run.clone() }, effects);
         effects.push(Effect::Send(Reply::Closed { run }));

@@ -7,21 +7,19 @@ use crate::resolved_plan::Outputs;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How the latest attempt of a phase stands at an agent.
+/// Status of the latest attempt of a phase at an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PromiseStatus {
     Live,
-    /// Refused; nothing was promised.
     Refused {
         reasons: Vec<String>,
     },
     Released {
-        /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
-        /// Captures that the coordinator kept, for undo.
+        /// Before-images from the coordinator's journal, for undo.
         before_images: BTreeMap<StepId, Value>,
     },
-    /// Closed for ever (R3).
+    /// It will never be executed here (R3).
     Tombstoned {
         why: Tombstone,
     },
@@ -32,11 +30,10 @@ pub enum PromiseStatus {
 pub struct Promise {
     pub attempt: u32,
     pub status: PromiseStatus,
-    /// Its tasks, in order; empty where only a tombstone is known.
+    /// Its tasks, in order; empty if the agent has not promised it.
     pub tasks: Vec<TaskOrder>,
-    /// Limit for all of them.
+    /// Time limit for all tasks, from the receipt of the release.
     pub finish_by: Millis,
-    /// What the probes found.
     pub probes: BTreeMap<StepId, Probe>,
 }
 
@@ -63,19 +60,17 @@ impl TaskLog {
         self.intent == Some(attempt) && self.ended(attempt).is_none()
     }
 
-    /// An intent was declared, and it did not end in certainty that nothing
-    /// happened.
+    /// An intent was declared in some attempt.
     pub fn may_have_changed(&self) -> bool {
         self.intent.is_some()
     }
 
-    /// How it ended last.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.report.as_ref().map(|report| &report.outcome)
     }
 }
 
-/// A watch that stands.
+/// An armed watch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchLog {
     pub task: TaskOrder,
@@ -83,20 +78,19 @@ pub struct WatchLog {
     pub breaches: Vec<String>,
 }
 
-/// What an agent knows of a run.
+/// State of a run at an agent.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunLog {
     pub digest: Option<Digest>,
-    /// Highest decision obeyed (R1).
+    /// Highest decision accepted (R1).
     pub decision: Decision,
     /// Latest attempt of each phase.
     pub phases: BTreeMap<PhaseRef, Promise>,
     /// When each phase was first released here.
     pub released: BTreeMap<PhaseRef, BootTime>,
-    /// Its tasks, by phase and step.
     pub tasks: BTreeMap<StepId, TaskLog>,
     pub watches: BTreeMap<StepId, WatchLog>,
-    /// A rollback has reached this agent.
+    /// A rollback has begun at this agent; no forward phase is accepted.
     pub forward_closed: bool,
 }
 
@@ -105,7 +99,7 @@ pub struct RunLog {
 pub struct State {
     /// Sequence of its last record.
     pub last: u64,
-    /// Highest term obeyed (R9).
+    /// Highest term accepted (R9).
     pub term: Term,
     /// Runs that are not closed. At most one holds a promise (R19).
     pub runs: BTreeMap<RunId, RunLog>,
@@ -118,17 +112,15 @@ impl State {
         self.runs.keys().next()
     }
 
-    /// What is known of a run.
     pub fn run(&self, run: &RunId) -> Option<&RunLog> {
         self.runs.get(run)
     }
 
-    /// What is known of an attempt.
+    /// The latest attempt of a phase.
     pub fn promise(&self, run: &RunId, phase: PhaseRef) -> Option<&Promise> {
         self.runs.get(run)?.phases.get(&phase)
     }
 
-    /// What is known of a task.
     pub fn task(&self, run: &RunId, step: &StepId) -> Option<&TaskLog> {
         self.runs.get(run)?.tasks.get(step)
     }

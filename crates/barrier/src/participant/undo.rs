@@ -1,4 +1,4 @@
-//! Undo: restoring what the forward task captured (R7).
+//! Undo: restoring the before-image of the forward task (R7).
 
 use super::execute::End;
 use super::state::PromiseStatus;
@@ -7,19 +7,18 @@ use crate::ids::{Millis, RunId, StepId, Track};
 use crate::message::{Outcome, TaskOrder};
 use serde_json::Value;
 
-/// What an undo has to go by.
-enum Ground {
-    /// The forward task declared intent here, or the coordinator kept what it
-    /// captured.
+/// What is known about the state that an undo must restore.
+enum UndoBasis {
+    /// From the forward task's intent, or from the coordinator's journal.
     BeforeImage(Option<Value>),
-    /// This journal knows that the forward task never began.
+    /// According to this journal the forward task never started.
     NeverBegan,
-    /// Nobody knows what to restore.
+    /// Neither journal has a before-image.
     Missing,
 }
 
 impl Participant {
-    /// Starts an undo task; `false` when it ended at once.
+    /// Starts an undo task; returns `false` if it ended immediately.
     pub(super) fn start_undo(
         &mut self,
         now: Millis,
@@ -32,13 +31,13 @@ impl Participant {
         };
         let run = execution.run.clone();
         let at = (execution.phase, execution.attempt);
-        let before_image = match self.ground(&run, of) {
-            Ground::BeforeImage(before_image) => before_image,
-            Ground::NeverBegan => {
+        let before_image = match self.undo_basis(&run, of) {
+            UndoBasis::BeforeImage(before_image) => before_image,
+            UndoBasis::NeverBegan => {
                 self.end_task(&run, at, &task.step, End::of(Outcome::Unchanged), effects);
                 return false;
             }
-            Ground::Missing => {
+            UndoBasis::Missing => {
                 let reason = format!(
                     "neither this agent's journal nor the coordinator's knows what {of} found \
                      before it changed anything; compare the host by hand"
@@ -68,26 +67,26 @@ impl Participant {
         true
     }
 
-    fn ground(&self, run: &RunId, of: &StepId) -> Ground {
-        match self.kept_by_coordinator(of) {
-            // This journal is not the one that the forward task was begun
-            // under; what it says of that task is not the beginning.
-            Some(Value::Null) => return Ground::Missing,
-            Some(before_image) => return Ground::BeforeImage(Some(before_image)),
+    fn undo_basis(&self, run: &RunId, of: &StepId) -> UndoBasis {
+        match self.supplied_before_image(of) {
+            // The journal that recorded the start of the forward task is lost,
+            // so the entries of this one about that task are incomplete.
+            Some(Value::Null) => return UndoBasis::Missing,
+            Some(before_image) => return UndoBasis::BeforeImage(Some(before_image)),
             None => {}
         }
         let own = self.state.task(run, of);
         if let Some(before_image) = own.and_then(|log| log.before_image.clone()) {
-            return Ground::BeforeImage(before_image);
+            return UndoBasis::BeforeImage(before_image);
         }
         if own.is_some() || self.promised_forward(run, of) {
-            return Ground::NeverBegan;
+            return UndoBasis::NeverBegan;
         }
-        Ground::Missing
+        UndoBasis::Missing
     }
 
-    /// The promise of a forward task is in this journal, so its intent would
-    /// be too.
+    /// The promise of a forward task is in this journal, so its intent would be
+    /// too.
     fn promised_forward(&self, run: &RunId, of: &StepId) -> bool {
         let phases = self.state.run(run).map(|log| &log.phases);
         phases.into_iter().flatten().any(|(phase, promise)| {
@@ -95,7 +94,7 @@ impl Participant {
         })
     }
 
-    fn kept_by_coordinator(&self, of: &StepId) -> Option<Value> {
+    fn supplied_before_image(&self, of: &StepId) -> Option<Value> {
         let execution = self.live.execution.as_ref()?;
         let promise = self.state.promise(&execution.run, execution.phase)?;
         match &promise.status {

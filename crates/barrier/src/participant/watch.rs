@@ -1,5 +1,5 @@
-//! Watches at an agent: armed durably, attested on request, disarmed before a
-//! door is opened (R16, R17).
+//! Watches at an agent: armed durably, attested on request, and disarmed before
+//! what they guard is opened (R16, R17).
 
 use super::{Effect, Participant};
 use crate::ids::{RunId, StepId};
@@ -7,9 +7,9 @@ use crate::message::Reply;
 use crate::record::ParticipantRecord;
 
 impl Participant {
-    /// Watches that stood before a restart stand again; that nobody watched
-    /// meanwhile is for them to judge.
-    pub(super) fn arm_again(&self, effects: &mut Vec<Effect>) {
+    /// Arms the watches again that were armed before a restart. Each decides
+    /// whether the gap counts as a breach.
+    pub(super) fn rearm_watches(&self, effects: &mut Vec<Effect>) {
         for (run, log) in &self.state.runs {
             for (step, watch) in &log.watches {
                 effects.push(Effect::Arm {
@@ -23,18 +23,18 @@ impl Participant {
         }
     }
 
-    pub(super) fn stands(&self, run: &RunId, step: &StepId) -> bool {
+    pub(super) fn is_armed(&self, run: &RunId, step: &StepId) -> bool {
         self.state
             .run(run)
             .is_some_and(|log| log.watches.contains_key(step))
     }
 
     pub(super) fn attest(&self, run: RunId, step: StepId, nonce: u64, effects: &mut Vec<Effect>) {
-        if self.stands(&run, &step) {
+        if self.is_armed(&run, &step) {
             effects.push(Effect::Attest { run, step, nonce });
             return;
         }
-        let breach = Some(format!("watch {step} does not stand on {}", self.agent));
+        let breach = Some(format!("watch {step} is not armed on {}", self.agent));
         effects.push(Effect::Send(Reply::Attestation {
             run,
             step,
@@ -43,7 +43,8 @@ impl Participant {
         }));
     }
 
-    /// The watch has looked. A breach it has ever seen is part of its answer.
+    /// Answers with the watch's result. A breach that it saw earlier is part of
+    /// every later attestation.
     pub(super) fn attested(
         &mut self,
         run: RunId,
@@ -100,8 +101,8 @@ impl Participant {
         new
     }
 
-    /// Stops watches, then says so. Watches that do not stand are answered
-    /// for as well: the question may be a repeated one.
+    /// Stops watches, then confirms. Watches that are not armed are confirmed as
+    /// well, because the order may be a repeated one.
     pub(super) fn disarm(&mut self, run: &RunId, steps: &[StepId], effects: &mut Vec<Effect>) {
         self.stop_watches(run, steps, effects);
         effects.push(Effect::Send(Reply::Disarmed {
@@ -116,22 +117,22 @@ impl Participant {
         steps: &[StepId],
         effects: &mut Vec<Effect>,
     ) {
-        let standing: Vec<StepId> = steps
+        let armed: Vec<StepId> = steps
             .iter()
-            .filter(|step| self.stands(run, step))
+            .filter(|step| self.is_armed(run, step))
             .cloned()
             .collect();
-        if standing.is_empty() {
+        if armed.is_empty() {
             return;
         }
-        for step in &standing {
+        for step in &armed {
             effects.push(Effect::Disarm {
                 run: run.clone(),
                 step: step.clone(),
             });
         }
         let run = run.clone();
-        let steps = standing;
+        let steps = armed;
         self.persist(ParticipantRecord::Disarmed { run, steps }, effects);
     }
 }

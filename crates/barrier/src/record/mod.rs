@@ -1,13 +1,12 @@
-//! What both sides write to their journals.
+//! Records that coordinator and participant write to their journals.
 //!
-//! A machine's durable state is the fold of these records and of nothing
-//! else. They are stored as JSON, tagged by `record`. Reading rejects an
-//! unknown record or field: a coordinator that overlooked part of what was
-//! decided would decide it again.
+//! A state machine's durable state is the fold of these records alone. They are
+//! stored as JSON, tagged by `record`. Deserialisation rejects an unknown record
+//! or field: a coordinator that ignored part of a decision would decide again.
 //!
 //! The first record of a run ([`Record::Began`]) and of an agent's journal
-//! ([`ParticipantRecord::Opened`]) names the [`FormatVersion`] of all that
-//! follow.
+//! ([`ParticipantRecord::Opened`]) states the [`FormatVersion`] of the whole
+//! journal.
 
 mod coordinator;
 mod participant;
@@ -19,17 +18,17 @@ pub use coordinator::{
 pub use participant::{ParticipantRecord, Tombstone};
 use serde::{Deserialize, Serialize};
 
-/// Version of the form of the records. It changes whenever a journal written
-/// by one build can't be read, or would be read differently, by another.
+/// Version of the record format. It changes whenever a journal written by one
+/// build can't be read, or would be interpreted differently, by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FormatVersion(pub u32);
 
-/// The journal was written in a form that this build doesn't know.
+/// The journal has a format that this build doesn't support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}; this version reads and writes format {}", found_text(*.found), .known.0)]
 pub struct UnknownFormat {
-    /// `None` where the first record names no version.
+    /// `None` if the first record has no version.
     pub found: Option<FormatVersion>,
     pub known: FormatVersion,
 }
@@ -42,13 +41,11 @@ fn found_text(found: Option<FormatVersion>) -> String {
 }
 
 impl FormatVersion {
-    /// What this build writes, and the only version that it reads.
+    /// The version that this build writes, and the only one that it reads.
     pub const CURRENT: Self = Self(1);
 
-    /// Checks the version that a first record names.
-    ///
     /// # Errors
-    /// When this build doesn't know it.
+    /// If this build doesn't support the version.
     pub fn check(self) -> Result<(), UnknownFormat> {
         if self == Self::CURRENT {
             return Ok(());
@@ -60,14 +57,13 @@ impl FormatVersion {
     }
 
     /// Checks the version in the JSON text of a journal's first record, and
-    /// reads nothing else of it. A store calls this before it decodes any
-    /// record: those of another version need not be readable here, and "unknown
-    /// field" would name a symptom instead of the cause.
+    /// parses nothing else of it. A store calls this before it decodes any
+    /// record: records of another version may not be decodable, and the error
+    /// "unknown field" would hide the cause.
     ///
     /// # Errors
-    /// When this build doesn't know the version, or the record names none.
-    /// Every released version writes it, so a journal without it is none that
-    /// this build may guess the meaning of.
+    /// If this build doesn't support the version, or the record has none. Every
+    /// released build writes it, so a journal without it has an unknown format.
     pub fn check_first_record(json: &str) -> Result<(), UnknownFormat> {
         #[derive(Deserialize)]
         struct First {

@@ -8,51 +8,48 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Why an attempt is closed for ever at an agent (R3).
+/// Why an agent will never execute an attempt (R3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tombstone {
     /// The coordinator revoked it.
     Revoked,
-    /// Its promise lapsed by the clock.
+    /// Its promise lapsed by the agent's clock.
     Lapsed,
     /// The agent restarted, and a restart voids promises (R12).
     Restarted,
-    /// A rollback began here.
+    /// A rollback has begun at this agent.
     Undone,
 }
 
-/// A participant's records, of all runs.
+/// A record in an agent's journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "record", deny_unknown_fields)]
 pub enum ParticipantRecord {
-    /// The journal was begun. Always the first, and written together with the
-    /// first record that says something.
+    /// Always the first record, written together with the second one.
     Opened {
-        /// Of this record and all that follow.
+        /// Format of the whole journal.
         format: FormatVersion,
     },
     /// An order with a higher term or decision than any before was accepted.
-    /// Stands before the first reply to it (R1, R9).
+    /// Durable before the first reply to it (R1, R9).
     Accepted {
         run: RunId,
         term: Term,
         decision: Decision,
     },
-    /// A promise was made. The first one locks the agent to the run (R19).
+    /// The agent voted ready. The first promise locks it to the run (R19).
     Promised {
         run: RunId,
         digest: Digest,
         phase: PhaseRef,
         attempt: u32,
-        /// The tasks, in order.
         tasks: Vec<TaskOrder>,
-        /// Limit for all of them, from the release's receipt.
+        /// Time limit for all tasks, from the receipt of the release.
         finish_by: Millis,
-        /// What the probes found.
         probes: BTreeMap<StepId, Probe>,
     },
-    /// A promise was refused.
+    /// The agent refused to promise.
     Refused {
         run: RunId,
         digest: Digest,
@@ -60,7 +57,7 @@ pub enum ParticipantRecord {
         attempt: u32,
         reasons: Vec<String>,
     },
-    /// An attempt is closed for ever.
+    /// The agent will never execute this attempt (R3).
     Tombstoned {
         run: RunId,
         digest: Digest,
@@ -68,7 +65,7 @@ pub enum ParticipantRecord {
         attempt: u32,
         why: Tombstone,
     },
-    /// A rollback has reached this agent; nothing goes forward any more.
+    /// A rollback has begun at this agent; it accepts no forward phase any more.
     ForwardClosed {
         run: RunId,
         digest: Digest,
@@ -77,12 +74,11 @@ pub enum ParticipantRecord {
         run: RunId,
         phase: PhaseRef,
         attempt: u32,
-        /// What the tasks consume.
         inputs: BTreeMap<StepId, Outputs>,
-        /// Captures that the coordinator kept, for undo.
+        /// Before-images from the coordinator's journal, for undo.
         before_images: BTreeMap<StepId, Value>,
-        /// When, so that its age survives this process (R13). Absent in older
-        /// journals.
+        /// Time of receipt, so that the release's age is known after a restart
+        /// (R13). Absent in older journals.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<BootTime>,
     },
@@ -98,14 +94,14 @@ pub enum ParticipantRecord {
     Ended {
         report: TaskReport,
     },
-    /// The coordinator has the outcome.
+    /// The outcome is durable at the coordinator.
     Acked {
         run: RunId,
         step: StepId,
         phase: PhaseRef,
         attempt: u32,
     },
-    /// A watch stands; it is armed again after a restart (R16).
+    /// A watch is armed; it is armed again after a restart (R16).
     WatchArmed {
         run: RunId,
         task: TaskOrder,
@@ -117,12 +113,12 @@ pub enum ParticipantRecord {
         step: StepId,
         detail: String,
     },
-    /// Watches no longer stand.
+    /// Watches are disarmed.
     Disarmed {
         run: RunId,
         steps: Vec<StepId>,
     },
-    /// The run is over; the agent is free (R19).
+    /// The run has ended; the agent is not locked to it any more (R19).
     Closed {
         run: RunId,
     },

@@ -242,13 +242,13 @@ impl Sim {
         let Some(participant) = agent.participant.as_ref().filter(|_| !agent.connected) else {
             return;
         };
-        let standing = participant.standing(self.now);
+        let agent_state = participant.agent_state(self.now);
         let Some(run) = &self.run else { return };
-        if self.take_over && run.is_foreign(&standing).is_some() {
-            if standing.term.number >= run.state().term.number {
-                self.lead_above(standing.term);
+        if self.take_over && run.is_foreign(&agent_state).is_some() {
+            if agent_state.term.number >= run.state().term.number {
+                self.lead_above(agent_state.term);
             }
-            self.coordinator(coordinator::Event::TakenOver(standing.clone()));
+            self.coordinator(coordinator::Event::TakenOver(agent_state.clone()));
         }
         let (Some(run), agent) = (&self.run, &self.agents[name]) else {
             return;
@@ -259,7 +259,7 @@ impl Sim {
         }
         self.agent_mut(name).connected = true;
         self.participant(name, participant::Event::Connected);
-        self.coordinator(coordinator::Event::Connected(standing));
+        self.coordinator(coordinator::Event::Connected(agent_state));
     }
 
     pub fn drop_session(&mut self, name: &AgentName) {
