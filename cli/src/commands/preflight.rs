@@ -49,8 +49,8 @@ fn verdict(parts: &[PreflightReport]) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let what = match obstacles {
-        1 => "an obstacle stands in the way of this plan".to_owned(),
-        _ => format!("{obstacles} obstacles stand in the way of this plan"),
+        1 => "preflight found an obstacle".to_owned(),
+        _ => format!("preflight found {obstacles} obstacles"),
     };
     Err(Failure::refused(OBSTACLES, what)
         .remedy("remove them and repeat the preflight; nothing was changed"))

@@ -1,8 +1,7 @@
-//! The table of actions, made from their parameter types.
+//! The table of actions, built from their parameter types.
 //!
-//! [`crate::catalogue`] has one type for each action; what belongs to an
-//! action is declared there, once, as its [`ActionSpec`]. The table is closed:
-//! an agent implements exactly these.
+//! [`crate::catalogue`] has one type for each action, with its [`ActionSpec`]. The
+//! table is closed: an agent implements exactly these actions.
 
 use crate::catalogue as c;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,40 +9,40 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What an action does to the system it works on.
+/// Effect of an action on its target system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It checks something and changes nothing.
+    /// Changes nothing.
     ReadOnly,
-    /// It checks something and goes on checking: its task is armed, not done.
+    /// Keeps checking after its task is armed; changes nothing.
     Watch,
-    /// It changes something that its undo restores.
+    /// Its changes can be undone.
     Undoable,
-    /// It changes something, or may, and has no undo.
+    /// May change something and has no undo.
     Permanent,
 }
 
 /// The declaration of an action, on the type of its parameters.
 ///
-/// The type must reject unknown fields: a parameter that the action would
-/// ignore can then not be written.
+/// The type must reject unknown fields, so that a plan can't contain a parameter
+/// that the action would ignore.
 pub trait ActionSpec: Serialize + DeserializeOwned + JsonSchema + Send + Sync {
-    /// Name as in a plan, `oracle.listener.stop`.
+    /// Name in plans, such as `oracle.listener.stop`.
     const NAME: &'static str;
-    /// One line that says what it does.
+    /// One line that describes it.
     const SUMMARY: &'static str;
     /// Names of its outputs.
     const OUTPUTS: &'static [&'static str] = &[];
     const EFFECT: Effect;
 
-    /// Seconds that the parameters themselves allow the action; nothing for
-    /// an action whose parameters name no limit.
+    /// Time limit in seconds that follows from the parameters; none if they
+    /// contain no limit.
     fn limit_secs(&self) -> Option<u64> {
         None
     }
 }
 
-/// One kind of local work.
+/// An entry of the table.
 #[derive(Debug)]
 pub struct Action {
     /// See [`ActionSpec::NAME`].
@@ -60,22 +59,22 @@ pub struct Action {
 }
 
 impl Action {
-    /// The action of that name.
+    /// The action with this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         ACTIONS.iter().find(|action| action.name == name)
     }
 
-    /// Its undo restores what it changed.
+    /// Whether the action has an undo.
     pub fn undoable(&self) -> bool {
         self.effect == Effect::Undoable
     }
 
-    /// Its task is armed and watches from then on.
+    /// Whether the action is a watch.
     pub fn watch(&self) -> bool {
         self.effect == Effect::Watch
     }
 
-    /// It changes nothing.
+    /// Whether the action changes nothing.
     pub fn read_only(&self) -> bool {
         self.effect == Effect::ReadOnly
     }
@@ -85,16 +84,16 @@ impl Action {
         (self.schema)(generator)
     }
 
-    /// Whether `params` are this action's parameters.
+    /// Checks that `params` decode into this action's type.
     ///
     /// # Errors
-    /// What the parameter type says about them.
+    /// The decoding error.
     pub fn decode(&self, params: &Value) -> Result<(), serde_json::Error> {
         (self.decode)(params)
     }
 
-    /// See [`ActionSpec::limit_secs`]. A limit that is still a reference
-    /// counts as its default.
+    /// See [`ActionSpec::limit_secs`]. A limit that is an unresolved
+    /// reference counts as its default.
     pub fn limit_secs(&self, params: &Value) -> Option<u64> {
         (self.limit_secs)(params)
     }
@@ -116,8 +115,8 @@ const fn entry<A: ActionSpec>() -> Action {
     }
 }
 
-/// The parameters without the durations (`…_secs`) that are references to
-/// outputs: what they are is known only in the run.
+/// The parameters without durations (`…_secs`) that are references to outputs,
+/// whose values are known only during the run.
 fn without_open_limits(params: &Value) -> Value {
     let Value::Object(fields) = params else {
         return params.clone();
@@ -134,7 +133,7 @@ fn without_open_limits(params: &Value) -> Value {
     )
 }
 
-/// Every action there is, hosts first, then Oracle, PostgreSQL, AWS.
+/// All actions: hosts, Oracle, PostgreSQL, AWS.
 pub static ACTIONS: &[Action] = &[
     entry::<c::StopService>(),
     entry::<c::StartService>(),
@@ -194,24 +193,23 @@ pub static ACTIONS: &[Action] = &[
     entry::<c::CloudwatchAlarms>(),
 ];
 
-/// What a task needs beyond the limits in its own parameters: the session,
-/// the probe, the report.
+/// Seconds that a task needs in addition to the limits in its parameters, for its
+/// session, probe and report.
 const SLACK_SECS: u64 = 15;
 
-/// For an action whose parameters name no limit, and for what an action does
-/// besides waiting.
+/// Seconds for an action whose parameters contain no limit, and for the work of an
+/// action apart from waiting.
 pub(crate) const PLAIN_LIMIT_SECS: u64 = 60;
 
-/// For all listeners of a host: Clusterware takes its time for each.
+/// Seconds for all listeners of a host; Clusterware is slow for each.
 pub(crate) const LISTENERS_LIMIT_SECS: u64 = 300;
 
-/// The limit of an action that may take `secs` for each of `items`.
+/// Limit of an action that may take `secs` for each of `items`.
 pub(crate) fn each<T>(items: &[T], secs: u64) -> u64 {
     secs.saturating_mul(items.len().max(1) as u64)
 }
 
-/// Seconds that one agent's task may take, with room for the probe and the
-/// report around the action's own limit.
+/// Time limit of one agent's task in seconds, including probe and report.
 pub fn task_limit_secs(action: &str, params: &Value) -> u64 {
     Action::find(action)
         .and_then(|action| action.limit_secs(params))

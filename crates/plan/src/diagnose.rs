@@ -1,8 +1,8 @@
 //! Problems of a plan file: code, place, message, remedy.
 //!
-//! All problems of a file are told at once. Each has a code of [`CODES`] and
+//! All problems of a file are reported together. Each has a code of [`CODES`] and
 //! a page `docs/errors/LS1xxx.md`. Rendering is miette's; this module only
-//! feeds it.
+//! supplies the parts.
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity,
@@ -25,7 +25,7 @@ pub const CODES: &[(&str, &str)] = &[
     (NOT_IN_THIS_VERSION, "Not in this version"),
     (VARIABLE, "Variable without a value"),
     (MALFORMED_REFERENCE, "Malformed reference"),
-    (UNKNOWN_OUTPUT, "Reference to an output that nobody gives"),
+    (UNKNOWN_OUTPUT, "Reference to an unknown output"),
     (LATER_OUTPUT, "Reference to an output that comes too late"),
     (CYCLE, "Cycle of references"),
     (AMBIGUOUS_OUTPUT, "Output of several agents"),
@@ -35,7 +35,7 @@ pub const CODES: &[(&str, &str)] = &[
     (EMPTY_PARTY, "Party without members"),
     (UNUSED_PARTY, "Party without a step"),
     (UNKNOWN_PHASE, "Unknown phase"),
-    (WATCH, "Watch that cannot be kept"),
+    (WATCH, "Invalid watch"),
     (UNKNOWN_ACTION, "Unknown action"),
     (NO_STEPS, "Nothing to do"),
     (SHORT_DEADLINE, "Deadline shorter than the work"),
@@ -46,10 +46,13 @@ pub const CODES: &[(&str, &str)] = &[
     (OUTAGE_BUDGET, "Outage budget that cannot hold"),
     (REVERSE_MAPPING, "Reverse task that maps the wrong tables"),
     (
-        CLOSED_UNSEEN,
-        "Nobody looks whether Oracle's ports are shut",
+        PORTS_UNCHECKED,
+        "Oracle's ports are not checked from application hosts",
     ),
-    (DMS_ANYWHERE, "Every machine counts as that of DMS"),
+    (
+        DMS_MACHINES_OPEN,
+        "DMS sessions are exempt from every machine",
+    ),
     (TOO_LARGE, "Plan too large"),
 ];
 
@@ -83,27 +86,27 @@ pub(crate) const NO_DMS_LISTENER: &str = "LS1040";
 pub(crate) const REVERSE_INCOMPLETE: &str = "LS1041";
 pub(crate) const OUTAGE_BUDGET: &str = "LS1042";
 pub(crate) const REVERSE_MAPPING: &str = "LS1043";
-pub(crate) const CLOSED_UNSEEN: &str = "LS1044";
-pub(crate) const DMS_ANYWHERE: &str = "LS1045";
+pub(crate) const PORTS_UNCHECKED: &str = "LS1044";
+pub(crate) const DMS_MACHINES_OPEN: &str = "LS1045";
 
-/// Columns of a rendered report: what a terminal of the usual width shows.
+/// Columns of a rendered report; fits a terminal of the usual width.
 const REPORT_WIDTH: usize = 100;
 
-/// Something wrong, before its place in the file is known. The place is a
+/// A problem whose location in the file is not resolved yet. The location is a
 /// JSON pointer (`/phases/0/steps/1/action`) into the document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Code of [`CODES`].
     pub code: &'static str,
-    /// JSON pointer of the value that is wrong; of its nearest ancestor if
-    /// the value is missing.
+    /// JSON pointer to the wrong value, or to its nearest ancestor if the
+    /// value is missing.
     pub pointer: String,
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// The plan can be run all the same.
+    /// The plan can still be run.
     pub warning: bool,
-    /// Point at the key rather than at the value.
+    /// Mark the key rather than the value.
     pub at_key: bool,
 }
 
@@ -141,7 +144,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One problem with its place in a file.
+/// One problem with its location in a file.
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// Code of [`CODES`].
@@ -149,7 +152,7 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// The plan can be run all the same.
+    /// The plan can still be run.
     pub warning: bool,
     /// Line, from 1.
     pub line: usize,
@@ -211,7 +214,7 @@ impl Diagnostic for Problem {
     }
 }
 
-/// All problems of one file, in the order of their places. `Display` renders
+/// All problems of one file, in order of location. `Display` renders
 /// them as a report without colours.
 #[derive(Debug, Clone)]
 pub struct Problems {
@@ -252,7 +255,7 @@ impl Problems {
         self.all.is_empty()
     }
 
-    /// Whether one of them keeps the plan from being run.
+    /// Whether one of them prevents the plan from being run.
     pub fn has_errors(&self) -> bool {
         self.all.iter().any(|problem| !problem.warning)
     }
@@ -272,7 +275,7 @@ impl Problems {
             if index > 0 {
                 report.push('\n');
             }
-            // Writing into a String has no way to fail.
+            // Writing into a String cannot fail.
             let _ = handler.render_report(&mut report, problem);
         }
         let errors = self.all.iter().filter(|problem| !problem.warning).count();
@@ -324,7 +327,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The known name that `written` most likely means, if one is near enough.
+/// The known name closest to `written`, if the distance suggests a typo.
 pub(crate) fn nearest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -332,13 +335,13 @@ pub(crate) fn nearest<'a>(
     known
         .into_iter()
         .map(|name| (distance(written, name), name))
-        // A third of the letters wrong is still a slip; more is another word.
+        // Up to a third of the letters wrong is a typo; more is another word.
         .filter(|(distance, name)| *distance <= name.chars().count().max(3) / 3)
         .min()
         .map(|(_, name)| name)
 }
 
-/// "Did you mean …", or the whole list of what is known.
+/// "Did you mean …", or the list of all valid names.
 pub(crate) fn suggest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,
@@ -348,14 +351,13 @@ pub(crate) fn suggest<'a>(
     }
     let names: Vec<&str> = known.into_iter().collect();
     if names.is_empty() {
-        "none is known here".to_owned()
+        "no value is valid here".to_owned()
     } else {
-        format!("known here: {}", names.join(", "))
+        format!("valid here: {}", names.join(", "))
     }
 }
 
-/// Edits (insert, delete, replace, swap of neighbours) from one word to the
-/// other, without regard to case.
+/// Damerau-Levenshtein distance (restricted transpositions), ignoring case.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.to_lowercase().chars().collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();
@@ -399,11 +401,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_finds_the_word_that_was_meant() {
+    fn a_typo_finds_the_intended_word() {
         let known = ["services", "timers", "processes"];
         assert_eq!(nearest("service", known), Some("services"));
         assert_eq!(nearest("tmiers", known), Some("timers"));
         assert_eq!(nearest("listeners", known), None);
-        assert_eq!(suggest("zzz", ["a", "b"]), "known here: a, b");
+        assert_eq!(suggest("zzz", ["a", "b"]), "valid here: a, b");
     }
 }

@@ -1,9 +1,9 @@
-//! The digest that a plan is approved and run by: SHA-256 over its canonical
-//! JSON.
+//! The digest that identifies a plan in approvals and runs: SHA-256 of its
+//! canonical JSON.
 //!
-//! Canonical means: keys sorted by their bytes, no white space, numbers with
-//! a whole value written without a fraction (so `80` and `80.0` are one). It
-//! does not depend on how `serde_json` happens to be built.
+//! Canonical means: keys sorted by their bytes, no white space, integers
+//! without a fraction (`80` and `80.0` are the same). It does not depend on the
+//! features of `serde_json`.
 
 use crate::model::Plan;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// SHA-256 of a plan's canonical JSON; shown as 64 hexadecimal digits.
+/// SHA-256 of a plan's canonical JSON; displayed as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
@@ -23,7 +23,7 @@ pub struct Digest([u8; 32]);
 pub struct ParseDigestError(String);
 
 impl Digest {
-    /// The first 12 digits, for people.
+    /// The first 12 digits, for display.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }
@@ -66,16 +66,16 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 impl Plan {
-    /// The digest that approvals, orders and reports name.
+    /// The digest that approvals, orders and reports refer to.
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.to_json()).into())
     }
 
-    /// The canonical JSON. This is what travels and what is stored.
+    /// The canonical JSON, as sent and stored.
     pub fn to_json(&self) -> String {
         let mut json = String::new();
-        // A plan is text, numbers, lists and maps with text keys; turning
-        // that into a JSON value has no way to fail.
+        // A plan consists of text, numbers, lists and maps with text keys, so
+        // its conversion to a JSON value cannot fail.
         write_canonical(
             &serde_json::to_value(self).unwrap_or(Value::Null),
             &mut json,
@@ -83,11 +83,10 @@ impl Plan {
         json
     }
 
-    /// Reads an expanded plan. Whether it makes sense is another question:
-    /// `check::verify`.
+    /// Parses an expanded plan without verifying it; see `check::verify`.
     ///
     /// # Errors
-    /// No JSON, an unknown field, a format of another version.
+    /// Invalid JSON, an unknown field, or an unknown format version.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(json)
     }
@@ -124,26 +123,26 @@ fn write_canonical(value: &Value, json: &mut String) {
     }
 }
 
-/// The value with its whole numbers as integers, as they are when a plan is
-/// read back from its JSON.
-pub(crate) fn settled(value: Value) -> Value {
+/// The value with whole numbers as integers, as in a plan that is parsed from
+/// its canonical JSON.
+pub(crate) fn normalized(value: Value) -> Value {
     match value {
         Value::Number(number) => canonical_number(&number)
             .parse()
             .map_or(Value::Number(number), Value::Number),
-        Value::Array(items) => items.into_iter().map(settled).collect(),
+        Value::Array(items) => items.into_iter().map(normalized).collect(),
         Value::Object(fields) => Value::Object(
             fields
                 .into_iter()
-                .map(|(key, field)| (key, settled(field)))
+                .map(|(key, field)| (key, normalized(field)))
                 .collect(),
         ),
         other => other,
     }
 }
 
-/// Integers up to 2^53 are exact in a double; beyond that the fraction is
-/// kept as written.
+/// Integers up to 2^53 are exact in a double; larger values are
+/// written unchanged.
 const EXACT_IN_DOUBLE: f64 = 9_007_199_254_740_992.0;
 
 fn canonical_number(number: &serde_json::Number) -> String {

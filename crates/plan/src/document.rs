@@ -1,7 +1,7 @@
-//! A YAML file as a tree in which every value and every key knows its place.
+//! A YAML file as a tree with the location of every key and value.
 //!
-//! serde stops at the first error; a plan's author wants all of them. So the
-//! text is read into this tree first, checked as a whole, and only then
+//! serde stops at the first error, but all problems are to be reported. So the
+//! text is parsed into this tree first, checked as a whole, and only then
 //! decoded into types.
 
 use crate::diagnose::{self, Fault};
@@ -11,16 +11,16 @@ use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 use std::fmt;
 use std::ops::Range;
 
-/// Bytes of a plan file. The largest real plan seen has 30 kB; a file beyond
-/// this is a mistake, the tree would take many times its size, and a run's
-/// first record keeps the file next to the plan.
+/// Most bytes of a plan file. The largest real plan seen has 30 kB; a larger
+/// file is a mistake, the tree would take many times its size, and a run's
+/// first record contains the file as well as the plan.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// A value and its place.
+/// A value and its location.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub content: Content,
-    /// Bytes of the file.
+    /// Byte range in the file.
     pub at: Range<usize>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum Content {
     Map(Vec<Entry>),
 }
 
-/// A key, its place, and its value.
+/// A key, its location, and its value.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub key: String,
@@ -43,10 +43,10 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// Reads the text.
+    /// Parses the text.
     ///
     /// # Errors
-    /// One fault with its place: no YAML, or too large.
+    /// One fault with its location: invalid YAML, or too large.
     pub fn parse(text: &str) -> Result<Self, (Fault, Range<usize>)> {
         if text.len() > MAX_BYTES {
             let fault = Fault::new(
@@ -72,8 +72,8 @@ impl Node {
                     diagnose::SYNTAX,
                     "",
                     without_place(&error.to_string()),
-                    "look at the indentation, at quotes and brackets left open, and at what \
-                     stands before this place",
+                    "check the indentation, unclosed quotes and brackets, and the text before this \
+                     location",
                 );
                 (fault, at)
             })
@@ -99,8 +99,7 @@ impl Node {
         }
     }
 
-    /// The place of a pointer, or of the nearest thing around it that the
-    /// file holds.
+    /// The location of a pointer, or of its nearest ancestor in the file.
     pub fn place(&self, pointer: &str, at_key: bool) -> Range<usize> {
         let mut node = self;
         let mut place = self.first_line();
@@ -116,7 +115,7 @@ impl Node {
                 return place;
             };
             node = child;
-            // The caret belongs under a word, not under a whole block.
+            // Mark a single word, not a whole block.
             place = match (&node.content, key_at) {
                 (Content::Map(_) | Content::List(_) | Content::Null, Some(key)) => key,
                 (_, Some(key)) if at_key => key,
@@ -138,7 +137,7 @@ impl Node {
         }
     }
 
-    /// The tree without places.
+    /// The tree without locations.
     pub fn to_value(&self) -> Value {
         match &self.content {
             Content::Null => Value::Null,
@@ -155,7 +154,7 @@ impl Node {
         }
     }
 
-    /// Keys that stand twice in one map.
+    /// Reports keys that occur twice in one map.
     pub fn duplicates(&self, pointer: &str, faults: &mut Vec<(Fault, Range<usize>)>) {
         match &self.content {
             Content::Map(entries) => {
@@ -164,8 +163,8 @@ impl Node {
                         let fault = Fault::new(
                             diagnose::DUPLICATE_KEY,
                             pointer,
-                            format!("{:?} stands here twice", entry.key),
-                            "keep one of the two, or give one another name",
+                            format!("the key {:?} occurs twice", entry.key),
+                            "remove or rename one of the two",
                         );
                         faults.push((fault, entry.key_at.clone()));
                     }
@@ -202,8 +201,7 @@ fn bytes(location: &Location) -> Range<usize> {
     start..start + span.byte_len().unwrap_or(0) as usize
 }
 
-/// One character at a line and a column: the parser's own errors know no
-/// bytes.
+/// The character at a line and a column: parser errors have no byte offset.
 fn character(location: &Location, text: &str) -> Range<usize> {
     let line = usize::try_from(location.line()).unwrap_or(1).max(1);
     let column = usize::try_from(location.column()).unwrap_or(1).max(1);
@@ -218,8 +216,7 @@ fn character(location: &Location, text: &str) -> Range<usize> {
     line_start + before..line_start + before + length
 }
 
-/// The place is shown by the report; the parser's own mention of it is left
-/// out.
+/// Removes the location from a parser message; the report shows it.
 fn without_place(message: &str) -> String {
     message
         .split(" at line ")

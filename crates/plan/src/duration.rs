@@ -1,4 +1,4 @@
-//! Durations as people write them in a plan: `500ms`, `30s`, `5m`, `2h`.
+//! Durations as written in plans: `500ms`, `30s`, `5m`, `2h`.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
@@ -6,23 +6,23 @@ use std::borrow::Cow;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// A duration in whole milliseconds. One number, one unit: nobody adds up
-/// `1h30m` in the night of a cutover.
+/// A duration in whole milliseconds: one number and one unit. Compound forms
+/// such as `1h30m` are rejected because they are easily misread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration {
     ms: u64,
 }
 
-/// The text is no duration.
+/// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a duration")]
 pub struct ParseDurationError(String);
 
-/// A week. Longer than any run; beyond this a unit was mistaken.
+/// A week: longer than any run, so a larger value has the wrong unit.
 const MOST_MS: u64 = 7 * 24 * 3600 * 1000;
 
 impl Duration {
-    /// Name of the format in the JSON Schema.
+    /// Value of `format` in the JSON Schema.
     pub const FORMAT: &'static str = "lockstep-duration";
 
     /// Whole seconds.
@@ -93,7 +93,7 @@ impl JsonSchema for Duration {
     }
 }
 
-/// Milliseconds for people: `500ms`, `30s`, `28m 15s`, `2h`.
+/// Milliseconds as readable text: `500ms`, `30s`, `28m 15s`, `2h`.
 pub(crate) fn shown(ms: u64) -> String {
     if ms == 0 || !ms.is_multiple_of(1000) {
         return format!("{ms}ms");

@@ -1,8 +1,7 @@
-//! Plans: what they say, whether they make sense, what they expand to.
+//! Plans: parsing, checking and expansion.
 //!
-//! This crate is pure. Text comes in, a checked [`Plan`] or a list of
-//! problems with file, line, caret and remedy comes out; reading files,
-//! asking agents and running anything is for others.
+//! This crate is pure: it turns text into a checked [`Plan`] or into a list of
+//! problems with line, column and remedy. It performs no I/O.
 
 pub mod actions;
 pub mod catalogue;

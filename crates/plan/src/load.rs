@@ -1,12 +1,12 @@
-//! From the text of a plan file to a checked plan, or to all its problems.
+//! Turns the text of a plan file into a checked plan or a list of problems.
 
 use crate::actions::Action;
 use crate::check::verify;
 use crate::diagnose::{self, Fault, Problems, suggest};
 use crate::document::{Content, Node};
 use crate::expand;
-use crate::model::Plan;
-use crate::schema::{self, FileKind};
+use crate::model::{Kind, Plan};
+use crate::schema;
 use crate::schema_check::{self, DeferredRefs};
 use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
 use serde::de::DeserializeOwned;
@@ -14,33 +14,33 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What is given for one load beside the file.
+/// Values given for one load in addition to the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Values of variables, by name.
     pub vars: BTreeMap<String, String>,
 }
 
-/// What came of a file.
+/// Result of checking a file.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// The plan, if nothing keeps it from being run.
+    /// The plan, if it has no errors.
     pub plan: Option<Plan>,
-    /// Errors and warnings; with a plan, only warnings.
+    /// Errors and warnings; only warnings if there is a plan.
     pub problems: Problems,
 }
 
 /// Reads, checks and expands a plan file. `file_name` is for the report only.
 ///
 /// # Errors
-/// All problems at once, each with its place and a remedy. Warnings alone do
-/// not fail; [`check()`](crate::load::check) tells them.
+/// All problems, each with its location and a remedy. Warnings alone are no
+/// error; [`check()`](crate::load::check) returns them.
 pub fn load(file_name: &str, text: &str, overrides: &Overrides) -> Result<Plan, Problems> {
     let checked = check(file_name, text, overrides);
     checked.plan.ok_or(checked.problems)
 }
 
-/// Like [`load()`](crate::load::load), with the warnings of a good plan too.
+/// Like [`load()`](crate::load::load), but also returns the warnings of a valid plan.
 pub fn check(file_name: &str, text: &str, overrides: &Overrides) -> Checked {
     let mut located = Vec::new();
     let plan = match Node::parse(text) {
@@ -63,32 +63,28 @@ fn checked(mut document: Node, overrides: &Overrides, located: &mut Located) -> 
     document.duplicates("", located);
     located.extend(document.substitute(&overrides.vars));
     let (plan, faults) = match kind(&document) {
-        Ok(FileKind::Plan) => plan_file(&document),
-        Ok(kind @ FileKind::Restart) => {
-            expanded::<Restart>(&document, kind, expand::restart::expand)
-        }
-        Ok(kind @ FileKind::Cutover) => {
-            expanded::<Cutover>(&document, kind, expand::cutover::expand)
-        }
+        Ok(Kind::Plan) => plan_file(&document),
+        Ok(kind @ Kind::Restart) => expanded::<Restart>(&document, kind, expand::restart::expand),
+        Ok(kind @ Kind::Cutover) => expanded::<Cutover>(&document, kind, expand::cutover::expand),
         Err(fault) => (None, vec![fault]),
     };
-    // A variable that has no value has no right type either; once is enough.
-    let told: Vec<Range<usize>> = located.iter().map(|(_, place)| place.clone()).collect();
+    // A variable without a value also has the wrong type: report it once.
+    let reported: Vec<Range<usize>> = located.iter().map(|(_, place)| place.clone()).collect();
     let placed = faults.into_iter().map(|fault| {
         let place = document.place(&fault.pointer, fault.at_key);
         (fault, place)
     });
-    located.extend(placed.filter(|(_, place)| !told.contains(place)));
+    located.extend(placed.filter(|(_, place)| !reported.contains(place)));
     plan
 }
 
-fn kind(document: &Node) -> Result<FileKind, Fault> {
-    let names = FileKind::ALL.map(FileKind::name);
+fn kind(document: &Node) -> Result<Kind, Fault> {
+    let names = Kind::ALL.map(Kind::name);
     if !matches!(document.content, Content::Map(_)) {
         return Err(Fault::new(
             diagnose::UNKNOWN_KIND,
             "",
-            "this is no plan",
+            "the file is not a plan",
             "a plan is a map with the keys kind and name; see the examples in deploy/plans",
         ));
     }
@@ -104,23 +100,23 @@ fn kind(document: &Node) -> Result<FileKind, Fault> {
         Content::Text(text) => text.clone(),
         _ => node.to_value().to_string(),
     };
-    FileKind::ALL
+    Kind::ALL
         .into_iter()
         .find(|kind| kind.name() == written)
         .ok_or_else(|| {
             Fault::new(
                 diagnose::UNKNOWN_KIND,
                 "/kind",
-                format!("{written:?} is no kind of plan"),
+                format!("{written:?} is not a kind of plan"),
                 suggest(&written, names),
             )
         })
 }
 
-/// Kinds whose files say something else than the expanded plan.
+/// Kinds whose files have another structure than the expanded plan.
 fn expanded<S: DeserializeOwned>(
     document: &Node,
-    kind: FileKind,
+    kind: Kind,
     expand: impl Fn(&S) -> (Plan, Vec<Fault>),
 ) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
@@ -138,7 +134,7 @@ fn expanded<S: DeserializeOwned>(
     (Some(plan), faults)
 }
 
-/// What is wrong with an expanded phase, told where the file speaks of it.
+/// Maps a fault in an expanded phase to the place in the file that sets it.
 fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
     let phase = fault
         .pointer
@@ -157,7 +153,7 @@ fn in_source(mut fault: Fault, plan: &Plan) -> Fault {
 /// parameters of each step are checked against its action.
 fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
     let schema = schema::strict();
-    let kind = FileKind::Plan;
+    let kind = Kind::Plan;
     let mut faults = schema_check::check(
         document,
         "",
@@ -171,12 +167,12 @@ fn plan_file(document: &Node) -> (Option<Plan>, Vec<Fault>) {
     };
     let plan = expand::plan::expand(&source);
     for fault in verify(&plan) {
-        let told = faults.iter().any(|known| {
+        let reported = faults.iter().any(|known| {
             known.pointer == fault.pointer && known.code == fault.code
                 || fault.code == diagnose::WRONG_VALUE && known.pointer.starts_with(&fault.pointer)
         });
-        // A name that is wrong on the way forward is wrong on the way back.
-        if !told && !fault.pointer.starts_with("/rollback") {
+        // Rollback phases are derived from the forward ones: so are their faults.
+        if !reported && !fault.pointer.starts_with("/rollback") {
             faults.push(fault);
         }
     }
@@ -220,9 +216,9 @@ fn parameters(document: &Node, schema: &Value) -> Vec<Fault> {
     faults
 }
 
-/// The typed form. Unknown fields are told already; without them the rest can
-/// be looked at all the same. What does not decode for another reason that
-/// was told is not told again.
+/// Decodes the typed form. Unknown fields have been reported and are removed, so
+/// that the rest can still be checked. A decoding error is reported only if no
+/// other fault explains it.
 fn decode<S: DeserializeOwned>(document: &Node, faults: &mut Vec<Fault>) -> Option<S> {
     let mut value = document.to_value();
     for fault in faults
@@ -242,7 +238,7 @@ fn decode<S: DeserializeOwned>(document: &Node, faults: &mut Vec<Fault>) -> Opti
                     diagnose::WRONG_VALUE,
                     "",
                     error.to_string(),
-                    "`lockstep plan schema` shows what may stand where",
+                    "`lockstep plan schema` prints the schema of plan files",
                 ));
             }
             None

@@ -1,13 +1,13 @@
-//! Which tables a DMS table mapping selects, as far as its rules tell.
+//! Evaluates which tables a DMS table mapping selects.
 //!
 //! Source: AWS DMS user guide, "Selection rules and actions" and "Wildcards in
-//! table mapping". Only names are looked at; filters and transformations
-//! change what is carried over, not whether the table is in it.
+//! table mapping". Only names are evaluated; filters and
+//! transformations change the replicated rows, not the selection of tables.
 
 use serde_json::Value;
 
-/// Whether the mapping takes this table: some rule includes it and none
-/// excludes it. `name` is `schema.table` as the source spells it.
+/// Whether the mapping selects this table: some rule includes it and none
+/// excludes it. `name` is `schema.table` as spelled in the source database.
 pub fn selects(mappings: &Value, name: &str) -> bool {
     let Some((schema, table)) = name.split_once('.') else {
         return false;
@@ -35,8 +35,8 @@ fn text<'a>(rule: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// `%` is any text, `_` one character, `[…]` one of a set in which `a-d` is a
-/// range; so `[_]` is an underscore. Names are compared as they are written.
+/// `%` matches any text, `_` one character, `[…]` one character of a set in
+/// which `a-d` is a range; so `[_]` is an underscore. Case-sensitive.
 fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusion_wins_wherever_it_stands() {
+    fn an_exclusion_wins_in_any_position() {
         let mappings = json!({"rules": [
             rule("exclude", "lockstep", "lockstep_marker"),
             rule("include", "lockstep", "%"),

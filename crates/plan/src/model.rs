@@ -1,11 +1,10 @@
 //! The expanded plan: what is digested, approved, sent and run.
 //!
 //! Its canonical form is JSON. Every kind of plan file ends up as this one
-//! type, so the coordinator and the agents know no other. The model says
-//! what shall happen and in which order; it holds no credentials, no SQL and
-//! no commands, only names of actions and of resources.
+//! type, the only one that the coordinator and the agents use. It contains no
+//! credentials, no SQL and no commands, only names of actions and of resources.
 //!
-//! Nothing here checks that a plan makes sense: that is the check.
+//! The consistency of a plan is verified in [`crate::check`].
 
 use crate::reference::{self, AgentFacts, Reference, ReferenceError};
 use schemars::JsonSchema;
@@ -14,8 +13,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Version of the expanded plan's format. A reader refuses any it does not
-/// know, so an old daemon never runs half of a new plan.
+/// Version of the expanded plan's format. A reader rejects unknown versions, so
+/// an old daemon never runs part of a new plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct FormatVersion(u32);
@@ -37,7 +36,7 @@ impl<'de> Deserialize<'de> for FormatVersion {
             Ok(Self(number))
         } else {
             Err(serde::de::Error::custom(format_args!(
-                "plan format {number} is not known here; this version reads format {}",
+                "unknown plan format {number}; this version reads format {}",
                 Self::CURRENT.0
             )))
         }
@@ -49,39 +48,47 @@ impl<'de> Deserialize<'de> for FormatVersion {
 pub enum Kind {
     /// Oracle to PostgreSQL, by the standard phases.
     Cutover,
-    /// A fleet restart.
+    /// Restart of a fleet.
     Restart,
-    /// Phases and steps written out.
+    /// Explicit phases and steps.
     Plan,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Cutover, Self::Restart, Self::Plan];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cutover => "Cutover",
+            Self::Restart => "Restart",
+            Self::Plan => "Plan",
+        }
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cutover => "Cutover",
-            Self::Restart => "Restart",
-            Self::Plan => "Plan",
-        })
+        f.write_str(self.name())
     }
 }
 
-/// A checked plan with everything written out.
+/// A checked plan with all defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Version of this format.
     pub format: FormatVersion,
-    /// Name that people give the plan.
+    /// Name of the plan.
     pub name: String,
-    /// What it was made from.
+    /// Kind of the file it was expanded from.
     pub kind: Kind,
-    /// Who takes part, by name of the party.
+    /// The parties, by name.
     pub parties: BTreeMap<String, Party>,
-    /// The way forward, in order. Nobody starts a phase before everyone has
-    /// finished the one before.
+    /// The forward phases, in order. No agent starts a phase before all agents
+    /// have finished the previous one.
     pub phases: Vec<Phase>,
-    /// The way back, in the order of running. Phases of the way forward that
-    /// were never released have nothing to undo; their tasks find it so.
+    /// The rollback phases, in execution order. An undo whose forward step was
+    /// never released finds nothing to undo.
     pub rollback: Vec<Phase>,
     /// The budget of the write outage, if the plan has one.
     #[serde(default)]
@@ -90,91 +97,90 @@ pub struct Plan {
 
 /// A set of agents chosen by labels.
 ///
-/// An agent may belong to several parties (the Oracle host that leads is one
-/// of all Oracle hosts). Its tasks in a phase still run in the order of the
-/// phase's steps.
+/// An agent may belong to several parties (the lead Oracle host is also one of
+/// the Oracle hosts). Its tasks in a phase still run in the order of the phase's
+/// steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Party {
-    /// Labels that an agent must all carry.
+    /// Labels that an agent must have, all of them.
     pub labels: BTreeMap<String, String>,
-    /// How many agents must match, at least 1. More or fewer is refused at
-    /// the start of a run.
+    /// Number of agents that must match, at least 1. A run with any other
+    /// number is rejected at its start.
     pub expected: u32,
-    /// A rollback may go on without a lost agent of this party; the agent
-    /// then owes its undo.
+    /// A rollback may continue without a lost agent of this party; the agent's
+    /// undo is then outstanding.
     pub detachable: bool,
 }
 
-/// How long applications may be unable to write.
+/// Limit on the time during which applications cannot write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outage {
-    /// The whole budget in milliseconds, rollback included.
+    /// The whole budget in milliseconds, including a rollback.
     pub budget_ms: u64,
     /// The outage begins with the release of this phase.
     pub starts_with: String,
     /// It ends with the completion of this phase.
     pub ends_with: String,
-    /// What a rollback would need, in milliseconds. When `budget_ms` less
-    /// this has passed before the point of no return, the run rolls back.
+    /// The part reserved for a rollback, in milliseconds. The run rolls back
+    /// when `budget_ms` less this reserve has passed before the point of no
+    /// return.
     pub rollback_reserve_ms: u64,
 }
 
-/// What lies between two barriers.
+/// The work between two barriers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    /// Name, unique in the plan (way forward and way back together).
+    /// Name, unique among the forward and rollback phases.
     pub name: String,
     /// The standard phase that this one is a part of: `final-changes` for
     /// `final-changes.arrived`. Otherwise its own name.
     pub standard: String,
-    /// Steps of the runbook that it carries out, `1` to `10.2`.
+    /// Runbook steps that the phase implements, `1` to `10.2`.
     #[serde(default)]
     pub runbook_steps: Vec<String>,
-    /// What must happen before the phase is prepared.
+    /// Condition that must be met before the phase is prepared.
     #[serde(default)]
     pub gate: Gate,
-    /// How long a promise lives, in milliseconds: a task must start within
-    /// that after Prepare.
+    /// Lifetime of a promise: a task must start within this time after Prepare,
+    /// in milliseconds.
     pub start_by_ms: u64,
-    /// How long the tasks may take, in milliseconds after Prepare.
+    /// Deadline for the tasks, in milliseconds after Prepare.
     pub finish_by_ms: u64,
-    /// What a failure leads to.
+    /// Reaction to a failure.
     pub on_failure: OnFailure,
-    /// With the durable release of this phase the point of no return is
-    /// passed.
+    /// The durable release of this phase passes the point of no return.
     #[serde(default)]
     pub point_of_no_return: bool,
-    /// What is done, in order for each agent, agents side by side.
+    /// The steps; each agent runs its own in this order, agents run concurrently.
     pub steps: Vec<Step>,
 }
 
-/// What must happen before a phase is prepared.
+/// Condition that must be met before a phase is prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
-    /// Nothing.
+    /// No condition.
     #[default]
     None,
-    /// An operator approves, naming the plan's digest.
+    /// An operator approves the digest of the plan.
     Approval,
     /// The run stops here until an operator resumes it.
     Hold,
 }
 
-/// What the failure of a phase leads to.
+/// Reaction to the failure of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// Wait for the operator.
     Hold,
-    /// Roll back at once.
+    /// Roll back immediately.
     Rollback,
-    /// Go on with the next phase, and hold after the last one with the
-    /// failure named. Only in a rollback: a DMS failure must not keep
-    /// applications from Oracle.
+    /// Continue with the next phase, and hold after the last one. Valid only in
+    /// a rollback, where a DMS failure must not keep applications from Oracle.
     Continue,
 }
 
@@ -182,42 +188,40 @@ pub enum OnFailure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Name, unique in the plan (way forward and way back together).
+    /// Name, unique among the forward and rollback phases.
     pub id: String,
-    /// Party whose agents each do it.
+    /// Party whose agents each run the step.
     pub party: String,
     /// Name of the action, as in [`crate::catalogue`].
     pub action: String,
-    /// Forward, or back from what another step changed.
+    /// Whether the step executes its action or undoes another step.
     #[serde(default)]
     pub mode: Mode,
     /// The action's parameters; text in them may hold `${step.output}`,
     /// `${agent.name}` and `${agent.labels.KEY}`.
     pub params: Value,
-    /// How long one agent's task may take, in milliseconds.
+    /// Time limit of one agent's task, in milliseconds.
     pub timeout_ms: u64,
-    /// The step proves something that later phases rest on: it cannot be
-    /// skipped.
+    /// Later phases rely on the result of this step, so it cannot be skipped.
     #[serde(default)]
     pub proof: bool,
     /// The action changes something that its undo restores.
     #[serde(default)]
     pub undoable: bool,
-    /// The step is a watch: its task arrives as armed, and is disarmed
-    /// when the phase named here is released. A rollback disarms every watch
-    /// before its first release.
+    /// For a watch: the phase whose release disarms it. A rollback disarms
+    /// every watch before its first release.
     #[serde(default)]
     pub watch_until: Option<String>,
 }
 
-/// Whether a step goes forward or back.
+/// Whether a step executes its action or undoes another step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Mode {
-    /// Do it.
+    /// Execute the action.
     #[default]
     Execute,
-    /// Restore what a step of the way forward captured.
+    /// Restore the before-image of a forward step.
     Undo {
         /// Id of that step.
         of: String,
@@ -225,7 +229,7 @@ pub enum Mode {
 }
 
 impl Plan {
-    /// The phase of that name, on the way forward or back.
+    /// The forward or rollback phase with this name.
     pub fn phase(&self, name: &str) -> Option<&Phase> {
         self.phases
             .iter()
@@ -233,7 +237,7 @@ impl Plan {
             .find(|phase| phase.name == name)
     }
 
-    /// The step of that id, on the way forward or back.
+    /// The forward or rollback step with this id.
     pub fn step(&self, id: &str) -> Option<&Step> {
         self.phases
             .iter()
@@ -242,8 +246,7 @@ impl Plan {
             .find(|step| step.id == id)
     }
 
-    /// The step that `undo` restores the state of; nothing for a step that
-    /// goes forward.
+    /// The forward step that `undo` undoes; none if it executes its action.
     pub fn undone_by(&self, undo: &Step) -> Option<&Step> {
         match &undo.mode {
             Mode::Execute => None,
@@ -267,21 +270,20 @@ impl Party {
 }
 
 impl Step {
-    /// The outputs of other steps that this one consumes, each once, in
-    /// order of appearance.
+    /// The outputs of other steps that this one consumes, without duplicates,
+    /// in order of appearance.
     pub fn inputs(&self) -> Vec<Reference> {
         reference::outputs_in(&self.params)
     }
 
     /// The parameters for one agent with every `${…}` replaced.
     ///
-    /// Text that is one reference and nothing else becomes the value itself,
-    /// whatever its type; a reference inside longer text must be text or a
-    /// number.
+    /// Text that consists of a single reference becomes the value itself, of any
+    /// type; inside longer text the value must be text or a number.
     ///
     /// # Errors
-    /// An output that `outputs` does not hold, a label that the agent lacks,
-    /// a list or an object inside text.
+    /// An output missing from `outputs`, a label that the agent lacks, or a
+    /// list or object inside text.
     pub fn resolve(
         &self,
         outputs: &BTreeMap<Reference, Value>,

@@ -1,9 +1,9 @@
-//! `${…}` in parameters: finding the references and replacing them.
+//! `${…}` references in parameters: parsing and replacement.
 //!
-//! Four forms exist. `${vars.NAME}` is replaced when the file is loaded and
+//! There are four forms. `${vars.NAME}` is replaced when the file is loaded and
 //! never reaches the expanded plan. `${STEP.OUTPUT}`, `${agent.name}` and
 //! `${agent.labels.KEY}` stay in it and are replaced at the release, for one
-//! agent. `$${` stands for a plain `${`. There are no expressions, no
+//! agent. `$${` is an escaped `${`. There are no expressions, no
 //! defaults and no nesting.
 
 use serde_json::Value;
@@ -26,10 +26,10 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Why a reference has no value.
+/// Why a reference cannot be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReferenceError {
-    /// `${` without `}`, or something inside that is no reference.
+    /// `${` without `}`, or invalid content.
     #[error("{text:?} is not a reference: {reason}")]
     Malformed {
         text: String,
@@ -39,7 +39,7 @@ pub enum ReferenceError {
     /// The variable is not defined.
     #[error("variable {0:?} is not defined")]
     UnknownVariable(String),
-    /// The step has not given that output.
+    /// The step has not produced that output.
     #[error("{0} has no value")]
     MissingOutput(Reference),
     /// The agent has no such label.
@@ -51,21 +51,21 @@ pub enum ReferenceError {
         label: String,
     },
     /// A list or an object inside longer text.
-    #[error("{reference} is no text or number, so it can't be a part of longer text")]
+    #[error("{reference} is neither text nor a number, so it can't be part of longer text")]
     NotText {
         /// The reference as written.
         reference: String,
     },
 }
 
-/// What is known of the agent that a task is made for.
+/// The agent for which a task is resolved.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentFacts<'a> {
     pub name: &'a str,
     pub labels: &'a BTreeMap<String, String>,
 }
 
-/// What stands between `${` and `}`.
+/// The content between `${` and `}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Variable(String),
@@ -74,14 +74,14 @@ pub(crate) enum Target {
     Output(Reference),
 }
 
-/// A piece of text.
+/// A segment of text; a reference also has its source text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
     Plain(String),
     Reference(Target, String),
 }
 
-/// Cuts text into plain pieces and references.
+/// Splits text into plain segments and references.
 pub(crate) fn pieces(text: &str) -> Result<Vec<Piece>, ReferenceError> {
     let mut found = Vec::new();
     let mut plain = String::new();
@@ -130,7 +130,7 @@ fn target(inside: &str, written: &str) -> Result<Target, ReferenceError> {
     };
     if !parts.iter().all(is_name) {
         return Err(malformed(
-            "names are letters, digits, hyphens and underscores, joined by one full stop",
+            "names consist of letters, digits, hyphens and underscores, separated by a full stop",
         ));
     }
     match parts.as_slice() {
@@ -138,20 +138,20 @@ fn target(inside: &str, written: &str) -> Result<Target, ReferenceError> {
         ["agent", "name"] => Ok(Target::AgentName),
         ["agent", "labels", key] => Ok(Target::AgentLabel((*key).to_owned())),
         ["agent" | "vars", ..] => Err(malformed(
-            "known are ${vars.NAME}, ${agent.name} and ${agent.labels.KEY}",
+            "the valid forms are ${vars.NAME}, ${agent.name} and ${agent.labels.KEY}",
         )),
         [step, output] => Ok(Target::Output(Reference {
             step: (*step).to_owned(),
             output: (*output).to_owned(),
         })),
         _ => Err(malformed(
-            "an output is named by its step, a full stop and its own name",
+            "a reference to an output has the form ${STEP.OUTPUT}",
         )),
     }
 }
 
-/// The outputs that `params` refers to, each once, in order of appearance.
-/// Malformed references are left to the check.
+/// The outputs that `params` refers to, without duplicates, in order of
+/// appearance. Malformed references are ignored here; the check reports them.
 pub(crate) fn outputs_in(params: &Value) -> Vec<Reference> {
     let mut found = Vec::new();
     each_text(params, &mut |text| {
@@ -175,8 +175,8 @@ fn each_text(value: &Value, visit: &mut impl FnMut(&str)) {
     }
 }
 
-/// Replaces every reference of `text` by what `lookup` says; `None` leaves
-/// the reference as it is written.
+/// Replaces every reference in `text` by the result of `lookup`; `None` leaves
+/// the reference unchanged.
 pub(crate) fn replace(
     text: &str,
     lookup: &impl Fn(&Target) -> Result<Option<Value>, ReferenceError>,
@@ -198,8 +198,8 @@ pub(crate) fn replace(
     let mut replaced = String::new();
     for piece in &pieces {
         match piece {
-            // While references remain the text is read again, so what was
-            // escaped must stay escaped.
+            // Text with remaining references is parsed again, so escapes must
+            // be preserved.
             Piece::Plain(plain) if keeps_references => {
                 replaced.push_str(&plain.replace("${", "$${"));
             }
@@ -225,11 +225,11 @@ fn as_text(value: Value, written: &str) -> Result<String, ReferenceError> {
     }
 }
 
-/// As [`resolve`] before anything has run: outputs stay as they are written,
-/// so that what is known already can be looked at.
+/// As [`resolve`], but before the run: references to outputs stay unchanged, so
+/// that the rest of the parameters can be checked.
 ///
 /// # Errors
-/// As there, but for outputs.
+/// As for [`resolve`], except for missing outputs.
 pub fn resolve_known(params: &Value, agent: AgentFacts<'_>) -> Result<Value, ReferenceError> {
     let lookup = |target: &Target| match target {
         Target::Output(_) => Ok(None),
@@ -258,7 +258,7 @@ fn of_agent(target: &Target, agent: AgentFacts<'_>) -> Result<Value, ReferenceEr
 /// [`crate::Step::resolve`].
 ///
 /// # Errors
-/// As there.
+/// As for [`crate::Step::resolve`].
 pub fn resolve(
     params: &Value,
     outputs: &BTreeMap<Reference, Value>,

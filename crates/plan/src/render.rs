@@ -1,8 +1,8 @@
-//! The expanded plan as text for people: `lockstep plan show`.
+//! The expanded plan as text for `lockstep plan show`.
 //!
-//! One block for each phase with its gate, its deadline and what a failure
-//! leads to; below it each step with its party, action and main parameters.
-//! The text is for reading; programs take [`Plan::to_json`].
+//! One block for each phase with its gate, its deadlines and its failure policy;
+//! below it each step with its party, action and main parameters. Programs use
+//! [`Plan::to_json`] instead.
 
 use crate::duration::shown;
 use crate::expand::cutover::STANDARD_PHASES;
@@ -10,13 +10,13 @@ use crate::model::{Gate, Kind, Mode, OnFailure, Phase, Plan, Step};
 use serde_json::Value;
 use std::fmt::{self, Write as _};
 
-/// Characters of one parameter's value; the rest is cut and marked.
+/// Most characters of one parameter's value; longer values are truncated with …
 const VALUE_WIDTH: usize = 60;
 
-/// The plan's head, its parties and the way forward.
+/// The plan's header, its parties and the forward phases.
 pub fn forward(plan: &Plan) -> String {
     let mut text = String::new();
-    // Writing into a String has no way to fail.
+    // Writing into a String cannot fail.
     let _ = write_forward(&mut text, plan);
     text
 }
@@ -55,7 +55,7 @@ fn write_forward(out: &mut String, plan: &Plan) -> fmt::Result {
         writeln!(out)?;
         writeln!(
             out,
-            "Outage of at most {} from {} to the end of {}, {} of it kept for a rollback",
+            "Outage of at most {} from {} to the end of {}, {} of it reserved for a rollback",
             shown(outage.budget_ms),
             outage.starts_with,
             outage.ends_with,
@@ -68,11 +68,7 @@ fn write_forward(out: &mut String, plan: &Plan) -> fmt::Result {
     let left_out = left_out(plan);
     if !left_out.is_empty() {
         writeln!(out)?;
-        writeln!(
-            out,
-            "Left out, for they have no steps: {}",
-            left_out.join(", ")
-        )?;
+        writeln!(out, "Omitted phases (no steps): {}", left_out.join(", "))?;
     }
     Ok(())
 }
@@ -116,18 +112,18 @@ fn write_phase(out: &mut String, plan: &Plan, phase: &Phase) -> fmt::Result {
     if phase.point_of_no_return {
         writeln!(
             out,
-            "  point of no return: with the release of this phase the way back ends"
+            "  point of no return: no rollback is possible after the release of this phase"
         )?;
     }
     match phase.gate {
         Gate::None => {}
-        Gate::Approval => writeln!(out, "  gate: an operator approves first")?,
-        Gate::Hold => writeln!(out, "  gate: the run stops here until it is resumed")?,
+        Gate::Approval => writeln!(out, "  gate: an operator must approve")?,
+        Gate::Hold => writeln!(out, "  gate: the run holds until an operator resumes it")?,
     }
     let failure = match phase.on_failure {
         OnFailure::Hold => "hold",
         OnFailure::Rollback => "roll back",
-        OnFailure::Continue => "go on, hold at the end",
+        OnFailure::Continue => "continue, hold at the end",
     };
     writeln!(
         out,
@@ -177,7 +173,7 @@ fn write_step(out: &mut String, plan: &Plan, step: &Step) -> fmt::Result {
     writeln!(out)
 }
 
-/// A parameter on one line; nothing for what is empty.
+/// A parameter value on one line; none if it is empty.
 fn short(value: &Value) -> Option<String> {
     let text = match value {
         Value::Null => return None,
@@ -200,7 +196,7 @@ fn short(value: &Value) -> Option<String> {
     if text.chars().count() <= VALUE_WIDTH {
         return Some(text);
     }
-    // The end of an ARN or a path tells more than its beginning.
+    // The end of an ARN or a path is more specific than its beginning.
     let skip = text.chars().count() - (VALUE_WIDTH - 1);
     Some(
         std::iter::once('…')

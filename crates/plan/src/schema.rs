@@ -1,33 +1,15 @@
-//! The JSON Schema of plan files: what editors complete and underline, and
-//! what the loader checks against.
+//! The JSON Schema of plan files, for editors and for the loader.
 
 use crate::actions::{ACTIONS, Action};
+use crate::model::Kind;
 use crate::source::{cutover::Cutover, plan::PlanFile, restart::Restart};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-/// The kinds of plan files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileKind {
-    Cutover,
-    Restart,
-    Plan,
-}
-
-impl FileKind {
-    pub const ALL: [Self; 3] = [Self::Cutover, Self::Restart, Self::Plan];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cutover => "Cutover",
-            Self::Restart => "Restart",
-            Self::Plan => "Plan",
-        }
-    }
-
-    /// Name of its definition.
+impl Kind {
+    /// Name of the schema definition of its files.
     fn definition(self) -> &'static str {
         match self {
             Self::Cutover => "Cutover",
@@ -36,13 +18,13 @@ impl FileKind {
         }
     }
 
-    pub fn reference(self) -> Value {
+    pub(crate) fn reference(self) -> Value {
         json!({"$ref": format!("#/$defs/{}", self.definition())})
     }
 }
 
 /// The published schema of all kinds of plan files, JSON Schema draft
-/// 2020-12. In place of any value `${…}` may stand.
+/// 2020-12. It allows `${…}` in place of any value.
 pub fn schema() -> Value {
     let mut schema = strict().clone();
     if let Some(definitions) = schema["$defs"].as_object_mut() {
@@ -61,7 +43,7 @@ pub fn schema() -> Value {
 }
 
 /// Visits the schemas of values inside a definition that are not plain text,
-/// innermost first. `kind` is left alone: it decides what the rest means.
+/// innermost first. `kind` is skipped: it selects the schema of the file.
 fn each_value(schema: &mut Value, visit: &mut impl FnMut(&mut Value)) {
     let Some(object) = schema.as_object_mut() else {
         return;
@@ -105,9 +87,9 @@ fn generate() -> Value {
         })
         .collect();
     let mut definitions = generator.take_definitions(true);
-    for kind in FileKind::ALL {
+    for kind in Kind::ALL {
         if let Some(field) = property(&mut definitions, kind.definition(), "kind") {
-            *field = json!({"type": "string", "const": kind.name(), "description": "The kind."});
+            *field = json!({"type": "string", "const": kind.name(), "description": "Kind of the plan file."});
         }
     }
     if let Some(field) = property(&mut definitions, "StepSource", "action") {
@@ -124,7 +106,7 @@ fn generate() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Lockstep plan",
-        "oneOf": FileKind::ALL.map(FileKind::reference),
+        "oneOf": Kind::ALL.map(Kind::reference),
         "$defs": definitions,
     })
 }

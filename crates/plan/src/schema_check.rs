@@ -1,7 +1,7 @@
 //! Validation of a document against the published JSON Schema.
 //!
-//! An editor with that schema therefore marks the same faults. Supported is
-//! the subset that this crate's schemas use: types, properties, items,
+//! An editor with that schema therefore marks the same faults. It supports the
+//! subset that this crate's schemas use: types, properties, items,
 //! enumerations, bounds, references and alternatives. All faults are reported,
 //! not only the first.
 
@@ -11,15 +11,15 @@ use crate::duration::Duration;
 use crate::reference::{self, Piece, Target};
 use serde_json::{Map, Value};
 
-/// References that may take the place of values and are resolved later.
+/// References that are allowed in place of values and resolved later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeferredRefs {
     /// `${agent.…}`, in text only.
     Agent,
-    /// As `Agent`, and values that the schema leaves open are not searched for
-    /// references: their own schema checks them.
+    /// As `Agent`, but values without a schema here are not searched for
+    /// references: they are checked against a schema of their own.
     Elsewhere,
-    /// Also outputs of steps, in place of any value.
+    /// Also outputs of steps, in place of a value of any type.
     Outputs,
 }
 
@@ -50,7 +50,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn value(&mut self, node: &Node, pointer: &str, schema: &Value) {
         let schema = self.resolved(schema).unwrap_or_default();
-        if takes_anything(&schema) {
+        if accepts_anything(&schema) {
             if self.deferred != DeferredRefs::Elsewhere {
                 self.references(node, pointer);
             }
@@ -80,8 +80,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Follows `$ref`, and an alternative between something and null. `None`
-    /// for a schema that takes anything.
+    /// Follows `$ref`. `None` for a schema that accepts anything.
     fn resolved(&self, schema: &Value) -> Option<Map<String, Value>> {
         let object = schema.as_object()?;
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
@@ -91,8 +90,8 @@ impl Walk<'_> {
         Some(object.clone())
     }
 
-    /// Whether the text is left for later; if its references are malformed or
-    /// out of place, that is told, and counts as dealt with.
+    /// Whether the text is resolved later. Malformed or misplaced references are
+    /// reported, and the text then needs no further check.
     fn is_deferred(&mut self, text: &str, pointer: &str, schema: &Map<String, Value>) -> bool {
         let pieces = match reference::pieces(text) {
             Ok(pieces) => pieces,
@@ -115,9 +114,9 @@ impl Walk<'_> {
             self.faults.push(Fault::new(
                 diagnose::MALFORMED_REFERENCE,
                 pointer,
-                format!("{output} stands where no output can be used"),
-                "outputs are used in the params of a step, in plans of kind Plan; here only \
-                 ${vars.NAME}, ${agent.name} and ${agent.labels.KEY} are replaced",
+                format!("{output} is not allowed here"),
+                "outputs can be used in the params of a step, in plans of kind Plan; here use only \
+                 ${vars.NAME}, ${agent.name} and ${agent.labels.KEY}",
             ));
         }
         true
@@ -163,8 +162,7 @@ impl Walk<'_> {
         if matches!(node.content, Content::Null) && alternatives.iter().any(|s| is_null(&s)) {
             return;
         }
-        // Of several shapes the one without faults is meant; if none is, the
-        // one with the fewest is the best guess.
+        // The alternative with the fewest faults is most likely the intended one.
         let best = alternatives
             .iter()
             .filter(|schema| !is_null(schema))
@@ -182,7 +180,7 @@ impl Walk<'_> {
             self.faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 pointer,
-                format!("{written:?} is not one of the words known here"),
+                format!("{written:?} is not a valid value here"),
                 diagnose::suggest(&written, words.iter().copied()),
             ));
         }
@@ -202,13 +200,13 @@ impl Walk<'_> {
             .collect();
         let remedy = match (&node.content, wanted.first()) {
             (Content::Number(_) | Content::Bool(_), Some(&"string")) => {
-                format!("put it into quotes: \"{}\"", shown(&node.content))
+                format!("put it in quotes: \"{}\"", shown(&node.content))
             }
             (Content::Text(_), Some(&"integer" | &"number")) => {
-                "write digits without quotes and without a unit".to_owned()
+                "write a number without quotes and without a unit".to_owned()
             }
             (Content::Text(text), Some(&"array")) => format!("write a list: [{text}]"),
-            (Content::Null, _) => "write the value, or leave the field out".to_owned(),
+            (Content::Null, _) => "write a value, or remove the field".to_owned(),
             _ => schema
                 .get("description")
                 .and_then(Value::as_str)
@@ -221,7 +219,7 @@ impl Walk<'_> {
             diagnose::WRONG_VALUE,
             pointer,
             format!(
-                "{} stands where {} is wanted",
+                "found {}, expected {}",
                 shown(&node.content),
                 names.join(" or ")
             ),
@@ -296,8 +294,8 @@ impl Walk<'_> {
         self.faults.push(Fault::new(
             diagnose::WRONG_VALUE,
             pointer,
-            "nothing stands here",
-            "name at least one",
+            "the value is empty",
+            "add at least one entry",
         ));
     }
 
@@ -328,7 +326,7 @@ impl Walk<'_> {
                 diagnose::WRONG_VALUE,
                 pointer,
                 format!("{number} is too small"),
-                format!("the least that can stand here is {least}"),
+                format!("the minimum is {least}"),
             ));
         }
         if let Some(most) = too_large {
@@ -336,7 +334,7 @@ impl Walk<'_> {
                 diagnose::WRONG_VALUE,
                 pointer,
                 format!("{number} is too large"),
-                format!("the most that can stand here is {most}"),
+                format!("the maximum is {most}"),
             ));
         }
     }
@@ -354,7 +352,7 @@ impl Walk<'_> {
             self.faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 pointer,
-                format!("{text:?} is not one of the words known here"),
+                format!("{text:?} is not a valid value here"),
                 diagnose::suggest(text, words),
             ));
         }
@@ -374,8 +372,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether the schema only describes, and asks for nothing.
-fn takes_anything(schema: &Map<String, Value>) -> bool {
+/// Whether the schema has no constraints.
+fn accepts_anything(schema: &Map<String, Value>) -> bool {
     schema.keys().all(|key| {
         matches!(
             key.as_str(),
@@ -426,7 +424,7 @@ fn in_words(name: &str, schema: &Map<String, Value>) -> &'static str {
 
 fn shown(content: &Content) -> String {
     match content {
-        Content::Null => "nothing".to_owned(),
+        Content::Null => "no value".to_owned(),
         Content::Bool(value) => value.to_string(),
         Content::Number(number) => number.to_string(),
         Content::Text(text) => format!("{text:?}"),

@@ -1,5 +1,5 @@
-//! `${vars.NAME}` in a document: replaced before anything is checked, so that
-//! what a variable stands for is checked where it is used.
+//! Replaces `${vars.NAME}` in a document before it is checked, so that the value
+//! of a variable is checked where it is used.
 
 use crate::diagnose::{self, Fault};
 use crate::document::{Content, Entry, Node};
@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 impl Node {
-    /// Replaces `${vars.NAME}` everywhere but in `vars` itself, and takes the
-    /// definitions out of the tree.
+    /// Replaces `${vars.NAME}` everywhere except in `vars`, and removes `vars`
+    /// from the tree.
     pub fn substitute(
         &mut self,
         overrides: &BTreeMap<String, String>,
@@ -65,8 +65,8 @@ impl Node {
     }
 }
 
-/// Values of the variables: the file's own, replaced by what was given for
-/// this load. A value given as text takes the type that the file's value has.
+/// Values of the variables: those of the file, replaced by the overrides. An
+/// override is converted to the type of the file's value.
 fn definitions_of(
     definitions: Option<&Node>,
     overrides: &BTreeMap<String, String>,
@@ -81,7 +81,7 @@ fn definitions_of(
                     diagnose::WRONG_VALUE,
                     "/vars",
                     "vars is not a map",
-                    "write one \"name: value\" per line below vars",
+                    "write one \"name: value\" per line under vars",
                 ),
                 at.clone(),
             ));
@@ -96,7 +96,7 @@ fn definitions_of(
                     diagnose::VARIABLE,
                     "/vars",
                     format!("variable {:?} has no value", entry.key),
-                    format!("give one with --var {}=VALUE", entry.key),
+                    format!("set it with --var {}=VALUE", entry.key),
                 ),
                 entry.key_at.clone(),
             ));
@@ -107,8 +107,8 @@ fn definitions_of(
                 Fault::new(
                     diagnose::VARIABLE,
                     "/vars",
-                    format!("the value of variable {:?} names a variable", entry.key),
-                    "write the value out: variables don't stand for one another",
+                    format!("the value of variable {:?} refers to a variable", entry.key),
+                    "write out the value: variables cannot refer to other variables",
                 ),
                 entry.node.at.clone(),
             ));
@@ -123,7 +123,7 @@ fn definitions_of(
             Fault::new(
                 diagnose::VARIABLE,
                 "/vars",
-                format!("a value was given for {name:?}, which is no variable of this plan"),
+                format!("a value was given for {name:?}, which is not a variable of this plan"),
                 diagnose::suggest(name, variables.keys().map(String::as_str)),
             ),
             definitions.map_or(0..0, |node| node.first_line()),
@@ -132,8 +132,8 @@ fn definitions_of(
     variables
 }
 
-/// What was given for a variable, in the type of the file's value; otherwise
-/// the file's value. `None` when the file leaves it open and none was given.
+/// The override in the type of the file's value; otherwise the file's value.
+/// `None` when the file has no value and there is no override.
 fn value_of(entry: &Entry, given: Option<&String>) -> Option<Value> {
     let text = |given: &String| Value::String(given.clone());
     Some(match (given, &entry.node.content) {
@@ -158,8 +158,7 @@ fn mentions_variable(value: &Value) -> bool {
     }
 }
 
-/// The fault that a reference without a value makes; its pointer is for the
-/// caller to set.
+/// The fault for a reference without a value; the caller sets its pointer.
 pub(crate) fn reference_fault<'a>(
     error: &ReferenceError,
     variables: impl Iterator<Item = &'a String> + Clone,
@@ -170,7 +169,7 @@ pub(crate) fn reference_fault<'a>(
             "",
             error.to_string(),
             format!(
-                "define it below vars; {}",
+                "define it under vars; {}",
                 diagnose::suggest(name, variables.map(String::as_str))
             ),
         ),
@@ -185,7 +184,7 @@ pub(crate) fn reference_fault<'a>(
             diagnose::MALFORMED_REFERENCE,
             "",
             error.to_string(),
-            "let the reference stand alone as the whole value",
+            "use the reference as the whole value",
         ),
     }
 }
@@ -235,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_names_another_is_told_where_it_stands() {
+    fn a_variable_that_refers_to_another_is_reported_at_its_location() {
         let text = "vars:\n  a: x-${vars.b}\n  b: y\nx: ${vars.a}\n";
         let mut node = Node::parse(text).unwrap();
-        let told = node.substitute(&BTreeMap::new());
-        let [(fault, at)] = &told[..] else {
-            panic!("one fault, not {told:?}");
+        let reported = node.substitute(&BTreeMap::new());
+        let [(fault, at)] = &reported[..] else {
+            panic!("one fault, not {reported:?}");
         };
         assert!(fault.message.contains("\"a\""), "{}", fault.message);
         assert_eq!(&text[at.clone()], "x-${vars.b}");
@@ -260,7 +259,7 @@ mod tests {
             messages,
             [
                 "variable \"a\" has no value",
-                "a value was given for \"c\", which is no variable of this plan",
+                "a value was given for \"c\", which is not a variable of this plan",
                 "variable \"b\" is not defined",
             ]
         );

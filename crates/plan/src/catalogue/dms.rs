@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `dms.task.ready`: the forward task runs, has no failed table, and maps the
-/// marker table and not the canary table.
+/// `dms.task.ready`: the forward task is running, has no failed table, maps the
+/// marker table and does not map the canary table.
 ///
-/// Outputs: `checkpoint`, `last_failure` (text, empty where there is none).
+/// Outputs: `checkpoint`, `last_failure` (text; empty if there is none).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsTaskReady {
@@ -17,12 +17,12 @@ pub struct DmsTaskReady {
     pub resource: String,
     /// ARN of the replication task.
     pub task: String,
-    /// `OWNER.TABLE` of the marker table, which the task must map, or no
-    /// marker ever arrives.
+    /// `OWNER.TABLE` of the marker table, which the task must map so that the
+    /// marker can arrive.
     #[serde(default)]
     pub marker_table: Option<String>,
     /// `OWNER.TABLE` of the canary table, which the task must not map:
-    /// resumed, it would carry the canary back once more.
+    /// after a resume it would replicate the canary back again.
     #[serde(default)]
     pub canary_table: Option<String>,
 }
@@ -38,7 +38,7 @@ impl ActionSpec for DmsTaskReady {
     }
 }
 
-/// `dms.task.drain`: nothing is pending in the task.
+/// `dms.task.drain`: waits until nothing is pending in the task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainDmsTask {
@@ -46,7 +46,7 @@ pub struct DrainDmsTask {
     pub resource: String,
     /// ARN of the replication task.
     pub task: String,
-    /// How long to wait for the state.
+    /// Seconds to wait for the state.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -61,7 +61,7 @@ impl ActionSpec for DrainDmsTask {
     }
 }
 
-/// `dms.task.stop`: stopped, and not by a failure.
+/// `dms.task.stop`: stops the task; fails if it stopped because of a failure.
 ///
 /// Outputs: `stop_reason`, `checkpoint`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,11 +71,11 @@ pub struct StopDmsTask {
     pub resource: String,
     /// ARN of the replication task.
     pub task: String,
-    /// `last_failure` that `dms.task.ready` gave. DMS may keep the message of
-    /// an earlier failure; only another one counts.
+    /// Output `last_failure` of `dms.task.ready`. DMS may retain the message of
+    /// an earlier failure; only a different one counts.
     #[serde(default)]
     pub known_failure: Option<String>,
-    /// How long to wait for the state.
+    /// Seconds to wait for the state.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -91,7 +91,7 @@ impl ActionSpec for StopDmsTask {
     }
 }
 
-/// `dms.task.resume`: goes on from where the task was stopped.
+/// `dms.task.resume`: resumes the task from where it was stopped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeDmsTask {
@@ -99,12 +99,12 @@ pub struct ResumeDmsTask {
     pub resource: String,
     /// ARN of the replication task.
     pub task: String,
-    /// Identifier of the reverse task. Resuming is refused while that task
-    /// exists and is not stopped, or changes would go round in a circle.
+    /// Identifier of the reverse task. The action fails while that task
+    /// exists and is not stopped, because changes would circulate.
     #[serde(default)]
     pub reverse: Option<String>,
-    /// How long to wait until DMS accepts the order, not for `running`: Oracle
-    /// must not stay closed for it.
+    /// Seconds to wait until DMS accepts the request. The action does not wait
+    /// for `running`, so that Oracle can open.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -119,7 +119,7 @@ impl ActionSpec for ResumeDmsTask {
     }
 }
 
-/// `dms.connection.test`: endpoints reached from the replication instance.
+/// `dms.connection.test`: tests endpoints from the replication instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsConnection {
@@ -129,7 +129,7 @@ pub struct DmsConnection {
     pub instance: String,
     /// ARNs of the endpoints to test from it.
     pub endpoints: Vec<String>,
-    /// How long a test may take.
+    /// Seconds that each test may take.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -144,8 +144,8 @@ impl ActionSpec for DmsConnection {
     }
 }
 
-/// `dms.reverse.create`: the CDC-only task back to Oracle, created and
-/// `ready`. Undo deletes it.
+/// `dms.reverse.create`: creates the CDC-only task back to Oracle and waits
+/// until it is `ready`. Undo deletes it.
 ///
 /// Outputs: `task` (ARN).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -161,13 +161,13 @@ pub struct DmsReverseCreate {
     pub source_endpoint: String,
     /// ARN of the Oracle target endpoint.
     pub target_endpoint: String,
-    /// Table mappings, as DMS takes them.
+    /// Table mappings in the JSON format of DMS.
     pub table_mappings: serde_json::Value,
-    /// Task settings on top of what a cutover needs
+    /// Task settings in addition to those that a cutover needs
     /// (`TargetTablePrepMode=DO_NOTHING`).
     #[serde(default)]
     pub settings: serde_json::Value,
-    /// How long to wait for `ready`.
+    /// Seconds to wait for `ready`.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -183,9 +183,9 @@ impl ActionSpec for DmsReverseCreate {
     }
 }
 
-/// `dms.reverse.start`: first start of that task, until it runs and its slot
-/// is active. Undo stops it and drops its slot; it refuses, and names the
-/// tables, when the task has applied anything but the canary.
+/// `dms.reverse.start`: starts that task for the first time and waits until it is
+/// running and its slot is active. Undo stops it and drops its slot; it fails,
+/// listing the tables, if the task has applied anything but the canary.
 ///
 /// Outputs: `slot` (name).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,11 +193,11 @@ impl ActionSpec for DmsReverseCreate {
 pub struct DmsReverseStart {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// ARN that `dms.reverse.create` gave.
+    /// Output `task` of `dms.reverse.create`.
     pub task: String,
-    /// PostgreSQL resource of the same agent, to see the slot.
+    /// PostgreSQL resource of the same agent, to check the slot.
     pub postgres: String,
-    /// How long to wait.
+    /// Seconds to wait.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -223,7 +223,7 @@ pub struct DmsReverseDelete {
     pub task: String,
     /// PostgreSQL resource of the same agent, to drop the slot.
     pub postgres: String,
-    /// How long to wait.
+    /// Seconds to wait.
     #[serde(default = "defaults::dms_secs")]
     pub timeout_secs: u64,
 }
@@ -246,37 +246,38 @@ pub struct Alarm {
     pub name: String,
     /// Namespace (`AWS/DMS`, `AWS/RDS`).
     pub namespace: String,
-    /// Metric.
+    /// Name of the metric.
     pub metric: String,
-    /// Dimensions.
+    /// Dimensions of the metric, by name.
     #[serde(default)]
     pub dimensions: BTreeMap<String, String>,
     /// `Average`, `Maximum`, `Minimum`, `Sum` or `SampleCount`.
     pub statistic: String,
-    /// Seconds of one period.
+    /// Length of one period in seconds.
     pub period_secs: u32,
-    /// How many periods.
+    /// Number of periods that are evaluated.
     pub periods: u32,
-    /// `GreaterThanThreshold` and the like.
+    /// Comparison operator, such as `GreaterThanThreshold`.
     pub comparison: String,
-    /// The threshold.
+    /// Threshold, in the unit of the metric.
     pub threshold: f64,
-    /// ARNs told when it goes off.
+    /// ARNs notified in the ALARM state.
     #[serde(default)]
     pub actions: Vec<String>,
-    /// `breaching` by default: no data is no comfort.
+    /// Treatment of missing data; `breaching` by default, so that absent data
+    /// raises the alarm.
     #[serde(default = "defaults::missing_data")]
     pub missing_data: String,
 }
 
-/// `cloudwatch.alarms.put`. Undo deletes those that were not there before
-/// and puts back those that were.
+/// `cloudwatch.alarms.put`: creates or replaces the alarms. Undo deletes new ones
+/// and restores replaced ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloudwatchAlarms {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// The alarms.
+    /// Alarms to create or replace.
     pub alarms: Vec<Alarm>,
 }
 

@@ -5,14 +5,14 @@ use crate::actions::{ActionSpec, Effect, each};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `service.stop`: systemd units, services and timers alike.
+/// `service.stop`: systemd units, both services and timers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopService {
     /// Unit names with suffix (`orders.service`, `report.timer`), in the
     /// order in which they are stopped.
     pub units: Vec<String>,
-    /// How long one unit may take before the task fails.
+    /// Seconds that one unit may take before the task fails.
     #[serde(default = "defaults::unit_secs")]
     pub timeout_secs: u64,
     /// Also disable the units, so that neither a boot nor a dependency starts
@@ -31,14 +31,14 @@ impl ActionSpec for StopService {
     }
 }
 
-/// `service.start`: systemd units, services and timers alike.
+/// `service.start`: systemd units, both services and timers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartService {
     /// Unit names with suffix (`orders.service`, `report.timer`), in the
-    /// order of stopping: they are started in reverse.
+    /// order of stopping; they are started in reverse.
     pub units: Vec<String>,
-    /// How long one unit may take before the task fails.
+    /// Seconds that one unit may take before the task fails.
     #[serde(default = "defaults::unit_secs")]
     pub timeout_secs: u64,
     /// Also enable the units.
@@ -63,7 +63,7 @@ pub struct RestartService {
     /// Unit names with suffix (`orders.service`, `report.timer`), in the
     /// order in which they are restarted.
     pub units: Vec<String>,
-    /// How long one unit may take before the task fails.
+    /// Seconds that one unit may take before the task fails.
     #[serde(default = "defaults::unit_secs")]
     pub timeout_secs: u64,
 }
@@ -86,40 +86,40 @@ pub struct CronFiles {
     pub files: Vec<String>,
 }
 
-/// `cron.disable`: crontab files that cron shall not read.
+/// `cron.disable`: renames crontab files so that cron ignores them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DisableCron(pub CronFiles);
 
 impl ActionSpec for DisableCron {
     const NAME: &'static str = "cron.disable";
-    const SUMMARY: &'static str = "put crontab files out of effect";
+    const SUMMARY: &'static str = "disable crontab files";
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `cron.restore`: crontab files that `cron.disable` has renamed.
+/// `cron.restore`: restores crontab files that `cron.disable` has renamed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoreCron(pub CronFiles);
 
 impl ActionSpec for RestoreCron {
     const NAME: &'static str = "cron.restore";
-    const SUMMARY: &'static str = "put crontab files back";
+    const SUMMARY: &'static str = "restore crontab files";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `process.stop`: processes that the agent's policy names.
+/// `process.stop`: terminates processes listed in the agent's policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopProcess {
     /// Names from the policy's `[policy.processes]`.
     pub processes: Vec<String>,
-    /// From SIGTERM to SIGKILL.
+    /// Seconds between SIGTERM and SIGKILL.
     #[serde(default = "defaults::process_secs")]
     pub timeout_secs: u64,
 }
 
 impl ActionSpec for StopProcess {
     const NAME: &'static str = "process.stop";
-    const SUMMARY: &'static str = "end processes that no unit owns";
+    const SUMMARY: &'static str = "terminate processes that belong to no unit";
     const EFFECT: Effect = Effect::Permanent;
 
     fn limit_secs(&self) -> Option<u64> {
@@ -133,8 +133,8 @@ impl ActionSpec for StopProcess {
 pub struct SwitchConfig {
     /// Absolute path that applications read.
     pub path: String,
-    /// Absolute path of what shall stand there afterwards: the new target
-    /// where `path` is a link, the new content where it is a file.
+    /// Absolute path of the replacement: the new target if `path` is a link, the
+    /// file with the new content if it is a file.
     pub to: String,
 }
 
@@ -144,19 +144,19 @@ impl ActionSpec for SwitchConfig {
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `check.http`: the answer of a health endpoint.
+/// `check.http`: requests a health endpoint until the response is as expected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckHttp {
-    /// `http://` URL; the check talks to local health ports, not through TLS.
+    /// `http://` URL; TLS is not supported, since health ports are local.
     pub url: String,
-    /// Status that counts as healthy.
+    /// HTTP status that counts as healthy.
     #[serde(default = "defaults::http_ok")]
     pub status: u16,
-    /// Text that the body must hold, if given.
+    /// Text that the body must contain, if given.
     #[serde(default)]
     pub contains: Option<String>,
-    /// How long to go on trying.
+    /// Seconds to keep retrying.
     #[serde(default = "defaults::check_secs")]
     pub within_secs: u64,
 }
@@ -177,10 +177,10 @@ impl ActionSpec for CheckHttp {
 pub struct CheckTcp {
     /// `host:port`.
     pub address: String,
-    /// What is wanted.
+    /// Expected state of the port.
     #[serde(default)]
     pub expect: PortState,
-    /// How long to go on trying.
+    /// Seconds to keep retrying.
     #[serde(default = "defaults::check_secs")]
     pub within_secs: u64,
 }
@@ -195,7 +195,7 @@ impl ActionSpec for CheckTcp {
     }
 }
 
-/// Whether a port answers.
+/// State of a TCP port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PortState {
@@ -206,14 +206,14 @@ pub enum PortState {
     Closed,
 }
 
-/// `check.command`: a command that the agent's policy names, run until it
+/// `check.command`: runs a command defined in the agent's policy until it
 /// succeeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckCommand {
     /// Name from the policy's `[policy.commands]`.
     pub command: String,
-    /// How long to go on trying.
+    /// Seconds to keep retrying.
     #[serde(default = "defaults::command_secs")]
     pub within_secs: u64,
 }
@@ -228,13 +228,13 @@ impl ActionSpec for CheckCommand {
     }
 }
 
-/// `command.run`: a command that the agent's policy names, run once.
+/// `command.run`: runs a command defined in the agent's policy once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunCommand {
     /// Name from the policy's `[policy.commands]`.
     pub command: String,
-    /// How long it may run.
+    /// Seconds that it may run.
     #[serde(default = "defaults::command_secs")]
     pub within_secs: u64,
 }

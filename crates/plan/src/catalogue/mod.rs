@@ -1,12 +1,12 @@
-//! The catalogue of actions: one parameter type for each action, which says
+//! The catalogue of actions: one parameter type for each action, which declares
 //! its name, its parameters and its outputs.
 //!
 //! A plan is checked against these types, the agent decodes into them, and
-//! the JSON Schema and `docs/actions.md` are made from them. Durations are
-//! whole seconds (`…_secs`) unless a name says otherwise. Text of the form
-//! `${step-id.output}` may stand wherever a value is expected in a plan; the
-//! release brings the outputs, and the agent puts them in before an action
-//! gets its parameters.
+//! the JSON Schema and `docs/actions.md` are generated from them. Durations are
+//! whole seconds (`…_secs`) unless a name says otherwise. A plan may
+//! contain `${step-id.output}` in place of any value; the release carries the
+//! outputs, and the agent replaces the references before it decodes the
+//! parameters.
 
 mod dms;
 mod host;
@@ -18,9 +18,8 @@ pub use host::*;
 pub use oracle::*;
 pub use postgres::*;
 
-/// Lets the code that several actions share read the parameters that they
-/// have in common. Each action still has a type of its own, so that none is
-/// taken for another.
+/// Gives shared code access to the parameters that several actions have in
+/// common, while each action has a distinct type.
 macro_rules! deref_to_parameters {
     ($($action:ident => $parameters:ident),* $(,)?) => {$(
         impl std::ops::Deref for $action {

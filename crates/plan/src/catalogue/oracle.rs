@@ -12,13 +12,12 @@ pub struct ExemptSessions {
     /// Users of the DMS source and target endpoints.
     #[serde(default)]
     pub users: Vec<String>,
-    /// Client machines or addresses they must come from; empty: any.
+    /// Client machines or addresses from which they must connect; empty: any.
     #[serde(default)]
     pub machines: Vec<String>,
 }
 
-/// `oracle.ready`: what the cutover needs of Oracle, looked at without a
-/// change: archive log mode, supplemental logging, marker table, canary
+/// `oracle.ready`: checks the prerequisites of a cutover: archive log mode, supplemental logging, marker table, canary
 /// table, a listener for DMS, no fast-start failover, no old transaction.
 ///
 /// Outputs: `clients` (list of {machine, program, username, service, sessions}).
@@ -38,18 +37,18 @@ pub struct OracleReady {
     /// Users of the DMS endpoints.
     #[serde(default)]
     pub exempt: ExemptSessions,
-    /// A transaction older than this is an obstacle.
+    /// An open transaction older than this, in seconds, is an obstacle.
     #[serde(default = "defaults::transaction_secs")]
     pub oldest_transaction_secs: u64,
-    /// The plan makes the freeze durable in the end: every instance must run
-    /// from a server parameter file.
+    /// The plan persists the freeze, so every instance must use a server
+    /// parameter file.
     #[serde(default = "defaults::durable")]
     pub durable: bool,
-    /// The accounts that the plan locks; clients of others are pointed out.
+    /// Accounts that the plan locks; clients with other accounts are reported.
     #[serde(default)]
     pub accounts: Vec<String>,
-    /// The plan restricts logins: DMS then needs the privilege RESTRICTED
-    /// SESSION and a statically registered service.
+    /// The plan restricts logins, so DMS needs the privilege RESTRICTED SESSION
+    /// and a statically registered service.
     #[serde(default)]
     pub restrict_logins: bool,
 }
@@ -61,7 +60,8 @@ impl ActionSpec for OracleReady {
     const EFFECT: Effect = Effect::ReadOnly;
 }
 
-/// `oracle.logs.ready`: redo since the forward task's checkpoint is there.
+/// `oracle.logs.ready`: checks that the redo since the checkpoint of the forward
+/// task is available.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleLogs {
@@ -84,10 +84,10 @@ impl ActionSpec for OracleLogs {
 pub struct ListenerSelection {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Listeners by name; empty: all that the configuration names.
+    /// Names of the listeners; empty: all in the agent's configuration.
     #[serde(default)]
     pub listeners: Vec<String>,
-    /// Listeners to leave alone (the one reserved for DMS).
+    /// Listeners to exclude (the one reserved for DMS).
     #[serde(default)]
     pub keep: Vec<String>,
 }
@@ -150,7 +150,7 @@ impl ActionSpec for RestoreAccounts {
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `oracle.logins.restrict`: restricted session on this instance.
+/// `oracle.logins.restrict`: enables restricted session on this instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestrictLogins {
@@ -164,7 +164,7 @@ impl ActionSpec for RestrictLogins {
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `oracle.logins.open`: no restricted session on this instance.
+/// `oracle.logins.open`: disables restricted session on this instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenLogins {
@@ -174,42 +174,42 @@ pub struct OpenLogins {
 
 impl ActionSpec for OpenLogins {
     const NAME: &'static str = "oracle.logins.open";
-    const SUMMARY: &'static str = "lift the restriction of logins";
+    const SUMMARY: &'static str = "allow logins again";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// Where a parameter change goes.
+/// Where a parameter is changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// The running instance only: a bounce brings the old value back.
+    /// Only in the running instance: a restart restores the old value.
     #[default]
     Memory,
-    /// The running instance and the server parameter file.
+    /// In the running instance and in the server parameter file.
     Both,
 }
 
-/// `oracle.jobs.disable`: JOB_QUEUE_PROCESSES on every instance, and the jobs
-/// that run.
+/// `oracle.jobs.disable`: sets JOB_QUEUE_PROCESSES to 0 on every instance and
+/// waits for running jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DisableOracleJobs {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// How long to wait for running jobs.
+    /// Seconds to wait for running jobs.
     #[serde(default = "defaults::jobs_secs")]
     pub wait_secs: u64,
-    /// After the wait: stop what still runs, or fail.
+    /// After the wait, stop jobs that are still running instead of failing.
     #[serde(default)]
     pub stop_running: bool,
-    /// Where the zero goes.
+    /// Where the parameter is set to 0.
     #[serde(default)]
     pub scope: Scope,
 }
 
 impl ActionSpec for DisableOracleJobs {
     const NAME: &'static str = "oracle.jobs.disable";
-    const SUMMARY: &'static str = "JOB_QUEUE_PROCESSES=0, wait for jobs";
+    const SUMMARY: &'static str = "set JOB_QUEUE_PROCESSES=0, wait for jobs";
     const EFFECT: Effect = Effect::Undoable;
 
     fn limit_secs(&self) -> Option<u64> {
@@ -218,7 +218,8 @@ impl ActionSpec for DisableOracleJobs {
     }
 }
 
-/// `oracle.jobs.restore`: JOB_QUEUE_PROCESSES as `oracle.jobs.disable` found it.
+/// `oracle.jobs.restore`: restores JOB_QUEUE_PROCESSES to its value before
+/// `oracle.jobs.disable`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreOracleJobs {
@@ -228,29 +229,29 @@ pub struct RestoreOracleJobs {
 
 impl ActionSpec for RestoreOracleJobs {
     const NAME: &'static str = "oracle.jobs.restore";
-    const SUMMARY: &'static str = "JOB_QUEUE_PROCESSES as before";
+    const SUMMARY: &'static str = "restore JOB_QUEUE_PROCESSES";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `oracle.queue_monitor.disable`: AQ_TM_PROCESSES on every instance.
+/// `oracle.queue_monitor.disable`: sets AQ_TM_PROCESSES to 0 on every instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DisableQueueMonitor {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Where the zero goes.
+    /// Where the parameter is set to 0.
     #[serde(default)]
     pub scope: Scope,
 }
 
 impl ActionSpec for DisableQueueMonitor {
     const NAME: &'static str = "oracle.queue_monitor.disable";
-    const SUMMARY: &'static str = "AQ_TM_PROCESSES=0";
+    const SUMMARY: &'static str = "set AQ_TM_PROCESSES=0";
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `oracle.queue_monitor.restore`: AQ_TM_PROCESSES as
-/// `oracle.queue_monitor.disable` found it.
+/// `oracle.queue_monitor.restore`: restores AQ_TM_PROCESSES to its value before
+/// `oracle.queue_monitor.disable`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreQueueMonitor {
@@ -260,28 +261,28 @@ pub struct RestoreQueueMonitor {
 
 impl ActionSpec for RestoreQueueMonitor {
     const NAME: &'static str = "oracle.queue_monitor.restore";
-    const SUMMARY: &'static str = "AQ_TM_PROCESSES as before";
+    const SUMMARY: &'static str = "restore AQ_TM_PROCESSES";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// Sessions of applications on every instance, until none is left.
+/// Sessions of applications on all instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleSessions {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Sessions to leave alone.
+    /// Sessions to exclude.
     #[serde(default)]
     pub exempt: ExemptSessions,
-    /// Zero must hold that long.
+    /// Seconds for which there must be no session.
     #[serde(default = "defaults::stable_secs")]
     pub stable_secs: u64,
-    /// Give up after that long.
+    /// Seconds after which the action fails.
     #[serde(default = "defaults::sessions_secs")]
     pub timeout_secs: u64,
 }
 
-/// `oracle.sessions.drain`: waits until they have disconnected.
+/// `oracle.sessions.drain`: waits until the sessions have disconnected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainSessions(pub OracleSessions);
 
@@ -295,7 +296,7 @@ impl ActionSpec for DrainSessions {
     }
 }
 
-/// `oracle.sessions.kill`: kills until none is left and none reconnects.
+/// `oracle.sessions.kill`: kills sessions until none is left and none reconnects.
 ///
 /// Outputs: `killed` (number).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -312,31 +313,31 @@ impl ActionSpec for KillSessions {
     }
 }
 
-/// What must hold while Oracle is closed to applications.
+/// Conditions that must hold while Oracle is closed to applications.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleFence {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Sessions that may be there.
+    /// Sessions that are allowed.
     #[serde(default)]
     pub exempt: ExemptSessions,
-    /// Listeners that may be up.
+    /// Listeners that are allowed to be up.
     #[serde(default)]
     pub keep: Vec<String>,
     /// Accounts that must stay locked.
     #[serde(default)]
     pub accounts: Vec<String>,
-    /// No running job, and JOB_QUEUE_PROCESSES 0.
+    /// Also require that no job is running and JOB_QUEUE_PROCESSES is 0.
     #[serde(default)]
     pub jobs_off: bool,
-    /// The fence must hold that long before it counts.
+    /// Seconds for which the conditions must hold continuously.
     #[serde(default = "defaults::stable_secs")]
     pub window_secs: u64,
 }
 
-/// `oracle.fence.watch`: a watch. It is armed once the fence has held for the
-/// window, and reports every breach from then on.
+/// `oracle.fence.watch`: a watch. It is armed once the conditions have held for the
+/// window, and reports every later breach.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchFence(pub OracleFence);
 
@@ -350,7 +351,7 @@ impl ActionSpec for WatchFence {
     }
 }
 
-/// `oracle.fence.verify`: the same check once, over the window.
+/// `oracle.fence.verify`: checks once that the conditions hold for the window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyFence(pub OracleFence);
 
@@ -364,8 +365,8 @@ impl ActionSpec for VerifyFence {
     }
 }
 
-/// `oracle.finalize`: fence verified, checkpoint, SCN, marker, commit, log
-/// switch.
+/// `oracle.finalize`: verifies the fence, takes a checkpoint, reads the SCN, writes
+/// and commits the marker, switches the log.
 ///
 /// Outputs: `scn` (text), `nonce` (text), `sequences` (map of
 /// `OWNER.SEQUENCE` to {last_number, increment_by, cycle}).
@@ -376,15 +377,14 @@ pub struct OracleFinalize {
     pub resource: String,
     /// `OWNER.TABLE` of the marker table.
     pub marker_table: String,
-    /// Replication tasks that must each carry a marker over.
+    /// Replication tasks, each of which must replicate a marker.
     pub tasks: Vec<String>,
     /// The fence to verify first.
     pub fence: OracleFence,
-    /// Schemas whose sequences are read.
+    /// Schemas whose sequences are read for the output `sequences`.
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// How long the checkpoint and the archiving of the log may take together,
-    /// in seconds.
+    /// Seconds that the checkpoint and the archiving of the log may take together.
     #[serde(default = "defaults::finalize_secs")]
     pub timeout_secs: u64,
 }
@@ -400,13 +400,13 @@ impl ActionSpec for OracleFinalize {
     }
 }
 
-/// Triggers of some owners.
+/// Triggers of the listed owners.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleTriggers {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Owners whose triggers are meant.
+    /// Owners of the triggers.
     pub schemas: Vec<String>,
 }
 
@@ -443,8 +443,8 @@ pub struct ComparedTable {
     pub digest: bool,
 }
 
-/// A schema on both sides. A table is the same one where its name is, in
-/// upper case in Oracle, or spelled alike.
+/// A schema on both sides. Tables correspond if their names are equal, or if the
+/// name in Oracle is the upper-case form of that in PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MappedSchema {
@@ -454,10 +454,10 @@ pub struct MappedSchema {
     pub postgres: String,
 }
 
-/// `oracle.rows.digest`: counts and digests as of an SCN.
+/// `oracle.rows.digest`: counts and digests rows as of an SCN.
 ///
 /// Outputs: `tables` (map of `OWNER.TABLE` to {rows, digest or null}; to
-/// {rows, postgres} where the table is one of `counted`, by its name there).
+/// {rows, postgres} for a table of `counted`, with its name in PostgreSQL).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleRows {
@@ -465,13 +465,13 @@ pub struct OracleRows {
     pub resource: String,
     /// The SCN, as text.
     pub scn: String,
-    /// What to compare.
+    /// Tables to compare.
     pub tables: Vec<ComparedTable>,
-    /// `tables` that `postgres.ready` gave: a list of `schema.table`. Each of
-    /// them that Oracle has as well is counted too.
+    /// Output `tables` of `postgres.ready`: a list of `schema.table`. Those that
+    /// also exist in Oracle are counted.
     #[serde(default)]
     pub counted: serde_json::Value,
-    /// Where Oracle has the tables of `counted`.
+    /// Schemas in which Oracle has the tables of `counted`.
     #[serde(default)]
     pub schemas: Vec<MappedSchema>,
 }
@@ -483,8 +483,8 @@ impl ActionSpec for OracleRows {
     const EFFECT: Effect = Effect::ReadOnly;
 }
 
-/// `oracle.canary.await`: the canary written in PostgreSQL has come back.
-/// Undo removes it.
+/// `oracle.canary.await`: waits until the canary written in PostgreSQL arrives in
+/// Oracle. Undo removes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleCanary {
@@ -492,16 +492,16 @@ pub struct OracleCanary {
     pub resource: String,
     /// `OWNER.TABLE` of the canary table.
     pub canary_table: String,
-    /// Nonce that `postgres.canary.write` gave.
+    /// Output `nonce` of `postgres.canary.write`.
     pub nonce: String,
-    /// How long to wait.
+    /// Seconds to wait.
     #[serde(default = "defaults::marker_secs")]
     pub timeout_secs: u64,
 }
 
 impl ActionSpec for OracleCanary {
     const NAME: &'static str = "oracle.canary.await";
-    const SUMMARY: &'static str = "wait for the canary to come back";
+    const SUMMARY: &'static str = "wait for the canary to arrive in Oracle";
     const EFFECT: Effect = Effect::Undoable;
 
     fn limit_secs(&self) -> Option<u64> {
@@ -509,8 +509,8 @@ impl ActionSpec for OracleCanary {
     }
 }
 
-/// `oracle.freeze.persist`: the freeze made durable (server parameter file,
-/// listeners disabled, accounts locked) until fallback is given up.
+/// `oracle.freeze.persist`: makes the freeze survive restarts (server parameter
+/// file, listeners disabled, accounts locked) as long as a fallback is possible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OracleKeepClosed {
@@ -519,10 +519,10 @@ pub struct OracleKeepClosed {
     /// Listeners that stay enabled (DMS).
     #[serde(default)]
     pub keep: Vec<String>,
-    /// JOB_QUEUE_PROCESSES=0 also in the server parameter file.
+    /// Also set JOB_QUEUE_PROCESSES=0 in the server parameter file.
     #[serde(default)]
     pub jobs: bool,
-    /// Accounts that must be locked; who has been unlocked since is locked.
+    /// Accounts that must be locked; any that were unlocked are locked again.
     #[serde(default)]
     pub accounts: Vec<String>,
 }

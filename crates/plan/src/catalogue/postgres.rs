@@ -6,13 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `postgres.ready`: what the cutover needs of PostgreSQL, looked at without
-/// a change: wal_level, free slots, primary keys, marker and canary tables,
+/// `postgres.ready`: checks the prerequisites of a cutover: wal_level, free slots, primary keys, marker and canary tables,
 /// DMS control tables.
 ///
 /// Outputs: `apply_exceptions` (number of rows in awsdms_apply_exceptions),
-/// `slots` (names of the replication slots), `tables` (the schemas' tables,
-/// without those in `compared`).
+/// `slots` (names of the replication slots), `tables` (tables of `schemas`
+/// except those in `compared`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresReady {
@@ -26,13 +25,13 @@ pub struct PostgresReady {
     /// Schema of the DMS control tables.
     #[serde(default = "defaults::control_schema")]
     pub control_schema: String,
-    /// Schemas whose tables need a primary key for the way back.
+    /// Schemas whose tables need a primary key for the reverse task.
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// `schema.table` of what the plan compares by name or leaves out.
+    /// `schema.table` of tables that the plan compares individually or excludes.
     #[serde(default)]
     pub compared: Vec<String>,
-    /// `schema.table.column` of the sequences that the plan names.
+    /// `schema.table.column` of the sequences listed in the plan.
     #[serde(default)]
     pub sequences: Vec<String>,
 }
@@ -54,7 +53,7 @@ pub struct PostgresRoles {
     pub roles: Vec<String>,
 }
 
-/// `postgres.roles.close`: no login, and no session left.
+/// `postgres.roles.close`: disables logins and terminates sessions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseRoles(pub PostgresRoles);
 
@@ -64,7 +63,7 @@ impl ActionSpec for CloseRoles {
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `postgres.roles.verify`: still closed.
+/// `postgres.roles.verify`: checks that the roles are still closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyRoles(pub PostgresRoles);
 
@@ -74,7 +73,7 @@ impl ActionSpec for VerifyRoles {
     const EFFECT: Effect = Effect::ReadOnly;
 }
 
-/// `postgres.roles.open`.
+/// `postgres.roles.open`: enables logins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenRoles(pub PostgresRoles);
 
@@ -84,8 +83,8 @@ impl ActionSpec for OpenRoles {
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `postgres.marker.await`: every marker has arrived and nothing is pending,
-/// suspended or excepted.
+/// `postgres.marker.await`: waits until every marker has arrived; no change may be
+/// pending, suspended or recorded as an exception.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresMarker {
@@ -93,19 +92,19 @@ pub struct PostgresMarker {
     pub resource: String,
     /// `schema.table` of the marker table.
     pub marker_table: String,
-    /// The tasks that carry markers.
+    /// Replication tasks whose markers must arrive.
     pub tasks: Vec<String>,
-    /// Nonce that `oracle.finalize` gave.
+    /// Output `nonce` of `oracle.finalize`.
     pub nonce: String,
-    /// SCN that `oracle.finalize` gave.
+    /// Output `scn` of `oracle.finalize`.
     pub scn: String,
     /// Schema of the DMS control tables.
     #[serde(default = "defaults::control_schema")]
     pub control_schema: String,
-    /// `apply_exceptions` that `postgres.ready` gave: no more may have come.
-    /// Number, or the text of one.
+    /// Output `apply_exceptions` of `postgres.ready`; the number must not have
+    /// grown. Number, or text with a number.
     pub apply_exceptions: serde_json::Value,
-    /// How long to wait.
+    /// Seconds to wait.
     #[serde(default = "defaults::marker_secs")]
     pub timeout_secs: u64,
 }
@@ -120,8 +119,8 @@ impl ActionSpec for PostgresMarker {
     }
 }
 
-/// `postgres.drain.check`: once more, after the task has stopped, nothing is
-/// pending, suspended or excepted.
+/// `postgres.drain.check`: checks after the task has stopped that no change is
+/// pending, suspended or recorded as an exception.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresDrain {
@@ -130,18 +129,18 @@ pub struct PostgresDrain {
     /// Schema of the DMS control tables.
     #[serde(default = "defaults::control_schema")]
     pub control_schema: String,
-    /// `apply_exceptions` that `postgres.ready` gave: no more may have come.
-    /// Number, or the text of one.
+    /// Output `apply_exceptions` of `postgres.ready`; the number must not have
+    /// grown. Number, or text with a number.
     pub apply_exceptions: serde_json::Value,
 }
 
 impl ActionSpec for PostgresDrain {
     const NAME: &'static str = "postgres.drain.check";
-    const SUMMARY: &'static str = "check once more whether changes were lost";
+    const SUMMARY: &'static str = "check again that no changes were lost";
     const EFFECT: Effect = Effect::ReadOnly;
 }
 
-/// `postgres.rows.verify`: rows, foreign keys, constraints and indexes.
+/// `postgres.rows.verify`: verifies rows, foreign keys, constraints and indexes.
 ///
 /// Outputs: `tables` (map of `schema.table` to {rows}).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -149,10 +148,10 @@ impl ActionSpec for PostgresDrain {
 pub struct PostgresRows {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// What to compare.
+    /// Tables to compare.
     pub tables: Vec<ComparedTable>,
-    /// `tables` that `oracle.rows.digest` gave; those in it that have a name
-    /// in PostgreSQL are counted too.
+    /// Output `tables` of `oracle.rows.digest`; its tables with a name in
+    /// PostgreSQL are also counted.
     pub expected: serde_json::Value,
     /// Schemas whose foreign keys, constraints and indexes are checked.
     #[serde(default)]
@@ -170,7 +169,7 @@ impl ActionSpec for PostgresRows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TriggerMode {
-    /// `O`: in sessions that are not replicas.
+    /// `O`: in sessions that are not replica sessions.
     Origin,
     /// `A`: always.
     Always,
@@ -180,27 +179,27 @@ pub enum TriggerMode {
     Disabled,
 }
 
-/// Which triggers are meant.
+/// Set of triggers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TriggerSet {
-    /// User triggers: what a table's owner may switch.
+    /// User triggers, which the owner of a table may enable and disable.
     #[default]
     User,
-    /// Foreign-key triggers too: needs a superuser.
+    /// Also foreign-key triggers; requires a superuser.
     All,
 }
 
-/// `postgres.triggers.enable`: every trigger in the mode that the baseline
-/// names, or in `origin`.
+/// `postgres.triggers.enable`: sets every trigger to its mode in the baseline, or to
+/// `origin`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePostgresTriggers {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Schemas whose triggers are meant.
+    /// Schemas of the triggers.
     pub schemas: Vec<String>,
-    /// Which of them.
+    /// Which triggers of these schemas.
     #[serde(default)]
     pub set: TriggerSet,
     /// Modes that differ from `origin`, by `schema.table.trigger`.
@@ -210,31 +209,31 @@ pub struct EnablePostgresTriggers {
 
 impl ActionSpec for EnablePostgresTriggers {
     const NAME: &'static str = "postgres.triggers.enable";
-    const SUMMARY: &'static str = "triggers to their baseline";
+    const SUMMARY: &'static str = "set triggers to their baseline";
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `postgres.triggers.restore`: triggers as `postgres.triggers.enable` found
-/// them.
+/// `postgres.triggers.restore`: restores the trigger modes from before
+/// `postgres.triggers.enable`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestorePostgresTriggers {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Schemas whose triggers are meant.
+    /// Schemas of the triggers.
     pub schemas: Vec<String>,
-    /// Which of them.
+    /// Which triggers of these schemas.
     #[serde(default)]
     pub set: TriggerSet,
 }
 
 impl ActionSpec for RestorePostgresTriggers {
     const NAME: &'static str = "postgres.triggers.restore";
-    const SUMMARY: &'static str = "triggers as before";
+    const SUMMARY: &'static str = "restore trigger modes";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// A sequence or identity column to bring up to its data.
+/// A sequence or identity column to advance past its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlignedSequence {
@@ -246,33 +245,33 @@ pub struct AlignedSequence {
     pub oracle: Option<String>,
 }
 
-/// `postgres.sequences.align`: sequences set past the values in use.
+/// `postgres.sequences.align`: advances sequences past the values in use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresSequences {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// What to align by name.
+    /// Sequences to align individually.
     pub sequences: Vec<AlignedSequence>,
-    /// Schemas whose other identities, serials and columns with `nextval` as
-    /// their default are aligned by the values that they hold.
+    /// Schemas whose other identity and serial columns, and columns with a
+    /// `nextval` default, are aligned by their current values.
     #[serde(default)]
     pub schemas: Vec<String>,
-    /// `sequences` that `oracle.finalize` gave.
+    /// Output `sequences` of `oracle.finalize`.
     #[serde(default)]
     pub oracle: serde_json::Value,
-    /// Added on top of the greatest value seen.
+    /// Added to the greatest value found.
     #[serde(default = "defaults::sequence_margin")]
     pub margin: u64,
 }
 
 impl ActionSpec for PostgresSequences {
     const NAME: &'static str = "postgres.sequences.align";
-    const SUMMARY: &'static str = "sequences past their data";
+    const SUMMARY: &'static str = "advance sequences past their data";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `postgres.jobs.disable`: pg_cron and pgAgent.
+/// `postgres.jobs.disable`: disables pg_cron and pgAgent jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DisablePostgresJobs {
@@ -282,11 +281,12 @@ pub struct DisablePostgresJobs {
 
 impl ActionSpec for DisablePostgresJobs {
     const NAME: &'static str = "postgres.jobs.disable";
-    const SUMMARY: &'static str = "pg_cron and pgAgent jobs off";
+    const SUMMARY: &'static str = "disable pg_cron and pgAgent jobs";
     const EFFECT: Effect = Effect::Undoable;
 }
 
-/// `postgres.jobs.restore`: pg_cron and pgAgent.
+/// `postgres.jobs.restore`: enables the pg_cron and pgAgent jobs that were enabled
+/// before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestorePostgresJobs {
@@ -296,17 +296,17 @@ pub struct RestorePostgresJobs {
 
 impl ActionSpec for RestorePostgresJobs {
     const NAME: &'static str = "postgres.jobs.restore";
-    const SUMMARY: &'static str = "pg_cron and pgAgent jobs as before";
+    const SUMMARY: &'static str = "restore pg_cron and pgAgent jobs";
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `postgres.analyze`: statistics for the planner.
+/// `postgres.analyze`: collects planner statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresAnalyze {
     /// Resource of the agent's configuration.
     pub resource: String,
-    /// Schemas whose tables are meant.
+    /// Schemas of the tables.
     pub schemas: Vec<String>,
     /// Only tables that lack statistics.
     #[serde(default)]
@@ -319,7 +319,7 @@ impl ActionSpec for PostgresAnalyze {
     const EFFECT: Effect = Effect::Permanent;
 }
 
-/// `postgres.canary.write`: a row that must come back in Oracle. Undo
+/// `postgres.canary.write`: writes a row that must be replicated to Oracle. Undo
 /// removes it.
 ///
 /// Outputs: `nonce` (text).

@@ -1,7 +1,8 @@
-//! Outputs of one step used by another: who gives them, and whether in time.
+//! References to outputs of other steps: whether each exists and is available
+//! in time.
 //!
-//! A release names the outputs that it consumes, so they must be there when
-//! the phase is prepared: their step belongs to an earlier phase.
+//! A release carries the outputs that its tasks consume, so the step that
+//! produces an output must belong to an earlier phase.
 
 use super::all_phases;
 use crate::actions::Action;
@@ -11,7 +12,7 @@ use crate::reference::{self, Piece, Reference, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Where a step stands: number of its phase, counted through to the way back.
+/// The phase number of each step, rollback phases numbered after forward phases.
 type Places<'a> = BTreeMap<&'a str, (usize, &'a Step)>;
 
 pub(super) fn check(plan: &Plan, faults: &mut Vec<Fault>) {
@@ -78,7 +79,7 @@ fn fault(
                 diagnose::VARIABLE,
                 at,
                 format!("variable {name:?} was not replaced"),
-                "an expanded plan holds no variables; load it from its file",
+                "an expanded plan contains no variables; load it from its file",
             ));
         }
         Err(error) => {
@@ -105,11 +106,11 @@ fn fault(
             diagnose::UNKNOWN_OUTPUT,
             at,
             format!(
-                "{reference}: {} gives no output {:?}",
+                "{reference}: {} has no output {:?}",
                 producer.action, reference.output
             ),
             if outputs.is_empty() {
-                format!("{} gives no outputs at all", producer.action)
+                format!("{} has no outputs", producer.action)
             } else {
                 suggest(&reference.output, outputs.iter().copied())
             },
@@ -129,24 +130,24 @@ fn too_late(
     at: &str,
 ) -> Fault {
     if let Some(path) = path(places, producer, &step.id, &mut Vec::new()) {
-        let circle: Vec<&str> = std::iter::once(step.id.as_str()).chain(path).collect();
+        let cycle: Vec<&str> = std::iter::once(step.id.as_str()).chain(path).collect();
         return Fault::new(
             diagnose::CYCLE,
             at,
-            format!("the steps wait for each other: {}", circle.join(" → ")),
-            "take one of these references out",
+            format!("the steps depend on each other: {}", cycle.join(" → ")),
+            "remove one of these references",
         );
     }
     Fault::new(
         diagnose::LATER_OUTPUT,
         at,
-        format!("{reference} is not known yet when this phase is released"),
-        "put this step into a phase after the one that gives the output",
+        format!("{reference} is not available when this phase is released"),
+        "move this step into a phase after the one that produces the output",
     )
 }
 
-/// The way from `from` along its references to the step `to`, if there is
-/// one: ids from `from` to `to`.
+/// The ids of the steps on a path of references from `from` to `to`, if one
+/// exists.
 fn path<'a>(
     places: &Places<'a>,
     from: &'a Step,
@@ -179,7 +180,7 @@ fn ambiguous(plan: &Plan, producer: &Step, reference: &Reference, at: &str) -> O
                 producer.party
             ),
             format!(
-                "let a party with expected: 1 do step {:?}, one that leads for the others",
+                "assign step {:?} to a party with expected: 1, such as a lead host",
                 producer.id
             ),
         )

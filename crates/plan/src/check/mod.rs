@@ -1,13 +1,12 @@
-//! Whether an expanded plan makes sense.
+//! Consistency of an expanded plan.
 //!
-//! The loader asks this of every plan it makes, and the coordinator asks it
-//! again of every plan it is given: what arrives over the network may not
-//! come from this loader. Pointers in the faults are those of the expanded
-//! plan's JSON; a file of kind `Plan` has the same, so its loader can show
-//! the line.
+//! The loader verifies every plan it expands, and the coordinator verifies
+//! every plan it receives, because that plan may not come from this loader.
+//! Pointers in the faults refer to the expanded plan's JSON; a file of kind
+//! `Plan` has the same structure, so its loader can show the line.
 //!
 //! Whether agents exist, resources are configured and policies allow the
-//! actions is not known here: that is the preflight's.
+//! actions is checked by the preflight.
 
 mod flow;
 mod steps;
@@ -17,27 +16,27 @@ use crate::model::{OnFailure, Phase, Plan};
 use std::collections::BTreeSet;
 pub(crate) use steps::longest_ms;
 
-/// Phases of a plan, way forward and way back together: more than three
-/// times what a cutover with everything has.
+/// Most phases of a plan, forward and rollback together: more than three times
+/// those of a cutover with every option.
 pub const MAX_PHASES: usize = 128;
 
-/// Steps of a plan: a run's state holds one task per step and agent.
+/// Most steps of a plan: a run's state holds one task per step and agent.
 pub const MAX_STEPS: usize = 1024;
 
-/// Bytes of an expanded plan's JSON: a message to the coordinator holds it
-/// with its file, and the first record of a run holds it twice, as plan and
-/// as layout.
+/// Most bytes of an expanded plan's JSON: a request to the coordinator contains
+/// it with its file, and the first record of a run contains it twice, as plan
+/// and as layout.
 pub const MAX_EXPANDED: usize = 1024 * 1024;
 
-/// Agents of one party: a barrier waits for the slowest, and a coordinator's
-/// journal keeps every task.
+/// Most agents of one party: a barrier waits for the slowest, and the
+/// coordinator's journal records every task.
 pub const MAX_AGENTS: u32 = 1000;
 
-/// Characters of a name; names become parts of unit names and of columns on
-/// a terminal.
+/// Most characters of a name; names become parts of unit names and of columns
+/// on a terminal.
 pub const MAX_NAME: usize = 64;
 
-/// Everything that is wrong with the plan; warnings among it are marked.
+/// All faults of the plan, including warnings.
 pub fn verify(plan: &Plan) -> Vec<Fault> {
     let mut faults = Vec::new();
     names(plan, &mut faults);
@@ -65,7 +64,7 @@ fn size(plan: &Plan, faults: &mut Vec<Fault>) {
         |(index, phase)| {
             (
                 format!("/phases/{index}"),
-                format!("; most of it is in phase {:?}", phase.name),
+                format!("; the largest phase is {:?}", phase.name),
             )
         },
     );
@@ -77,7 +76,7 @@ fn size(plan: &Plan, faults: &mut Vec<Fault>) {
     ));
 }
 
-/// Phases of both ways with their pointers, in the order of the plan.
+/// Forward and rollback phases with their pointers, in the order of the plan.
 fn all_phases(plan: &Plan) -> impl Iterator<Item = (String, &Phase)> {
     numbered("/phases", &plan.phases).chain(numbered("/rollback", &plan.rollback))
 }
@@ -117,8 +116,8 @@ fn names(plan: &Plan, faults: &mut Vec<Fault>) {
                 faults.push(Fault::new(
                     diagnose::UNUSABLE_NAME,
                     &pointer,
-                    format!("the step's id {:?} has a full stop", step.id),
-                    "a reference ends the step's id at a full stop: use a hyphen",
+                    format!("the step id {:?} contains a full stop", step.id),
+                    "in a reference a full stop ends the step id: use a hyphen",
                 ));
             }
             if !steps.insert(&step.id) {
@@ -146,17 +145,17 @@ fn name(pointer: &str, name: &str, reserved: &[&str], faults: &mut Vec<Fault>) {
         faults.push(Fault::new(
             diagnose::UNUSABLE_NAME,
             pointer,
-            format!("{name:?} cannot be a name"),
+            format!("{name:?} is not a valid name"),
             format!(
-                "names begin with a small letter or a digit and go on with small letters, digits, \
-                 - _ and . up to {MAX_NAME} characters"
+                "names start with a lowercase letter or a digit and consist of lowercase letters, \
+                 digits, - _ and . up to {MAX_NAME} characters"
             ),
         ));
     } else if reserved.contains(&name) {
         faults.push(Fault::new(
             diagnose::UNUSABLE_NAME,
             pointer,
-            format!("{name:?} means something else in references"),
+            format!("{name:?} is reserved in references"),
             "choose another name",
         ));
     }
@@ -167,7 +166,7 @@ fn twice(pointer: &str, what: &str, name: &str, faults: &mut Vec<Fault>) {
         diagnose::DUPLICATE_NAME,
         pointer,
         format!("there is another {what} named {name:?}"),
-        "give each its own name: reports, approvals and references go by it",
+        "use unique names: reports, approvals and references identify things by name",
     ));
 }
 
@@ -177,7 +176,7 @@ fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
             diagnose::EMPTY_PARTY,
             "/parties",
             "the plan has no parties",
-            "name at least one: labels of its agents and how many are expected",
+            "define at least one, with the labels of its agents and their expected number",
         ));
     }
     for (name, party) in &plan.parties {
@@ -187,7 +186,7 @@ fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
                 diagnose::EMPTY_PARTY,
                 format!("{pointer}/labels"),
                 format!("party {name:?} has no labels"),
-                "name the labels that its agents carry; a party of any agent is never meant",
+                "list the labels of its agents; a party cannot match every agent",
             ));
         }
         if !(1..=MAX_AGENTS).contains(&party.expected) {
@@ -196,7 +195,7 @@ fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
                 format!("{pointer}/expected"),
                 format!("party {name:?} expects {} agents", party.expected),
                 format!(
-                    "say how many agents must match, 1 to {MAX_AGENTS}: a party that may be empty \
+                    "set the number of agents that must match, 1 to {MAX_AGENTS}: an empty party \
                      would always be ready"
                 ),
             ));
@@ -213,7 +212,7 @@ fn parties(plan: &Plan, faults: &mut Vec<Fault>) {
                     diagnose::UNUSED_PARTY,
                     pointer,
                     format!("party {name:?} has no step"),
-                    "remove it, or give it something to do",
+                    "remove it, or add a step for it",
                 )
                 .into_warning(),
             );
@@ -227,7 +226,7 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
             diagnose::NO_STEPS,
             "/phases",
             "the plan has no phases",
-            "write at least one phase with a step",
+            "add at least one phase with a step",
         ));
     }
     let mut no_return: Option<&str> = None;
@@ -238,7 +237,7 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
                 diagnose::NO_STEPS,
                 format!("{pointer}/steps"),
                 format!("phase {:?} has no steps", phase.name),
-                "give it a step, or remove it",
+                "add a step, or remove the phase",
             ));
         }
         if phase.start_by_ms == 0 || phase.finish_by_ms == 0 {
@@ -246,7 +245,7 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
                 diagnose::SHORT_DEADLINE,
                 format!("{pointer}/finish_by"),
                 format!("phase {:?} has a deadline of zero", phase.name),
-                "give it the time that its steps may take",
+                "set it to the time that its steps may take",
             ));
         }
         if phase.point_of_no_return && (!forward || no_return.is_some()) {
@@ -254,10 +253,10 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
                 diagnose::NO_RETURN,
                 format!("{pointer}/point_of_no_return"),
                 match no_return {
-                    Some(first) => format!("phase {first:?} is the point of no return already"),
-                    None => "a way back has no point of no return".to_owned(),
+                    Some(first) => format!("phase {first:?} is already the point of no return"),
+                    None => "a rollback has no point of no return".to_owned(),
                 },
-                "mark the one phase with whose release the way back ends",
+                "mark only the phase after whose release no rollback is possible",
             ));
         }
         let past = phase.point_of_no_return || no_return.is_some();
@@ -266,7 +265,7 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
                 diagnose::NO_RETURN,
                 format!("{pointer}/on_failure"),
                 format!(
-                    "phase {:?} cannot roll back: the point of no return is passed",
+                    "phase {:?} cannot roll back: it is past the point of no return",
                     phase.name
                 ),
                 "write on_failure: hold",
@@ -281,9 +280,9 @@ fn phases(plan: &Plan, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 format!("{pointer}/on_failure"),
-                "this policy does not fit here",
-                "on the way forward a failure holds or rolls back; on the way back it holds or \
-                 goes on",
+                "this failure policy is not allowed here",
+                "a failed forward phase can hold or roll back; a failed rollback phase can hold or \
+                 continue",
             ));
         }
         if forward && phase.point_of_no_return {
@@ -315,15 +314,15 @@ fn outage(plan: &Plan, faults: &mut Vec<Fault>) {
                 "the outage would end with {:?}, before it starts with {:?}",
                 outage.ends_with, outage.starts_with
             ),
-            "name a phase that comes later",
+            "name a later phase",
         ));
     }
     if outage.rollback_reserve_ms >= outage.budget_ms {
         faults.push(Fault::new(
             diagnose::OUTAGE_BUDGET,
             "/outage/rollback_reserve",
-            "the rollback's reserve takes the whole budget",
-            "the reserve is a part of the budget: make it smaller or the budget larger",
+            "the rollback reserve uses up the whole budget",
+            "the reserve is part of the budget: reduce it or increase the budget",
         ));
     }
 }
@@ -347,9 +346,9 @@ fn unknown_action(pointer: &str, name: &str) -> Fault {
                 .filter(|known| known.split('.').next() == Some(family))
                 .collect();
             if related.is_empty() {
-                "`lockstep plan schema` lists the actions there are".to_owned()
+                "`lockstep plan schema` lists all actions".to_owned()
             } else {
-                format!("actions of that family: {}", related.join(", "))
+                format!("actions with the same prefix: {}", related.join(", "))
             }
         }
     };

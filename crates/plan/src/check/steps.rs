@@ -1,5 +1,5 @@
-//! Each step by itself and in its phase: party, action, parameters, undo,
-//! watch, time.
+//! Checks of single steps and of their phase: party, action, parameters, undo,
+//! watch, time limits.
 
 use super::{all_phases, unknown_action, unknown_phase};
 use crate::actions::{Action, ActionSpec};
@@ -40,9 +40,9 @@ fn party(plan: &Plan, pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Parameters are decoded into the action's own type. Those with references
-/// in them are complete only at the release: the loader checks their shape
-/// against the schema, and the agent decodes them again.
+/// Decodes the parameters into the action's type. Parameters with references are
+/// complete only at the release: the loader checks their structure against the
+/// schema, and the agent decodes them again.
 fn parameters(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>) {
     if has_reference(&step.params) {
         return;
@@ -52,7 +52,7 @@ fn parameters(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Faul
             diagnose::WRONG_VALUE,
             format!("{pointer}/params"),
             format!("parameters of {}: {error}", step.action),
-            "`lockstep plan schema` shows what the action takes",
+            "`lockstep plan schema` prints the parameters of each action",
         ));
     }
 }
@@ -72,7 +72,7 @@ fn undo(plan: &Plan, pointer: &str, step: &Step, action: &Action, faults: &mut V
             diagnose::NOTHING_TO_UNDO,
             format!("{pointer}/undo"),
             format!("{} has no undo", step.action),
-            "leave undo out; if the way back needs something done, plan it as a step",
+            "remove undo",
         ));
     }
     let Mode::Undo { of } = &step.mode else {
@@ -85,11 +85,11 @@ fn undo(plan: &Plan, pointer: &str, step: &Step, action: &Action, faults: &mut V
         .flat_map(|phase| &phase.steps)
         .find(|other| other.id == *of);
     let reason = match undone {
-        _ if forward => Some("the way forward undoes nothing".to_owned()),
-        None => Some(format!("there is no step {of:?} on the way forward")),
+        _ if forward => Some("a forward phase cannot undo a step".to_owned()),
+        None => Some(format!("there is no forward step {of:?}")),
         Some(undone) if !undone.undoable => Some(format!("step {of:?} is not undoable")),
         Some(undone) if undone.action != step.action || undone.party != step.party => {
-            Some(format!("step {of:?} is another action, or another party's"))
+            Some(format!("step {of:?} has another action or party"))
         }
         Some(_) => None,
     };
@@ -98,7 +98,7 @@ fn undo(plan: &Plan, pointer: &str, step: &Step, action: &Action, faults: &mut V
             diagnose::NOTHING_TO_UNDO,
             format!("{pointer}/mode"),
             reason,
-            "an undo names an undoable step of the way forward, with its party and action",
+            "an undo refers to an undoable forward step with the same party and action",
         ));
     }
 }
@@ -117,7 +117,7 @@ fn watch(
             faults.push(Fault::new(
                 diagnose::WATCH,
                 format!("{pointer}/action"),
-                format!("{} is a watch without an end", step.action),
+                format!("{} is a watch, but watch_until is missing", step.action),
                 "add watch_until with the phase whose release ends the watch",
             ));
         }
@@ -128,7 +128,7 @@ fn watch(
             diagnose::WATCH,
             at,
             format!("{} is not a watch", step.action),
-            "leave watch_until out",
+            "remove watch_until",
         ));
         return;
     }
@@ -147,7 +147,7 @@ fn watch(
                 "the watch would end with {until:?}, which does not come after {:?}",
                 phase.name
             ),
-            "name a phase that comes later than the watch itself",
+            "name a phase after that of the watch",
         )),
     }
 }
@@ -158,7 +158,7 @@ fn timeout(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>)
             diagnose::SHORT_DEADLINE,
             format!("{pointer}/timeout"),
             format!("step {:?} has a timeout of zero", step.id),
-            "give it the time that it may take",
+            "set it to the time that the step may take",
         ));
         return;
     }
@@ -172,13 +172,13 @@ fn timeout(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Fault>)
                 diagnose::SHORT_DEADLINE,
                 format!("{pointer}/timeout"),
                 format!(
-                    "step {:?} is stopped after {}, but {} may take {} by its own parameters",
+                    "step {:?} times out after {}, but the parameters of {} allow it {}",
                     step.id,
                     shown(step.timeout_ms),
                     step.action,
                     shown(own)
                 ),
-                "make the timeout longer, or the limits in params shorter",
+                "increase the timeout, or reduce the limits in params",
             )
             .into_warning(),
         );
@@ -193,20 +193,20 @@ fn deadline(plan: &Plan, pointer: &str, phase: &Phase, faults: &mut Vec<Fault>) 
                 diagnose::SHORT_DEADLINE,
                 format!("{pointer}/finish_by"),
                 format!(
-                    "phase {:?} ends after {}, but the steps of one agent may take {}",
+                    "phase {:?} must finish within {}, but the steps of one agent may take {}",
                     phase.name,
                     shown(phase.finish_by_ms),
                     shown(needed)
                 ),
-                "make finish_by longer, or the steps' timeouts shorter",
+                "increase finish_by, or reduce the timeouts of the steps",
             )
             .into_warning(),
         );
     }
 }
 
-/// The longest that one agent may need for its steps, one after the other.
-/// An agent of a party is in every party whose labels are among its own.
+/// The longest time that one agent may need for its steps in sequence. An agent
+/// belongs to every party whose labels are a subset of its own.
 pub(crate) fn longest_ms(
     parties: &std::collections::BTreeMap<String, Party>,
     steps: &[Step],
@@ -227,9 +227,9 @@ pub(crate) fn longest_ms(
         .unwrap_or(0)
 }
 
-/// A reverse task opens a new connection to Oracle after the listeners are
-/// down, so one of them has to stay (AWS DMS: the target endpoint is
-/// connected when the task starts).
+/// A reverse task opens a new connection to Oracle after the listeners have been
+/// stopped, so one of them must stay up (AWS DMS connects the target endpoint
+/// when the task starts).
 fn dms_listener(plan: &Plan, faults: &mut Vec<Fault>) {
     let steps = || {
         plan.phases.iter().enumerate().flat_map(|(p, phase)| {
@@ -259,8 +259,8 @@ fn dms_listener(plan: &Plan, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::NO_DMS_LISTENER,
                 format!("/phases/{phase}/steps/{index}/params"),
-                "every listener is stopped, and the reverse task could not connect to Oracle",
-                "name the listener reserved for DMS below keep",
+                "all listeners are stopped, so the reverse task could not connect to Oracle",
+                "list the listener reserved for DMS in keep",
             ));
         }
     }

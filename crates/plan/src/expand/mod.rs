@@ -1,8 +1,8 @@
-//! From a kind of plan file to the expanded plan.
+//! Expansion of each kind of plan file.
 //!
-//! Expansion never fails on its own account: what the file cannot mean is
-//! told as faults with pointers into the file, and the plan is made as far
-//! as it goes, so that the check can tell the rest at once.
+//! Expansion never fails: inconsistencies are returned as faults with pointers
+//! into the file, and the plan is built as far as possible, so that the check
+//! can report the remaining problems in the same pass.
 
 pub(crate) mod cutover;
 pub(crate) mod plan;
@@ -11,25 +11,25 @@ mod rollback;
 
 use crate::actions::{self, ActionSpec, Effect};
 use crate::check::longest_ms;
-use crate::digest::settled;
+use crate::digest::normalized;
 use crate::model::{Gate, Mode, OnFailure, Party, Phase, Step};
 use crate::source::Health;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// How long a promise to start lives if the file does not say. It covers the
-/// way of the release and of every other agent's vote.
+/// Default lifetime of a promise to start. It covers the votes of all other
+/// agents and the delivery of the release.
 const START_BY_MS: u64 = 60_000;
 
-/// What a phase may take beyond its steps: the way of the release and of the
-/// outcomes.
+/// Time that a phase may take in addition to its steps: delivery of the release
+/// and of the outcomes.
 const BARRIER_MS: u64 = 15_000;
 
-/// A step with the action's own undo and limits.
+/// A step with the default undo and timeout of its action.
 fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
-    // Parameter types are plain maps with text keys; turning one into a JSON
-    // value has no way to fail.
-    let params = settled(serde_json::to_value(params).unwrap_or(Value::Null));
+    // Parameter types are plain maps with text keys, so the conversion to a JSON
+    // value cannot fail.
+    let params = normalized(serde_json::to_value(params).unwrap_or(Value::Null));
     Step {
         id: id.into(),
         party: party.to_owned(),
@@ -44,17 +44,17 @@ fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
 }
 
 impl Step {
-    fn proving(mut self) -> Self {
+    fn proof(mut self) -> Self {
         self.proof = true;
         self
     }
 
-    fn kept(mut self) -> Self {
+    fn without_undo(mut self) -> Self {
         self.undoable = false;
         self
     }
 
-    fn within_ms(mut self, ms: u64) -> Self {
+    fn with_timeout(mut self, ms: u64) -> Self {
         self.timeout_ms = ms;
         self
     }
@@ -79,7 +79,7 @@ impl Step {
     }
 }
 
-/// A phase that takes as long as its steps may.
+/// A phase whose deadline follows from its steps.
 fn phase(
     name: &str,
     on_failure: OnFailure,
@@ -99,7 +99,7 @@ fn phase(
     }
 }
 
-/// One check for each thing that health names.
+/// One step for each health check that is configured.
 fn health_checks(health: &Health, prefix: &str, party: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(http) = &health.http {

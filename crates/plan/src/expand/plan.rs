@@ -1,15 +1,14 @@
-//! `kind: Plan` as it is written, with the defaults filled in and the way
-//! back made.
+//! `kind: Plan`: fills in the defaults and derives the rollback.
 
 use super::{BARRIER_MS, START_BY_MS, rollback};
 use crate::actions::{self, Action};
 use crate::check::longest_ms;
-use crate::digest::settled;
+use crate::digest::normalized;
 use crate::model::{FormatVersion, Kind, Mode, OnFailure, Outage, Phase, Plan, Step};
 use crate::source::plan::{FailurePolicy, PhaseSource, PlanFile, StepSource};
 use serde_json::{Map, Value};
 
-/// The expanded plan. Indices of phases and steps stay as in the file.
+/// The expanded plan. Phases and steps have the same indices as in the file.
 pub(crate) fn expand(source: &PlanFile) -> Plan {
     let parties = source
         .parties
@@ -67,7 +66,7 @@ pub(super) fn policy(policy: FailurePolicy) -> OnFailure {
 
 fn step(source: &StepSource) -> Step {
     let params = source.params.clone();
-    let params = settled(params.unwrap_or_else(|| Value::Object(Map::new())));
+    let params = normalized(params.unwrap_or_else(|| Value::Object(Map::new())));
     let has_undo = Action::find(&source.action).is_some_and(Action::undoable);
     Step {
         id: source.id.clone(),

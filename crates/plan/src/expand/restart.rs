@@ -1,4 +1,4 @@
-//! `kind: Restart`: look, stop everywhere, start everywhere, look again.
+//! `kind: Restart`: check health, stop everywhere, start everywhere, check again.
 
 use super::{health_checks, phase, plan::policy, rollback, step};
 use crate::catalogue::{StartService, StopService};
@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 const FLEET: &str = "fleet";
 const CANARY: &str = "canary";
 
-/// Seconds that a unit may take if the file does not say.
+/// Default time limit for one unit.
 const UNIT_SECS: u64 = 60;
 
-/// The expanded plan, and what the file asks for in vain.
+/// The expanded plan, and the faults of the file.
 pub(crate) fn expand(source: &Restart) -> (Plan, Vec<Fault>) {
     let mut parties = BTreeMap::from([(FLEET.to_owned(), source.hosts.party(true))]);
     if let Some(canary) = &source.canary {
@@ -71,7 +71,7 @@ fn faults(source: &Restart) -> Vec<Fault> {
     vec![Fault::new(
         diagnose::NOT_IN_THIS_VERSION,
         "/strategy",
-        "rolling restarts are not in this version",
+        "this version does not support rolling restarts",
         "use all-at-once, or write a plan of kind Plan with a party for each batch",
     )]
 }

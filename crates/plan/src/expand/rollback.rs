@@ -1,12 +1,12 @@
-//! The default way back: phases in reverse order, in each the undo of its
+//! The default rollback: phases in reverse order, each with the undos of its
 //! undoable steps in reverse order.
 
 use super::phase;
 use crate::model::{OnFailure, Party, Phase, Step};
 use std::collections::BTreeMap;
 
-/// The way back from `phases`. What lies at or behind the point of no return
-/// is not undone.
+/// The rollback of `phases`. Phases from the point of no return on are not
+/// undone.
 pub(super) fn reversed(phases: &[Phase], parties: &BTreeMap<String, Party>) -> Vec<Phase> {
     let undone = phases
         .iter()

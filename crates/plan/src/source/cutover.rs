@@ -18,18 +18,18 @@ use std::collections::BTreeMap;
 pub struct Cutover {
     /// `Cutover`.
     pub kind: String,
-    /// Name of the plan: small letters, digits and hyphens.
+    /// Name of the plan: lowercase letters, digits and hyphens.
     pub name: String,
     /// Variables, used as `${vars.NAME}`.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
-    /// The database that is left.
+    /// The source database.
     pub oracle: Oracle,
-    /// The database that is moved to.
+    /// The target database.
     pub postgres: Postgres,
-    /// What carries the rows over.
+    /// The replication.
     pub dms: Dms,
-    /// What is compared before the switch.
+    /// Comparison of rows before the switch.
     pub compare: Compare,
     /// Everything that writes to Oracle and is stopped first, scripts on the
     /// Oracle hosts included.
@@ -40,19 +40,18 @@ pub struct Cutover {
     pub alarms: Vec<Alarm>,
     /// The budget of the write outage.
     pub outage: Budget,
-    /// What must happen before a standard phase: none, approval or hold. If
-    /// left out, open-postgres asks for approval and no other phase does.
+    /// Gates of standard phases: none, approval or hold. By default
+    /// open-postgres requires approval and no other phase has a gate.
     #[serde(default)]
     pub gates: BTreeMap<String, Gate>,
-    /// How long the parts of a standard phase may each take; if left out, as
-    /// long as their steps.
+    /// Deadline for each part of a standard phase; by default the time that its
+    /// steps may take.
     #[serde(default)]
     pub deadlines: BTreeMap<String, Duration>,
-    /// How long a promise to start lives; 60s if left out.
+    /// Lifetime of a promise to start; 60s by default.
     #[serde(default)]
     pub start_by: Option<Duration>,
-    /// What a failure before the point of no return leads to; rollback if
-    /// left out.
+    /// Reaction to a failure before the point of no return; rollback by default.
     #[serde(default = "rollback")]
     pub on_failure: FailurePolicy,
 }
@@ -61,7 +60,7 @@ fn rollback() -> FailurePolicy {
     FailurePolicy::Rollback
 }
 
-fn yes() -> bool {
+fn enabled() -> bool {
     true
 }
 
@@ -71,38 +70,38 @@ fn yes() -> bool {
 pub struct Oracle {
     /// All hosts of the database; their listeners are stopped.
     pub hosts: Hosts,
-    /// The one among them that speaks to the database for all instances.
-    /// Labels that tell it from the others are enough.
+    /// The one of these hosts that queries the database for all instances.
+    /// Labels that distinguish it from the others are sufficient.
     pub lead: Host,
     /// Name of the resource: `[oracle.NAME]` in these hosts' agent.toml.
     pub resource: String,
     /// Owners of the tables, triggers and sequences, as Oracle spells them.
     #[schemars(length(min = 1))]
     pub schemas: Vec<String>,
-    /// Accounts that applications log in with; locked during the cutover. No
-    /// user of DMS is among them.
+    /// Accounts that applications log in with; locked during the cutover. They
+    /// must not include a DMS user.
     #[schemars(length(min = 1))]
     pub accounts: Vec<String>,
     /// `OWNER.TABLE` of the marker table.
     pub marker_table: String,
-    /// `OWNER.TABLE` of the canary table; needed with a reverse task.
+    /// `OWNER.TABLE` of the canary table; required with a reverse task.
     #[serde(default)]
     pub canary_table: Option<String>,
-    /// The listener reserved for DMS; it stays up. Needed with a reverse
-    /// task.
+    /// The listener reserved for DMS; it stays up. Required with a
+    /// reverse task.
     #[serde(default)]
     pub dms_listener: Option<String>,
     /// Users of the DMS endpoints; their sessions are never killed.
     #[schemars(length(min = 1))]
     pub dms_users: Vec<String>,
-    /// Machines or addresses that DMS comes from, as V$SESSION.MACHINE shows
-    /// them. If left out any will do, and an intruder with DMS's password
-    /// passes for DMS: the plan gets a warning.
+    /// Machines or addresses from which DMS connects, as in V$SESSION.MACHINE.
+    /// If empty, sessions of DMS users are exempt from any machine, and the
+    /// plan gets a warning.
     #[serde(default)]
     pub dms_machines: Vec<String>,
-    /// `HOST:PORT` of every listener that must be shut when applications
-    /// start again; looked at from the application hosts. Without any the plan
-    /// gets a warning.
+    /// `HOST:PORT` of every listener that must be down when applications
+    /// start again; checked from the application hosts. If empty, the plan gets
+    /// a warning.
     #[serde(default)]
     pub closed_addresses: Vec<String>,
     /// Jobs (step 4).
@@ -111,18 +110,18 @@ pub struct Oracle {
     /// AQ_TM_PROCESSES=0 (step 5). Oracle recommends against it.
     #[serde(default)]
     pub queue_monitor: bool,
-    /// Restricted sessions on top of locked accounts. DMS then needs the
+    /// Restricted session in addition to locked accounts. DMS then needs the
     /// privilege and a statically registered service.
     #[serde(default)]
     pub restrict_logins: bool,
     /// Killing the sessions that remain (step 2).
     #[serde(default)]
     pub sessions: Sessions,
-    /// A transaction older than this is an obstacle; 5m if left out.
+    /// A transaction older than this is an obstacle; 5m by default.
     #[serde(default)]
     pub oldest_transaction: Option<Duration>,
     /// How long the checkpoint and the archiving of the current log may take
-    /// together; 10m if left out. Measure both on the real database.
+    /// together; 10m by default. Measure both on the real database.
     #[serde(default)]
     pub finalize_timeout: Option<Duration>,
 }
@@ -132,12 +131,12 @@ pub struct Oracle {
 #[serde(deny_unknown_fields)]
 pub struct Jobs {
     /// JOB_QUEUE_PROCESSES=0 during the cutover and after it.
-    #[serde(default = "yes")]
+    #[serde(default = "enabled")]
     pub disable: bool,
-    /// How long to wait for running jobs; 2m if left out.
+    /// How long to wait for running jobs; 2m by default.
     #[serde(default)]
     pub wait: Option<Duration>,
-    /// Stop what still runs after that, rather than fail.
+    /// Stop jobs that are still running after the wait, instead of failing.
     #[serde(default)]
     pub stop_running: bool,
 }
@@ -156,11 +155,11 @@ impl Default for Jobs {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sessions {
-    /// Nobody may come back for that long; 5s if left out. The fence is
+    /// Time for which there must be no session; 5s by default. The fence is
     /// verified over the same window.
     #[serde(default)]
     pub stable: Option<Duration>,
-    /// Give up after that long; 2m if left out.
+    /// Time after which the step fails; 2m by default.
     #[serde(default)]
     pub timeout: Option<Duration>,
 }
@@ -169,7 +168,7 @@ pub struct Sessions {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Postgres {
-    /// The host whose agent speaks to the database.
+    /// The host whose agent connects to the database.
     pub host: Host,
     /// Name of the resource: `[postgres.NAME]` in that host's agent.toml.
     pub resource: String,
@@ -182,27 +181,27 @@ pub struct Postgres {
     pub roles: Vec<String>,
     /// `schema.table` of the marker table.
     pub marker_table: String,
-    /// `schema.table` of the canary table; needed with a reverse task.
+    /// `schema.table` of the canary table; required with a reverse task.
     #[serde(default)]
     pub canary_table: Option<String>,
-    /// Schema of the DMS control tables; `public` if left out.
+    /// Schema of the DMS control tables; `public` by default.
     #[serde(default)]
     pub control_schema: Option<String>,
     /// Triggers (step 9).
     #[serde(default)]
     pub triggers: Triggers,
     /// Sequences and identity columns with the sequences that fed them in
-    /// Oracle. DMS does not carry their values. Those of the schemas that
-    /// are not named are set past the values of their columns.
+    /// Oracle. DMS does not replicate their values. Others in the schemas are
+    /// set past the values of their columns.
     #[serde(default)]
     pub sequences: Vec<AlignedSequence>,
-    /// Added on top of the greatest value; 1000 if left out.
+    /// Added to the greatest value; 1000 by default.
     #[serde(default)]
     pub sequence_margin: Option<u64>,
-    /// Keep pg_cron and pgAgent jobs off until the roles have opened.
-    #[serde(default = "yes")]
+    /// Disable pg_cron and pgAgent jobs until the roles have been opened.
+    #[serde(default = "enabled")]
     pub jobs: bool,
-    /// How long collecting statistics may take; 10m if left out.
+    /// Time limit for collecting statistics; 10m by default.
     #[serde(default)]
     pub analyze_timeout: Option<Duration>,
 }
@@ -223,8 +222,8 @@ pub struct Triggers {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dms {
-    /// The host whose agent calls AWS; the PostgreSQL host if left out. With
-    /// a reverse task it needs the PostgreSQL resource too, to see the slot.
+    /// The host whose agent calls AWS; the PostgreSQL host by default. With
+    /// a reverse task it also needs the PostgreSQL resource, to check the slot.
     #[serde(default)]
     pub host: Option<Host>,
     /// Name of the resource: `[aws.NAME]` in that host's agent.toml.
@@ -237,12 +236,12 @@ pub struct Dms {
     pub source_endpoint: String,
     /// ARN of its target endpoint (PostgreSQL).
     pub target_endpoint: String,
-    /// How long to wait for markers and for states of tasks; 5m if left out.
+    /// How long to wait for markers and for states of tasks; 5m by default.
     #[serde(default)]
     pub timeout: Option<Duration>,
     /// Write a second marker after the first has arrived, and verify the
-    /// fence with it. With batch apply one marker alone is no proof.
-    #[serde(default = "yes")]
+    /// fence with it. With batch apply a single marker proves nothing.
+    #[serde(default = "enabled")]
     pub second_marker: bool,
     /// The task back to Oracle (step 8). Without it there is no fallback
     /// after the point of no return.
@@ -261,27 +260,27 @@ pub struct Reverse {
     pub source_endpoint: String,
     /// ARN of its target endpoint (Oracle, through the reserved listener).
     pub target_endpoint: String,
-    /// Table mappings as DMS takes them; the canary table is in them, the
-    /// marker table is not.
+    /// Table mappings in the JSON format of DMS; they must select the canary
+    /// table and not the marker table.
     pub table_mappings: Value,
-    /// Task settings on top of `TargetTablePrepMode=DO_NOTHING`.
+    /// Task settings in addition to `TargetTablePrepMode=DO_NOTHING`.
     #[serde(default)]
     pub settings: Option<Value>,
 }
 
-/// What is compared before the switch.
+/// Comparison of rows before the switch.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// The tables, as far as their rows are to be compared or their names
-    /// differ. All others that both sides have are counted.
+    /// Tables whose rows are compared or whose names differ. All other tables
+    /// that exist on both sides are counted.
     #[schemars(length(min = 1))]
     pub tables: Vec<ComparedTable>,
     /// `schema.table` of tables in PostgreSQL that are not counted: those
-    /// that DMS does not carry, or not whole.
+    /// that DMS does not replicate, or only in part.
     #[serde(default)]
     pub except: Vec<String>,
-    /// How long either side may take; 5m if left out.
+    /// Time limit for each side; 5m by default.
     #[serde(default)]
     pub timeout: Option<Duration>,
 }
@@ -290,12 +289,12 @@ pub struct Compare {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Application {
-    /// Name: small letters, digits and hyphens.
+    /// Name: lowercase letters, digits and hyphens.
     pub name: String,
-    /// Where it runs.
+    /// Hosts on which it runs.
     pub hosts: Hosts,
-    /// The one host that starts first on PostgreSQL and must be well before
-    /// the others start.
+    /// The one host that starts first on PostgreSQL and must be healthy
+    /// before the others start.
     #[serde(default)]
     pub canary: Option<Host>,
     /// Timers with suffix (`report.timer`); stopped before services.
@@ -307,24 +306,23 @@ pub struct Application {
     /// Absolute paths of crontab files.
     #[serde(default)]
     pub cron: Vec<String>,
-    /// Processes that no unit owns, by their names in the agent's policy.
-    /// They are ended and not started again.
+    /// Processes that belong to no unit, by their names in the agent's policy.
+    /// They are terminated and not started again.
     #[serde(default)]
     pub processes: Vec<String>,
-    /// How long one unit may take to stop or start; 60s if left out.
+    /// Time limit for stopping or starting one unit; 60s by default.
     #[serde(default)]
     pub unit_timeout: Option<Duration>,
-    /// Also disable the units, so that no boot brings them back meanwhile.
+    /// Also disable the units, so that a reboot does not start them meanwhile.
     #[serde(default)]
     pub disable_units: bool,
     /// Files or links that are switched from Oracle to PostgreSQL.
     #[serde(default)]
     pub config: Vec<SwitchConfig>,
-    /// What tells that it is well: before the cutover, after the switch, and
-    /// after a rollback.
+    /// Health checks: before the cutover, after the switch and after a rollback.
     #[serde(default)]
     pub health: Health,
-    /// Start it on PostgreSQL. `false` for what ends with Oracle.
-    #[serde(default = "yes")]
+    /// Start it on PostgreSQL. `false` for applications that are retired with Oracle.
+    #[serde(default = "enabled")]
     pub start: bool,
 }

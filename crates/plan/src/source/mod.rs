@@ -1,8 +1,7 @@
-//! The kinds of plan files, as people write them.
+//! The kinds of plan files.
 //!
-//! These types are the published JSON Schema and nothing else: they say what
-//! may be written. What it means is in [`crate::expand`], whether it makes
-//! sense in [`crate::check`].
+//! These types define the published JSON Schema. Their meaning is defined in
+//! [`crate::expand`], their consistency checked in [`crate::check`].
 
 pub mod cutover;
 pub mod plan;
@@ -15,15 +14,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Agents chosen by their labels.
+/// Agents selected by labels.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hosts {
-    /// Labels that an agent must all carry, as in `[labels]` of its
+    /// Labels that an agent must have, all of them, as in `[labels]` of its
     /// agent.toml.
     #[schemars(extend("minProperties" = 1))]
     pub labels: BTreeMap<String, String>,
-    /// How many agents must match. A run starts with exactly that many.
+    /// Number of agents that must match; a run starts only with exactly this
+    /// number.
     #[schemars(range(min = 1))]
     pub expected: u32,
 }
@@ -38,11 +38,11 @@ impl Hosts {
     }
 }
 
-/// One agent chosen by its labels.
+/// One agent selected by labels.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Labels that exactly one agent carries.
+    /// Labels that exactly one agent has.
     #[schemars(extend("minProperties" = 1))]
     pub labels: BTreeMap<String, String>,
 }
@@ -57,17 +57,17 @@ impl Host {
     }
 }
 
-/// What tells that an application is well. All that is given must hold.
+/// Health checks of an application. All that are given must pass.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     /// A health endpoint on the host.
     #[serde(default)]
     pub http: Option<CheckHttp>,
-    /// A port that must answer.
+    /// A port that must accept connections.
     #[serde(default)]
     pub tcp: Option<CheckTcp>,
-    /// A command that the agent's policy names.
+    /// A command defined in the agent's policy.
     #[serde(default)]
     pub command: Option<CheckCommand>,
 }
@@ -76,7 +76,7 @@ pub struct Health {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// How long applications may be unable to write, a rollback included.
+    /// Longest time during which applications cannot write, including a rollback.
     pub budget: Duration,
     /// The part of it that a rollback needs. Measure it in a rehearsal.
     pub rollback_reserve: Duration,

@@ -1,4 +1,4 @@
-//! `kind: Plan`: parties, phases and steps written out.
+//! `kind: Plan`: explicit parties, phases and steps.
 
 use crate::duration::Duration;
 use crate::model::{Gate, Party};
@@ -7,39 +7,38 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// A plan of phases and steps. The way back is made from it: the undo of
-/// every undoable step, in reverse order.
+/// A plan of phases and steps. Its rollback is derived: the undo of every
+/// undoable step, in reverse order.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFile {
     /// `Plan`.
     pub kind: String,
-    /// Name of the plan: small letters, digits and hyphens.
+    /// Name of the plan: lowercase letters, digits and hyphens.
     pub name: String,
     /// Variables, used as `${vars.NAME}`. One without a value must be given
     /// with --var.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
-    /// Who takes part.
+    /// The parties, by name.
     pub parties: BTreeMap<String, PartySource>,
-    /// What happens, in order; a barrier stands between one phase and the
-    /// next.
+    /// The phases, in order, separated by barriers.
     #[schemars(length(min = 1))]
     pub phases: Vec<PhaseSource>,
-    /// The budget of an outage, if the plan makes one.
+    /// The budget of the outage, if the plan causes one.
     #[serde(default)]
     pub outage: Option<OutageSource>,
 }
 
-/// Agents chosen by their labels.
+/// Agents selected by labels.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartySource {
-    /// Labels that an agent must all carry.
+    /// Labels that an agent must have, all of them.
     pub labels: BTreeMap<String, String>,
-    /// How many agents must match.
+    /// Number of agents that must match.
     pub expected: u32,
-    /// A rollback may go on without a lost agent of this party.
+    /// A rollback may continue without a lost agent of this party.
     #[serde(default)]
     pub detachable: bool,
 }
@@ -54,43 +53,43 @@ impl From<&PartySource> for Party {
     }
 }
 
-/// What lies between two barriers.
+/// The work between two barriers.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PhaseSource {
     /// Name, unique in the plan.
     pub name: String,
-    /// Steps of the runbook that the phase carries out.
+    /// Runbook steps that the phase implements.
     #[serde(default)]
     pub runbook_steps: Vec<String>,
-    /// What must happen before the phase is prepared.
+    /// Condition that must be met before the phase is prepared.
     #[serde(default)]
     pub gate: Gate,
-    /// How long a promise to start lives; 60s if left out.
+    /// Lifetime of a promise to start; 60s by default.
     #[serde(default)]
     pub start_by: Option<Duration>,
-    /// How long the phase may take; if left out, as long as its steps.
+    /// Deadline of the phase; by default the time that its steps may take.
     #[serde(default)]
     pub finish_by: Option<Duration>,
-    /// What a failure leads to; hold if left out.
+    /// Reaction to a failure; hold by default.
     #[serde(default)]
     pub on_failure: FailurePolicy,
-    /// With this phase's release the way back ends.
+    /// No rollback is possible after the release of this phase.
     #[serde(default)]
     pub point_of_no_return: bool,
-    /// What is done: in order for each agent, agents side by side.
+    /// The steps; each agent runs its own in this order, agents run concurrently.
     #[schemars(length(min = 1))]
     pub steps: Vec<StepSource>,
 }
 
-/// What the failure of a phase leads to.
+/// Reaction to the failure of a phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailurePolicy {
     /// Wait for the operator.
     #[default]
     Hold,
-    /// Roll back at once.
+    /// Roll back immediately.
     Rollback,
 }
 
@@ -100,35 +99,33 @@ pub enum FailurePolicy {
 pub struct StepSource {
     /// Name, unique in the plan.
     pub id: String,
-    /// Party whose agents each do it.
+    /// Party whose agents each run the step.
     pub party: String,
     /// Name of the action.
     pub action: String,
     /// The action's parameters.
     #[serde(default)]
     pub params: Option<Value>,
-    /// How long one agent may take; if left out, as long as the limits in
-    /// its parameters.
+    /// Time limit for one agent; by default derived from the limits in the
+    /// parameters.
     #[serde(default)]
     pub timeout: Option<Duration>,
-    /// The step proves something that later phases rest on: it cannot be
-    /// skipped.
+    /// Later phases rely on the result of this step, so it cannot be skipped.
     #[serde(default)]
     pub proof: bool,
-    /// Whether a rollback undoes the step; if left out, whenever the action
-    /// has an undo.
+    /// Whether a rollback undoes the step; by default if the action has an undo.
     #[serde(default)]
     pub undo: Option<bool>,
-    /// For a watch: the phase with whose release it ends.
+    /// For a watch: the phase whose release ends it.
     #[serde(default)]
     pub watch_until: Option<String>,
 }
 
-/// The budget of an outage, and where it begins and ends.
+/// The budget of an outage, and the phases that start and end it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutageSource {
-    /// How long the outage may last, a rollback included.
+    /// Longest duration of the outage, including a rollback.
     pub budget: Duration,
     /// The part of it that a rollback needs.
     pub rollback_reserve: Duration,

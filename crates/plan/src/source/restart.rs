@@ -14,34 +14,34 @@ use std::collections::BTreeMap;
 pub struct Restart {
     /// `Restart`.
     pub kind: String,
-    /// Name of the plan: small letters, digits and hyphens.
+    /// Name of the plan: lowercase letters, digits and hyphens.
     pub name: String,
     /// Variables, used as `${vars.NAME}`.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
-    /// The fleet.
+    /// The hosts to restart.
     pub hosts: Hosts,
-    /// One of them that starts first and must be well before the others
-    /// start.
+    /// One of these hosts, which starts first and must be healthy before the
+    /// others start.
     #[serde(default)]
     pub canary: Option<Host>,
     /// systemd units with suffix, in the order of stopping.
     #[schemars(length(min = 1))]
     pub units: Vec<String>,
-    /// How.
+    /// Order in which hosts are restarted.
     #[serde(default)]
     pub strategy: Strategy,
-    /// How long one unit may take to stop or start; 60s if left out.
+    /// Time limit for stopping or starting one unit; 60s by default.
     #[serde(default)]
     pub unit_timeout: Option<Duration>,
-    /// What tells that a host is well; asked before anything is stopped and
-    /// after the start.
+    /// Health checks of a host, run before anything is stopped and after the
+    /// start.
     #[serde(default)]
     pub health: Health,
-    /// Ask an operator before stopping.
+    /// Require approval by an operator before stopping.
     #[serde(default)]
     pub approval: bool,
-    /// What a failure leads to; hold if left out.
+    /// Reaction to a failure; hold by default.
     #[serde(default)]
     pub on_failure: FailurePolicy,
 }
@@ -50,9 +50,9 @@ pub struct Restart {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// Stop everywhere; behind a barrier, start everywhere.
+    /// Stop everywhere, then, after a barrier, start everywhere.
     #[default]
     AllAtOnce,
-    /// In batches. Not in this version.
+    /// In batches; not supported by this version.
     Rolling,
 }

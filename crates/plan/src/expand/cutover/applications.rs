@@ -1,5 +1,4 @@
-//! The applications' steps: stopping them on Oracle, starting them on
-//! PostgreSQL.
+//! Steps of the applications: stop them on Oracle, start them on PostgreSQL.
 
 use super::super::{health_checks, step};
 use super::{Draft, canary_party};
@@ -10,14 +9,14 @@ use crate::catalogue::{
 use crate::model::Step;
 use crate::source::cutover::Application;
 
-/// Seconds that a unit may take if the file does not say.
+/// Default time limit for one unit.
 const UNIT_SECS: u64 = 60;
 
-/// From SIGTERM to SIGKILL for processes that no unit owns.
+/// Seconds from SIGTERM to SIGKILL for processes that belong to no unit.
 const PROCESS_SECS: u64 = 30;
 
-/// How long to look whether Oracle's listeners are shut. They were stopped
-/// minutes ago; one look would do but for a slow network.
+/// Time limit for the check that Oracle's listeners are down. They were stopped
+/// minutes ago; retries only allow for a slow network.
 const CLOSED_SECS: u64 = 30;
 
 fn unit_secs(application: &Application) -> u64 {
@@ -42,7 +41,7 @@ fn start_units(application: &Application, units: &[String]) -> StartService {
     }
 }
 
-/// What must be well before anything is stopped.
+/// Health checks before anything is stopped.
 pub(super) fn health(draft: &Draft<'_>) -> Vec<Step> {
     draft
         .source
@@ -55,8 +54,8 @@ pub(super) fn health(draft: &Draft<'_>) -> Vec<Step> {
         .collect()
 }
 
-/// Timers and cron first, or they start again what is being stopped; then
-/// services; then what no unit owns.
+/// Timers and cron first, because they could restart what is being stopped; then
+/// services; then processes that belong to no unit.
 pub(super) fn stop(draft: &Draft<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     let applications = &draft.source.applications;
@@ -88,38 +87,39 @@ fn starting<'a>(draft: &'a Draft<'_>) -> impl Iterator<Item = &'a Application> {
     draft.source.applications.iter().filter(|app| app.start)
 }
 
-/// The configuration everywhere, and the canary hosts started and well.
+/// Switches the configuration on all hosts, then starts and checks the canary
+/// hosts.
 pub(super) fn switch(draft: &Draft<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for app in starting(draft) {
         for (index, config) in app.config.iter().enumerate() {
             let id = format!("{}-config-{}", app.name, index + 1);
-            steps.push(step(id, &app.name, config).kept());
+            steps.push(step(id, &app.name, config).without_undo());
         }
     }
     for app in starting(draft).filter(|app| app.canary.is_some() && !app.services.is_empty()) {
         let party = canary_party(&app.name);
         let id = format!("{party}-start");
         let start = step(id, &party, &start_units(app, &app.services));
-        steps.push(start.kept());
+        steps.push(start.without_undo());
         steps.extend(health_checks(&app.health, &party, &party));
     }
     steps
 }
 
-/// All hosts: services before the timers that use them, cron last. A host
-/// whose services run already finds it so.
+/// All hosts: services before the timers that use them, cron last. A host whose
+/// services already run reports them as unchanged.
 pub(super) fn start(draft: &Draft<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for app in starting(draft).filter(|app| !app.services.is_empty()) {
         let id = format!("{}-services-start", app.name);
         let start = step(id, &app.name, &start_units(app, &app.services));
-        steps.push(start.kept());
+        steps.push(start.without_undo());
     }
     for app in starting(draft).filter(|app| !app.timers.is_empty()) {
         let id = format!("{}-timers-start", app.name);
         let start = step(id, &app.name, &start_units(app, &app.timers));
-        steps.push(start.kept());
+        steps.push(start.without_undo());
     }
     for app in starting(draft).filter(|app| !app.cron.is_empty()) {
         let files = app.cron.clone();
@@ -129,7 +129,7 @@ pub(super) fn start(draft: &Draft<'_>) -> Vec<Step> {
     steps
 }
 
-/// Every host is well, and none of them reaches Oracle any more.
+/// Checks that every host is healthy and can no longer reach Oracle.
 pub(super) fn verify(draft: &Draft<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for app in starting(draft) {
@@ -150,14 +150,14 @@ pub(super) fn verify(draft: &Draft<'_>) -> Vec<Step> {
     steps
 }
 
-/// Whether the phase `start-applications` has anything to do.
+/// Whether the phase `start-applications` has any steps.
 pub(super) fn any_after_open(draft: &Draft<'_>) -> bool {
     [switch, start, verify]
         .iter()
         .any(|part| !part(draft).is_empty())
 }
 
-/// After a rollback: well again on Oracle.
+/// Health checks on Oracle after a rollback.
 pub(super) fn health_after_rollback(draft: &Draft<'_>) -> Vec<Step> {
     draft
         .source

@@ -1,4 +1,4 @@
-//! The way forward, phase by phase, in the order of a DBA who has done it.
+//! The forward phases, in the order of the runbook.
 
 use super::super::step;
 use super::params::{
@@ -12,19 +12,20 @@ use crate::model::Step;
 use crate::source::cutover::Cutover;
 use serde_json::Value;
 
-/// Comparing rows inside the outage; bulk comparison belongs before it.
+/// Default limit for comparing rows; it counts towards the outage, so bulk
+/// comparison should take place before it.
 const COMPARE: Duration = Duration::from_secs(300);
 
-/// Collecting statistics before the outage.
+/// Default limit for collecting statistics before the outage.
 const ANALYZE: Duration = Duration::from_secs(600);
 
-/// Collecting what is missing inside it.
+/// Limit for collecting missing statistics during the outage.
 const ANALYZE_MISSING: Duration = Duration::from_secs(120);
 
-/// Greatest values of all columns that a sequence feeds.
+/// Limit for finding the maximum of every column that a sequence feeds.
 const SEQUENCES: Duration = Duration::from_secs(120);
 
-/// Exceptions of the forward task before the run.
+/// Number of apply exceptions of the forward task before the run.
 const APPLY_EXCEPTIONS: &str = "${postgres-ready.apply_exceptions}";
 
 pub(super) fn phases(draft: &mut Draft<'_>) {
@@ -95,9 +96,8 @@ fn preflight(draft: &mut Draft<'_>) {
         step("forward-connections", AWS, &connections(source, &endpoints)),
     ];
     steps.extend(applications::health(draft));
-    // They prove and change nothing: where one of them fails, a rollback has
-    // nothing to do.
-    let steps = steps.into_iter().map(Step::proving).collect();
+    // These steps change nothing, so after a failure there is nothing to roll back.
+    let steps = steps.into_iter().map(Step::proof).collect();
     draft.add("preflight", "", &[], steps);
     // A rollback resumes the forward task from its checkpoint, which the
     // Oracle host doesn't know by itself.
@@ -105,11 +105,11 @@ fn preflight(draft: &mut Draft<'_>) {
         resource: source.oracle.resource.clone(),
         checkpoint: Some("${forward-ready.checkpoint}".to_owned()),
     };
-    let logs = step("oracle-logs", LEAD, &logs).proving();
+    let logs = step("oracle-logs", LEAD, &logs).proof();
     draft.add("preflight", "logs", &[], vec![logs]);
 }
 
-/// The tables that need not be counted by the way.
+/// Tables excluded from the count of all remaining tables.
 fn compared(source: &Cutover) -> Vec<String> {
     let tables = source.compare.tables.iter();
     tables
@@ -119,18 +119,18 @@ fn compared(source: &Cutover) -> Vec<String> {
         .collect()
 }
 
-/// Everything that can be done before anyone has to stop working.
+/// Work that can be done before applications are stopped.
 fn prepare(draft: &mut Draft<'_>) {
     let source = draft.source;
-    // A rollback leaves the roles closed: nobody may write to PostgreSQL
-    // while applications write to Oracle.
+    // A rollback leaves the roles closed: PostgreSQL must not accept writes while
+    // applications write to Oracle.
     let mut steps = vec![
         step(
             "postgres-roles-close",
             POSTGRES,
             &c::CloseRoles(roles(source)),
         )
-        .kept(),
+        .without_undo(),
     ];
     if source.postgres.jobs {
         steps.push(step(
@@ -143,7 +143,7 @@ fn prepare(draft: &mut Draft<'_>) {
     }
     let analyze = analyze(source, false);
     let limit = source.postgres.analyze_timeout.unwrap_or(ANALYZE).ms();
-    steps.push(step("statistics", POSTGRES, &analyze).within_ms(limit));
+    steps.push(step("statistics", POSTGRES, &analyze).with_timeout(limit));
     let mut runbook_steps: &[&str] = &[];
     if let Some(reverse) = &source.dms.reverse {
         runbook_steps = &["8", "8.2"];
@@ -168,19 +168,24 @@ fn prepare(draft: &mut Draft<'_>) {
     draft.add("prepare", "", runbook_steps, steps);
 }
 
-/// First the doors, then whoever is still inside; or pools come back as fast
-/// as they are killed.
+/// Blocks new connections before sessions are killed; otherwise connection pools
+/// reconnect as fast as their sessions are killed.
 fn close_oracle(draft: &mut Draft<'_>) {
     let oracle = &draft.source.oracle;
     let optional = [(oracle.jobs.disable, "4"), (oracle.queue_monitor, "5")];
     let mut runbook_steps = vec!["3"];
     runbook_steps.extend(optional.iter().filter(|(on, _)| *on).map(|(_, step)| step));
-    draft.add("close-oracle", "", &runbook_steps, doors(draft.source));
-    let inside = whoever_is_inside(draft);
-    draft.add("close-oracle", "sessions", &["1", "2"], inside);
+    draft.add(
+        "close-oracle",
+        "",
+        &runbook_steps,
+        block_connections(draft.source),
+    );
+    let sessions = end_sessions(draft);
+    draft.add("close-oracle", "sessions", &["1", "2"], sessions);
 }
 
-fn doors(source: &Cutover) -> Vec<Step> {
+fn block_connections(source: &Cutover) -> Vec<Step> {
     let oracle = &source.oracle;
     let resource = || oracle.resource.clone();
     let listener = c::StopListeners(c::ListenerSelection {
@@ -192,7 +197,7 @@ fn doors(source: &Cutover) -> Vec<Step> {
         resource: resource(),
         accounts: oracle.accounts.clone(),
     });
-    let mut doors = vec![
+    let mut steps = vec![
         step("oracle-listeners-stop", ORACLE, &listener),
         step("oracle-accounts-lock", LEAD, &accounts),
     ];
@@ -200,9 +205,9 @@ fn doors(source: &Cutover) -> Vec<Step> {
         let logins = c::RestrictLogins {
             resource: resource(),
         };
-        // Restricted session is a matter of each instance.
+        // A restricted session is set for each instance.
         let id = "oracle-logins-restrict";
-        doors.push(step(id, ORACLE, &logins));
+        steps.push(step(id, ORACLE, &logins));
     }
     if oracle.queue_monitor {
         let monitor = c::DisableQueueMonitor {
@@ -210,9 +215,9 @@ fn doors(source: &Cutover) -> Vec<Step> {
             scope: c::Scope::Memory,
         };
         let id = "oracle-queue-monitor-disable";
-        doors.push(step(id, LEAD, &monitor));
+        steps.push(step(id, LEAD, &monitor));
     }
-    // Last, for it waits for running jobs.
+    // Last, because it waits for running jobs.
     if oracle.jobs.disable {
         let jobs = c::DisableOracleJobs {
             resource: resource(),
@@ -223,13 +228,13 @@ fn doors(source: &Cutover) -> Vec<Step> {
             stop_running: oracle.jobs.stop_running,
             scope: c::Scope::Memory,
         };
-        doors.push(step("oracle-jobs-disable", LEAD, &jobs));
+        steps.push(step("oracle-jobs-disable", LEAD, &jobs));
     }
-    doors
+    steps
 }
 
-/// Sessions killed until none comes back, and from then on watched.
-fn whoever_is_inside(draft: &Draft<'_>) -> Vec<Step> {
+/// Kills sessions until none reconnects, then arms the watch.
+fn end_sessions(draft: &Draft<'_>) -> Vec<Step> {
     let source = draft.source;
     let timeout = source.oracle.sessions.timeout;
     let sessions = c::KillSessions(c::OracleSessions {
@@ -245,11 +250,11 @@ fn whoever_is_inside(draft: &Draft<'_>) -> Vec<Step> {
     };
     let kill = step("oracle-sessions-kill", LEAD, &sessions);
     let watch = step("fence", LEAD, &c::WatchFence(fence(source)));
-    vec![kill.proving(), watch.proving().watching_until(until)]
+    vec![kill.proof(), watch.proof().watching_until(until)]
 }
 
-/// The proof of the drain: marker, arrival, nothing pending; and once more
-/// with the fence verified again.
+/// Proves that all changes have arrived: write a marker, await it, check that
+/// nothing is pending. The second marker repeats this and verifies the fence again.
 fn final_changes(draft: &mut Draft<'_>) {
     let source = draft.source;
     let finalize = c::OracleFinalize {
@@ -274,13 +279,13 @@ fn final_changes(draft: &mut Draft<'_>) {
             apply_exceptions: APPLY_EXCEPTIONS.into(),
             timeout_secs: dms_secs(source),
         };
-        step(id, POSTGRES, &marker).proving()
+        step(id, POSTGRES, &marker).proof()
     };
-    let seed = &["6"];
-    let first = step("finalize", LEAD, &finalize).proving();
-    draft.add("final-changes", "", seed, vec![first]);
+    let runbook = &["6"];
+    let first = step("finalize", LEAD, &finalize).proof();
+    draft.add("final-changes", "", runbook, vec![first]);
     let arrived = arrive("marker-await", "finalize");
-    draft.add("final-changes", "arrived", seed, vec![arrived]);
+    draft.add("final-changes", "arrived", runbook, vec![arrived]);
     let mut verified = vec![
         step(
             "forward-drain",
@@ -291,19 +296,19 @@ fn final_changes(draft: &mut Draft<'_>) {
                 timeout_secs: dms_secs(source),
             },
         )
-        .proving(),
+        .proof(),
     ];
     if source.dms.second_marker {
-        verified.push(step("finalize-again", LEAD, &finalize).proving());
+        verified.push(step("finalize-again", LEAD, &finalize).proof());
     }
-    draft.add("final-changes", "verified", seed, verified);
+    draft.add("final-changes", "verified", runbook, verified);
     if source.dms.second_marker {
         let confirmed = arrive("marker-await-again", "finalize-again");
-        draft.add("final-changes", "confirmed", seed, vec![confirmed]);
+        draft.add("final-changes", "confirmed", runbook, vec![confirmed]);
     }
 }
 
-/// The step whose SCN is the last word of Oracle.
+/// The step whose SCN marks the last change in Oracle.
 fn last_finalize(source: &Cutover) -> &'static str {
     if source.dms.second_marker {
         "finalize-again"
@@ -328,19 +333,19 @@ fn verify_rows(draft: &mut Draft<'_>) {
         expected: "${oracle-rows.tables}".into(),
         schemas: source.postgres.schemas.clone(),
     };
-    let counted = step("oracle-rows", LEAD, &oracle).proving();
-    let compared = step("postgres-rows", POSTGRES, &postgres).proving();
-    draft.add("verify-rows", "", &["6"], vec![counted.within_ms(limit)]);
+    let counted = step("oracle-rows", LEAD, &oracle).proof();
+    let compared = step("postgres-rows", POSTGRES, &postgres).proof();
+    draft.add("verify-rows", "", &["6"], vec![counted.with_timeout(limit)]);
     draft.add(
         "verify-rows",
         "compared",
         &["6"],
-        vec![compared.within_ms(limit)],
+        vec![compared.with_timeout(limit)],
     );
 }
 
-/// After the proof the task went on until it was stopped: what it may have
-/// failed at in between is looked at once more.
+/// The task kept running between the proof and its stop, so its failures are
+/// checked once more.
 fn stop_dms(draft: &mut Draft<'_>) {
     let source = draft.source;
     let task = c::StopDmsTask {
@@ -356,12 +361,12 @@ fn stop_dms(draft: &mut Draft<'_>) {
         control_schema: control_schema(source),
         apply_exceptions: APPLY_EXCEPTIONS.into(),
     };
-    let checked = step("drain-check", POSTGRES, &drain).proving();
+    let checked = step("drain-check", POSTGRES, &drain).proof();
     draft.add("stop-dms", "checked", &["7"], vec![checked]);
 }
 
-/// Oracle's triggers off before the first replayed row can fire one; then
-/// the way back is proved by a row that has gone it.
+/// Disables Oracle's triggers before a replicated row can fire one; then proves
+/// the reverse replication with a canary row.
 fn reverse_task(draft: &mut Draft<'_>) {
     let source = draft.source;
     let triggers = c::DisableOracleTriggers(c::OracleTriggers {
@@ -390,7 +395,7 @@ fn reverse_task(draft: &mut Draft<'_>) {
         nonce: "${canary-write.nonce}".to_owned(),
         timeout_secs: dms_secs(source),
     };
-    let back = step("canary-await", LEAD, &returned).proving();
+    let back = step("canary-await", LEAD, &returned).proof();
     draft.add("reverse-task", "returned", &["8", "8.3"], vec![back]);
 }
 
@@ -417,8 +422,8 @@ fn prepare_postgres(draft: &mut Draft<'_>) {
     let missing = step("missing-statistics", POSTGRES, &analyze(source, true));
     let steps = vec![
         enable,
-        align.within_ms(SEQUENCES.ms()),
-        missing.within_ms(ANALYZE_MISSING.ms()),
+        align.with_timeout(SEQUENCES.ms()),
+        missing.with_timeout(ANALYZE_MISSING.ms()),
     ];
     draft.add("prepare-postgres", "", &["9"], steps);
 }
@@ -435,14 +440,14 @@ fn monitoring(draft: &mut Draft<'_>) {
     draft.add("monitoring", "", &["10", "10.2"], steps);
 }
 
-/// The roles alone, behind their gate. Jobs come back behind a barrier of
-/// their own: none may run before the release that ends the way back.
+/// Opens only the roles, after their gate. Jobs are restored in a phase of their
+/// own: none may run before the release that passes the point of no return.
 fn open_postgres(draft: &mut Draft<'_>) {
     let source = draft.source;
-    // Closed since `prepare`, and anybody may have opened one by hand: looked
-    // at for the vote, so that the phase isn't released, and the point of no
-    // return not passed, while PostgreSQL takes writes. Not a proof in the
-    // plan's sense: a breach of the fence later must not ask for it again.
+    // The roles have been closed since `prepare`, but could have been opened by
+    // hand. This check affects the vote, so the point of no return is not passed
+    // while PostgreSQL accepts writes. It is not marked as a proof: a later
+    // breach of the fence must not require it again.
     let closed = step(
         "postgres-roles-verify",
         POSTGRES,
@@ -453,7 +458,12 @@ fn open_postgres(draft: &mut Draft<'_>) {
         POSTGRES,
         &c::OpenRoles(roles(source)),
     );
-    draft.add("open-postgres", "", &["10"], vec![closed, open.kept()]);
+    draft.add(
+        "open-postgres",
+        "",
+        &["10"],
+        vec![closed, open.without_undo()],
+    );
     if source.postgres.jobs {
         let jobs = step(
             "postgres-jobs-restore",
@@ -466,11 +476,11 @@ fn open_postgres(draft: &mut Draft<'_>) {
     }
 }
 
-/// Shut ports don't show who is in Oracle all the same. The watch has ended
-/// when the applications started, so this proof can't be voided by it.
+/// Closed ports don't exclude existing sessions in Oracle. The watch ended when
+/// the applications started, so it can't void this proof.
 fn unused(draft: &Draft<'_>) -> Option<Step> {
     let rules = c::VerifyFence(fence(draft.source));
-    applications::any_after_open(draft).then(|| step("oracle-unused", LEAD, &rules).proving())
+    applications::any_after_open(draft).then(|| step("oracle-unused", LEAD, &rules).proof())
 }
 
 fn keep_closed(draft: &mut Draft<'_>) {
@@ -481,6 +491,6 @@ fn keep_closed(draft: &mut Draft<'_>) {
         jobs: oracle.jobs.disable,
         accounts: oracle.accounts.clone(),
     };
-    let step = step("oracle-keep-closed", ORACLE, &keep).kept();
+    let step = step("oracle-keep-closed", ORACLE, &keep).without_undo();
     draft.add("keep-closed", "", &[], vec![step]);
 }

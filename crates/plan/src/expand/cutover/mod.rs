@@ -1,9 +1,9 @@
 //! `kind: Cutover`: the runbook as phases and steps.
 //!
-//! The standard phases are fixed in name and order. Where a step needs what
-//! another agent has just done or given, the standard phase is cut by a
-//! further barrier: `final-changes`, `final-changes.arrived`, and so on. A
-//! part without steps is left out.
+//! The standard phases have fixed names and a fixed order. Where a step depends
+//! on the work or output of another agent, the standard phase is split by a
+//! further barrier: `final-changes`, `final-changes.arrived`, and so on. Parts
+//! without steps are omitted.
 
 mod applications;
 mod forward;
@@ -35,19 +35,19 @@ pub const STANDARD_PHASES: &[&str] = &[
     "keep-closed",
 ];
 
-/// Every host of the Oracle database.
+/// Party of all hosts of the Oracle database.
 const ORACLE: &str = "oracle";
-/// The one that speaks to the database.
+/// Party of the one Oracle host that queries the database.
 const LEAD: &str = "oracle-lead";
-/// The agent of the PostgreSQL side.
+/// Party of the PostgreSQL agent.
 const POSTGRES: &str = "postgres";
-/// The agent that calls AWS.
+/// Party of the agent that calls AWS.
 const AWS: &str = "aws";
 
-/// The first phase that cannot be taken back.
+/// The first phase that cannot be rolled back.
 const NO_RETURN: &str = "open-postgres";
 
-/// The expanded plan, and what the file asks for in vain.
+/// The expanded plan, and the faults of the file.
 pub(crate) fn expand(source: &Cutover) -> (Plan, Vec<Fault>) {
     let faults = validate::check(source);
     let mut draft = Draft {
@@ -103,7 +103,7 @@ fn parties(source: &Cutover) -> BTreeMap<String, Party> {
     parties
 }
 
-/// One of several hosts: it carries their labels and its own.
+/// One of several hosts, selected by their labels and its own.
 fn among(hosts: &Hosts, one: &Host, detachable: bool) -> Party {
     let mut party = one.party(detachable);
     for (key, value) in &hosts.labels {
@@ -119,7 +119,7 @@ fn canary_party(application: &str) -> String {
     format!("{application}-canary")
 }
 
-/// The plan as far as it is made.
+/// The plan under construction.
 struct Draft<'a> {
     source: &'a Cutover,
     parties: BTreeMap<String, Party>,
@@ -134,8 +134,8 @@ impl Draft<'_> {
             return;
         }
         let first = !self.phases.iter().any(|phase| phase.standard == standard);
-        // Gates, deadlines and the outage go by the standard name, so the
-        // first part carries it even if an earlier part was left out.
+        // Gates, deadlines and the outage refer to the standard name, so the
+        // first part has it even if an earlier part was omitted.
         let name = if first {
             standard.to_owned()
         } else {
@@ -157,8 +157,8 @@ impl Draft<'_> {
         self.phases.push(phase);
     }
 
-    /// Before the point of no return the file decides; after it a failure
-    /// holds, for there is nothing to go back to.
+    /// The file sets the policy before the point of no return; after it a failure
+    /// holds, because no rollback is possible.
     fn on_failure(&self, standard: &str) -> OnFailure {
         let position = |name| STANDARD_PHASES.iter().position(|&known| known == name);
         if position(standard) >= position(NO_RETURN) {
@@ -177,7 +177,7 @@ impl Draft<'_> {
         self.source.gates.get(standard).copied().unwrap_or(default)
     }
 
-    /// The step of the way forward with that id.
+    /// The forward step with this id.
     fn step(&self, id: &str) -> Option<&Step> {
         self.phases
             .iter()

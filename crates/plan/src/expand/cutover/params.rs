@@ -5,8 +5,8 @@ use crate::duration::Duration;
 use crate::source::cutover::Cutover;
 use std::collections::BTreeSet;
 
-/// Waiting for markers and for states of DMS tasks. A resumed or started
-/// task needs minutes on a small replication instance.
+/// Default wait for markers and for states of DMS tasks. Starting or resuming a
+/// task takes minutes on a small replication instance.
 const DMS: Duration = Duration::from_secs(300);
 
 pub(super) fn canary(source: &Cutover, table: &Option<String>) -> Option<String> {
@@ -59,8 +59,8 @@ pub(super) fn analyze(source: &Cutover, missing_only: bool) -> c::PostgresAnalyz
     }
 }
 
-/// The schemas that hold the same tables: by the pairs that the file compares,
-/// by name, or because there is one on either side.
+/// Pairs of schemas with the same tables: those of compared tables, those with
+/// equal names, or the only schema on each side.
 pub(super) fn mapped_schemas(source: &Cutover) -> Vec<c::MappedSchema> {
     let (theirs, ours) = (&source.oracle.schemas, &source.postgres.schemas);
     let mut mapped = BTreeSet::new();

@@ -1,9 +1,9 @@
-//! The way back of a cutover.
+//! The rollback of a cutover.
 //!
-//! Not the plain reverse order: PostgreSQL is closed for certain before
-//! Oracle opens, and Oracle opens before DMS is asked for anything, so that
-//! a failure of DMS never keeps applications from Oracle. Undo probes first;
-//! what never happened is found so.
+//! It is not the plain reverse order: PostgreSQL is verified to be closed before
+//! Oracle opens, and Oracle opens before any call to DMS, so that a failure of
+//! DMS never keeps applications from Oracle. Every undo probes first and leaves
+//! alone what was never changed.
 
 use super::super::{phase, step};
 use super::{AWS, Draft, POSTGRES, applications, params};
@@ -16,7 +16,9 @@ pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
         phases: Vec::new(),
     };
     let roles = CloseRoles(params::roles(draft.source));
-    let closed = step("back-roles-closed", POSTGRES, &roles).kept().proving();
+    let closed = step("back-roles-closed", POSTGRES, &roles)
+        .without_undo()
+        .proof();
     back.add("back-postgres-closed", OnFailure::Hold, vec![closed]);
     back.undo(
         "back-postgres",
@@ -69,11 +71,11 @@ pub(super) fn phases(draft: &Draft<'_>) -> Vec<Phase> {
     back.phases
 }
 
-/// How long DMS may take for each connection and for the order to resume:
-/// applications wait meanwhile, and a failure is held afterwards.
+/// Time limit for each connection test and for the request to resume:
+/// applications wait meanwhile, and the run holds after a failure.
 const RESUME_SECS: u64 = 60;
 
-/// Proved connectable, then resumed; not waited for.
+/// Tests the connections, then resumes the task without waiting until it runs.
 fn resume(draft: &Draft<'_>) -> Vec<Step> {
     let source = draft.source;
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
@@ -107,7 +109,7 @@ impl Back<'_> {
         }
     }
 
-    /// The undo of the named steps that the way forward has.
+    /// Adds the undos of those named steps that exist in the forward phases.
     fn undo(&mut self, name: &str, on_failure: OnFailure, of: &[&str]) {
         let steps = of
             .iter()

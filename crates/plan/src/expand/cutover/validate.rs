@@ -1,5 +1,4 @@
-//! What a Cutover file says that cannot be meant, with pointers into the
-//! file.
+//! Checks of a Cutover file, with pointers into the file.
 
 use super::{AWS, LEAD, ORACLE, POSTGRES, STANDARD_PHASES, canary_party};
 use crate::diagnose::{self, Fault, suggest};
@@ -36,17 +35,16 @@ pub(super) fn check(source: &Cutover) -> Vec<Fault> {
     faults
 }
 
-/// What may be left out, and then proves less than a reader would think.
+/// Optional settings without which the plan verifies less than expected.
 fn left_open(source: &Cutover, faults: &mut Vec<Fault>) {
     let oracle = &source.oracle;
     if oracle.closed_addresses.is_empty() {
         faults.push(
             Fault::new(
-                diagnose::CLOSED_UNSEEN,
+                diagnose::PORTS_UNCHECKED,
                 "/oracle/closed_addresses",
-                "closed_addresses is empty: no application host looks whether Oracle's ports are \
-                 shut for it",
-                "name HOST:PORT of every listener that must be shut in oracle.closed_addresses",
+                "closed_addresses is empty: no application host checks that Oracle's ports are closed",
+                "list HOST:PORT of every listener that must be down in oracle.closed_addresses",
             )
             .into_warning(),
         );
@@ -54,12 +52,13 @@ fn left_open(source: &Cutover, faults: &mut Vec<Fault>) {
     if oracle.dms_machines.is_empty() {
         faults.push(
             Fault::new(
-                diagnose::DMS_ANYWHERE,
+                diagnose::DMS_MACHINES_OPEN,
                 "/oracle/dms_machines",
-                "dms_machines is empty: whoever logs in with DMS's password, from anywhere, is \
-                 taken for DMS, neither killed nor told",
-                "name the replication instance's addresses or host names in oracle.dms_machines, \
-                 as V$SESSION.MACHINE shows them (an address stands for ip-10-0-0-7 as well)",
+                "dms_machines is empty: sessions of a DMS user from any machine are neither killed \
+                 nor reported",
+                "list the addresses or host names of the replication instance in \
+                 oracle.dms_machines, as V$SESSION.MACHINE shows them (an address such as \
+                 10.0.0.7 also matches ip-10-0-0-7)",
             )
             .into_warning(),
         );
@@ -74,7 +73,7 @@ fn reverse(source: &Cutover, faults: &mut Vec<Fault>) {
         faults.push(Fault::new(
             diagnose::NO_DMS_LISTENER,
             "/dms/reverse",
-            "the reverse task connects to Oracle when the listeners are down",
+            "the reverse task connects to Oracle after the listeners have been stopped",
             "reserve a listener for DMS (static registration, restricted to DMS's addresses) and \
              name it in oracle.dms_listener",
         ));
@@ -87,15 +86,17 @@ fn reverse(source: &Cutover, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::REVERSE_INCOMPLETE,
                 "/dms/reverse",
-                format!("the way back is proved by a canary, and {side}.canary_table is missing"),
+                format!(
+                    "the reverse task is verified with a canary, but {side}.canary_table is missing"
+                ),
                 format!("create the canary table and name it in {side}.canary_table"),
             ));
         }
     }
 }
 
-/// The canary must come back, the marker must not, and what is compared should
-/// be kept up to date in Oracle.
+/// The reverse task must replicate the canary table and not the marker table, and
+/// should replicate the compared tables.
 fn reverse_mappings(source: &Cutover, faults: &mut Vec<Fault>) {
     let Some(reverse) = &source.dms.reverse else {
         return;
@@ -109,23 +110,25 @@ fn reverse_mappings(source: &Cutover, faults: &mut Vec<Fault>) {
         && !selects(mappings, canary)
     {
         faults.push(fault(
-            format!("no rule selects the canary table {canary}; it would never come back"),
+            format!("no rule selects the canary table {canary}, so the canary would never arrive"),
             "add a selection rule that includes it",
         ));
     }
     let marker = &source.postgres.marker_table;
     if selects(mappings, marker) {
         faults.push(fault(
-            format!("the rules select the marker table {marker}, which is the forward task's"),
-            "exclude it, or include the canary table by its name alone",
+            format!(
+                "the rules select the marker table {marker}, which belongs to the forward task"
+            ),
+            "exclude it, or include only the canary table by name",
         ));
     }
     let left_out = source.compare.tables.iter().map(|table| &table.postgres);
     for table in left_out.filter(|table| !selects(mappings, table)) {
         faults.push(
             fault(
-                format!("no rule selects {table}; Oracle would lack what PostgreSQL writes to it"),
-                "add a selection rule that includes it, if fallback is to keep its rows",
+                format!("no rule selects {table}, so Oracle would not receive changes made to it in PostgreSQL"),
+                "add a selection rule that includes it, if a fallback needs its rows",
             )
             .into_warning(),
         );
@@ -139,7 +142,7 @@ fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 pointer,
-                format!("{name:?} is not of the form {form}"),
+                format!("{name:?} does not have the form {form}"),
                 format!("write {form}"),
             ));
         }
@@ -196,7 +199,7 @@ fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A table that both tasks replicate sends its rows round in circles.
+/// A table that both tasks replicate would send its rows back and forth forever.
 fn separate_tables(source: &Cutover, faults: &mut Vec<Fault>) {
     let (oracle, postgres) = (&source.oracle, &source.postgres);
     for (side, marker, canary) in [
@@ -207,16 +210,16 @@ fn separate_tables(source: &Cutover, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 format!("/{side}/canary_table"),
-                format!("{marker} is the marker table as well"),
-                "make two tables: the forward task maps the marker's alone, the reverse task the \
-                 canary's alone, or they echo",
+                format!("{marker} is also the marker table"),
+                "create two tables: the forward task must map only the marker table, the reverse \
+                 task only the canary table, or rows would circulate",
             ));
         }
     }
 }
 
-/// Each table and each sequence is named once: of two entries that differ only
-/// one could be meant.
+/// Each table and each sequence may be listed only once, because two entries could
+/// contradict each other.
 fn twice(source: &Cutover, faults: &mut Vec<Fault>) {
     let tables = || source.compare.tables.iter().enumerate();
     let oracle = tables().map(|(index, table)| (pointer_to(index, "oracle"), &table.oracle));
@@ -226,7 +229,7 @@ fn twice(source: &Cutover, faults: &mut Vec<Fault>) {
         .map(|(index, table)| (pointer_to(index, "postgres"), &table.postgres))
         .chain(except.map(|(index, table)| (format!("/compare/except/{index}"), table)));
     each_once(postgres, "table", faults);
-    // One sequence of Oracle's may have fed several columns.
+    // One Oracle sequence may feed several columns.
     let sequences = source.postgres.sequences.iter().enumerate();
     let columns = sequences.map(|(index, sequence)| {
         let pointer = format!("/postgres/sequences/{index}/column");
@@ -250,8 +253,8 @@ fn each_once<'a>(
             faults.push(Fault::new(
                 diagnose::DUPLICATE_NAME,
                 pointer,
-                format!("the {what} {name} is named already"),
-                "name it once; a table that is compared can't be left out as well",
+                format!("the {what} {name} is listed more than once"),
+                "list it once; a compared table can't also be excepted",
             ));
         }
     }
@@ -268,19 +271,19 @@ fn sequence_owners(source: &Cutover, faults: &mut Vec<Fault>) {
         else {
             continue;
         };
-        // That there are none at all is told elsewhere.
+        // An empty list is reported by the schema check.
         if !schemas.is_empty() && !schemas.iter().any(|schema| schema == owner) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 format!("/postgres/sequences/{index}/oracle"),
-                format!("{owner:?} is not among oracle.schemas, so this sequence is not read"),
-                "name its owner there, or correct the sequence's name",
+                format!("{owner:?} is not in oracle.schemas, so this sequence is not read"),
+                "add the owner there, or correct the name of the sequence",
             ));
         }
     }
 }
 
-/// A locked account can't log in again, and the way back needs a new session.
+/// A locked account can't log in again, and the reverse task needs a new session.
 fn dms_accounts(source: &Cutover, faults: &mut Vec<Fault>) {
     let oracle = &source.oracle;
     for (index, account) in oracle.accounts.iter().enumerate() {
@@ -289,8 +292,10 @@ fn dms_accounts(source: &Cutover, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 format!("/oracle/accounts/{index}"),
-                format!("{account} is a user of DMS (oracle.dms_users): locking it locks DMS out"),
-                "give DMS a user of its own, or take this one out of the accounts",
+                format!(
+                    "{account} is a DMS user (oracle.dms_users): locking it would lock out DMS"
+                ),
+                "use a separate user for DMS, or remove this one from accounts",
             ));
         }
     }
@@ -314,22 +319,22 @@ fn reverse_identifier(source: &Cutover, faults: &mut Vec<Fault>) {
         faults.push(Fault::new(
             diagnose::UNUSABLE_NAME,
             "/dms/reverse/identifier",
-            format!("{identifier:?} can't be the identifier of a replication task"),
-            "it begins with a letter and goes on with letters, digits and hyphens, 1 to 255 \
-             characters, no two hyphens in a row and none at the end",
+            format!("{identifier:?} is not a valid replication task identifier"),
+            "it starts with a letter and consists of letters, digits and hyphens, 1 to 255 \
+             characters, without consecutive hyphens or a hyphen at the end",
         ));
     }
 }
 
-/// A host that is one of several can't carry another label than all of them.
+/// A single host of a group can't have a label value that contradicts the group's.
 fn one_of(hosts: &Hosts, one: &Host, pointer: &str, faults: &mut Vec<Fault>) {
     for (key, value) in &one.labels {
         if let Some(theirs) = hosts.labels.get(key).filter(|theirs| *theirs != value) {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 join(&format!("{pointer}/labels"), key),
-                format!("{key}={value} chooses none of the hosts, which are {key}={theirs}"),
-                "name labels that tell this host from the others; theirs needn't be repeated",
+                format!("{key}={value} matches none of the hosts, which have {key}={theirs}"),
+                "list labels that distinguish this host; shared labels needn't be repeated",
             ));
         }
     }
@@ -344,7 +349,7 @@ fn phase_names(source: &Cutover, faults: &mut Vec<Fault>) {
                 Fault::new(
                     diagnose::UNKNOWN_PHASE,
                     join(pointer, name),
-                    format!("{name:?} is no standard phase"),
+                    format!("{name:?} is not a standard phase"),
                     suggest(name, STANDARD_PHASES.iter().copied()),
                 )
                 .at_key(),
@@ -369,7 +374,7 @@ fn application_name(
                 format!("there is another party named {party:?}"),
                 format!(
                     "choose another name; {ORACLE}, {LEAD}, {POSTGRES}, {AWS} and NAME-canary are \
-                     taken"
+                     reserved"
                 ),
             ));
         }
@@ -380,7 +385,7 @@ fn application_name(
                 diagnose::UNUSED_PARTY,
                 format!("{pointer}/canary"),
                 format!("application {name:?} has one host, which is its own canary"),
-                "leave canary out",
+                "remove canary",
             )
             .into_warning(),
         );
@@ -424,7 +429,7 @@ fn application_work(application: &Application, pointer: &str, faults: &mut Vec<F
             diagnose::NO_STEPS,
             format!("{pointer}/name"),
             format!("application {:?} has nothing to stop", application.name),
-            "name its services, timers, cron files or processes",
+            "list its services, timers, cron files or processes",
         ));
     }
 }
@@ -435,7 +440,7 @@ fn absolute(pointer: &str, path: &str, faults: &mut Vec<Fault>) {
             diagnose::WRONG_VALUE,
             pointer,
             format!("{path:?} is not an absolute path"),
-            "write the whole path from /",
+            "write an absolute path",
         ));
     }
 }
