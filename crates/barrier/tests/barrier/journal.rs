@@ -1,14 +1,14 @@
-//! Journals of the current format stay readable, and mean what they meant.
+//! Journals of the current format remain readable and fold to the same state.
 //!
-//! The fixtures in `tests/fixtures/journal-vN` are journals that the protocol
-//! wrote in scenarios, an entry a line, with the state that each run's journal
-//! folds to (`*.state.txt`). They hold every record of both sides. Journals
-//! like them exist on hosts: where this test fails, a version that has the
-//! change can't finish a run begun before it. Then either keep the old form
-//! readable, or raise `FormatVersion::CURRENT`, which selects a new directory.
+//! The fixtures in `tests/fixtures/journal-vN` are journals written in scenarios,
+//! one entry per line, with the state to which each run's journal folds
+//! (`*.state.txt`). Together they contain every record of both sides. If this test
+//! fails, a build with the change can't resume a run of an earlier build. Then
+//! either keep the old form readable, or raise `FormatVersion::CURRENT`, which
+//! selects a new directory.
 //!
-//! Before the first release, a change of the form needs neither. Write the
-//! fixtures anew, and read the difference:
+//! Before the first release neither is necessary. Rewrite the fixtures, and
+//! review the diff:
 //!
 //! ```text
 //! UPDATE_FIXTURES=1 cargo test -p lockstep-barrier --test barrier journal::
@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Scenarios that together write every record.
+/// Scenarios that together write every kind of record.
 const SCENARIOS: [&str; 11] = [
     "agent-is-killed-during-a-task",
     "agent-is-restored-from-an-old-backup",
@@ -41,9 +41,9 @@ const SCENARIOS: [&str; 11] = [
     "take-over-with-an-old-journal",
 ];
 
-/// A function that names a record's variant, and the list of all variants. A
-/// new variant doesn't compile until it is listed here, and then the test
-/// demands a fixture that has it.
+/// A function that returns the name of a record's variant, and the list of all
+/// variants. A new variant fails to compile until it is listed here, and then the
+/// test requires a fixture with it.
 macro_rules! variants {
     ($function:ident, $list:ident, $enum:ident: $($variant:ident),* $(,)?) => {
         const $list: &[&str] = &[$(stringify!($variant)),*];
@@ -76,7 +76,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Fixtures whose names contain this, with their text.
+/// Fixtures whose names contain `part`, with their text.
 fn fixtures(part: &str) -> Vec<(String, String)> {
     if std::env::var_os("UPDATE_FIXTURES").is_some() {
         write_fixtures();
@@ -95,7 +95,7 @@ fn fixtures(part: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Tests run in parallel; the fixtures are written once.
+/// Writes the fixtures once, although tests run in parallel.
 fn write_fixtures() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -126,7 +126,7 @@ fn lines<T: Serialize>(entries: &[T]) -> String {
     entries.iter().map(line).collect()
 }
 
-/// The state of a run as its journal tells it, for people and for comparison.
+/// The state to which a run's journal folds, as text.
 fn folded(entries: Vec<coordinator::Entry>) -> String {
     let next = Term {
         number: u64::from(u32::MAX),
@@ -136,7 +136,7 @@ fn folded(entries: Vec<coordinator::Entry>) -> String {
     show::state(&run).join("\n") + "\n"
 }
 
-/// Reads every line, and writes it again as it was.
+/// Deserialises every line, and checks that it serialises to the same text.
 fn round_trip<T: Serialize + DeserializeOwned>(name: &str, text: &str) -> Vec<T> {
     let mut entries = Vec::new();
     for (line, number) in text.lines().zip(1..) {
@@ -184,7 +184,7 @@ fn agents_journals_fold() {
     assert_all(AGENT_VARIANTS, &seen);
 }
 
-/// The first line of a fixture with another version in it.
+/// The first entry of a fixture, with format version 2.
 fn in_format_2<T: DeserializeOwned>(part: &str) -> T {
     let (_, text) = &fixtures(part)[0];
     let first = text.lines().next().expect("an entry");

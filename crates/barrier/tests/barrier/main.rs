@@ -1,5 +1,5 @@
-//! The barrier's tests from outside: scenarios, random interleavings and stored
-//! journals, all in one small simulated world.
+//! Tests of the public interface: scenarios, random interleavings and stored
+//! journals, in one simulation.
 
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 

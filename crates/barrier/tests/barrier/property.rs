@@ -1,9 +1,9 @@
-//! Whatever order messages come in, whatever is lost, repeated or late, and
-//! wherever either side crashes: the invariants hold after every effect, and
-//! once the faults are over every run ends.
+//! With messages reordered, lost, repeated or delayed, and crashes of either side
+//! at any effect, the invariants hold after every effect, and every run ends once
+//! the faults stop.
 //!
-//! `PROPTEST_CASES` sets how many worlds are tried; the default takes a few
-//! seconds. The seeds of failures are saved next to this file and tried first.
+//! `PROPTEST_CASES` sets the number of cases; the default takes a few seconds. The
+//! seeds of failures are saved next to this file and run first.
 
 use crate::support::invariants::RunUpdate;
 use crate::support::{Sim, plan};
@@ -56,10 +56,10 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// Something that happens to the world. The agent is one of the plan's.
+/// An event in the simulation, for an agent of the plan.
 #[derive(Debug, Clone)]
 enum Move {
-    /// The message at this place of the queue arrives, modulo its length.
+    /// The message at this index of the queue arrives, modulo its length.
     DeliverOrder {
         to: &'static str,
         at: usize,
@@ -77,7 +77,7 @@ enum Move {
         agent: &'static str,
         end: End,
     },
-    /// The running task changes its host and runs on.
+    /// The running task changes its host and keeps running.
     TakeEffect {
         agent: &'static str,
     },
@@ -109,7 +109,7 @@ enum Move {
         agent: &'static str,
     },
     CrashCoordinator,
-    /// Whichever machine carries out this effect from now crashes before it.
+    /// The process that would execute this effect, counted from now, crashes first.
     CrashAfter {
         effects: usize,
     },
@@ -135,7 +135,7 @@ enum End {
     UnknownAfterEffect,
 }
 
-/// What an operator asks for, for the current phase or the task given.
+/// An operator's request for the current phase or the given task.
 #[derive(Debug, Clone)]
 enum Request {
     Approve,
@@ -236,8 +236,7 @@ proptest! {
         let text = PLAN.replace("{policy}", policy).replace("{open}", open);
         let mut sim = Sim::new(plan::begin(&text));
         for agent in sim.agents.values_mut() {
-            // Their probes can never tell: the protocol must get by with what
-            // it knows.
+            // Their probes are always indeterminate.
             agent.indeterminate.extend(unclear.iter().map(|step| StepId::from(*step)));
         }
         sim.start();
@@ -341,7 +340,7 @@ fn finish(sim: &mut Sim, name: &AgentName, end: &End) {
         reason: "no answer".to_owned(),
     };
     let (outcome, takes_effect) = match end {
-        // A good end takes effect by itself.
+        // A successful task takes effect in `finish`.
         End::Good => (good, false),
         End::Failed => (failed, false),
         End::FailedAfterEffect => (failed, true),
@@ -386,7 +385,7 @@ fn ask(sim: &mut Sim, request: Request) {
         Request::Abort => VerbAction::Abort,
         Request::ResolveAll => return resolve_all(sim),
     };
-    // A refusal is a right answer; what it may not do is change anything.
+    // The verb may be rejected, which must change nothing.
     let _ = sim.verb(action, Some("because"));
 }
 
@@ -422,8 +421,8 @@ fn resolve_all(sim: &mut Sim) {
     }
 }
 
-/// The faults are over: everyone is back, every action works, and an operator
-/// answers what waits for one. Every run must come to its end.
+/// The faults have stopped: every agent is connected, every action succeeds, and an
+/// operator responds to every wait. Every run must end.
 fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError> {
     sim.crash_after = None;
     for round in 0..80 {
@@ -431,7 +430,7 @@ fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError> {
         for name in sim.names() {
             sim.restart_agent(&name);
             if round % 20 == 0 && sim.agent(&name).connected {
-                // A session in which something got lost is replaced.
+                // A session that has lost a message is replaced.
                 sim.drop_session(&name);
             }
             sim.connect(&name);
@@ -442,7 +441,7 @@ fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError> {
             return Ok(());
         }
         if turns_back && round == 1 {
-            // Refused where the run is past it, and that is right as well.
+            // Rejected if the run has moved on, which is correct as well.
             let _ = sim.verb(VerbAction::Rollback, Some("enough for tonight"));
         }
         operate(sim, round);
@@ -489,10 +488,10 @@ fn operate(sim: &mut Sim, round: usize) {
 proptest! {
     #![proptest_config(config())]
 
-    /// However little of its journal a coordinator has left when it takes over,
-    /// it orders nothing but the end, every agent obeys that, nothing runs on,
-    /// and what is in effect on a host is owed. No agent loses its journal here:
-    /// that alone would make what is in effect unknown.
+    /// A coordinator that takes over with any prefix of its journal orders nothing
+    /// but the end, every agent accepts that, no task keeps running, and whatever
+    /// is in effect on a host is an outstanding undo. No agent loses its journal
+    /// here, because then the state of its host is unknown.
     #[test]
     fn taking_over_with_an_old_journal_only_ends_the_run(
         moves in prop::collection::vec(a_move(), 0..160),
@@ -547,7 +546,7 @@ fn take_over(sim: &mut Sim, restored: &State) -> Result<(), TestCaseError> {
         if lost && !ended {
             order_the_end(sim)?;
         } else if !ended {
-            // There is nothing to take over, if no agent has obeyed anything
+            // There is nothing to take over if no agent has accepted a decision
             // that this journal lacks.
             return if obeyed_since(sim, restored.decided_at()) {
                 Err(failed(sim, "it is not fenced"))
@@ -564,7 +563,7 @@ fn take_over(sim: &mut Sim, restored: &State) -> Result<(), TestCaseError> {
     everyone_is_free(sim)
 }
 
-/// An agent has obeyed a decision above this one.
+/// An agent has accepted a decision above this one.
 fn obeyed_since(sim: &Sim, decision: u64) -> bool {
     let participants = sim.agents.values().filter_map(|a| a.participant.as_ref());
     let mut logs = participants.filter_map(|p| p.state().run(&sim.begin.run));
@@ -584,7 +583,7 @@ fn order_the_end(sim: &mut Sim) -> Result<(), TestCaseError> {
     }
 }
 
-/// No agent is locked to the run, and what is in effect is owed.
+/// No agent is locked to the run, and whatever is in effect is an outstanding undo.
 fn everyone_is_free(sim: &Sim) -> Result<(), TestCaseError> {
     let Some(state) = sim.run.as_ref().map(|run| run.state()) else {
         return Err(failed(sim, "no coordinator"));
@@ -599,18 +598,18 @@ fn everyone_is_free(sim: &Sim) -> Result<(), TestCaseError> {
     for (step, agent) in sim.world.changed() {
         let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
         let mut outstanding_undos = state.outstanding_undos.iter();
-        let owed = outstanding_undos.any(|outstanding_undo| {
+        let listed = outstanding_undos.any(|outstanding_undo| {
             outstanding_undo.step == *step && outstanding_undo.agent == *agent
         });
-        if undoable && !owed {
-            let what = format!("{step} is in effect on {agent} and not owed");
+        if undoable && !listed {
+            let what = format!("{step} is in effect on {agent} without an outstanding undo");
             return Err(failed(sim, &what));
         }
     }
     Ok(())
 }
 
-/// Messages are delivered and what runs ends well.
+/// Delivers messages, and finishes running tasks successfully.
 fn finish_what_runs(sim: &mut Sim) {
     sim.settle();
     for name in sim.names() {
@@ -621,8 +620,8 @@ fn finish_what_runs(sim: &mut Sim) {
     sim.settle();
 }
 
-/// Whichever machine is at work is killed after each effect in turn, and each time
-/// the run ends as if nothing had been.
+/// The active process is killed after each effect in turn, and each time the run
+/// ends as without the crash.
 #[test]
 fn either_side_may_die_after_any_effect() {
     die_everywhere(|sim, effects| {
@@ -660,8 +659,8 @@ fn die_everywhere(arm: impl Fn(&mut Sim, usize)) {
             assert_eq!(phase.status, PhaseStatus::Completed, "after {effects}");
         }
         if sim.crash_after.is_some() {
-            // The run came to its end before the crash was due: every
-            // boundary has been tried.
+            // The run ended before the crash was due: every boundary has been
+            // tested.
             assert!(effects > 100, "only {effects} boundaries");
             return;
         }

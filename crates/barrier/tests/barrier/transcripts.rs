@@ -1,9 +1,9 @@
-//! Stories of the protocol, as text that anyone can read and extend.
+//! Scenarios of the protocol as readable text files.
 //!
-//! A file in `scenarios/` is a list of blocks: commands, a line `----`, and
-//! what came of them. `UPDATE=1` writes the second half anew; read the
-//! difference before you keep it. After every effect the invariants are
-//! checked; a broken one fails the test whatever the file says.
+//! A file in `scenarios/` is a list of blocks: commands, a line `----`, and their
+//! transcript. `UPDATE=1` rewrites the transcripts; review the diff before you
+//! commit it. The invariants are checked after every effect, and a violation
+//! fails the test whatever the file contains.
 
 use crate::support::{Sim, plan, show};
 use lockstep_barrier::coordinator::VerbAction;
@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
 }
 
-/// The world after a scenario, by the name of its file.
+/// The simulation after the scenario in this file.
 pub fn play_scenario(name: &str) -> Sim {
     let file = folder().join(format!("{name}.txt"));
     let text = fs::read_to_string(file).expect("a scenario");
@@ -40,32 +40,32 @@ fn every_scenario_plays_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Plays a file; the difference, if there is one.
+/// Runs a scenario; returns the first difference, if any.
 fn check(file: &Path) -> Option<String> {
     println!("{}", file.display());
-    let told = fs::read_to_string(file).expect("a readable file");
-    let (played, sim) = play(&told);
+    let expected = fs::read_to_string(file).expect("a readable file");
+    let (played, sim) = play(&expected);
     let violations = sim.map(|sim| sim.violations).unwrap_or_default();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     if !violations.is_empty() {
         return Some(format!("{name}: {}\n{played}", violations.join("; ")));
     }
-    if played == told {
+    if played == expected {
         return None;
     }
     if std::env::var_os("UPDATE").is_some() {
         fs::write(file, played).expect("a writable file");
         return None;
     }
-    let line = told
+    let line = expected
         .lines()
         .zip(played.lines())
         .position(|(a, b)| a != b)
-        .unwrap_or_else(|| told.lines().count().min(played.lines().count()));
+        .unwrap_or_else(|| expected.lines().count().min(played.lines().count()));
     Some(format!(
-        "{name}, line {}: told {:?}, played {:?} (UPDATE=1 writes it anew)",
+        "{name}, line {}: expected {:?}, got {:?} (UPDATE=1 rewrites it)",
         line + 1,
-        told.lines().nth(line).unwrap_or(""),
+        expected.lines().nth(line).unwrap_or(""),
         played.lines().nth(line).unwrap_or("")
     ))
 }
@@ -166,18 +166,18 @@ fn command(sim: &mut Sim, line: &str) {
             }
         }
         "host" => show_hosts(sim),
-        other => panic!("what is {other}?"),
+        other => panic!("unknown word: {other}"),
     }
 }
 
-/// Carries a command out without telling what came of it.
+/// Runs a command without adding to the transcript.
 fn quietly(sim: &mut Sim, line: &str) {
-    let told = sim.trace.len();
+    let length = sim.trace.len();
     command(sim, line);
-    sim.trace.truncate(told);
+    sim.trace.truncate(length);
 }
 
-/// `deliver c->a 0`, `drop a->c 1`, `duplicate c->a 0`: by place in the queue.
+/// `deliver c->a 0`, `drop a->c 1`, `duplicate c->a 0`: by index in the queue.
 fn network(sim: &mut Sim, words: &[&str]) {
     let (from, to) = words[1].split_once("->").expect("from->to");
     let index: usize = words.get(2).map_or(0, |w| w.parse().expect("a place"));
@@ -226,7 +226,7 @@ fn finish(sim: &mut Sim, words: &[&str]) {
         "drifted" => Outcome::Drifted {
             detail: "someone else changed it".to_owned(),
         },
-        other => panic!("what is {other}?"),
+        other => panic!("unknown word: {other}"),
     };
     let mut outputs = Outputs::new();
     for word in &words[4..] {
@@ -237,7 +237,7 @@ fn finish(sim: &mut Sim, words: &[&str]) {
     sim.finish(&name, outcome, outputs);
 }
 
-/// `breach a guard session 42`: the watch sees it now and whenever it looks,
+/// `breach a guard session 42`: the watch reports it now and on every attestation,
 /// until `breach a guard gone`.
 fn breach(sim: &mut Sim, words: &[&str]) {
     let name = AgentName::from(words[1]);
@@ -303,7 +303,7 @@ fn verb(sim: &mut Sim, words: &[&str]) {
                 resolution,
             }
         }
-        other => panic!("what is {other}?"),
+        other => panic!("unknown word: {other}"),
     };
     if let Err(refused) = sim.verb(action, reason.as_deref()) {
         sim.trace.push(format!("refused: {refused}"));

@@ -1,11 +1,11 @@
 //! The ten invariants of the protocol, as named functions
 //! (`docs/protocol.md`, "The invariants").
 //!
-//! [`World`] folds everything that became durable or touched a host, on any
-//! machine, in the order in which it happened. Each invariant is given the
-//! world before an event and the event itself. The transcripts and the
+//! [`World`] folds everything that became durable or changed a host, on any
+//! machine, in its order. Each invariant receives the world before an event and
+//! the event itself. The transcripts and the
 //! property test pass every effect to [`World::observe`]. The product can't
-//! check these at run time, because no machine sees all of this.
+//! check these at run time, because no process has all of this information.
 
 use lockstep_barrier::coordinator::{self, ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
 use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
@@ -14,7 +14,7 @@ use lockstep_barrier::participant;
 use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Something that happened, for good.
+/// A durable event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunUpdate {
     /// The coordinator's record is durable.
@@ -36,16 +36,14 @@ pub enum RunUpdate {
     Host {
         agent: AgentName,
         step: StepId,
-        /// Its effect is in place.
         changed: bool,
     },
-    /// A watch looked and saw nothing.
+    /// A watch attested without a breach.
     Clean { agent: AgentName, step: StepId },
-    /// The coordinator's journal was replaced by an older one. What it knows
-    /// and decides from here on is no longer one story with what was before,
-    /// and is not followed.
+    /// The coordinator's journal was replaced by an older one. Its later records
+    /// are inconsistent with the earlier ones and are not folded.
     CoordinatorRestored,
-    /// An agent's disk is gone, its host is not.
+    /// An agent's disk is lost; its host is not.
     JournalLost { agent: AgentName },
 }
 
@@ -56,7 +54,7 @@ pub struct Violation {
     pub detail: String,
 }
 
-/// A promise, as the invariants need it.
+/// The parts of a promise that the invariants need.
 #[derive(Debug, Clone, PartialEq)]
 struct Promised {
     at: Millis,
@@ -65,7 +63,7 @@ struct Promised {
     tombstoned: bool,
 }
 
-/// Everything that has become durable or touched a host.
+/// Everything that has become durable or changed a host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
     state: Option<State>,
@@ -108,7 +106,6 @@ impl Default for World {
 }
 
 impl World {
-    /// Nothing has happened yet.
     pub fn new() -> Self {
         Self {
             state: None,
@@ -125,10 +122,10 @@ impl World {
         }
     }
 
-    /// Checks a happening against every invariant, then takes it in.
+    /// Checks an event against every invariant, then folds it.
     ///
     /// # Errors
-    /// The first invariant that it breaks.
+    /// The first invariant that it violates.
     pub fn observe(&mut self, now: Millis, happening: &RunUpdate) -> Result<(), Violation> {
         for (invariant, check) in INVARIANTS {
             check(self, now, happening).map_err(|detail| Violation { invariant, detail })?;
@@ -137,7 +134,7 @@ impl World {
         Ok(())
     }
 
-    /// Forward steps whose effect is in place, by the hosts themselves.
+    /// Forward steps that are in effect, according to the hosts.
     pub fn changed(&self) -> &BTreeSet<TaskKey> {
         &self.changed
     }
@@ -184,7 +181,7 @@ impl World {
         match &mut self.state {
             Some(state) => state.apply(entry),
             // After a restored backup the entries don't begin a journal, and
-            // the run is not followed any more.
+            // the run is not folded any more.
             None => self.state = State::fold([entry.clone()]).ok(),
         }
         if let (Some(state), Record::Breached { .. }) = (&self.state, &entry.record) {
@@ -274,7 +271,7 @@ impl World {
             .map(|state| &state.begin.resolved_plan.digest)
     }
 
-    /// The run goes on without knowing how this task stands, and says so.
+    /// The run continues although the task's effect is unknown, and records that.
     fn is_passed(&self, key: &TaskKey) -> bool {
         let Some(state) = &self.state else {
             return false;
@@ -290,7 +287,7 @@ impl World {
 
 /// 1. A task of a phase starts only when the completion of every phase before
 ///    it is durable and nothing in them is open. In a rollback, a phase that
-///    failed and may be left behind counts as over.
+///    failed and may be deferred counts as over.
 pub fn phases_in_order(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
     let (RunUpdate::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
         return Ok(());
@@ -361,7 +358,7 @@ pub fn release_needs_every_vote(
     Ok(())
 }
 
-/// 3. Per attempt a task is carried out at most once, and never again after
+/// 3. Per attempt a task is run at most once, and never again after
 ///    `done` unless a breach voided it.
 pub fn at_most_once(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
     let RunUpdate::Started {
@@ -388,9 +385,9 @@ pub fn at_most_once(world: &World, _now: Millis, happening: &RunUpdate) -> Resul
     Ok(())
 }
 
-/// 4. No agent obeys a lower decision, a stale term or another plan, and none
-///    takes a release after its promise has lapsed. A run of which decisions
-///    are lost decides nothing but its end.
+/// 4. No agent accepts a lower decision, a stale term or another plan, and none
+///    executes a release after its promise has lapsed. A run with lost decisions
+///    decides nothing but its end.
 pub fn nothing_stale_is_obeyed(
     world: &World,
     now: Millis,
@@ -478,8 +475,8 @@ fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<
     Ok(())
 }
 
-/// 5. Behind the point of no return nothing rolls back by itself, and by
-///    request only where it never started.
+/// 5. After the point of no return nothing rolls back automatically, and by
+///    request only if it has not started.
 pub fn no_automatic_way_back(
     world: &World,
     _now: Millis,
@@ -502,8 +499,8 @@ pub fn no_automatic_way_back(
 }
 
 /// 6. Nothing starts forward when a rollback has begun; nothing is undone
-///    while forward work is open, and open work is passed as a debt only where
-///    it is lost and its agent detachable (R18).
+///    while forward work is open, and open work becomes an outstanding undo only
+///    if it is lost and its agent detachable (R18).
 pub fn one_direction_at_a_time(
     world: &World,
     _now: Millis,
@@ -567,8 +564,8 @@ fn may_be_outstanding(state: &State, record: &Record) -> Result<(), String> {
     }
 }
 
-/// 7. `rolled back` means that every host is as before, but for the debts; a
-///    run that is given up owes whatever is still in effect.
+/// 7. `rolled back` means that every host is as before, except for outstanding
+///    undos; an aborted run lists whatever is still in effect.
 pub fn rolled_back_means_restored(
     world: &World,
     _now: Millis,
@@ -587,7 +584,7 @@ pub fn rolled_back_means_restored(
         return Ok(());
     };
     for (step, agent) in &world.changed {
-        let owed = state.outstanding_undos.iter().any(|outstanding_undo| {
+        let listed = state.outstanding_undos.iter().any(|outstanding_undo| {
             let undoes = state
                 .step(&outstanding_undo.step)
                 .map(|(_, spec)| &spec.mode);
@@ -596,9 +593,9 @@ pub fn rolled_back_means_restored(
                     || undoes == Some(&Mode::Undo { of: step.clone() }))
         });
         let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
-        if undoable && !owed {
+        if undoable && !listed {
             return Err(format!(
-                "{step} is still in effect on {agent} and nobody owes it"
+                "{step} is still in effect on {agent} without an outstanding undo"
             ));
         }
     }
@@ -634,7 +631,7 @@ pub fn journals_agree(world: &World, _now: Millis, happening: &RunUpdate) -> Res
 }
 
 /// 9. A forward release, the point of no return's above all, needs a current
-///    attestation of every watch that stands, and no proof may be void.
+///    attestation of every armed watch, and no proof may be void.
 pub fn release_needs_a_current_proof(
     world: &World,
     now: Millis,
@@ -676,7 +673,7 @@ pub fn release_needs_a_current_proof(
     }
 }
 
-/// 10. A watch is disarmed before the doors that it keeps shut are opened.
+/// 10. A watch is disarmed before the access that it guards is opened.
 pub fn guard_down_before_doors_open(
     world: &World,
     _now: Millis,

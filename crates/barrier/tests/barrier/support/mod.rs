@@ -1,8 +1,8 @@
-//! A small world for the two machines: disks, hosts, a network, a clock.
+//! A simulation around the two state machines: disks, hosts, network and clock.
 //!
-//! It executes effects one by one, as a driver must, can crash either side at
-//! every boundary between two of them, and shows everything that becomes
-//! durable or touches a host to the invariants.
+//! It executes effects one by one, as a driver must, can crash either side
+//! between any two of them, and passes everything that becomes durable or changes
+//! a host to the invariants.
 
 pub mod invariants;
 pub mod plan;
@@ -20,7 +20,7 @@ use lockstep_barrier::resolved_plan::Outputs;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// An action under way.
+/// A running action.
 #[derive(Debug, Clone)]
 pub struct Running {
     pub run: RunId,
@@ -30,7 +30,7 @@ pub struct Running {
     pub before_image: Option<Value>,
 }
 
-/// A driver's answer that has not been given to its machine yet.
+/// A driver's result that has not been passed to its state machine yet.
 #[derive(Debug, Clone)]
 pub enum Chore {
     Probe {
@@ -55,15 +55,15 @@ pub struct Agent {
     pub journal: JournalId,
     pub disk: Vec<participant::Entry>,
     pub connected: bool,
-    /// What each forward step left behind; absent means as before.
+    /// State that each forward step has changed; absent if unchanged.
     pub host: BTreeMap<StepId, Value>,
     pub running: Option<Running>,
     pub chores: VecDeque<Chore>,
-    /// Steps whose probes refuse, and those whose probes can't tell.
+    /// Steps whose probes refuse.
     pub refuses: BTreeSet<StepId>,
     pub indeterminate: BTreeSet<StepId>,
-    /// Steps whose outputs others consume. Their probes never say `unchanged`:
-    /// a probe can't give outputs.
+    /// Steps whose outputs others consume. Their probes never return `Satisfied`,
+    /// because a probe has no outputs.
     pub producers: BTreeSet<StepId>,
     /// What the host's watches see.
     pub breach: Option<String>,
@@ -74,7 +74,7 @@ pub struct Sim {
     pub begin: Begin,
     pub run: Option<Run>,
     pub term: u64,
-    /// Tells coordinators apart that computed the same term number.
+    /// Distinguishes coordinators that computed the same term number.
     pub salt: u64,
     pub disk: Vec<coordinator::Entry>,
     pub agents: BTreeMap<AgentName, Agent>,
@@ -83,7 +83,7 @@ pub struct Sim {
     pub world: World,
     pub violations: Vec<String>,
     pub trace: Vec<String>,
-    /// How many more effects the next machine carries out before it crashes.
+    /// Number of effects that are executed before the next crash.
     pub crash_after: Option<usize>,
     /// The coordinator was started with `--take-over`.
     pub take_over: bool,
@@ -145,15 +145,15 @@ impl Sim {
         self.execute_coordinator_effects(effects);
     }
 
-    /// A new term above another coordinator's; every session begins anew.
+    /// Starts a term above another coordinator's, with new sessions.
     fn lead_above(&mut self, other: Term) {
         self.crash_coordinator();
         self.term = self.term.max(other.number);
         self.restart_coordinator();
     }
 
-    /// The coordinator's journal as it was after so many records, in the hands
-    /// of another incarnation.
+    /// Truncates the coordinator's journal to this many records; the next term has
+    /// another incarnation.
     pub fn restore_backup(&mut self, records: usize) {
         self.disk.truncate(records);
         let state = coordinator::State::fold(self.disk.clone()).expect("a beginning is a journal");
@@ -201,7 +201,7 @@ impl Sim {
         self.execute_agent_effects(name, effects);
     }
 
-    /// The disk dies; the host keeps what was done to it.
+    /// Loses the agent's disk; changes to the host remain.
     pub fn lose_journal(&mut self, name: &AgentName) {
         self.crash_agent(name);
         let agent = self.agent_mut(name);
@@ -213,8 +213,8 @@ impl Sim {
         self.restart_agent(name);
     }
 
-    /// The agent's journal as it was after so many records. It has gone back;
-    /// an operator has looked and accepted it.
+    /// Truncates the agent's journal to this many records, and admits the agent as
+    /// an operator would.
     pub fn restore_agent(&mut self, name: &AgentName, records: usize) {
         self.crash_agent(name);
         self.agent_mut(name).disk.truncate(records);
@@ -236,7 +236,7 @@ impl Sim {
         self.agents.get_mut(name).expect("an agent of the plan")
     }
 
-    /// A session, as the coordinator's driver admits it.
+    /// Connects an agent as the coordinator's driver would.
     pub fn connect(&mut self, name: &AgentName) {
         let agent = self.agent(name);
         let Some(participant) = agent.participant.as_ref().filter(|_| !agent.connected) else {
@@ -342,8 +342,7 @@ impl Sim {
         self.check_live_state();
     }
 
-    /// A fold of the disk is the machine's state, and the machine always
-    /// waits for something that it can name.
+    /// A run that is not closed always waits for something.
     fn check_live_state(&mut self) {
         let Some(run) = &self.run else { return };
         if run.waits_on().is_empty() && !run.is_closed() {
@@ -450,7 +449,7 @@ impl Sim {
         }
     }
 
-    /// Lets an agent's driver answer its oldest chore.
+    /// Completes the oldest chore of an agent's driver.
     pub fn do_chore(&mut self, name: &AgentName) -> bool {
         let Some(chore) = self.agent_mut(name).chores.pop_front() else {
             return false;
@@ -497,7 +496,7 @@ impl Sim {
         true
     }
 
-    /// Does to the host what the running task does.
+    /// Applies the running task's effect to the host.
     pub fn take_effect(&mut self, name: &AgentName) {
         let Some(running) = self.agent(name).running.clone() else {
             return;
@@ -510,13 +509,11 @@ impl Sim {
         if changed {
             host.insert(step.clone(), after());
         } else {
-            let before_image = running
-                .before_image
-                .expect("an undo restores what was captured");
+            let before_image = running.before_image.expect("an undo has a before-image");
             assert_eq!(
                 before_image,
                 before(),
-                "the first capture is the state before the run"
+                "the first before-image is the state before the run"
             );
             host.remove(&step);
         }
@@ -530,7 +527,7 @@ impl Sim {
         }
     }
 
-    /// The running task comes to an end; a good one has taken effect.
+    /// Finishes the running task; a successful one takes effect.
     pub fn finish(&mut self, name: &AgentName, outcome: Outcome, outputs: Outputs) -> bool {
         if self.agent(name).running.is_none() {
             return false;
@@ -581,9 +578,9 @@ impl Sim {
         true
     }
 
-    /// Messages and chores, until nothing moves but actions and time.
+    /// Delivers messages and completes chores until none are left.
     pub fn settle(&mut self) {
-        // Far above what any scenario exchanges; a livelock ends here.
+        // Far above the messages of any scenario; stops a livelock.
         for _ in 0..10_000 {
             let mut moved = false;
             for name in self.names() {
@@ -595,10 +592,10 @@ impl Sim {
                 return;
             }
         }
-        panic!("messages never come to an end");
+        panic!("messages never stop");
     }
 
-    /// Time passes, deadline by deadline.
+    /// Advances time, deadline by deadline.
     pub fn pass(&mut self, by: Millis) {
         let until = self.now + by;
         for _ in 0..1_000 {
@@ -609,7 +606,7 @@ impl Sim {
                 return;
             }
         }
-        panic!("a deadline that nothing comes of");
+        panic!("a deadline without progress");
     }
 
     fn next_deadline(&self) -> Option<Millis> {
