@@ -32,18 +32,18 @@ impl Participant {
     pub(super) fn release(
         &mut self,
         now: Millis,
-        header: &Header,
+        header: Header,
         inputs: BTreeMap<StepId, Outputs>,
         before_images: BTreeMap<StepId, Value>,
         effects: &mut Vec<Effect>,
     ) {
         let promise = self.state.promise(&header.run, header.phase);
         let Some(promise) = promise.filter(|p| p.attempt == header.attempt) else {
-            self.release_without_promise(header, effects);
+            self.release_without_promise(&header, effects);
             return;
         };
         if promise.status != PromiseStatus::Live {
-            self.answer_from_records(header, effects);
+            self.answer_from_records(&header, effects);
             return;
         }
         if self.live.execution.is_some() {
@@ -68,7 +68,7 @@ impl Participant {
             effects,
         );
         self.live.execution = Some(Execution {
-            run: header.run.clone(),
+            run: header.run,
             phase: header.phase,
             attempt: header.attempt,
             tasks,
@@ -207,10 +207,7 @@ impl Participant {
             };
             let waits = match &task.mode {
                 Mode::Execute => self.probe_before_start(task, effects),
-                Mode::Undo { of } => {
-                    let of = of.clone();
-                    self.start_undo(now, task, &of, effects)
-                }
+                Mode::Undo { .. } => self.start_undo(now, task, effects),
             };
             if waits {
                 return;

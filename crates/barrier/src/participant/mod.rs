@@ -415,7 +415,7 @@ impl Participant {
                 before_images,
             } => {
                 if self.accept_order(&header, effects) {
-                    self.release(now, &header, inputs, before_images, effects);
+                    self.release(now, header, inputs, before_images, effects);
                 }
             }
             Order::Revoke { header } => {

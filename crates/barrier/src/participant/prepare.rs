@@ -271,16 +271,12 @@ impl Participant {
 
     /// Tombstones promises that have lapsed by this agent's clock (R12).
     pub(super) fn lapse_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let overdue: Vec<(RunId, PhaseRef)> = self
-            .live
-            .lapses
-            .iter()
-            .filter(|(_, lapses)| now >= **lapses)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in overdue {
-            self.live.lapses.remove(&key);
-            self.tombstone_live(&key.0, key.1, Tombstone::Lapsed, effects);
+        let (overdue, live): (BTreeMap<_, _>, _) = std::mem::take(&mut self.live.lapses)
+            .into_iter()
+            .partition(|(_, lapses)| now >= *lapses);
+        self.live.lapses = live;
+        for (run, phase) in overdue.into_keys() {
+            self.tombstone_live(&run, phase, Tombstone::Lapsed, effects);
         }
         if self.live.probing.as_ref().is_some_and(|p| now >= p.lapses)
             && let Some(probing) = self.live.probing.take()

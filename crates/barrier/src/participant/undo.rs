@@ -4,7 +4,7 @@ use super::execute::End;
 use super::state::PromiseStatus;
 use super::{Effect, Participant, Stage};
 use crate::ids::{Millis, RunId, StepId, Track};
-use crate::message::{Outcome, TaskOrder};
+use crate::message::{Mode, Outcome, TaskOrder};
 use serde_json::Value;
 
 /// What is known about the state that an undo must restore.
@@ -23,10 +23,9 @@ impl Participant {
         &mut self,
         now: Millis,
         task: TaskOrder,
-        of: &StepId,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(execution) = &self.live.execution else {
+        let (Some(execution), Mode::Undo { of }) = (&self.live.execution, &task.mode) else {
             return true;
         };
         let run = execution.run.clone();
