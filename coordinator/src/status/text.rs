@@ -254,7 +254,7 @@ fn by(request: &OperatorRequest) -> String {
 
 fn took_over(agent: &AgentName, term: u64, decision: u64) -> String {
     format!(
-        "took over from another coordinator, of which {agent} has obeyed term {term}, decision \
+        "took over from another coordinator, of which {agent} has accepted term {term}, decision \
          {decision}; the run can only be aborted"
     )
 }

@@ -78,7 +78,7 @@ impl Run {
             || (theirs.number == ours.number && theirs.incarnation != ours.incarnation);
         if foreign_term {
             return Some(format!(
-                "agent {} has obeyed term {} ({:x}), which is not lower than ours, {} ({:x})",
+                "agent {} has accepted term {} ({:x}), which is not lower than ours, {} ({:x})",
                 agent_state.agent, theirs.number, theirs.incarnation, ours.number, ours.incarnation
             ));
         }
@@ -92,7 +92,7 @@ impl Run {
         (known.is_none_or(|last| agent_state.decision > last)).then(|| {
             let known = known.map_or("nothing".to_owned(), |last| format!("up to {last}"));
             format!(
-                "agent {} has obeyed decision {} of term {} ({:x}) in this run; of that term its \
+                "agent {} has accepted decision {} of term {} ({:x}) in this run; of that term its \
                  journal here knows {known}",
                 agent_state.agent, agent_state.decision, theirs.number, theirs.incarnation
             )

@@ -304,7 +304,7 @@ impl State {
             return;
         }
         self.decisions_lost.push(format!(
-            "{agent} has obeyed another coordinator of this run (term {}, decision {decision}), \
+            "{agent} has accepted another coordinator of this run (term {}, decision {decision}), \
              and what that one decided is not in this journal",
             term.number
         ));

@@ -110,7 +110,7 @@ mod tests {
         let newer = newer.map_err(|error| error.to_string());
         let message = "it was written in format 2; this version reads and writes format 1";
         assert_eq!(newer, Err(message.to_owned()));
-        let unversioned = check(r#"{"record":"obeyed"}"#).map_err(|error| error.found);
+        let unversioned = check(r#"{"record":"accepted"}"#).map_err(|error| error.found);
         assert_eq!(unversioned, Err(None));
     }
 }

@@ -68,7 +68,7 @@ struct Promised {
 pub struct World {
     state: Option<State>,
     promises: BTreeMap<(AgentName, PhaseRef, u32), Promised>,
-    obeyed: BTreeMap<AgentName, (Term, Decision)>,
+    accepted: BTreeMap<AgentName, (Term, Decision)>,
     started: BTreeSet<(AgentName, StepId, u32)>,
     /// Started and not ended, by agent.
     running: BTreeMap<AgentName, (PhaseRef, StepId)>,
@@ -110,7 +110,7 @@ impl World {
         Self {
             state: None,
             promises: BTreeMap::new(),
-            obeyed: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             started: BTreeSet::new(),
             running: BTreeMap::new(),
             done: BTreeSet::new(),
@@ -198,10 +198,13 @@ impl World {
     fn take_record(&mut self, now: Millis, agent: &AgentName, record: &ParticipantRecord) {
         match record {
             ParticipantRecord::Accepted { term, decision, .. } => {
-                self.obeyed.insert(agent.clone(), (*term, *decision));
+                self.accepted.insert(agent.clone(), (*term, *decision));
             }
             ParticipantRecord::Promised { phase, attempt, .. } => {
-                let term = self.obeyed.get(agent).map_or(Term::default(), |(t, _)| *t);
+                let term = self
+                    .accepted
+                    .get(agent)
+                    .map_or(Term::default(), |(t, _)| *t);
                 let promised = Promised {
                     at: now,
                     term,
@@ -401,7 +404,7 @@ pub fn nothing_stale_is_obeyed(
     };
     match &entry.record {
         ParticipantRecord::Accepted { term, decision, .. } => {
-            let known = world.obeyed.get(agent).copied();
+            let known = world.accepted.get(agent).copied();
             if let Some((t, d)) = known.filter(|_| !world.lost.contains(agent)) {
                 let forked = term.number == t.number && term.incarnation != t.incarnation;
                 if term.number < t.number || forked || *decision < d {
@@ -557,7 +560,7 @@ fn may_be_outstanding(state: &State, record: &Record) -> Result<(), String> {
         .contains(&outstanding_undo.agent);
     match open {
         Some(task) if task.status != TaskStatus::Lost || !detachable => Err(format!(
-            "{} on {} is open and was passed as a debt",
+            "{} on {} is open and was recorded as an outstanding undo",
             outstanding_undo.step, outstanding_undo.agent
         )),
         _ => Ok(()),
