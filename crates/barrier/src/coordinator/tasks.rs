@@ -304,8 +304,8 @@ impl State {
             return;
         }
         self.decisions_lost.push(format!(
-            "{agent} has accepted another coordinator of this run (term {}, decision {decision}), \
-             and what that one decided is not in this journal",
+            "{agent} has accepted orders of another coordinator of this run (term {}, decision \
+             {decision}), whose decisions are not in this journal",
             term.number
         ));
         let open: Vec<TaskKey> = self.open_tasks().map(|(key, _)| key.clone()).collect();
