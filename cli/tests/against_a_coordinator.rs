@@ -181,7 +181,7 @@ async fn nobody_there_and_nobody_trusted_are_told_apart() {
     let value: serde_json::Value = serde_json::from_str(&done.err).unwrap();
     assert_eq!(value["error"]["code"], "LS5002", "{done:?}");
     assert_eq!(
-        value["error"]["causes"][0], "it refused us: CertificateRevoked",
+        value["error"]["causes"][0], "it rejected this connection: CertificateRevoked",
         "{done:?}"
     );
 }

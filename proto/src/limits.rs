@@ -1,8 +1,8 @@
-//! How much one message may hold, the same for both sides.
+//! Size limits of messages, the same for both sides.
 //!
-//! Senders keep to these before anything is done: a message that its receiver
-//! refuses would end the session, be sent again by the next one, and end that
-//! too.
+//! Senders enforce them before any work is done: a message that its receiver
+//! rejects would end the session, be sent again in the next session, and end that
+//! session too.
 
 use crate::convert::MAX_SENTENCE;
 
@@ -27,8 +27,8 @@ pub const MAX_OUTPUTS: usize = 1 << 20;
 /// Bytes of the reasons of one refusal, all tasks together.
 pub const MAX_REFUSAL: usize = 64 * MAX_SENTENCE;
 
-/// Bytes of what a preflight report says, all tasks together. The rest of a
-/// message is for what it says of each task at least.
+/// Bytes of all texts of a preflight report. The rest of a message is reserved for
+/// the fixed fields of each task.
 pub const MAX_REPORT: usize = 2 << 20;
 
 const _: () = assert!(MAX_CAPTURES + MAX_OUTPUTS + MAX_SENTENCE < MAX_MESSAGE);

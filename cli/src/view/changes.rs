@@ -1,7 +1,6 @@
-//! What is new between two states of a run, as lines for people.
+//! Changes between two states of a run, as lines of text.
 //!
-//! Pure, so that the plain view of a pipe and the live view of a terminal tell
-//! the same story.
+//! Shared by the plain view of a pipe and the live view of a terminal.
 
 use crate::view::run::{outage, task_line};
 use crate::view::{duration, short};
@@ -10,8 +9,8 @@ use lockstep_api::{
     Track,
 };
 
-/// The lines that tell how `next` differs from `before`; from nothing, where the
-/// watching begins with this state.
+/// Lines for the differences between `before` and `next`; without `before`, for the
+/// first state that is watched.
 pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if before.is_none() {
@@ -31,7 +30,7 @@ pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
     lines
 }
 
-/// A line of a task that is at work.
+/// A line of a running task.
 pub fn of_line(line: &TaskLine) -> String {
     match line.kind {
         LineKind::Output => format!("{} {} | {}", line.agent, line.step, line.line),

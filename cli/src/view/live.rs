@@ -1,4 +1,4 @@
-//! What each host is doing right now, in a few rows at the foot of a terminal.
+//! The current work of each host, in a few rows at the bottom of a terminal.
 
 use crate::view::run::outage;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -6,17 +6,17 @@ use lockstep_api::{LineKind, PhaseOutcome, PhaseStatus, RunStatus, TaskLine, Tas
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Most agents shown at once. The rows must fit under the lines of a usual
-/// terminal; the rest is counted.
+/// Most agents shown at once, so that the rows fit on a terminal; the others are
+/// counted.
 const MAX_ROWS: usize = 12;
 
-/// How often clocks on the screen move.
+/// Interval at which elapsed times are redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Longest part of an output line that is shown.
+/// Most characters shown of an output line.
 const MAX_LINE: usize = 100;
 
-/// The rows: the run itself, agents at work, and how many more there are.
+/// The rows: the run, agents with running tasks, and the number of hidden agents.
 pub struct Live {
     screen: MultiProgress,
     head: ProgressBar,
@@ -40,26 +40,26 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Writes something that stays, above the rows.
+    /// Writes permanent output above the rows.
     pub fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         self.screen.suspend(write)
     }
 
     /// Shows a new status of the run.
-    pub fn stands(&mut self, run: &RunStatus) {
+    pub fn update(&mut self, run: &RunStatus) {
         self.head.set_message(head(run));
         let working: Vec<(&str, String)> = run
             .current()
             .filter(|phase| phase.outcome == PhaseOutcome::Executing)
             .map(working)
             .unwrap_or_default();
-        let gone: Vec<String> = self
+        let finished: Vec<String> = self
             .agents
             .keys()
             .filter(|name| !working.iter().any(|(agent, _)| agent == name))
             .cloned()
             .collect();
-        for name in gone {
+        for name in finished {
             if let Some(row) = self.agents.remove(&name) {
                 row.finish_and_clear();
                 self.screen.remove(&row);
@@ -82,19 +82,19 @@ impl Live {
     }
 
     /// Shows a line of a task.
-    pub fn works(&mut self, line: &TaskLine) {
+    pub fn task_line(&mut self, line: &TaskLine) {
         let Some(row) = self.row(&line.agent) else {
             return;
         };
-        let said: String = line.line.chars().take(MAX_LINE).collect();
+        let text: String = line.line.chars().take(MAX_LINE).collect();
         if line.kind == LineKind::Started {
             row.reset_elapsed();
         }
-        row.set_message(format!("{}  {said}", line.step));
+        row.set_message(format!("{}  {text}", line.step));
     }
 
     pub fn clear(&self) {
-        // A terminal that can't be cleared keeps its rows; nothing is lost.
+        // If the terminal can't be cleared, the rows remain, which is harmless.
         let _ = self.screen.clear();
     }
 
@@ -155,7 +155,7 @@ fn working(phase: &PhaseStatus) -> Vec<(&str, String)> {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates above are constants; a wrong one shows as the plain default.
+    // The templates are constants; an invalid one falls back to the default.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 

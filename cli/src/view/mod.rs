@@ -1,4 +1,4 @@
-//! How things look to people.
+//! Text output.
 
 pub mod changes;
 pub mod live;
@@ -26,7 +26,7 @@ pub fn clock(at: Timestamp) -> String {
         .to_string()
 }
 
-/// A duration in the unit that suits it.
+/// A duration in a suitable unit.
 pub fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -36,7 +36,7 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// The beginning of a digest that people compare by eye.
+/// The first 12 digits of a digest, for display.
 pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }

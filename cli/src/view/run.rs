@@ -21,7 +21,7 @@ pub fn list(runs: &[RunStatus]) -> String {
     table_text(&table)
 }
 
-/// Everything that is to be known about one run.
+/// All details of one run.
 pub fn show(run: &RunStatus) -> String {
     let mut text = head(run);
     text.push('\n');
@@ -45,7 +45,7 @@ pub fn show(run: &RunStatus) -> String {
     text
 }
 
-/// What a run is and how it stands, without its phases.
+/// Properties and status of a run, without its phases.
 pub fn head(run: &RunStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
@@ -72,7 +72,7 @@ pub fn head(run: &RunStatus) -> String {
     text
 }
 
-/// The write outage against its budget; empty where there is none.
+/// The write outage and its budget; empty if there is no outage.
 pub fn outage(run: &RunStatus) -> String {
     match (run.write_outage_ms, run.outage_budget_ms) {
         (0, _) => String::new(),

@@ -16,16 +16,16 @@ pub struct View {
 enum Form {
     /// A line for each change, as they come.
     Lines,
-    /// The same lines, with what is being done below them.
+    /// The same lines, with the running tasks below them.
     Live(Box<Live>),
-    /// One object a line.
+    /// One JSON object per line.
     Objects,
-    /// Nothing until the end, and then how the run stands.
+    /// Only the final status, as one JSON document.
     Document,
 }
 
 impl View {
-    /// The view that suits the format and where the output goes.
+    /// The view for the format and for the kind of output.
     pub fn new(format: Format) -> Self {
         let form = match format {
             Format::Table if output::is_terminal() => Form::Live(Box::default()),
@@ -51,22 +51,22 @@ impl View {
                     self.lines(&lines)?;
                 }
                 if let Form::Live(live) = &mut self.form {
-                    live.stands(&run);
+                    live.update(&run);
                 }
                 self.last = Some(*run);
             }
             RunUpdate::Line { line } => match &mut self.form {
                 Form::Lines => self.lines(&[changes::of_line(&line)])?,
-                Form::Live(live) => live.works(&line),
+                Form::Live(live) => live.task_line(&line),
                 Form::Objects | Form::Document => {}
             },
-            // The changes of the status tell people the same.
+            // Status changes already cover the content of events.
             RunUpdate::Event { .. } => {}
         }
         Ok(())
     }
 
-    /// Tells people something about the watching itself.
+    /// Shows a note about the watch itself.
     ///
     /// # Errors
     /// The output can't be written.
@@ -74,7 +74,7 @@ impl View {
         self.lines(&[text.to_owned()])
     }
 
-    /// Takes the live part away and prints what is left to print.
+    /// Removes the live rows and prints the remaining output.
     ///
     /// # Errors
     /// The output can't be written.

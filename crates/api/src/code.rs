@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// A code that no page describes.
+/// A name that is not an error code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownCode(pub String);
 
@@ -18,7 +18,7 @@ impl std::error::Error for UnknownCode {}
 
 macro_rules! codes {
     ($($code:ident),* $(,)?) => {
-        /// An error code; its page says what it means and what to do.
+        /// An error code; its page describes meaning and remedy.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($code),*

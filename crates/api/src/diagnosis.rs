@@ -1,4 +1,4 @@
-//! What went wrong, in parts that every output can show apart.
+//! A structured error, whose parts each output format shows separately.
 
 use crate::code::Code;
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ use std::fmt;
 pub struct Diagnosis {
     pub code: Code,
     pub what: String,
-    /// The errors below it, outermost first.
+    /// Underlying errors, outermost first.
     #[serde(default)]
     pub causes: Vec<String>,
-    /// In which state things were left.
+    /// State in which the system was left.
     #[serde(default)]
     pub state_left: Option<String>,
-    /// What to do next.
+    /// Next step for the operator.
     #[serde(default)]
     pub remedy: Option<String>,
 }
@@ -35,21 +35,21 @@ impl Diagnosis {
         }
     }
 
-    /// Sets the state in which things were left; an empty text removes it.
+    /// Sets the state in which the system was left; an empty text removes it.
     #[must_use]
     pub fn state_left(mut self, state_left: impl Into<String>) -> Self {
         self.state_left = Some(state_left.into()).filter(|text| !text.is_empty());
         self
     }
 
-    /// Sets what to do next; an empty text removes it.
+    /// Sets the next step for the operator; an empty text removes it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into()).filter(|text| !text.is_empty());
         self
     }
 
-    /// Adds an innermost cause in words.
+    /// Adds an innermost cause as text.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.causes.push(cause.into());

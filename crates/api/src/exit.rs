@@ -11,7 +11,7 @@ pub enum Exit {
     Done,
     /// The run, or the coordinator, failed.
     Failed,
-    /// The input was refused; nothing was changed anywhere.
+    /// The input was rejected; nothing was changed.
     Refused,
     /// No coordinator could be reached.
     Unreachable,
@@ -48,7 +48,7 @@ impl Exit {
     }
 }
 
-/// A number that is no exit code of `lockstep`.
+/// A number that is not an exit code of `lockstep`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownExit(pub i64);
 

@@ -1,5 +1,5 @@
-//! The status of runs, phases, tasks and agents: the one form that the
-//! coordinator produces and that every output renders.
+//! The status of runs, phases, tasks and agents: produced by the
+//! coordinator and rendered by every output format.
 
 use crate::diagnosis::Diagnosis;
 use crate::exit::Exit;
@@ -85,14 +85,14 @@ words! {
 }
 
 words! {
-    /// How a task stands, or how it ended.
+    /// State or outcome of a task.
     #[derive(Default)]
     TaskOutcome {
         #[default]
         Pending = "pending",
-        /// Its agent voted to execute it.
+        /// The agent voted to execute it.
         Ready = "ready",
-        /// Its agent voted against the phase.
+        /// The agent voted against the phase.
         Refused = "refused",
         /// Released; no outcome yet.
         Open = "open",
@@ -100,31 +100,31 @@ words! {
         Lost = "lost",
         /// An operator stopped waiting for it.
         Waived = "waived",
-        /// Its release no longer counts.
+        /// The release is no longer valid.
         Voided = "voided",
         /// A waived agent has yet to undo it.
         UndoOutstanding = "undo-outstanding",
         Done = "done",
-        /// It was so before; nothing was done.
+        /// The desired state was already in effect; nothing was changed.
         Unchanged = "unchanged",
         /// A watch is in effect.
         Armed = "armed",
         Failed = "failed",
-        /// Neither the agent nor its probe can tell.
+        /// Neither the agent nor its probe could determine the outcome.
         Unknown = "unknown",
-        /// Undo found that someone else had changed it since.
+        /// The undo found a change made by someone else.
         Drifted = "drifted",
-        /// The agent was interrupted; the work had no complete effect.
+        /// The agent was interrupted before the action took full effect.
         Interrupted = "interrupted",
-        /// Never started, and not going to start in this attempt.
+        /// Not started and not going to start in this attempt.
         NotStarted = "not-started",
-        /// The promise had lapsed when the release came.
+        /// The promise had lapsed when the release arrived.
         Lapsed = "lapsed",
     }
 }
 
 impl TaskOutcome {
-    /// Whether the task went wrong, or nobody knows.
+    /// Whether the task failed or its outcome is uncertain.
     pub const fn is_bad(self) -> bool {
         match self {
             Self::Failed
@@ -170,13 +170,13 @@ words! {
 }
 
 words! {
-    /// What the probe of a task found.
+    /// Finding of the probe of a task.
     Finding {
-        /// There is work to do.
+        /// The task has work to do.
         Pending = "pending",
-        /// The wanted state is in effect.
+        /// The desired state is already in effect.
         Satisfied = "satisfied",
-        /// The probe cannot tell.
+        /// The probe could not determine the state.
         Indeterminate = "indeterminate",
     }
 }
@@ -184,7 +184,7 @@ words! {
 words! {
     LineKind {
         Started = "started",
-        /// A remark by the agent.
+        /// A message of the action.
         Note = "note",
         /// Output of a program.
         Output = "output",
@@ -209,8 +209,8 @@ pub struct RunStatus {
     /// Digest of the plan, hex.
     pub digest: String,
     pub outcome: RunOutcome,
-    /// How a command that waited for this outcome ends; none while the run is
-    /// running. Only the coordinator knows whether a waiting run has failed.
+    /// Exit code of a command that waits for this outcome; none while the run is in
+    /// progress. Only the coordinator knows whether a waiting run has failed.
     pub exit_code: Option<Exit>,
     pub trace_id: String,
     pub started_by: String,
@@ -218,17 +218,17 @@ pub struct RunStatus {
     pub ended_at: Option<Timestamp>,
     /// Sequence of the last journal entry.
     pub sequence: u64,
-    /// What it waits for, a sentence each; empty once it is over.
+    /// What the run waits for, one sentence each; empty after its end.
     pub waits_on: Vec<String>,
-    /// Why it holds, failed or rolled back; empty if nothing went wrong.
+    /// Reason for the hold, failure or rollback; empty if there was none.
     pub reason: String,
-    /// How long applications could not write.
+    /// Duration of the write outage so far.
     pub write_outage_ms: u64,
-    /// The limit of that; 0 without a budget.
+    /// Budget of the write outage; 0 if the plan has none.
     pub outage_budget_ms: u64,
-    /// Undos that waived agents have yet to do, a sentence each.
+    /// Undos that agents of waived tasks have yet to run, one sentence each.
     pub outstanding_undo: Vec<String>,
-    /// What is still changed after an abort or an undo that failed.
+    /// Changes that remain after an abort or a failed undo, one sentence each.
     pub still_changed: Vec<String>,
     /// Both tracks, forward first; empty in lists.
     pub phases: Vec<PhaseStatus>,
@@ -266,8 +266,8 @@ pub struct PhaseStatus {
     pub outcome: PhaseOutcome,
     pub attempt: u32,
     pub gate: Gate,
-    /// From the first Prepare to completion, less the longest chain of actions
-    /// of one agent: the cost of the barrier itself.
+    /// Cost of the barrier: time from the first Prepare to completion, less the
+    /// longest sequence of actions of one agent.
     pub barrier_ms: u64,
     /// From release to completion.
     pub took_ms: u64,
@@ -287,12 +287,12 @@ pub struct TaskStatus {
     /// The forward step that it undoes.
     pub undo_of: Option<String>,
     pub outcome: TaskOutcome,
-    /// What the outcome alone does not say, such as what drifted; for a failed
-    /// task the diagnosis on one line.
+    /// Detail of the outcome, such as what drifted; for a failed task the diagnosis
+    /// on one line.
     pub detail: String,
-    /// Why it failed, in parts.
+    /// Structured reason for a failure.
     pub diagnosis: Option<Diagnosis>,
-    /// How long the action took.
+    /// Duration of the action.
     pub took_ms: u64,
     /// Attempt of the outcome.
     pub attempt: u32,
@@ -306,10 +306,10 @@ pub struct RunEvent {
     pub at: Option<Timestamp>,
     /// The record's kind, such as `released` or `task-ended`.
     pub kind: String,
-    /// One line for people.
+    /// Summary in one line.
     pub summary: String,
     pub record: Value,
-    /// Hash over this entry and the one before, hex.
+    /// Hash of this entry, chained to the previous entry, hex.
     pub hash: String,
 }
 
@@ -353,7 +353,7 @@ pub struct AgentStatus {
     pub labels: BTreeMap<String, String>,
     pub version: String,
     pub journal_id: String,
-    /// Where it connects from.
+    /// Remote address of its last session.
     pub address: String,
     pub last_seen: Option<Timestamp>,
     /// The run it is locked to.
@@ -363,7 +363,7 @@ pub struct AgentStatus {
 }
 
 impl AgentStatus {
-    /// Connection and quarantine in words.
+    /// Connection and quarantine as text.
     pub fn state(&self) -> &'static str {
         match (&self.quarantine, self.connected) {
             // A second agent of the same name was refused.
@@ -393,7 +393,7 @@ impl PreflightReport {
     }
 }
 
-/// A task as its probe saw it.
+/// Result of a preflight for one task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PreflightTask {
     /// Name of the phase.
@@ -402,7 +402,7 @@ pub struct PreflightTask {
     pub action: String,
     /// None where the probe could not run.
     pub finding: Option<Finding>,
-    /// What would be done, a line each.
+    /// The SQL, commands or API calls that would be executed, one per line.
     pub would_do: Vec<String>,
     pub obstacles: Vec<String>,
     pub remarks: Vec<String>,

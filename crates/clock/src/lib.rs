@@ -1,11 +1,11 @@
-//! Two clocks: one for decisions, one for people.
+//! A clock for decisions and a clock for display.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds on CLOCK_BOOTTIME: it counts suspended time, which
 /// `std::time::Instant` leaves out on Linux (rust-lang/rust#87906), so a
-/// promise lapses also while the machine sleeps (R12). Jumps of the wall
-/// clock don't touch it.
+/// promise also lapses while the machine is suspended (R12). Changes of the wall
+/// clock don't affect it.
 pub fn boot_time() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -19,7 +19,7 @@ pub fn boot_time() -> u64 {
     seconds * 1000 + nanos / 1_000_000
 }
 
-/// Milliseconds since the epoch: for people, never for decisions.
+/// Milliseconds since the epoch; for display, never for decisions.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the wall clock"

@@ -1,7 +1,7 @@
 //! Typed records over the journal.
 //!
-//! A journal's error ends the process (R23): what is on disk is then no longer
-//! known, and only a new start reads it again.
+//! An error of the journal ends the process (R23): the state on disk is then no
+//! longer known and is read again at the next start.
 
 use crate::Daemon;
 use lockstep_barrier::record::{FormatVersion, UnknownFormat};
@@ -201,11 +201,8 @@ impl Store {
     /// be called within a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// The process must end: what is on disk is no longer known (R23).
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a measurement for the log; nothing is decided by it"
-    )]
+    /// The process must end, because the state on disk is no longer known (R23).
+    #[expect(clippy::disallowed_methods, reason = "measured only for the log")]
     pub fn append(&mut self, entries: &[NewEntry]) -> Result<Vec<Entry>, StoreError> {
         let began = Instant::now();
         // fsync blocks; the runtime moves this thread's other tasks elsewhere.

@@ -1,15 +1,15 @@
 //! The durable journal of both daemons.
 //!
-//! An append-only list of entries in one SQLite file, each entry bound to the
-//! one before it by a SHA-256 hash. Entries belong to streams (a run, or the
-//! daemon itself); a stream counts its own entries from 1, and an append
-//! names the number it expects to get (compare-and-append), so two writers
-//! can never both believe that they decided something.
+//! An append-only list of entries in one SQLite file, each entry chained
+//! to the previous one by a SHA-256 hash. Entries belong to streams (a run, or the
+//! daemon itself); a stream numbers its entries from 1, and an append
+//! specifies the expected number (compare-and-append), so two writers can never
+//! both succeed with the same number.
 //!
 //! When [`Journal::append`] returns, the entries are on disk: write-ahead
 //! log with `synchronous=FULL`. One process owns a journal at a time (R11).
 //!
-//! It knows nothing of what the entries mean; bodies are text.
+//! Bodies are opaque text.
 
 mod schema;
 
@@ -17,14 +17,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Longest body of one entry: 4 MiB. A plan with every before-image in it stays
-/// far below; anything longer is a fault, not data.
+/// Longest body of one entry: 4 MiB, far more than a plan with every before-image;
+/// anything longer is a defect.
 pub const MAX_BODY: usize = 4 << 20;
 
-/// The hash before the first entry.
+/// Predecessor hash of the first entry.
 const GENESIS: [u8; 32] = [0; 32];
 
-/// An entry as it stands in the journal.
+/// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Position in the whole journal, from 1.
@@ -33,13 +33,12 @@ pub struct Entry {
     pub stream: String,
     /// Its number in the stream, from 1.
     pub seq: u64,
-    /// When it was written, milliseconds since the epoch. For people only:
-    /// no decision rests on it.
+    /// Time of writing, milliseconds since the epoch; for display only.
     pub at_ms: u64,
-    /// Kind of the record, for people and queries.
+    /// Kind of the record, for display and queries.
     pub kind: String,
     pub body: String,
-    /// Hash over this entry and the one before.
+    /// Hash of this entry, chained to the previous entry.
     pub hash: [u8; 32],
 }
 
@@ -54,17 +53,17 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
     pub stream: String,
-    /// The number it must get in the stream.
+    /// Expected number in the stream.
     pub seq: u64,
     /// Kind of the record.
     pub kind: String,
     pub body: String,
 }
 
-/// What can go wrong with a journal.
+/// Error of a journal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// SQLite or the disk said no.
+    /// SQLite or the file system failed.
     #[error("the journal {path} can't be {doing}")]
     Store {
         path: PathBuf,
@@ -83,27 +82,27 @@ pub enum Error {
         /// Newest format this program reads.
         known: i64,
     },
-    /// It belongs to another kind of daemon.
+    /// The journal of another kind of daemon.
     #[error("the journal {path} belongs to a {found}, not to a {wanted}")]
     Role {
         path: PathBuf,
         found: String,
         wanted: String,
     },
-    /// Somebody else appended first, or the caller's state is stale.
+    /// Another writer appended first, or the caller's state is stale.
     #[error("stream {stream} of the journal is at {found}, not at {expected}")]
     Conflict {
         stream: String,
         /// Number of its last entry.
         found: u64,
-        /// Number that the caller took for its last.
+        /// Number of the last entry according to the caller.
         expected: u64,
     },
-    /// An entry is not what its hash says.
+    /// An entry does not match its hash.
     #[error("the journal {path} was altered: entry {position} does not match its hash")]
     Altered {
         path: PathBuf,
-        /// The first entry that doesn't fit.
+        /// Position of the first entry that does not match.
         position: u64,
     },
     /// See [`MAX_BODY`].
@@ -111,7 +110,7 @@ pub enum Error {
     TooLong { bytes: usize },
 }
 
-/// An open journal. Dropping it gives it back.
+/// An open journal, owned by this process until it is dropped.
 pub struct Journal {
     connection: Connection,
     path: PathBuf,
@@ -141,7 +140,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The identity drawn when the journal was created.
+    /// The identity assigned when the journal was created.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -170,8 +169,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Conflict`] when an entry's number is not the next of its
-    /// stream; any [`Error::Store`] must end the process (R23): what is on
-    /// disk is no longer known.
+    /// stream; any [`Error::Store`] must end the process (R23), because the
+    /// state on disk is no longer known.
     pub fn append(&mut self, entries: &[NewEntry], at_ms: u64) -> Result<Vec<Entry>, Error> {
         let path = self.path.clone();
         let store = |doing| {
@@ -226,8 +225,8 @@ impl Journal {
         read().map_err(|source| failed(&self.path, "read", source))
     }
 
-    /// Goes through the whole chain, one entry in memory at a time; gives
-    /// position and hash of its end.
+    /// Verifies the whole chain, one entry in memory at a time; returns position and
+    /// hash of the last entry.
     fn verify(&self) -> Result<(u64, [u8; 32]), Error> {
         let store = |source| failed(&self.path, "read", source);
         let mut statement = self
@@ -345,8 +344,8 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Every field goes in with its length before it, so that no two different
-/// entries can give the same bytes.
+/// Texts are prefixed with their length, so that different entries never produce
+/// the same input.
 fn hash(before: &[u8; 32], entry: &Entry) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(before);

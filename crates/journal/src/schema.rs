@@ -1,4 +1,4 @@
-//! The file's format: one table of entries, one of facts about the journal.
+//! Format of the file: a table of entries and a table of properties.
 
 use super::{Error, failed};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -21,8 +21,8 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// Durability and ownership. EXCLUSIVE keeps the file's lock from the first
-/// write until the connection closes: a second process is refused at once.
+/// Configures durability and ownership. EXCLUSIVE holds the file lock from the first
+/// write until the connection closes, so a second process fails immediately.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::ZERO)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -30,8 +30,8 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")
 }
 
-/// Creates the tables in a new file, checks version and role of an old one,
-/// and gives the journal's identity.
+/// Creates the tables in a new file, checks version and role of an existing one,
+/// and returns the identity of the journal.
 pub(super) fn adopt(connection: &mut Connection, path: &Path, role: &str) -> Result<String, Error> {
     let store = |source| failed(path, "opened", source);
     let transaction = connection

@@ -1,7 +1,7 @@
-//! A private certificate authority for those who have none.
+//! A private certificate authority for installations without a PKI of their own.
 //!
-//! It is a directory: `ca.pem`, `ca-key.pem`, `crl.pem` and a pair of files for
-//! each party. Keys are ECDSA P-256. Nothing is ever overwritten except the
+//! It is a directory with `ca.pem`, `ca-key.pem`, `crl.pem` and a pair of files
+//! for each party. Keys are ECDSA P-256. Nothing is ever overwritten except the
 //! revocation list, which is replaced as a whole.
 
 use crate::certificate;
@@ -18,15 +18,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
 
-/// How far back validity begins: hosts' clocks differ by less than this.
+/// Backdating of `not_before`: the clocks of hosts differ by less than this.
 const BACKDATING: Duration = Duration::from_secs(5 * 60);
 
-/// How long the authority itself is valid: longer than any migration project,
-/// so that it never expires in the middle of one.
+/// Validity of the authority itself: longer than any migration project, so that it
+/// does not expire during one.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 
-/// When a revocation list says that the next one is due. Peers go on obeying an
-/// older list: one that locked the fleet out by its age would be worse.
+/// `nextUpdate` of a revocation list. Peers accept an outdated list, because
+/// rejecting it would lock out the whole fleet.
 const NEXT_LIST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const CA: &str = "ca.pem";
@@ -53,10 +53,10 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new authority in a directory, which is created if need be.
+    /// Creates an authority in a directory, which is created if necessary.
     ///
     /// # Errors
-    /// [`AuthorityError::Exists`] when there is one already; nothing is changed then.
+    /// [`AuthorityError::Exists`] when there already is one; nothing is changed then.
     pub fn create(dir: &Path, trust_domain: TrustDomain) -> Result<Self, AuthorityError> {
         fs::create_dir_all(dir).map_err(|source| AuthorityError::Write {
             path: dir.to_owned(),
@@ -71,7 +71,7 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::CommonName, format!("Lockstep {trust_domain}"));
-        // The authority of a trust domain names the domain and no path in it.
+        // The URI of the authority is that of the trust domain, without a path.
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -96,7 +96,7 @@ impl Authority {
     /// Opens the authority in a directory.
     ///
     /// # Errors
-    /// Which file is missing or wrong, and how.
+    /// A file is missing or invalid.
     pub fn open(dir: &Path) -> Result<Self, AuthorityError> {
         let (ca_path, key_path) = (dir.join(CA), dir.join(CA_KEY));
         let ca_pem = read_text(&ca_path)?;
@@ -108,18 +108,18 @@ impl Authority {
             .map_err(|error| broken(error.to_string()))?;
         let der = certificates
             .first()
-            .ok_or_else(|| broken("holds no certificate".to_owned()))?;
+            .ok_or_else(|| broken("it contains no certificate".to_owned()))?;
         let trust_domain = trust_domain_of(der)
-            .ok_or_else(|| broken("names no trust domain (a URI spiffe://DOMAIN)".to_owned()))?;
+            .ok_or_else(|| broken("the certificate has no URI spiffe://DOMAIN".to_owned()))?;
         let not_after = certificate::not_after(der)
-            .ok_or_else(|| broken("has no readable end of validity".to_owned()))?;
+            .ok_or_else(|| broken("the end of validity can't be read".to_owned()))?;
         let key =
             KeyPair::from_pem(&read_text(&key_path)?).map_err(|source| AuthorityError::Key {
                 path: key_path,
                 source,
             })?;
         if !certificate::has_key(der, key.public_key_raw()) {
-            return Err(broken(format!("doesn't belong to the key in {CA_KEY}")));
+            return Err(broken(format!("it doesn't match the key in {CA_KEY}")));
         }
         let issuer =
             Issuer::from_ca_cert_der(der, key).map_err(|error| broken(error.to_string()))?;
@@ -132,12 +132,12 @@ impl Authority {
         })
     }
 
-    /// The domain that all its certificates belong to.
+    /// The trust domain of all its certificates.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    /// Where its revocation list is.
+    /// Path of its revocation list.
     pub fn crl_path(&self) -> PathBuf {
         self.dir.join(CRL)
     }
@@ -147,8 +147,9 @@ impl Authority {
         &self.ca_pem
     }
 
-    /// Makes a key and a certificate. A coordinator's also serves, and takes host
-    /// names and addresses for tools that look at them; the others take none.
+    /// Creates a key and a certificate. Only a coordinator's certificate allows
+    /// server use and may contain host names and addresses (`names`), which
+    /// third-party tools check.
     ///
     /// # Errors
     /// [`AuthorityError::Outlives`] when the certificate would outlive the authority.
@@ -199,9 +200,9 @@ impl Authority {
         })
     }
 
-    /// Adds a certificate to the revocation list. Daemons that follow the list
-    /// refuse it from then on and end its connections. Says whether the list has
-    /// changed: revoking twice is no error.
+    /// Adds a certificate to the revocation list. Daemons with this list
+    /// reject the certificate from then on and close its connections. Returns
+    /// whether the list has changed: revoking twice is not an error.
     ///
     /// # Errors
     /// The certificate isn't this authority's, or a file can't be read or written.
@@ -215,7 +216,7 @@ impl Authority {
             certificate::certificates(pem.as_bytes()).map_err(|error| broken(error.to_string()))?;
         let der = certificates
             .first()
-            .ok_or_else(|| broken("holds no certificate".to_owned()))?;
+            .ok_or_else(|| broken("it contains no certificate".to_owned()))?;
         let (_, parsed) =
             X509Certificate::from_der(der).map_err(|error| broken(error.to_string()))?;
         let ours = certificate::certificates(self.ca_pem.as_bytes()).unwrap_or_default();
@@ -256,7 +257,7 @@ impl Authority {
             .map_err(|error| broken(error.to_string()))?;
         let [der] = &lists[..] else {
             return Err(broken(format!(
-                "holds {} revocation lists instead of one",
+                "it contains {} revocation lists instead of one",
                 lists.len()
             )));
         };
@@ -265,7 +266,7 @@ impl Authority {
         let number = list
             .crl_number()
             .and_then(|number| u64::try_from(number).ok())
-            .ok_or_else(|| broken("has no number".to_owned()))?;
+            .ok_or_else(|| broken("the list has no number".to_owned()))?;
         let revoked = list
             .iter_revoked_certificates()
             .map(|entry| RevokedCertParams {
@@ -296,7 +297,7 @@ impl Authority {
             .signed_by(&self.issuer)
             .and_then(|list| list.pem())
             .map_err(AuthorityError::Sign)?;
-        // Readers see the old list or the new one, never half of one.
+        // Readers see either the old or the new list, never a partial one.
         let path = self.crl_path();
         let new = self.dir.join(format!(".{CRL}.new"));
         let failed = |source| AuthorityError::Write {
@@ -308,10 +309,10 @@ impl Authority {
     }
 }
 
-/// A new certificate and its key, not yet written anywhere.
+/// A new certificate and its key, not yet written to disk.
 pub struct Issued {
     pub identity: Identity,
-    /// When it ceases to be valid.
+    /// End of validity.
     pub not_after: SystemTime,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
@@ -333,7 +334,7 @@ impl Issued {
     /// Writes `NAME.pem` and `NAME-key.pem` (0600) into a directory.
     ///
     /// # Errors
-    /// [`AuthorityError::Exists`] when either is there; nothing is written then.
+    /// [`AuthorityError::Exists`] when either exists; nothing is written then.
     pub fn write(&self, dir: &Path) -> Result<IssuedFiles, AuthorityError> {
         let name = self.identity.name();
         let files = IssuedFiles {
@@ -352,7 +353,7 @@ impl Issued {
     }
 }
 
-/// Where a party's files were written.
+/// Paths of the files of a party.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedFiles {
     pub cert: PathBuf,
@@ -371,7 +372,7 @@ fn uri(text: &str) -> Result<SanType, AuthorityError> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "certificates are valid by the wall clock of everyone who checks them"
+    reason = "the validity of certificates is checked against the wall clock"
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
@@ -437,11 +438,11 @@ fn read_text(path: &Path) -> Result<String, AuthorityError> {
     })
 }
 
-/// Why the authority couldn't do what was asked.
+/// Error of the authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// Would have overwritten a file.
-    #[error("{} is there already, and nothing is overwritten; move it away or take another directory", path.display())]
+    /// The operation would overwrite a file.
+    #[error("{} already exists and is not overwritten; move it away or use another directory", path.display())]
     Exists { path: PathBuf },
     /// A file can't be read.
     #[error("can't read {}", path.display())]
@@ -449,27 +450,25 @@ pub enum AuthorityError {
     /// A file can't be written.
     #[error("can't write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// A file is not what it should be.
+    /// A file has unexpected content.
     #[error("{} can't be used: {what}", path.display())]
     Broken { path: PathBuf, what: String },
     /// The authority's key can't be used.
-    #[error("{} holds no usable private key", path.display())]
+    #[error("{} contains no usable private key", path.display())]
     Key {
         path: PathBuf,
-        /// What the reader says.
+        /// The parser's error.
         source: rcgen::Error,
     },
-    /// Agents and operators dial out; host names in their certificates mean nothing.
-    #[error("{identity} is never dialled, so its certificate takes no host names")]
+    /// Agents and operators are only clients; their certificates need no host names.
+    #[error("{identity} is only a client, so its certificate can't have host names")]
     NamesOfClient { identity: Identity },
     /// The certificate would outlive the authority.
-    #[error(
-        "the certificate of {identity} would outlive its authority; ask for a shorter validity"
-    )]
+    #[error("the certificate of {identity} would outlive its authority; choose a shorter validity")]
     Outlives { identity: Identity },
     #[error("{} wasn't issued by this authority", path.display())]
     Foreign { path: PathBuf },
-    /// Making or signing a certificate failed.
-    #[error("can't make the certificate")]
+    /// Creating or signing a certificate failed.
+    #[error("can't create the certificate")]
     Sign(#[source] rcgen::Error),
 }

@@ -1,4 +1,4 @@
-//! PEM files in, DER out; and the few facts about a certificate that others show.
+//! Parsing of PEM files, and properties of certificates for display.
 
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -18,13 +18,13 @@ pub(crate) fn revocation_lists(
     CertificateRevocationListDer::pem_slice_iter(pem).collect()
 }
 
-/// SHA-256 over the certificate, in hexadecimal: what tells two certificates of
-/// one identity apart in logs.
+/// SHA-256 of the certificate in hexadecimal; distinguishes certificates of the same
+/// identity in logs.
 pub(crate) fn fingerprint(der: &[u8]) -> String {
     hex::encode(Sha256::digest(der))
 }
 
-/// When the certificate ceases to be valid; `None` where it can't be read.
+/// End of validity; `None` if it can't be read.
 pub(crate) fn not_after(der: &[u8]) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;

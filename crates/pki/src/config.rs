@@ -1,4 +1,4 @@
-//! The `[tls]` section that both daemons have in their configuration.
+//! The `[tls]` section of the configuration of both daemons.
 
 use crate::credentials::{CredentialFiles, Credentials, CredentialsError};
 use crate::identity::Role;
@@ -21,14 +21,14 @@ pub struct TlsConfig {
     pub trust_domain: String,
 }
 
-/// Why a section's files can't serve a daemon.
+/// Why the configured files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsConfigError {
-    /// The files don't form a valid whole.
+    /// The files are invalid or inconsistent.
     #[error("the certificates can't be used")]
     Credentials(#[from] CredentialsError),
-    /// The certificate names somebody else. A peer would refuse it anyway;
-    /// here it is said at once.
+    /// The certificate has another identity. Peers would reject it too; this error
+    /// reports it at startup.
     #[error(
         "the certificate {cert} belongs to {found}, but this must be {wanted}; issue it with \
          `lockstep pki issue {role}/{name}`"
@@ -38,9 +38,9 @@ pub enum TlsConfigError {
         found: String,
         /// Whose it should be.
         wanted: String,
-        /// The role it should name.
+        /// Expected role.
         role: &'static str,
-        /// The name it should carry.
+        /// Expected name.
         name: String,
     },
 }
@@ -50,7 +50,7 @@ impl TlsConfig {
     /// long as they are held. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The files are unusable, or the certificate is somebody else's.
+    /// The files are unusable, or the certificate has another identity.
     pub fn follow(&self, role: Role, name: &str) -> Result<Credentials, TlsConfigError> {
         let credentials = Credentials::follow(CredentialFiles {
             ca: self.ca.clone(),

@@ -1,4 +1,4 @@
-//! Reaching a coordinator: from an agent or from the operator's command.
+//! Connections from an agent or from the command to the coordinator.
 
 use crate::credentials::Credentials;
 use crate::refusal::Refusal;
@@ -20,8 +20,8 @@ use tonic::transport::{Channel, Endpoint};
 /// than the loss of a packet or two, short enough to try the next address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects a channel now; each later reconnection takes the credentials that
-/// are current then. The endpoint's address is `https://HOST:PORT`; its
+/// Connects a channel; each later reconnection uses the credentials that are
+/// current at that time. The endpoint's address is `https://HOST:PORT`; its
 /// keep-alive and limits are the caller's.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that takes the current credentials at each connection.
+    /// A connector that uses the current credentials for each connection.
     pub fn new(credentials: &Credentials) -> Self {
         Self {
             credentials: credentials.clone(),
@@ -115,16 +115,16 @@ impl tower::Service<Uri> for Connector {
 /// Why no connection to a coordinator was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Not the form of an address.
+    /// The address has the wrong form.
     #[error("{address:?} is not a coordinator's address; it has the form https://HOST:PORT")]
     Address {
         /// The address as given.
         address: String,
     },
-    /// Nobody there, or no way there.
+    /// The TCP connection failed.
     #[error("can't reach the coordinator at {address}")]
     Tcp { address: String, source: io::Error },
-    /// Somebody is there, but not a coordinator that we trust, or it refused us.
+    /// The peer is not a trusted coordinator, or it rejected our certificate.
     #[error("no secure connection to the coordinator at {address}")]
     Tls { address: String, source: Refusal },
 }

@@ -1,9 +1,9 @@
-//! This process's own certificate and what it trusts, followed on disk.
+//! Certificate and trust anchors of this process, reloaded when the files change.
 //!
-//! Every connection takes the configuration that is current when it begins.
-//! New files take effect within [`POLL_INTERVAL`]; files that don't fit together
-//! (a certificate replaced before its key) are left alone, with a warning, until
-//! they do. A connection that stands is checked against each new state.
+//! Every connection uses the configuration that is current when it begins.
+//! Changed files take effect within [`POLL_INTERVAL`]; inconsistent files (a
+//! certificate replaced before its key) are ignored, with a warning, until they are
+//! consistent. Open connections are verified against each new state.
 
 use crate::certificate;
 use crate::identity::{Identity, IdentityError, SpiffeId, TrustDomain};
@@ -23,27 +23,27 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
-/// How often the files' modification times are looked at. A revocation counts
-/// within this time, and four `stat` calls are nothing beside a heartbeat.
+/// Interval at which the files are checked for changes, and thus the longest delay
+/// of a revocation. Each check costs four `stat` calls.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Largest file that is read as PEM: a bundle of a hundred CAs or a revocation
-/// list of ten thousand entries fits, a wrong path to a disk image doesn't.
+/// Largest file that is read as PEM, in bytes: enough for a hundred CAs or a
+/// revocation list of ten thousand entries; rejects a wrong path to a disk image.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// HTTP/2, the only protocol spoken inside.
+/// HTTP/2, the only protocol used inside TLS.
 const ALPN: &[u8] = b"h2";
 
-/// Where the PEM files are.
+/// Paths of the PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialFiles {
-    /// The certificate authorities that are trusted.
+    /// Trusted certificate authorities.
     pub ca: PathBuf,
     /// The party's certificate, followed by intermediates if there are any.
     pub cert: PathBuf,
-    /// The certificate's key, readable by nobody but its owner and group.
+    /// The key of the certificate, readable only by its owner and group.
     pub key: PathBuf,
-    /// Revocation lists. With a list, the whole chain must be covered by one.
+    /// Revocation lists. If set, they must cover the whole chain.
     pub crl: Option<PathBuf>,
 }
 
@@ -68,17 +68,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Who this process is.
+    /// Identity of this process.
     pub fn identity(&self) -> &Identity {
         &self.id.identity
     }
 
-    /// The domain that this process and all its peers belong to.
+    /// Trust domain of this process and all its peers.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.id.trust_domain
     }
 
-    /// When the own certificate ceases to be valid.
+    /// End of validity of the own certificate.
     pub fn not_after(&self) -> Option<SystemTime> {
         self.not_after
     }
@@ -88,12 +88,12 @@ impl Loaded {
         &self.fingerprint
     }
 
-    /// For accepting: clients must prove an identity of the trust domain.
+    /// For a server: clients must prove an identity of the trust domain.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
 
-    /// For dialling: the server must prove to be a coordinator of the trust domain.
+    /// For a client: the server must prove to be a coordinator of the trust domain.
     pub fn client_config(&self) -> Arc<ClientConfig> {
         self.client.clone()
     }
@@ -118,12 +118,12 @@ pub struct Credentials {
 struct Shared {
     files: CredentialFiles,
     current: watch::Sender<Arc<Loaded>>,
-    /// What the files looked like when they were last read, successfully or not,
-    /// so that a set that doesn't fit together is reported once.
+    /// State of the files at the last read, successful or not, so that an
+    /// inconsistent set is reported only once.
     seen: Mutex<Vec<Option<Stamp>>>,
 }
 
-/// What changes when a file is written or replaced.
+/// Metadata that changes when a file is written or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     modified: (i64, i64),
@@ -132,10 +132,10 @@ struct Stamp {
 }
 
 impl Credentials {
-    /// Reads the files once: enough for a command that ends soon.
+    /// Reads the files once, which suffices for a short-lived command.
     ///
     /// # Errors
-    /// [`CredentialsError`] says which file is wrong and how.
+    /// A file is unreadable or invalid.
     pub fn load(files: CredentialFiles) -> Result<Self, CredentialsError> {
         let seen = stamps(&files);
         let loaded = read(&files)?;
@@ -149,33 +149,33 @@ impl Credentials {
         })
     }
 
-    /// Reads the files and follows them for as long as the credentials are held.
+    /// Reads the files and reloads them on changes until the credentials are dropped.
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// As [`Credentials::load`]; later trouble is logged and leaves the last
-    /// good state in force.
+    /// As [`Credentials::load`]; later errors are logged and leave the last valid
+    /// state in effect.
     pub fn follow(files: CredentialFiles) -> Result<Self, CredentialsError> {
         let credentials = Self::load(files)?;
         tokio::spawn(poll(Arc::downgrade(&credentials.shared)));
         Ok(credentials)
     }
 
-    /// The state in force now.
+    /// The state currently in effect.
     pub fn current(&self) -> Arc<Loaded> {
         self.shared.current.borrow().clone()
     }
 
-    /// A receiver that wakes at each new state.
+    /// A receiver that is notified of each new state.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Loaded>> {
         self.shared.current.subscribe()
     }
 
-    /// Reads the files again if they have changed, and says whether a new state
-    /// is in force.
+    /// Reads the files again if they have changed, and returns whether a new state
+    /// is in effect.
     ///
     /// # Errors
-    /// The files don't form a valid whole; the last good state stays in force.
+    /// The files are invalid or inconsistent; the last valid state stays in effect.
     pub fn reload(&self) -> Result<bool, CredentialsError> {
         self.shared.reload()
     }
@@ -184,7 +184,7 @@ impl Credentials {
 impl Shared {
     fn reload(&self) -> Result<bool, CredentialsError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // The stamps come before the reading: a write in between shows next time.
+        // Stamps are taken before reading, so a write in between is noticed next time.
         let now = stamps(&self.files);
         if *seen == now {
             return Ok(false);
@@ -219,7 +219,7 @@ async fn poll(shared: Weak<Shared>) {
                 error = &error as &dyn std::error::Error,
                 "changed certificate files can't be used; the previous ones stay in force"
             ),
-            // Only at the end of the runtime.
+            // The runtime is shutting down.
             Err(_) => return,
         }
     }
@@ -283,8 +283,8 @@ fn read(files: &CredentialFiles) -> Result<Loaded, CredentialsError> {
         server: Arc::new(server),
         client: Arc::new(client),
     };
-    // Each party is a client at some time. What our own rules refuse, every peer
-    // would refuse as well, with less said about why.
+    // Every party acts as a client. Peers would reject a certificate that fails this
+    // check, with less information about the reason.
     loaded
         .verify_party(&chain)
         .map_err(|source| CredentialsError::Refused {
@@ -295,8 +295,8 @@ fn read(files: &CredentialFiles) -> Result<Loaded, CredentialsError> {
     Ok(loaded)
 }
 
-/// TLS 1.3 only, since both ends are ours. No resumption: a resumed session
-/// would not look at the certificate again and so outlive its revocation.
+/// TLS 1.3 only, since both ends are Lockstep. No resumption: a resumed session
+/// would not verify the certificate again and so outlive its revocation.
 fn configs(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
@@ -353,7 +353,7 @@ fn read_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, 
         }
     })?;
     if crls.is_empty() {
-        // Read as "nothing is revoked", an emptied file would undo every revocation.
+        // Accepting an empty file would undo every revocation.
         return Err(CredentialsError::Empty {
             path: path.to_owned(),
             what: "revocation list",
@@ -398,54 +398,54 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CredentialsError> {
 /// Why the files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// The file system refused.
+    /// The file can't be read.
     #[error("can't read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// Not a PEM file of this size.
+    /// Too large for a PEM file.
     #[error("{} has {length} bytes; a PEM file here has at most {MAX_FILE}", path.display())]
     TooLarge {
         path: PathBuf,
-        /// Its size in bytes.
+        /// Size in bytes.
         length: u64,
     },
-    /// The PEM armour or its content is broken.
+    /// The PEM encoding is invalid.
     #[error("{} is not valid PEM", path.display())]
     Pem {
         path: PathBuf,
-        /// What the reader says.
+        /// The parser's error.
         source: pem::Error,
     },
-    /// Valid, but without the part that it is there for.
-    #[error("{} holds no {what} in PEM", path.display())]
+    /// Valid PEM, but without the expected kind of object.
+    #[error("{} contains no {what} in PEM", path.display())]
     Empty { path: PathBuf, what: &'static str },
-    /// The key is open to everybody on the host.
+    /// Every user of the host can read the key.
     #[error(
-        "every user of this host can use the private key {} (mode {mode:04o}); chmod 0600 it, and issue a new one if others may have read it",
+        "every user of this host can access the private key {} (mode {mode:04o}); set mode 0600, and issue a new key if others may have read it",
         path.display()
     )]
     KeyExposed { path: PathBuf, mode: u32 },
-    /// The certificate names no party.
-    #[error("{} doesn't name a party", path.display())]
+    /// The certificate does not identify a party.
+    #[error("{} doesn't identify a party", path.display())]
     Identity {
         path: PathBuf,
         source: IdentityError,
     },
     /// A CA or a revocation list can't be used.
-    #[error("{} can't be used to verify others", path.display())]
+    #[error("{} can't be used to verify certificates", path.display())]
     Trust {
         path: PathBuf,
-        /// What the TLS library says.
+        /// Error of the TLS library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The key belongs to another certificate.
-    #[error("the key {} and the certificate {} don't belong together", key.display(), cert.display())]
+    #[error("the key {} doesn't match the certificate {}", key.display(), cert.display())]
     KeyMismatch {
         cert: PathBuf,
         key: PathBuf,
-        /// What the TLS library says.
+        /// Error of the TLS library.
         source: rustls::Error,
     },
-    /// The own certificate would be refused by everybody.
+    /// Peers would reject the own certificate.
     #[error("the certificate {} is not valid under {}", cert.display(), ca.display())]
     Refused {
         cert: PathBuf,

@@ -1,7 +1,7 @@
-//! SPIFFE names of the three kinds of parties, read strictly.
+//! SPIFFE ids of the three kinds of parties, parsed strictly.
 //!
-//! Strict, because two spellings of one name would be two rows in a policy and
-//! one line in somebody's head. Source of the form: the SPIFFE-ID standard
+//! Each identity has exactly one spelling, so that policies can compare text.
+//! Source of the format: the SPIFFE-ID standard
 //! (section 2) and its X.509-SVID profile (section 2: exactly one URI name).
 
 use std::fmt;
@@ -9,25 +9,24 @@ use std::str::FromStr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Longest name of a party. Longer than any host name label that monitoring
-/// shows usefully, and short enough for a file name with its suffix.
+/// Longest name of a party in bytes; fits into a file name with its suffix.
 const MAX_NAME: usize = 128;
 
-/// Longest trust domain, as the SPIFFE-ID standard has it (section 2.1).
+/// Longest trust domain in bytes (SPIFFE-ID standard, section 2.1).
 const MAX_TRUST_DOMAIN: usize = 255;
 
-/// What a party is. What it may do follows from this and from the RPC.
+/// Role of a party; together with the RPC it determines authorization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// Works on one host.
+    /// Runs tasks on one host.
     Agent,
     Coordinator,
-    /// A person, or a program in a person's place.
+    /// A person, or a program that acts for one.
     Operator,
 }
 
 impl Role {
-    /// The path segment that stands for the role.
+    /// The path segment of the role.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -96,8 +95,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Names a party: lowercase letters, digits, `.`, `-` and `_`, beginning and
-    /// ending with a letter or digit, at most 128 of them.
+    /// Creates an identity. A name has 1 to 128 lowercase letters, digits, `.`, `-`
+    /// and `_`, and begins and ends with a letter or digit.
     ///
     /// # Errors
     /// [`IdentityError::BadName`] for anything else.
@@ -121,7 +120,7 @@ impl Identity {
         })
     }
 
-    /// What the party is.
+    /// Role of the party.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -167,10 +166,10 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
-    /// Reads the one URI of a certificate.
+    /// Parses the only URI of a certificate.
     ///
     /// # Errors
-    /// One variant for each way in which a certificate can fail to name a party.
+    /// The certificate does not identify a party.
     pub fn of_certificate(der: &[u8]) -> Result<Self, IdentityError> {
         let (rest, certificate) =
             X509Certificate::from_der(der).map_err(|_| IdentityError::Unreadable)?;
@@ -227,11 +226,11 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// Whom a certificate names, which must be within `trust_domain`. Says nothing
-/// about whether the certificate is valid: the chain is verified before this.
+/// Identity in a certificate, which must belong to `trust_domain`. The chain must
+/// have been verified before.
 ///
 /// # Errors
-/// One variant for each way in which a certificate can fail to name a party.
+/// The certificate does not identify a party.
 pub fn identity_of(der: &[u8], trust_domain: &TrustDomain) -> Result<Identity, IdentityError> {
     let id = SpiffeId::of_certificate(der)?;
     if id.trust_domain != *trust_domain {
@@ -243,33 +242,33 @@ pub fn identity_of(der: &[u8], trust_domain: &TrustDomain) -> Result<Identity, I
     Ok(id.identity)
 }
 
-/// Why a name or a certificate names no party.
+/// Why a name or a certificate does not identify a party.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not X.509, or with repeated extensions.
     #[error("the certificate can't be read")]
     Unreadable,
-    /// A CA's certificate where a party's belongs.
+    /// A CA certificate instead of a party's.
     #[error("the certificate is a certificate authority's, not a party's")]
     AuthorityAsParty,
-    /// Nothing names the party.
+    /// There is no URI.
     #[error("the certificate has no URI among its names; it needs spiffe://DOMAIN/ROLE/NAME")]
     NoUri,
-    /// More than one name would leave open which one counts.
+    /// More than one URI would make the identity ambiguous.
     #[error("the certificate has {count} URIs among its names; it must have exactly one")]
     SeveralUris {
-        /// How many there are.
+        /// Number of URIs.
         count: usize,
     },
     /// A URI of another scheme.
     #[error("{found:?} is not a SPIFFE id (spiffe://DOMAIN/ROLE/NAME)")]
     NotSpiffe { found: String },
-    /// Not a trust domain's form.
+    /// Malformed trust domain.
     #[error(
         "{found:?} is not a trust domain: 1 to 255 lowercase letters, digits, dots, dashes and underscores"
     )]
     BadTrustDomain {
-        /// What stands in its place.
+        /// The text found.
         found: String,
     },
     #[error("the identity belongs to trust domain {found}, not to {expected}")]
@@ -282,19 +281,19 @@ pub enum IdentityError {
     /// Neither agent, coordinator nor operator.
     #[error("{found:?} is none of agent, coordinator, operator")]
     UnknownRole { found: String },
-    /// Not a name's form.
+    /// Malformed name.
     #[error(
         "{found:?} is not a name: 1 to 128 lowercase letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
     )]
     BadName {
-        /// What stands in its place.
+        /// The text found.
         found: String,
     },
-    /// A valid party, but not of the kind that belongs at this end.
+    /// A valid party with the wrong role for this end of the connection.
     #[error("{found} answered where a {expected} was expected")]
     WrongRole {
         found: Identity,
-        /// What it should be.
+        /// Expected role.
         expected: Role,
     },
 }

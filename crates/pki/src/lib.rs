@@ -1,19 +1,19 @@
-//! Who is who: identities, a private CA, and mutual TLS that follows its files.
+//! Identities, a private CA, and mutual TLS with credentials that are reloaded when
+//! their files change.
 //!
-//! One trust domain holds three kinds of parties, and each certificate names
-//! exactly one of them in its only URI: `spiffe://DOMAIN/agent/NAME`,
-//! `/coordinator/NAME` or `/operator/NAME`. Host names play no part in who is
-//! trusted, so an address may change without a new certificate.
+//! A trust domain has three kinds of parties, and each certificate identifies
+//! exactly one of them by its only URI: `spiffe://DOMAIN/agent/NAME`,
+//! `/coordinator/NAME` or `/operator/NAME`. Host names are not used for
+//! authentication, so an address may change without a new certificate.
 //!
-//! - [`Authority`] makes certificates for those who have no CA of their own.
-//! - [`Credentials`] holds this process's certificate and follows its files, so
+//! - [`Authority`] issues certificates where there is no other CA.
+//! - [`Credentials`] holds the certificate of this process and watches its files, so
 //!   that rotation and revocation need no restart.
 //! - [`Listener`] accepts mutually authenticated connections for the coordinator.
-//! - [`connect`] reaches a coordinator from an agent or from the command.
+//! - [`connect`] connects an agent or the command to a coordinator.
 //!
-//! What is deliberately absent: plaintext, session resumption (a resumed session
-//! would skip the check for revocation) and any decision about what an identity
-//! may do. That is the authorization matrix's.
+//! Deliberately absent are plaintext, session resumption (a resumed session would
+//! skip the check for revocation) and authorization, which the coordinator decides.
 
 mod authority;
 mod certificate;
@@ -35,15 +35,15 @@ pub use refusal::Refusal;
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
-/// The one provider of cryptography in every part of Lockstep.
+/// The provider of cryptography used throughout Lockstep.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Makes aws-lc-rs the process's default provider, for the libraries that take
-/// the default (PostgreSQL's and the AWS SDK's TLS). Call it first in `main`;
+/// Makes aws-lc-rs the process's default provider, for libraries that use the
+/// default (PostgreSQL's and the AWS SDK's TLS). Call it first in `main`;
 /// calling it again changes nothing.
 pub fn install_provider() {
-    // An error only says that a default is already installed, which is the aim.
+    // An error means that a default is already installed, which is sufficient.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

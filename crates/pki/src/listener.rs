@@ -1,9 +1,10 @@
-//! The coordinator's door: TCP in, mutually authenticated connections out.
+//! The listener of the coordinator: accepts TCP and yields mutually authenticated
+//! connections.
 //!
-//! Nothing reaches a handler before the handshake has proved an identity.
-//! Handshakes run side by side up to a bound; beyond it, new connections wait in
-//! the kernel's queue. A connection that stands is verified again at each change
-//! of the credentials and ends when its certificate would no longer be accepted.
+//! No request reaches a handler before the handshake has proved an identity.
+//! Handshakes run concurrently up to a limit; beyond it, new connections wait in
+//! the kernel's queue. Open connections are verified again at each change of the
+//! credentials and closed when their certificate is no longer accepted.
 
 use crate::certificate;
 use crate::credentials::{Credentials, Loaded};
@@ -27,30 +28,29 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::transport::server::Connected;
 
-/// Connections that the kernel holds until they are accepted: a whole fleet
-/// that reconnects at once. Linux caps it at `net.core.somaxconn` (4096).
+/// Listen backlog, sized for a whole fleet that reconnects at once. Linux caps it at `net.core.somaxconn` (4096).
 const BACKLOG: u32 = 4096;
 
-/// Pause after the system couldn't accept (out of file descriptors), so that the
-/// loop doesn't spin while connections end and free theirs.
+/// Pause after a failed accept (out of file descriptors), so that the loop doesn't
+/// spin until connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a refused client may take to read why, and how much of what it still
-/// sends is thrown away: a round trip, and the beginning of HTTP/2.
+/// Time for a rejected client to read the alert, and number of bytes of it that are
+/// discarded meanwhile: a round trip, and the first frames of HTTP/2.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 16 * 1024;
 
-/// The bounds of a [`Listener`].
+/// Limits of a [`Listener`].
 #[derive(Debug, Clone)]
 pub struct ListenerOptions {
-    /// How long a handshake may take. Two round trips and a signature are a
+    /// Time limit of a handshake. Two round trips and a signature are a
     /// fraction of a second anywhere; more is a stalled or hostile peer.
     pub handshake_timeout: Duration,
-    /// How many handshakes run at once: at the timeout above, peers that never
-    /// finish can hold this many slots and no more memory than that.
+    /// Number of concurrent handshakes; bounds the memory that stalled peers can
+    /// occupy.
     pub pending_handshakes: usize,
-    /// How many connections one agent may hold: the one that works, and one that
-    /// replaces it before the old one's end has been noticed.
+    /// Number of connections per agent: the active one, and one that replaces it
+    /// before its loss has been noticed.
     pub connections_per_agent: usize,
 }
 
@@ -80,10 +80,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on an address. Port 0 takes a free one.
+    /// Listens on an address. Port 0 selects a free port.
     ///
     /// # Errors
-    /// The system's, when the address is taken or isn't this host's.
+    /// The address is in use or does not belong to this host.
     pub fn bind(
         address: SocketAddr,
         credentials: Credentials,
@@ -93,7 +93,7 @@ impl Listener {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // A restarted coordinator must get its port back while connections of the
+        // A restarted coordinator must be able to bind its port while connections of the
         // previous one are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -107,7 +107,7 @@ impl Listener {
         })
     }
 
-    /// Where it listens.
+    /// Local address.
     ///
     /// # Errors
     /// The system's.
@@ -115,10 +115,10 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// The next connection, or the next one that was refused. Never ends.
+    /// The next accepted or rejected connection. Never ends.
     ///
     /// # Errors
-    /// Who was refused and why; the listener goes on.
+    /// A rejected connection and the reason; the listener continues.
     pub async fn accept(&mut self) -> Result<Connection, Refused> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -182,10 +182,10 @@ async fn handshake(
     options: &ListenerOptions,
     held: Arc<Mutex<HashMap<Identity, usize>>>,
 ) -> Result<Connection, Refusal> {
-    // Barriers are small messages that everybody waits for.
+    // Barrier messages are small and latency-sensitive.
     tcp.set_nodelay(true)
         .map_err(|error| Refusal::of_io(&error))?;
-    // Subscribed before the handshake, so that a revocation during it counts.
+    // Subscribe before the handshake, so that a revocation during it is noticed.
     let changes = credentials.subscribe();
     let loaded = changes.borrow().clone();
     let accept = TlsAcceptor::from(loaded.server_config())
@@ -228,23 +228,23 @@ async fn handshake(
     })
 }
 
-/// Closes a refused connection so that the other end reads the alert that says
-/// why. A client of TLS 1.3 has sent its first request by then; closing with that
+/// Closes a rejected connection so that the peer can read the alert with the
+/// reason. A client of TLS 1.3 has sent its first request by then; closing with that
 /// unread would reset the connection and take the alert with it.
 async fn linger(mut tcp: TcpStream) {
     let drain = async {
         tcp.shutdown().await?;
         tokio::io::copy(&mut tcp.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // Whatever ends it, the connection is closed now.
+    // The connection is closed in any case.
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-/// Who is at the other end, as handlers find it in a request's extensions.
+/// The authenticated peer, in the extensions of each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub identity: Identity,
-    /// Where the connection comes from.
+    /// Remote address.
     pub address: SocketAddr,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Arc<str>,
@@ -260,7 +260,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Who is at the other end.
+    /// The authenticated peer.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -303,7 +303,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // HTTP/2 always has a read outstanding, so this is where a change is seen.
+        // HTTP/2 always has a pending read, so every change is noticed here.
         self.poll_verify(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -339,7 +339,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// One of an agent's connections, given back when dropped.
+/// A connection slot of an agent, released when dropped.
 #[derive(Debug)]
 struct Place {
     held: Arc<Mutex<HashMap<Identity, usize>>>,
@@ -376,13 +376,13 @@ impl Drop for Place {
     }
 }
 
-/// A connection that was not made.
+/// A rejected connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connection from {address} refused")]
 pub struct Refused {
-    /// Where it came from.
+    /// Remote address.
     pub address: SocketAddr,
-    /// Why it was refused.
+    /// Reason of the rejection.
     #[source]
     pub reason: Refusal,
 }

@@ -1,27 +1,29 @@
-//! Why a connection was not made: one closed list for both ends.
+//! Reasons for rejecting a connection, the same for both ends.
 
 use crate::identity::{Identity, IdentityError};
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
 use std::error::Error;
 use std::io;
 
-/// Why the other end was refused. Each case of a test table has its own.
+/// Why the peer was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The other end proved no identity.
+    /// The peer proved no identity.
     #[error("it presented no certificate")]
     NoCertificate,
-    #[error("its certificate has expired; issue a new one, or set the clock right")]
+    #[error("its certificate has expired; issue a new one, or correct the clock")]
     Expired,
     #[error("its certificate isn't valid yet; compare the clocks of both hosts")]
     NotYetValid,
-    /// From a CA that we don't trust.
-    #[error("its certificate comes from a certificate authority that isn't ours")]
+    /// The issuer is not trusted.
+    #[error("its certificate was issued by an untrusted certificate authority")]
     UnknownIssuer,
-    /// Altered, forged, or held without its key.
-    #[error("a signature is wrong: the certificate was forged, or its holder hasn't got its key")]
+    /// The certificate was altered or forged, or the peer lacks its key.
+    #[error(
+        "a signature is invalid: the certificate was altered, or the peer doesn't have its key"
+    )]
     BadSignature,
-    /// Not made for this end of a connection.
+    /// Wrong extended key usage.
     #[error("its certificate isn't meant for this end of a connection (extended key usage)")]
     WrongUsage,
     #[error("its certificate has been revoked")]
@@ -29,16 +31,16 @@ pub enum Refusal {
     /// A revocation list is configured, but none covers this certificate.
     #[error("no revocation list covers its certificate; add the list of the CA that issued it")]
     UnknownRevocation,
-    /// A CA's certificate as a party's.
+    /// A CA certificate instead of a party's.
     #[error("it presented a certificate authority's certificate as its own")]
     AuthorityAsParty,
-    /// A certificate signed by one that may not sign.
-    #[error("its certificate was signed by one that isn't a certificate authority's")]
+    /// The issuer is not a CA.
+    #[error("the issuer of its certificate isn't a certificate authority")]
     IssuerNotAuthority,
     /// More intermediates than the CA allows.
     #[error("its chain is longer than its certificate authority allows")]
     ChainTooLong,
-    /// The chain is valid, but names no party of ours.
+    /// The chain is valid, but identifies no party of the trust domain.
     #[error(transparent)]
     Identity(IdentityError),
     #[error("it doesn't speak TLS; there is no plaintext mode")]
@@ -49,26 +51,26 @@ pub enum Refusal {
     NotHttp2,
     #[error("the handshake took longer than {} s", .0.as_secs_f32())]
     HandshakeTimeout(std::time::Duration),
-    /// Gone before the end of the handshake.
+    /// Closed before the end of the handshake.
     #[error("it closed the connection during the handshake")]
     Closed,
-    /// More connections than one identity needs.
+    /// Limit of connections per identity.
     #[error("{identity} already has {limit} connections")]
     TooManyConnections {
         identity: Identity,
-        /// How many it may have.
+        /// Allowed number of connections.
         limit: usize,
     },
-    /// The other end refused us and said why.
-    #[error("it refused us: {0}")]
+    /// The peer rejected us with an alert.
+    #[error("it rejected this connection: {0}")]
     ByPeer(String),
-    /// What no other case describes, in the TLS library's words.
+    /// Any other error of the TLS library.
     #[error("{0}")]
     Other(String),
 }
 
 impl Refusal {
-    /// A short name of the kind, as counters and log fields show it.
+    /// Short name of the kind, for counters and log fields.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoCertificate => "no_certificate",
@@ -94,23 +96,23 @@ impl Refusal {
         }
     }
 
-    /// Finds the refusal among an error's sources. A server of TLS 1.3 refuses
-    /// after the client has finished its handshake, so the client learns of it
-    /// from whatever it does next, wrapped by every library in between.
+    /// Finds the refusal among an error's sources. A TLS 1.3 server rejects a client
+    /// after the client has finished its handshake, so the client gets the alert
+    /// from its next operation, wrapped by every library in between.
     pub fn among(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(refusal) = error.downcast_ref::<Self>() {
                 return Some(refusal.clone());
             }
-            // An I/O error shows its content's source, not the content itself.
+            // `source` of an I/O error skips the wrapped error itself.
             let inner = error
                 .downcast_ref::<io::Error>()
                 .and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
             if let Some(tls) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
                 return Some(Self::of_tls(tls));
             }
-            // The HTTP/2 library keeps no more than the text of what it read.
+            // The HTTP/2 library retains only the text of the error.
             if let Some(alert) = error.to_string().strip_prefix("received fatal alert: ") {
                 return Some(Self::ByPeer(alert.to_owned()));
             }
@@ -119,7 +121,7 @@ impl Refusal {
         None
     }
 
-    /// Reads what a handshake ended with.
+    /// Converts the I/O error of a handshake.
     pub(crate) fn of_io(error: &io::Error) -> Self {
         let inner = error
             .get_ref()
@@ -136,7 +138,7 @@ impl Refusal {
         }
     }
 
-    /// Reads the TLS library's error.
+    /// Converts an error of the TLS library.
     pub(crate) fn of_tls(error: &rustls::Error) -> Self {
         use rustls::Error;
         match error {
@@ -144,7 +146,7 @@ impl Refusal {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
             Error::NoApplicationProtocol => Self::NotHttp2,
             Error::PeerIncompatible(
-                // What a hello of TLS 1.0 or 1.1 lacks first.
+                // The errors for a ClientHello of TLS 1.0 or 1.1.
                 PeerIncompatible::SignatureAlgorithmsExtensionRequired
                 | PeerIncompatible::SupportedVersionsExtensionRequired
                 | PeerIncompatible::Tls13RequiredForQuic
@@ -197,7 +199,7 @@ impl Refusal {
             webpki::Error::CaUsedAsEndEntity => Self::AuthorityAsParty,
             webpki::Error::EndEntityUsedAsCa => Self::IssuerNotAuthority,
             webpki::Error::PathLenConstraintViolated => Self::ChainTooLong,
-            other => Self::Other(format!("its certificate chain is refused: {other:?}")),
+            other => Self::Other(format!("its certificate chain is invalid: {other:?}")),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Both directions of verification: first the chain, then the identity.
 //!
-//! Neither direction looks at host names. The server's chain is verified for
+//! Host names are not checked. The server's chain is verified for
 //! server use and against the revocation lists like a client's, and then its
-//! SPIFFE id must name a coordinator of our trust domain.
+//! SPIFFE id must identify a coordinator of our trust domain.
 
 use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName,
 use std::sync::Arc;
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
 
-/// Verifies the agents and operators that dial in.
+/// Verifies the certificates of agents and operators.
 #[derive(Debug)]
 pub(crate) struct PartyVerifier {
     chain: Arc<dyn ClientCertVerifier>,
@@ -29,8 +29,7 @@ impl PartyVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         trust_domain: TrustDomain,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        // Names of acceptable CAs are no secret, but they don't help anybody
-        // either: a party has one certificate.
+        // Clients have only one certificate, so a list of acceptable CAs is of no use.
         let chain = WebPkiClientVerifier::builder_with_provider(roots, crate::provider())
             .with_crls(crls)
             .clear_root_hint_subjects()
@@ -83,7 +82,7 @@ impl ClientCertVerifier for PartyVerifier {
     }
 }
 
-/// Verifies the coordinator that an agent or an operator has dialled.
+/// Verifies the certificate of the coordinator.
 #[derive(Debug)]
 pub(crate) struct CoordinatorVerifier {
     roots: Arc<RootCertStore>,
@@ -115,7 +114,7 @@ impl CoordinatorVerifier {
         now: UnixTime,
     ) -> Result<(), webpki::Error> {
         let crls: Vec<_> = self.crls.iter().collect();
-        // The builder refuses an empty set; without lists nothing is revoked.
+        // The builder rejects an empty set; without lists nothing is revoked.
         let revocation = webpki::RevocationOptionsBuilder::new(&crls)
             .ok()
             .map(|builder| builder.build());
@@ -182,8 +181,8 @@ fn identity_error(error: IdentityError) -> Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
 }
 
-/// Keeps the cases that have a TLS alert of their own, so that the other end
-/// learns of them; the rest travels whole for our own log.
+/// Maps the cases that have a TLS alert of their own, so that the peer receives it;
+/// other errors are preserved for the log.
 fn chain_error(error: webpki::Error) -> Error {
     use webpki::Error as Chain;
     match error {

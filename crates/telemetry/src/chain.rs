@@ -1,11 +1,11 @@
-//! An error with everything beneath it, in one line.
+//! An error and its sources on one line.
 
 use std::error::Error;
 
-/// The error and its sources, joined by colons. What a source says that an
-/// error above it has said already is left out: some libraries repeat theirs.
+/// The error and its sources, joined by colons. A source whose text is already
+/// included is omitted, because some libraries repeat it.
 ///
-/// Print it once, where the error is consumed.
+/// Print it only where the error is handled.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

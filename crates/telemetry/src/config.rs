@@ -1,4 +1,4 @@
-//! The `[telemetry]` section that both daemons have in their configuration.
+//! The `[telemetry]` section of the configuration of both daemons.
 
 use crate::subscriber::TelemetryConfig;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ pub struct TelemetrySection {
     /// OTLP endpoint (`http://host:4317`); empty: no export.
     #[serde(default)]
     pub otlp: String,
-    /// Log filter, as `RUST_LOG` has it; absent: `info`.
+    /// Log filter in the syntax of `RUST_LOG`; `info` by default.
     #[serde(default)]
     pub log: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! W3C trace context: the `traceparent` that every message carries.
 //!
 //! Source of the form: W3C Trace Context, section 3.2.2. `tracestate` is not
-//! passed on: nothing of ours needs it.
+//! propagated, because it is not used.
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use std::fmt;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// A place in a trace: what a child span needs to know of its parent.
+/// Trace id and span id of a parent span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: TraceId,
@@ -17,7 +17,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The beginning of a new trace.
+    /// Context of a new trace.
     pub fn generate() -> Self {
         // Zero is the one invalid value of both ids.
         let trace_id = rand::random::<u128>().max(1);
@@ -28,7 +28,7 @@ impl TraceContext {
         }
     }
 
-    /// Where a span stands; `None` when no subscriber with traces records it.
+    /// Context of a span; `None` if the span is not recorded.
     pub fn of_span(span: &Span) -> Option<Self> {
         let context = span.context();
         let span = context.span();
@@ -39,7 +39,7 @@ impl TraceContext {
         })
     }
 
-    /// The trace's id, 32 hexadecimal digits, as a trace viewer's search takes it.
+    /// The trace's id, 32 hexadecimal digits, as in the search of a trace viewer.
     pub fn trace_id(&self) -> String {
         self.trace_id.to_string()
     }
@@ -49,8 +49,8 @@ impl TraceContext {
         self.span_id.to_string()
     }
 
-    /// Makes this place the parent of a span that has not been entered yet.
-    /// Where no traces are recorded, nothing happens.
+    /// Makes this context the parent of a span that has not been entered yet.
+    /// Without recording of traces this has no effect.
     pub fn adopt(&self, span: &Span) {
         let remote = SpanContext::new(
             self.trace_id,
@@ -60,8 +60,8 @@ impl TraceContext {
             TraceState::default(),
         );
         let parent = opentelemetry::Context::new().with_remote_span_context(remote);
-        // The only failure that matters, a span already entered, is a mistake in
-        // our own code; the others mean that the span isn't recorded at all.
+        // A span that was already entered is a defect of the caller; the other errors
+        // mean that the span isn't recorded.
         if let Err(tracing_opentelemetry::SetParentError::AlreadyStarted) = span.set_parent(parent)
         {
             tracing::debug!(traceparent = %self, "span has started before its parent was given");
@@ -116,8 +116,8 @@ impl FromStr for TraceContext {
     }
 }
 
-/// The `traceparent` that a message sent within a span carries. Where the span
-/// isn't recorded, a new trace begins, so that the receiver has one in any case.
+/// The `traceparent` for a message sent within a span. If the span isn't recorded,
+/// it starts a new trace, so that the receiver always gets one.
 pub fn traceparent_of(span: &Span) -> String {
     TraceContext::of_span(span)
         .unwrap_or_else(TraceContext::generate)
@@ -134,11 +134,11 @@ pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), ParseTraceparent
     Ok(())
 }
 
-/// Not the form of a traceparent.
+/// Malformed traceparent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not a traceparent (00-TRACE-SPAN-FLAGS in lowercase hexadecimal)")]
 pub struct ParseTraceparentError {
-    /// The text, cut at 80 characters.
+    /// The text, truncated to 80 characters.
     pub found: String,
 }
 

@@ -15,16 +15,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// How long the end of a process waits for its last spans to leave. A collector
-/// that is down must not hold up a service manager's stop.
+/// Time limit for exporting the last spans at exit. A collector that is down must
+/// not delay the stop of the service.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long one batch may take on its way to the collector.
+/// Time limit for the export of one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What becomes a span. Independent of the log's filter, so that a quieter log
-/// leaves no holes in traces. The exporter's own libraries are kept out: their
-/// spans would beget further exports. Targets match by prefix: all our crates.
+/// Filter for spans, independent of the log filter, so that a quieter log leaves no
+/// gaps in traces. It excludes the exporter's libraries, whose spans would cause
+/// further exports. Targets match by prefix, so it covers all Lockstep crates.
 const TRACE_FILTER: &str = "off,lockstep=info";
 
 /// A process's logs and traces, as a section of its configuration.
@@ -35,7 +35,7 @@ pub struct TelemetryConfig {
     /// Plain HTTP: a collector belongs on the same host. Without it nothing is
     /// exported.
     pub otlp_endpoint: Option<String>,
-    /// What is logged, such as `info` or `info,lockstep_agent=debug`.
+    /// Log filter, such as `info` or `info,lockstep_agent=debug`.
     pub log: String,
     pub format: LogFormat,
 }
@@ -50,19 +50,19 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people and the journal.
+    /// Readable lines, for a terminal and journald.
     #[default]
     Text,
-    /// One object a line, for collectors of logs.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Sends what is left of the spans when dropped, within a bound of 3 seconds.
-/// Hold it until the end of `main`, inside of the tokio runtime.
+/// Exports the remaining spans when dropped, within 3 seconds. Hold it until the end
+/// of `main`, inside the tokio runtime.
 #[must_use = "dropping the guard ends the export of spans"]
 pub struct Guard {
     provider: SdkTracerProvider,
@@ -160,17 +160,17 @@ pub enum InitError {
     #[error("{filter:?} is not a log filter, such as info or info,lockstep_agent=debug")]
     Filter {
         filter: String,
-        /// What the reader says.
+        /// The parser's error.
         source: ParseError,
     },
-    /// The collector's address isn't of the form we speak.
+    /// The address of the collector has the wrong form.
     #[error("{endpoint:?} is not a collector's address of the form http://HOST:PORT")]
     Endpoint { endpoint: String },
-    /// The exporter refuses its configuration.
+    /// The exporter rejects its configuration.
     #[error("can't export spans to {endpoint}")]
     Exporter {
         endpoint: String,
-        /// What the exporter says.
+        /// Error of the exporter.
         source: opentelemetry_otlp::ExporterBuildError,
     },
     /// A process has one subscriber.

@@ -1,8 +1,7 @@
-//! Between the generated types and those of the barrier.
+//! Conversion between the generated types and those of the barrier.
 //!
-//! The one place where both are known. Towards the wire nothing can fail;
-//! from the wire every missing or impossible part is an [`Invalid`] that
-//! names it, and the message goes no further.
+//! Conversion to the wire cannot fail; conversion from the wire returns an
+//! [`Invalid`] for every missing or invalid part, and the message is rejected.
 
 pub mod status;
 
@@ -14,20 +13,20 @@ use lockstep_barrier::message::{
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
-/// A message that breaks the protocol.
+/// A message that violates the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// A part that must be there is absent.
+    /// A required part is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
     /// A value that the protocol doesn't know.
     #[error("{0} has a value that this version doesn't know")]
     Unknown(&'static str),
-    /// Text that should be JSON of a certain form.
-    #[error("{field} is not what it should be: {problem}")]
+    /// Malformed JSON.
+    #[error("{field} is malformed: {problem}")]
     Json {
         field: &'static str,
-        /// What the parser said.
+        /// The parser's error.
         problem: String,
     },
     /// The message is not for this side.
@@ -35,16 +34,15 @@ pub enum Invalid {
     Unexpected(&'static str),
 }
 
-/// Bytes of a sentence that an agent says and the journal keeps: an error
-/// with its cause and the end of a command's output. Without a limit one
-/// agent could say more than an entry of the journal holds, and end the
-/// coordinator with it.
+/// Bytes of a sentence from an agent that is recorded in the journal: an error with
+/// its cause and the end of a command's output. Without a limit one agent could
+/// exceed the size of a journal entry and so stop the coordinator.
 pub const MAX_SENTENCE: usize = 16 << 10;
 
 /// Reasons of one refusal: more than one phase has tasks for one agent.
 pub const MAX_REASONS: usize = 64;
 
-/// A sentence, cut where it is too long.
+/// Truncates a sentence that is too long.
 pub fn brief(mut sentence: String) -> String {
     if sentence.len() > MAX_SENTENCE {
         sentence.truncate(sentence.floor_char_boundary(MAX_SENTENCE));

@@ -1,8 +1,7 @@
-//! Between the generated types and those of `lockstep-api`.
+//! Conversion between the generated types and those of `lockstep-api`.
 //!
-//! Towards the wire nothing can fail. From the wire a value that this version
-//! doesn't know is an [`Invalid`]: a status that is silently bent into another
-//! one would mislead an operator.
+//! Conversion to the wire cannot fail. From the wire an unknown value is an
+//! [`Invalid`]: replacing it silently would mislead an operator.
 
 use super::{Invalid, Result, json, text};
 use crate::v1;
@@ -15,10 +14,11 @@ use lockstep_api::{
 use prost::Message;
 use serde_json::Value;
 
-/// Metadata of a refused request: an encoded `v1.Diagnosis`.
+/// Metadata key of a rejected request: an encoded `v1.Diagnosis`.
 pub const DIAGNOSIS_KEY: &str = "lockstep-diagnosis-bin";
 
-/// A status that carries the diagnosis in parts, and on one line as its message.
+/// A status with the structured diagnosis, and the diagnosis on one line as its
+/// message.
 pub fn diagnosis_to_status(code: tonic::Code, diagnosis: &Diagnosis) -> tonic::Status {
     let mut status = tonic::Status::new(code, diagnosis.to_string());
     let bytes = v1::Diagnosis::from(diagnosis.clone()).encode_to_vec();

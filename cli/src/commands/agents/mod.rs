@@ -23,7 +23,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
     /// The coordinator can't be asked, or knows no such agent.

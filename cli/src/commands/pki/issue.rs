@@ -13,18 +13,18 @@ use std::time::Duration;
 /// Makes a certificate and its key.
 #[derive(Debug, clap::Args)]
 pub struct Issue {
-    /// Whom it names: agent/NAME, coordinator/NAME or operator/NAME.
+    /// Identity in the certificate: agent/NAME, coordinator/NAME or operator/NAME.
     identity: Identity,
     /// The authority's directory.
     #[arg(long, default_value = "pki")]
     dir: PathBuf,
-    /// Where NAME.pem and NAME-key.pem are written, if not beside the authority.
+    /// Where NAME.pem and NAME-key.pem are written, if not in the directory of the authority.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How many days it is valid; at most five years, as long as an authority.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=1825))]
     days: u32,
-    /// A host name or address of a coordinator, for tools that look at them; may
+    /// A host name or address of a coordinator, for tools that check them; may
     /// be repeated.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,

@@ -22,7 +22,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
     /// The authority's own.

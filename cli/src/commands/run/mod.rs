@@ -56,7 +56,7 @@ pub enum ConnectedCommand {
 }
 
 impl Command {
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
     /// The coordinator can't be asked, or refuses.

@@ -1,4 +1,4 @@
-//! `lockstep run watch`, and the watching that other commands end with.
+//! `lockstep run watch`, also used by the option `--watch` of other commands.
 
 use crate::coordinator::{Coordinator, Updates, lost};
 use crate::failure::{Failure, TIMED_OUT};
@@ -10,19 +10,19 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 
-/// How long a coordinator that has gone is waited for: a restart takes seconds,
-/// a service manager's back-off half a minute.
+/// How long to wait for a disconnected coordinator: a restart takes seconds, the
+/// back-off of a service manager half a minute.
 const LOST_FOR: Duration = Duration::from_secs(60);
 
-/// First pause before trying again, doubled each time up to the second.
+/// Pause before the first reconnection, doubled each time up to the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// After this long without a word the run is asked how it stands: soon enough for
-/// an operator at a gate, and seldom beside what a working run says.
+/// After this time without an update the status is polled: soon enough for an
+/// operator at a gate, and rarely compared with the updates of an active run.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Far enough away to mean never, near enough for arithmetic on it.
+/// Effectively never, without overflow in arithmetic.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches a run.
@@ -56,11 +56,11 @@ impl Watch {
     }
 }
 
-/// Watches a run until it ends, or waits for an operator, and says how. A lost
-/// connection is made again; what was missed is made up for.
+/// Watches a run until it ends or waits for an operator, and returns its exit code.
+/// A lost connection is re-established, and missed updates are requested again.
 ///
 /// # Errors
-/// The run isn't known, the coordinator stays away, or the time is over.
+/// The run is unknown, the coordinator stays unreachable, or the time limit passed.
 pub async fn follow(
     coordinator: &Coordinator,
     run: &str,
@@ -75,7 +75,7 @@ pub async fn follow(
         last: None,
         patience,
         until: Instant::now() + patience.timeout.unwrap_or(NEVER),
-        heard: None,
+        last_seen: None,
     };
     let outcome = watcher.watch(&mut view).await;
     view.end()?;
@@ -87,35 +87,35 @@ struct Watcher<'a> {
     run: String,
     /// The last journal entry that was shown.
     sequence: u64,
-    /// How the run stood last.
+    /// Last known status of the run.
     last: Option<RunStatus>,
     patience: &'a Patience,
     until: Instant,
-    /// When the coordinator was last heard; none before the first time.
-    heard: Option<Instant>,
+    /// Time of the last update; none before the first.
+    last_seen: Option<Instant>,
 }
 
 impl Watcher<'_> {
     async fn watch(&mut self, view: &mut View) -> Result<Exit, Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let before = self.heard;
+            let before = self.last_seen;
             let status = match timeout_at(self.until, self.stream(view)).await {
                 Err(_) => return Err(self.timed_out()),
                 Ok(Ok(exit)) => return Ok(exit),
                 Ok(Err(Ended::View(failure))) => return Err(failure),
                 Ok(Err(Ended::Stream(status))) => status,
             };
-            // Before the first answer an error is the answer.
+            // An error before the first update is final.
             let since = self
-                .heard
+                .last_seen
                 .ok_or_else(|| self.coordinator.failure(&status))?;
             if !lost(&status) || since.elapsed() > LOST_FOR {
                 return Err(self.coordinator.failure(&status).remedy(
                     "the run doesn't need this command; watch it again with lockstep run watch",
                 ));
             }
-            if self.heard != before {
+            if self.last_seen != before {
                 pause = FIRST_PAUSE;
                 view.note("the connection to the coordinator was lost; trying again")?;
             }
@@ -124,7 +124,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Shows one stream to its end.
+    /// Shows the updates of one stream until it ends.
     async fn stream(&mut self, view: &mut View) -> Result<Exit, Ended> {
         let mut updates = self.coordinator.watch(&self.run, self.sequence).await?;
         while let Some(update) = self.next(&mut updates).await? {
@@ -134,15 +134,14 @@ impl Watcher<'_> {
                 return Ok(exit);
             }
         }
-        // A coordinator that stops ends its streams in good order.
+        // A coordinator that shuts down ends its streams without an error.
         Err(Ended::Stream(Status::unavailable(
             "the coordinator ended the watch before the run",
         )))
     }
 
-    /// The next update; none at the end of the stream. A run that has fallen
-    /// silent is asked how it stands: that a gate is reached is no journal entry,
-    /// and so isn't announced.
+    /// The next update; none at the end of the stream. Without updates the status is
+    /// polled, because reaching a gate is not a journal entry and causes no update.
     async fn next(&mut self, updates: &mut Updates) -> Result<Option<RunUpdate>, Status> {
         loop {
             let update = match timeout(SILENCE, updates.next()).await {
@@ -152,18 +151,18 @@ impl Watcher<'_> {
                 },
                 Err(_) => self.poll().await?,
             };
-            self.heard = Some(Instant::now());
+            self.last_seen = Some(Instant::now());
             if update.is_some() {
                 return Ok(update);
             }
         }
     }
 
-    /// How the run stands, if that is anything new.
+    /// The status of the run, if it has changed.
     async fn poll(&self) -> Result<Option<RunUpdate>, Status> {
         let run = self.coordinator.poll(&self.run).await?;
         let known = self.last.as_ref().is_some_and(|last| {
-            // The outage grows by itself.
+            // The outage grows without any other change.
             let write_outage_ms = run.write_outage_ms;
             RunStatus {
                 write_outage_ms,
@@ -173,11 +172,12 @@ impl Watcher<'_> {
         Ok((!known).then(|| RunUpdate::Status { run: Box::new(run) }))
     }
 
-    /// Remembers where to go on, and says how the command ends if this is its end.
+    /// Records the position for a reconnection; returns the exit code if the watch
+    /// ends with this update.
     fn record(&mut self, update: &RunUpdate) -> Option<Exit> {
         match update {
             RunUpdate::Status { run } => {
-                // The newest run may be another one after a lost connection.
+                // After a reconnection `latest` could be another run.
                 self.run.clone_from(&run.id);
                 self.last = Some(RunStatus::clone(run));
                 let stays = self.patience.stay && run.outcome == RunOutcome::Waiting;
@@ -199,7 +199,7 @@ impl Watcher<'_> {
     }
 }
 
-/// Why a stream was left.
+/// Why a stream ended.
 enum Ended {
     Stream(Status),
     View(Failure),
