@@ -8,7 +8,6 @@ use lockstep_journal::NewEntry;
 use serde_json::json;
 use std::path::Path;
 
-/// The participant's records.
 const PARTICIPANT: &str = "participant";
 /// One entry per session; their count is the session number.
 const SESSIONS: &str = "sessions";

@@ -112,7 +112,6 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// What only reads.
 pub(crate) enum Query {
     List {
         limit: usize,

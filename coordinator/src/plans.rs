@@ -50,7 +50,6 @@ impl CheckedPlan {
         Ok(checked)
     }
 
-    /// Without verification.
     pub(crate) fn trusted(plan: Plan, source: &str) -> Self {
         Self {
             digest: plan.digest(),

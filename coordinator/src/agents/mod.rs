@@ -213,7 +213,6 @@ impl Agents {
             .collect()
     }
 
-    /// Every known agent.
     pub fn status(&self, runs: &BTreeMap<AgentName, RunId>) -> Vec<AgentStatus> {
         let names = self.admissions.names().into_iter();
         names.map(|name| self.status_of(name, runs)).collect()

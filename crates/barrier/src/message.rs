@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "mode")]
 pub enum Mode {
-    /// Run the action.
     Execute,
     /// Restore the before-image that this forward step captured.
-    Undo { of: StepId },
+    Undo {
+        of: StepId,
+    },
 }
 
 /// A task in an order. Action and parameters are opaque to the barrier.
@@ -86,7 +87,6 @@ pub enum Order {
 }
 
 impl Order {
-    /// Name for logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Prepare { .. } => "prepare",
@@ -121,7 +121,6 @@ pub enum Finding {
     Indeterminate,
 }
 
-/// A participant's vote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Every task can run, and the promise is durable.
@@ -282,7 +281,6 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Name for logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vote { .. } => "vote",

@@ -60,14 +60,14 @@ mod tests {
         let missing = TEST.load_config::<Config>(&path).unwrap_err();
         let shown = path.display();
         assert_eq!(missing.to_string(), format!("C1: {shown} can't be read"));
-        std::fs::write(&path, "name = \"a\"\nnaem = \"b\"\n").unwrap();
+        std::fs::write(&path, "name = \"a\"\nsurname = \"b\"\n").unwrap();
         let invalid = error_chain(&TEST.load_config::<Config>(&path).unwrap_err());
         assert!(
             invalid.starts_with(&format!("C2: {shown} is not")),
             "{invalid}"
         );
         assert!(
-            invalid.contains("line 2") && invalid.contains("naem"),
+            invalid.contains("line 2") && invalid.contains("surname"),
             "{invalid}"
         );
         std::fs::write(&path, "name = \"a\"\n").unwrap();

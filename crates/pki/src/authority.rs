@@ -312,7 +312,6 @@ impl Authority {
 /// A new certificate and its key, not yet written to disk.
 pub struct Issued {
     pub identity: Identity,
-    /// End of validity.
     pub not_after: SystemTime,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
@@ -455,11 +454,7 @@ pub enum AuthorityError {
     Broken { path: PathBuf, what: String },
     /// The authority's key can't be used.
     #[error("{} contains no usable private key", path.display())]
-    Key {
-        path: PathBuf,
-        /// The parser's error.
-        source: rcgen::Error,
-    },
+    Key { path: PathBuf, source: rcgen::Error },
     /// Agents and operators are only clients; their certificates need no host names.
     #[error("{identity} is only a client, so its certificate can't have host names")]
     NamesOfClient { identity: Identity },

@@ -38,9 +38,7 @@ pub enum TlsConfigError {
         found: String,
         /// Whose it should be.
         wanted: String,
-        /// Expected role.
         role: &'static str,
-        /// Expected name.
         name: String,
     },
 }

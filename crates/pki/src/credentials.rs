@@ -37,7 +37,6 @@ const ALPN: &[u8] = b"h2";
 /// Paths of the PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialFiles {
-    /// Trusted certificate authorities.
     pub ca: PathBuf,
     /// The party's certificate, followed by intermediates if there are any.
     pub cert: PathBuf,
@@ -403,18 +402,10 @@ pub enum CredentialsError {
     Read { path: PathBuf, source: io::Error },
     /// Too large for a PEM file.
     #[error("{} has {length} bytes; a PEM file here has at most {MAX_FILE}", path.display())]
-    TooLarge {
-        path: PathBuf,
-        /// Size in bytes.
-        length: u64,
-    },
+    TooLarge { path: PathBuf, length: u64 },
     /// The PEM encoding is invalid.
     #[error("{} is not valid PEM", path.display())]
-    Pem {
-        path: PathBuf,
-        /// The parser's error.
-        source: pem::Error,
-    },
+    Pem { path: PathBuf, source: pem::Error },
     /// Valid PEM, but without the expected kind of object.
     #[error("{} contains no {what} in PEM", path.display())]
     Empty { path: PathBuf, what: &'static str },

@@ -263,14 +263,10 @@ pub enum IdentityError {
     /// A URI of another scheme.
     #[error("{found:?} is not a SPIFFE id (spiffe://DOMAIN/ROLE/NAME)")]
     NotSpiffe { found: String },
-    /// Malformed trust domain.
     #[error(
         "{found:?} is not a trust domain: 1 to 255 lowercase letters, digits, dots, dashes and underscores"
     )]
-    BadTrustDomain {
-        /// The text found.
-        found: String,
-    },
+    BadTrustDomain { found: String },
     #[error("the identity belongs to trust domain {found}, not to {expected}")]
     WrongTrustDomain {
         found: TrustDomain,
@@ -281,21 +277,13 @@ pub enum IdentityError {
     /// Neither agent, coordinator nor operator.
     #[error("{found:?} is none of agent, coordinator, operator")]
     UnknownRole { found: String },
-    /// Malformed name.
     #[error(
         "{found:?} is not a name: 1 to 128 lowercase letters, digits, dots, dashes and underscores, with a letter or digit at both ends"
     )]
-    BadName {
-        /// The text found.
-        found: String,
-    },
+    BadName { found: String },
     /// A valid party with the wrong role for this end of the connection.
     #[error("{found} answered where a {expected} was expected")]
-    WrongRole {
-        found: Identity,
-        /// Expected role.
-        expected: Role,
-    },
+    WrongRole { found: Identity, expected: Role },
 }
 
 /// The bytes that trust domains and names consist of. Without `%`, `/` or

@@ -244,7 +244,6 @@ async fn linger(mut tcp: TcpStream) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub identity: Identity,
-    /// Remote address.
     pub address: SocketAddr,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Arc<str>,
@@ -260,7 +259,6 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The authenticated peer.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -376,11 +374,9 @@ impl Drop for Place {
     }
 }
 
-/// A rejected connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connection from {address} refused")]
 pub struct Refused {
-    /// Remote address.
     pub address: SocketAddr,
     /// Reason of the rejection.
     #[source]

@@ -134,7 +134,6 @@ pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), ParseTraceparent
     Ok(())
 }
 
-/// Malformed traceparent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not a traceparent (00-TRACE-SPAN-FLAGS in lowercase hexadecimal)")]
 pub struct ParseTraceparentError {

@@ -158,11 +158,7 @@ pub(crate) fn unexported(
 pub enum InitError {
     /// The log filter can't be read.
     #[error("{filter:?} is not a log filter, such as info or info,lockstep_agent=debug")]
-    Filter {
-        filter: String,
-        /// The parser's error.
-        source: ParseError,
-    },
+    Filter { filter: String, source: ParseError },
     /// The address of the collector has the wrong form.
     #[error("{endpoint:?} is not a collector's address of the form http://HOST:PORT")]
     Endpoint { endpoint: String },

@@ -26,7 +26,6 @@ pub enum Invalid {
     #[error("{field} is malformed: {problem}")]
     Json {
         field: &'static str,
-        /// The parser's error.
         problem: String,
     },
     /// The message is not for this side.

@@ -323,7 +323,7 @@ fn a_gate_that_outlives_the_promises_has_them_made_again() {
         .filter(|record| record["record"] == "preparing" && record["phase"]["index"] == 1)
         .collect();
     assert_eq!(rounds.len(), 2, "{rounds:#?}");
-    assert_eq!(rounds[1]["because"], "margin");
+    assert_eq!(rounds[1]["reason"], "margin");
     for agent in BOTH {
         assert_eq!(fleet.count(agent, "second", Moment::Ends), 1);
     }

@@ -56,13 +56,11 @@ pub enum Wait {
     /// An operator to take over with `--take-over`: another coordinator has led
     /// this run (R11).
     TakeOver {
-        /// The evidence.
         reason: String,
     },
     /// An operator's `abort`: another coordinator was taken over, whose decisions
     /// are not known (R11).
     GiveUp {
-        /// The evidence.
         reasons: Vec<String>,
     },
     /// An agent to confirm the end of the run.

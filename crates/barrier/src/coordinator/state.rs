@@ -203,7 +203,6 @@ pub struct Rollback {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct State {
     pub begin: Begin,
-    /// The current term.
     pub term: Term,
     /// Every term in this journal, including those taken over, with its last known
     /// decision.

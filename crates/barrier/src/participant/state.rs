@@ -70,7 +70,6 @@ impl TaskLog {
     }
 }
 
-/// An armed watch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchLog {
     pub task: TaskOrder,

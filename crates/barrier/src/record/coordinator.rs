@@ -320,7 +320,6 @@ pub enum Record {
         step: StepId,
         detail: String,
     },
-    /// Watches are disarmed.
     Disarmed {
         agent: AgentName,
         steps: Vec<StepId>,

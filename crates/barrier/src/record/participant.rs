@@ -113,7 +113,6 @@ pub enum ParticipantRecord {
         step: StepId,
         detail: String,
     },
-    /// Watches are disarmed.
     Disarmed {
         run: RunId,
         steps: Vec<StepId>,

@@ -14,7 +14,6 @@ use lockstep_barrier::participant;
 use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A durable event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunUpdate {
     /// The coordinator's record is durable.

@@ -20,7 +20,6 @@ use lockstep_barrier::resolved_plan::Outputs;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A running action.
 #[derive(Debug, Clone)]
 pub struct Running {
     pub run: RunId,
