@@ -359,8 +359,8 @@ def test_cloudwatch(double):
 def test_every_operation_was_called(double):
     """The double's own list, so that a new operation can't go unchecked."""
     sources = {
-        "dms": ROOT / "tests/doubles/dms/src/api/dms.rs",
-        "cloudwatch": ROOT / "tests/doubles/dms/src/api/cloudwatch.rs",
+        "dms": ROOT / "tests/doubles/dms/src/api/dms/mod.rs",
+        "cloudwatch": ROOT / "tests/doubles/dms/src/api/cloudwatch/mod.rs",
     }
     for service, source in sources.items():
         model = double.clients[service].meta.service_model

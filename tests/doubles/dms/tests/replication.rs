@@ -389,21 +389,14 @@ async fn orders_arrive_once_through_load_stop_resume_and_a_lost_session() {
     range
         .until_postgres("SELECT count(*)::text FROM shop.orders", "240")
         .await;
-    assert_eq!(
-        range
-            .ask("SELECT count(*)::text FROM awsdms_apply_exceptions")
-            .await,
-        "0"
-    );
+    let exceptions = "SELECT count(*)::text FROM awsdms_apply_exceptions";
+    assert_eq!(range.ask(exceptions).await, "0");
     let checks = "SELECT (SELECT note FROM shop.orders WHERE id = 5) || '|' || (SELECT customer FROM shop.orders WHERE id = 7)
         || '|' || (SELECT encode(tag, 'hex') FROM shop.order_lines WHERE id = 230) || '|' || (SELECT amount FROM shop.orders WHERE id = 230)";
     assert_eq!(range.ask(checks).await, "paid|it's me|00ff|12.50");
     let snapshot = range.registry.task(&arn).unwrap().progress.snapshot();
-    assert!(
-        snapshot.counters.source_connects >= 2,
-        "{:?}",
-        snapshot.counters
-    );
+    let counters = &snapshot.counters;
+    assert!(counters.source_connects >= 2, "{counters:?}");
     let orders = &snapshot.tables[&dms_double::replicate::change::TableName::new("SHOP", "ORDERS")];
     // The load saw what had committed by its SCN; the redo brought the rest.
     assert!(orders.full_load_rows >= 20);
