@@ -99,6 +99,6 @@ impl RunDocument<'_> {
     /// # Errors
     /// If the record was not written by [`RunDocument::write`].
     pub fn read(begin: &Begin) -> Result<RunDocument<'static>, serde_json::Error> {
-        serde_json::from_value(begin.rest.clone())
+        RunDocument::deserialize(&begin.rest)
     }
 }

@@ -333,12 +333,7 @@ impl Driver {
                 Effect::Send { to, order } => orders.push((run, to, order)),
             }
         }
-        let began = std::time::Instant::now();
         let stored = self.store.persist(&entries)?;
-        if !entries.is_empty() {
-            let took_us = began.elapsed().as_micros();
-            tracing::debug!(records = entries.len(), took_us, "written");
-        }
         let written = || entries.iter().map(|(run, _)| run).zip(&stored);
         for (run, stored) in written() {
             if let Some((agent, place)) = stored.entry.record.position() {

@@ -292,7 +292,31 @@ fn name_of(outcome: &Outcome) -> &'static str {
         Outcome::Unknown { .. } => "unknown",
         Outcome::Drifted { .. } => "drifted",
         Outcome::Interrupted => "interrupted",
-        Outcome::NotStarted => "not started",
+        Outcome::NotStarted => "not-started",
         Outcome::Lapsed => "lapsed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_read_an_outcome_as_the_journal_spells_it() {
+        let text = || "why".to_owned();
+        for outcome in [
+            Outcome::Done,
+            Outcome::Unchanged,
+            Outcome::Armed,
+            Outcome::Failed { error: text() },
+            Outcome::Unknown { reason: text() },
+            Outcome::Drifted { detail: text() },
+            Outcome::Interrupted,
+            Outcome::NotStarted,
+            Outcome::Lapsed,
+        ] {
+            let journaled = serde_json::to_value(&outcome).unwrap();
+            assert_eq!(journaled["outcome"], name_of(&outcome));
+        }
     }
 }
