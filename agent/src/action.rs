@@ -13,6 +13,7 @@ pub use crate::error::ActionError;
 pub use crate::host::context::{Context, Line, Progress, WorkId};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::actions::ActionSpec;
 use serde::Serialize;
@@ -144,7 +145,7 @@ pub struct Description {
 impl Description {
     /// Adds the error, if any, to the obstacles.
     pub fn obstacle<T>(&mut self, looked: Result<T, ActionError>) -> Option<T> {
-        looked.map_err(|e| self.obstacles.push(e.story())).ok()
+        looked.map_err(|e| self.obstacles.push(e.report())).ok()
     }
 
     /// A description of these lines, without obstacles.
@@ -183,10 +184,10 @@ pub fn with_before_image(
 ) -> Result<Probe, ActionError> {
     let before_image = serde_json::to_value(before_image).map_err(|e| {
         ActionError::new(
-            "LS2003",
+            Code::LS2003,
             "the state before the change can't be written down",
         )
-        .left("nothing was changed")
+        .state_left("nothing was changed")
         .source(e)
     })?;
     Ok(Probe {
@@ -201,9 +202,9 @@ pub fn with_before_image(
 /// Where it isn't one: the journal is from another version.
 pub fn decode_before_image<T: DeserializeOwned>(before_image: &Value) -> Result<T, ActionError> {
     serde_json::from_value(before_image.clone()).map_err(|e| {
-        ActionError::new("LS2004", "the captured state can't be read")
-            .left("nothing was restored")
-            .next("restore it by hand from the run's events, then skip this task")
+        ActionError::new(Code::LS2004, "the captured state can't be read")
+            .state_left("nothing was restored")
+            .remedy("restore it by hand from the run's events, then skip this task")
             .source(e)
     })
 }
@@ -256,10 +257,13 @@ pub trait AnyAction: Send + Sync {
 
 fn decode<P: DeserializeOwned>(params: &Value) -> Result<P, ActionError> {
     serde_json::from_value(params.clone()).map_err(|e| {
-        ActionError::new("LS2002", "the parameters are not what this action takes")
-            .left("nothing was done")
-            .next("coordinator and agent may be of different versions; bring them to the same")
-            .source(e)
+        ActionError::new(
+            Code::LS2002,
+            "the parameters are not what this action takes",
+        )
+        .state_left("nothing was done")
+        .remedy("coordinator and agent may be of different versions; bring them to the same")
+        .source(e)
     })
 }
 

@@ -117,7 +117,7 @@ impl Worker {
         let params = self.resolved(task, inputs).map_err(NotReady::Unresolved)?;
         let required_permissions = action
             .required_permissions(&params)
-            .map_err(|e| NotReady::Params(e.story()))?;
+            .map_err(|e| NotReady::Params(e.report()))?;
         self.host
             .policy
             .check(&task.action, &required_permissions)?;
@@ -195,7 +195,7 @@ impl Worker {
                 before_image: None,
             }),
             Mode::Execute => match look(cx, PROBE_LIMIT, prepared.probe()).await {
-                Some(probe) => probe.map_err(|e| e.story()),
+                Some(probe) => probe.map_err(|e| e.report()),
                 None => Err(hung(&task.action)),
             },
         }
@@ -241,7 +241,7 @@ impl Worker {
         };
         match ended {
             Ok(Ok(done)) => done,
-            Ok(Err(error)) => failed(error.story()),
+            Ok(Err(error)) => failed(error.report()),
             Err(panic) => failed(format!(
                 "LS2009: the action {} stopped abnormally ({panic}); what it had done stands; \
                  see the agent's log, then retry or roll back",
@@ -263,7 +263,7 @@ impl Worker {
                 .watch(after_gap, breaches.clone())
                 .await
                 .err()
-                .map(|e| e.story()),
+                .map(|e| e.report()),
             Err(not_ready) => Some(error_chain(&not_ready)),
         };
         if let Some(why) = gave_up {
@@ -278,7 +278,7 @@ impl Worker {
         match self.prepare(task, inputs, &cx) {
             Ok(prepared) => match look(&cx, ATTEST_LIMIT, prepared.attest()).await {
                 Some(Ok(breach)) => breach,
-                Some(Err(e)) => Some(format!("the watch can't look: {}", e.story())),
+                Some(Err(e)) => Some(format!("the watch can't look: {}", e.report())),
                 None => Some(format!(
                     "LS2014: the watch {} could not look within {} s; see what it waits for on \
                      this host",
@@ -315,7 +315,7 @@ impl Worker {
             None => seen.obstacles.push(hung(&task.action)),
             Some(Ok(probe)) => seen.finding = Some(probe.finding),
             Some(Err(e)) => {
-                let story = e.story();
+                let story = e.report();
                 if !seen.obstacles.contains(&story) {
                     seen.obstacles.push(story);
                 }
@@ -369,7 +369,7 @@ impl Preflight {
                 self.obstacles.extend(description.obstacles);
                 self.remarks.extend(description.remarks);
             }
-            Some(Err(e)) => self.obstacles.push(e.story()),
+            Some(Err(e)) => self.obstacles.push(e.report()),
             None => self.obstacles.push(hung(action)),
         }
     }

@@ -8,6 +8,7 @@ use crate::host::cloudwatch::{CloudWatch, dimensions_of, pairs};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::types::{ComparisonOperator, MetricAlarm, StandardUnit, Statistic};
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{Alarm, CloudwatchAlarms};
 use serde::{Deserialize, Serialize};
@@ -142,14 +143,14 @@ async fn standing(watch: &CloudWatch, params: &CloudwatchAlarms) -> Result<Stand
             .collect());
     }
     Err(ActionError::new(
-        "LS2430",
+        Code::LS2430,
         format!(
             "alarms of these names are on expressions, and could not be put back: {}",
             composed.join(", ")
         ),
     )
-    .left("nothing was changed")
-    .next("choose other names in the plan"))
+    .state_left("nothing was changed")
+    .remedy("choose other names in the plan"))
 }
 
 fn wanted(params: &CloudwatchAlarms) -> impl Iterator<Item = Definition> {

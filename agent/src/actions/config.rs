@@ -8,6 +8,7 @@ use crate::action::{
 use crate::host::files::{self, Standing};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::SwitchConfig;
 use serde::{Deserialize, Serialize};
@@ -45,9 +46,9 @@ fn before_image(params: &SwitchConfig) -> Result<BeforeImage, ActionError> {
     let (path, to) = (Path::new(&params.path), Path::new(&params.to));
     if let Err(e) = std::fs::metadata(to) {
         return Err(
-            ActionError::new("LS2130", format!("{} is not there", to.display()))
-                .left("nothing was changed")
-                .next("put the new configuration in place before the cutover")
+            ActionError::new(Code::LS2130, format!("{} is not there", to.display()))
+                .state_left("nothing was changed")
+                .remedy("put the new configuration in place before the cutover")
                 .source(e),
         );
     }
@@ -148,15 +149,15 @@ fn restore(path: &Path, digest: &str) -> Result<(), ActionError> {
     let kept = kept(path);
     if files::digest(&kept)? != digest {
         return Err(ActionError::new(
-            "LS2131",
+            Code::LS2131,
             format!(
                 "{} is not what was kept of {}",
                 kept.display(),
                 path.display()
             ),
         )
-        .left("the new configuration stands")
-        .next("restore the old one by hand from a backup, then skip this task"));
+        .state_left("the new configuration stands")
+        .remedy("restore the old one by hand from a backup, then skip this task"));
     }
     files::replace(path, &kept)?;
     files::remove(&kept)

@@ -13,6 +13,7 @@ use crate::action::{
 use crate::host::files::{self, Standing};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{CronFiles, DisableCron, RestoreCron};
 use serde_json::Value;
@@ -69,9 +70,9 @@ impl Action for Disable {
                 *standing == Standing::Absent && files::look(&hidden(file))? == Standing::Absent;
             if nowhere {
                 return Err(
-                    ActionError::new("LS2140", format!("there is no crontab {file}"))
-                        .left("nothing was changed")
-                        .next("correct its path in the plan"),
+                    ActionError::new(Code::LS2140, format!("there is no crontab {file}"))
+                        .state_left("nothing was changed")
+                        .remedy("correct its path in the plan"),
                 );
             }
         }
@@ -190,11 +191,11 @@ impl Action for Restore {
             if !put_back(file)? {
                 let kept = hidden(file);
                 return Err(ActionError::new(
-                    "LS2141",
+                    Code::LS2141,
                     format!("{file} can't be put back: there is no {}", kept.display()),
                 )
-                .left("it is not in effect")
-                .next("put it back from a backup, then retry"));
+                .state_left("it is not in effect")
+                .remedy("put it back from a backup, then retry"));
             }
             cx.note(format!("{file}: back in effect"));
         }
@@ -271,6 +272,6 @@ mod tests {
             files: vec!["/nowhere/cron.d/shop".into()],
         });
         let error = Disable.probe(&context(), &params).await.unwrap_err();
-        assert_eq!(error.code(), "LS2140");
+        assert_eq!(error.code(), Code::LS2140);
     }
 }

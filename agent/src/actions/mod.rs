@@ -1,6 +1,7 @@
 //! The actions: one file each, by the area they work in.
 
 use crate::action::{ActionError, AnyAction};
+use lockstep_api::Code;
 
 mod check;
 mod cloudwatch;
@@ -95,16 +96,16 @@ fn truncate_list(mut sentences: Vec<String>) -> Vec<String> {
 /// several under a code of their own that lists each.
 fn combine_errors(
     mut failures: Vec<ActionError>,
-    code: &'static str,
+    code: Code,
     what: &str,
 ) -> Result<(), ActionError> {
     if failures.len() < 2 {
         return failures.pop().map_or(Ok(()), Err);
     }
-    let stories: Vec<String> = failures.iter().map(ActionError::story).collect();
+    let stories: Vec<String> = failures.iter().map(ActionError::report).collect();
     Err(ActionError::new(code, format!("{} {what}", failures.len()))
-        .left(truncate_list(stories).join("; "))
-        .next("mend them and retry; the others are back"))
+        .state_left(truncate_list(stories).join("; "))
+        .remedy("mend them and retry; the others are back"))
 }
 
 #[cfg(test)]
@@ -131,11 +132,11 @@ mod tests {
 
     #[test]
     fn one_failure_is_returned_as_it_is_and_several_are_all_listed() {
-        let failure = |what: &str| ActionError::new("LS2203", what);
-        let of = |failures| combine_errors(failures, "LS2215", "listeners are not back");
+        let failure = |what: &str| ActionError::new(Code::LS2203, what);
+        let of = |failures| combine_errors(failures, Code::LS2215, "listeners are not back");
         assert!(of(vec![]).is_ok());
-        assert_eq!(of(vec![failure("a")]).unwrap_err().code(), "LS2203");
-        let both = of(vec![failure("a"), failure("b")]).unwrap_err().story();
+        assert_eq!(of(vec![failure("a")]).unwrap_err().code(), Code::LS2203);
+        let both = of(vec![failure("a"), failure("b")]).unwrap_err().report();
         assert!(
             both.starts_with("LS2215: 2 listeners are not back"),
             "{both}"

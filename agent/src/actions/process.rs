@@ -8,6 +8,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found, s
 use crate::config::ProcessPolicy;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StopProcess;
 use serde_json::Value;
@@ -121,11 +122,11 @@ fn meant(cx: &Context, params: &StopProcess) -> Result<Vec<Found>, ActionError> 
     for name in &params.processes {
         let policy = cx.host.policy.process(name).ok_or_else(|| {
             ActionError::new(
-                "LS2005",
+                Code::LS2005,
                 format!("this agent has no process {name} in its policy"),
             )
-            .left("nothing was done")
-            .next(format!("define [policy.processes.{name}] in agent.toml"))
+            .state_left("nothing was done")
+            .remedy(format!("define [policy.processes.{name}] in agent.toml"))
         })?;
         processes.extend(find(policy));
     }
@@ -207,11 +208,11 @@ impl Action for Stop {
             .map(|process| format!("{} ({})", process.pid, process.command))
             .collect();
         Err(ActionError::new(
-            "LS2150",
+            Code::LS2150,
             format!("processes go on or came back: {}", left.join(", ")),
         )
-        .left("those named still run")
-        .next("find what starts them again, stop that, then retry"))
+        .state_left("those named still run")
+        .remedy("find what starts them again, stop that, then retry"))
     }
 }
 

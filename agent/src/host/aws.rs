@@ -15,6 +15,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_databasemigration::config::Credentials;
 use aws_sdk_databasemigration::error::{ProvideErrorMetadata, SdkError};
+use lockstep_api::Code;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -149,11 +150,11 @@ fn credentials(config: &AwsConfig) -> Result<Option<Credentials>, ActionError> {
 fn read(file: &Path) -> Result<String, ActionError> {
     let text = std::fs::read_to_string(file).map_err(|e| {
         ActionError::new(
-            "LS2408",
+            Code::LS2408,
             format!("the credentials file {} can't be read", file.display()),
         )
-        .left("nothing was done")
-        .next("see that the agent may read it")
+        .state_left("nothing was done")
+        .remedy("see that the agent may read it")
         .source(e)
     })?;
     Ok(text.trim().to_owned())
@@ -186,9 +187,12 @@ where
 
 /// The task's time is up.
 pub fn out_of_time(during: &str) -> ActionError {
-    ActionError::new("LS2409", format!("the task's time was up during {during}"))
-        .left("AWS may still carry out what it was asked for")
-        .next("look at it in the console, then retry: the probe finds out how far it came")
+    ActionError::new(
+        Code::LS2409,
+        format!("the task's time was up during {during}"),
+    )
+    .state_left("AWS may still carry out what it was asked for")
+    .remedy("look at it in the console, then retry: the probe finds out how far it came")
 }
 
 fn refused<E>(service: &str, operation: &str, on: &str, error: &SdkError<E>) -> Refused
@@ -199,12 +203,12 @@ where
     let asked = format!("{service}:{operation} on {on}");
     let (number, what, next) = match code.as_deref() {
         None => (
-            "LS2401",
+            Code::LS2401,
             format!("no answer to {asked}"),
             "see region, endpoint_url and credentials in agent.toml, and the way to AWS".to_owned(),
         ),
         Some("AccessDeniedFault" | "AccessDeniedException" | "AccessDenied") => (
-            "LS2402",
+            Code::LS2402,
             format!("AWS denies {asked}"),
             format!("allow {service}:{operation} to the agent's credentials, then retry"),
         ),
@@ -215,27 +219,27 @@ where
             | "InvalidClientTokenId"
             | "SignatureDoesNotMatch",
         ) => (
-            "LS2403",
+            Code::LS2403,
             format!("AWS does not accept the agent's credentials for {asked}"),
             "renew them, and see that the host's clock is right, then retry".to_owned(),
         ),
         Some("ThrottlingException" | "Throttling" | "RequestLimitExceeded") => (
-            "LS2404",
+            Code::LS2404,
             format!("AWS throttles {asked}"),
             "see what else calls AWS with this account, then retry".to_owned(),
         ),
         Some("ResourceNotFoundFault" | "ResourceNotFound") => (
-            "LS2405",
+            Code::LS2405,
             format!("AWS finds nothing for {asked}"),
             "correct the name or ARN in the plan, and the region in agent.toml".to_owned(),
         ),
         Some("InvalidResourceStateFault") => (
-            "LS2406",
+            Code::LS2406,
             format!("its state doesn't permit {asked}"),
             "see its state in the console, wait or mend it, then retry".to_owned(),
         ),
         Some(_) => (
-            "LS2407",
+            Code::LS2407,
             format!("AWS refuses {asked}"),
             "correct what the message names, then retry".to_owned(),
         ),
@@ -250,8 +254,8 @@ where
         None => "where the call came through, AWS carries it out",
     };
     let error = ActionError::new(number, what)
-        .left(left)
-        .next(next)
+        .state_left(left)
+        .remedy(next)
         .source(Said(said));
     Refused { code, error }
 }

@@ -6,6 +6,7 @@
 
 use crate::error::ActionError;
 use crate::host::context::Context;
+use lockstep_api::Code;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -59,9 +60,9 @@ impl Ended {
 pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionError> {
     let name = program.path.display();
     let mut child = spawn(program).map_err(|e| {
-        ActionError::new("LS2110", format!("{name} can't be started"))
-            .left("nothing was done")
-            .next("see that the program exists and that the agent may run it")
+        ActionError::new(Code::LS2110, format!("{name} can't be started"))
+            .state_left("nothing was done")
+            .remedy("see that the program exists and that the agent may run it")
             .source(e)
     })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -80,7 +81,7 @@ pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionErr
     let stopped = tokio::select! {
         ended = work => {
             return ended.map_err(|e| {
-                ActionError::new("LS2111", format!("the end of {name} can't be awaited")).source(e)
+                ActionError::new(Code::LS2111, format!("the end of {name} can't be awaited")).source(e)
             });
         }
         () = tokio::time::sleep(program.limit) => {
@@ -89,9 +90,9 @@ pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionErr
         () = cx.cancel.cancelled() => format!("{name} was cancelled"),
     };
     end_group(&mut child).await;
-    Err(ActionError::new("LS2112", stopped)
-        .left("the program was ended; what it had done stands")
-        .next("look at what it had done before a retry"))
+    Err(ActionError::new(Code::LS2112, stopped)
+        .state_left("the program was ended; what it had done stands")
+        .remedy("look at what it had done before a retry"))
 }
 
 fn spawn(program: &Program<'_>) -> std::io::Result<Child> {
@@ -247,7 +248,7 @@ mod tests {
         };
         cancel.cancel();
         let error = work.await.unwrap().unwrap_err();
-        assert_eq!(error.code(), "LS2112");
+        assert_eq!(error.code(), Code::LS2112);
         let gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z")
@@ -268,9 +269,9 @@ mod tests {
         };
         let error = run(&cx, &missing).await.unwrap_err();
         assert!(
-            error.story().contains("/nowhere/at-all"),
+            error.report().contains("/nowhere/at-all"),
             "{}",
-            error.story()
+            error.report()
         );
     }
 }

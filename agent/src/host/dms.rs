@@ -14,6 +14,7 @@ use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,
     Tag,
 };
+use lockstep_api::Code;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -168,9 +169,9 @@ pub struct Connection {
 }
 
 fn no_task(arn: &str) -> ActionError {
-    ActionError::new("LS2405", format!("there is no replication task {arn}"))
-        .left("nothing was done")
-        .next("correct the ARN in the plan, and the region in agent.toml")
+    ActionError::new(Code::LS2405, format!("there is no replication task {arn}"))
+        .state_left("nothing was done")
+        .remedy("correct the ARN in the plan, and the region in agent.toml")
 }
 
 /// The service, as one task of ours speaks to it.
@@ -197,11 +198,12 @@ impl Dms {
     /// LS2410 for a serverless replication; else as [`aws::call`].
     pub async fn find(&self, arn: &str) -> Result<Option<Task>, ActionError> {
         if arn.contains(":replication-config:") {
-            return Err(
-                ActionError::new("LS2410", format!("{arn} is a serverless replication"))
-                    .left("nothing was done")
-                    .next("name a replication task; serverless replications are not supported"),
-            );
+            return Err(ActionError::new(
+                Code::LS2410,
+                format!("{arn} is a serverless replication"),
+            )
+            .state_left("nothing was done")
+            .remedy("name a replication task; serverless replications are not supported"));
         }
         Ok(self
             .describe("replication-task-arn", arn, false)
@@ -328,11 +330,11 @@ impl Dms {
             }
         }
         Err(ActionError::new(
-            "LS2411",
+            Code::LS2411,
             format!("the statistics of {arn} don't end after {PAGES} pages"),
         )
-        .left("nothing was changed")
-        .next("split the task, or report this"))
+        .state_left("nothing was changed")
+        .remedy("split the task, or report this"))
     }
 
     /// Starts a task. That it has taken the order is all this waits for.
@@ -394,11 +396,11 @@ impl Dms {
             .await?;
         answer.replication_task().map(Task::of).ok_or_else(|| {
             ActionError::new(
-                "LS2407",
+                Code::LS2407,
                 format!("AWS created {} and does not say what", new.identifier),
             )
-            .left("the task may be there")
-            .next("retry: the probe finds it")
+            .state_left("the task may be there")
+            .remedy("retry: the probe finds it")
         })
     }
 
@@ -471,9 +473,9 @@ impl Dms {
             .call("DescribeEndpoints", arn, Box::pin(request.send()))
             .await?;
         let found = answer.endpoints().first().ok_or_else(|| {
-            ActionError::new("LS2405", format!("there is no endpoint {arn}"))
-                .left("nothing was done")
-                .next("correct the ARN in the plan")
+            ActionError::new(Code::LS2405, format!("there is no endpoint {arn}"))
+                .state_left("nothing was done")
+                .remedy("correct the ARN in the plan")
         })?;
         let settings = found.postgre_sql_settings();
         let text = |text: Option<&str>| text.filter(|t| !t.is_empty()).map(str::to_owned);
@@ -500,7 +502,7 @@ impl Dms {
 
 fn by(name: &str, value: &str) -> Result<Filter, ActionError> {
     let filter = Filter::builder().name(name).values(value).build();
-    filter.map_err(|e| ActionError::new("LS2407", format!("no filter by {name}")).source(e))
+    filter.map_err(|e| ActionError::new(Code::LS2407, format!("no filter by {name}")).source(e))
 }
 
 /// Looks at something again and again, ever more slowly, until `limit`.

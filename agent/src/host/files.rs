@@ -4,6 +4,7 @@
 //! previous file is saved in the same directory under a name of its own.
 
 use crate::error::ActionError;
+use lockstep_api::Code;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -46,11 +47,11 @@ pub fn look(path: &Path) -> Result<Standing, ActionError> {
         });
     }
     Err(ActionError::new(
-        "LS2120",
+        Code::LS2120,
         format!("{} is neither a file nor a link", path.display()),
     )
-    .left("nothing was changed")
-    .next("correct the path in the plan"))
+    .state_left("nothing was changed")
+    .remedy("correct the path in the plan"))
 }
 
 /// SHA-256 of a file's content, links followed.
@@ -107,9 +108,9 @@ pub fn replace(path: &Path, with: &Path) -> Result<(), ActionError> {
 pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(
-            ActionError::new("LS2121", format!("{} is there already", to.display()))
-                .left("nothing was changed")
-                .next("look at both files, move one away, then retry"),
+            ActionError::new(Code::LS2121, format!("{} is there already", to.display()))
+                .state_left("nothing was changed")
+                .remedy("look at both files, move one away, then retry"),
         );
     }
     let swap = || -> io::Result<()> {
@@ -154,16 +155,16 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 fn unreadable(path: &Path, source: io::Error) -> ActionError {
-    ActionError::new("LS2122", format!("{} can't be read", path.display()))
-        .left("nothing was changed")
-        .next("see that it exists and that the agent may read it")
+    ActionError::new(Code::LS2122, format!("{} can't be read", path.display()))
+        .state_left("nothing was changed")
+        .remedy("see that it exists and that the agent may read it")
         .source(source)
 }
 
 fn unwritable(path: &Path, source: io::Error) -> ActionError {
-    ActionError::new("LS2123", format!("{} can't be changed", path.display()))
-        .left("it is as it was")
-        .next("see that the agent may write its directory and that the disk has room")
+    ActionError::new(Code::LS2123, format!("{} can't be changed", path.display()))
+        .state_left("it is as it was")
+        .remedy("see that the agent may write its directory and that the disk has room")
         .source(source)
 }
 
@@ -203,7 +204,7 @@ mod tests {
         let (from, to) = (dir.path().join("a"), dir.path().join("b"));
         fs::write(&from, "1").unwrap();
         fs::write(&to, "2").unwrap();
-        assert_eq!(rename(&from, &to).unwrap_err().code(), "LS2121");
+        assert_eq!(rename(&from, &to).unwrap_err().code(), Code::LS2121);
         assert_eq!(fs::read_to_string(&to).unwrap(), "2");
     }
 }

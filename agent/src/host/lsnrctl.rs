@@ -9,6 +9,7 @@ use super::listener_tool::Tool;
 use crate::config::OracleConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
+use lockstep_api::Code;
 use std::time::Duration;
 
 /// A listener answers in milliseconds; one that takes this long hangs.
@@ -44,11 +45,11 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
         .find(|line| line.contains("TNS-") || line.contains("NL-"))
         .map_or_else(|| ended.last_line(), |line| line.trim());
     ActionError::new(
-        "LS2211",
+        Code::LS2211,
         format!("`lsnrctl {verb} {name}` failed with {said}"),
     )
-    .left("the listener is as it was, as far as lsnrctl tells")
-    .next("run the command by hand as the owner of the listener's home, with the same ORACLE_HOME and \
+    .state_left("the listener is as it was, as far as lsnrctl tells")
+    .remedy("run the command by hand as the owner of the listener's home, with the same ORACLE_HOME and \
            TNS_ADMIN, mend what it says, retry")
 }
 

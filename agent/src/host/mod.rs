@@ -21,6 +21,7 @@ use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
 use crate::error::ActionError;
 use crate::policy::Policy;
 use idle_pool::IdlePool;
+use lockstep_api::Code;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use systemd::Systemd;
@@ -93,10 +94,10 @@ fn resource<'a, T>(
 ) -> Result<&'a T, ActionError> {
     all.get(name).ok_or_else(|| {
         ActionError::new(
-            "LS2005",
+            Code::LS2005,
             format!("this agent has no resource {kind}.{name}"),
         )
-        .left("nothing was done")
-        .next(format!("define [{kind}.{name}] in agent.toml"))
+        .state_left("nothing was done")
+        .remedy(format!("define [{kind}.{name}] in agent.toml"))
     })
 }

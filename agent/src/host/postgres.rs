@@ -13,6 +13,7 @@ use crate::config::PostgresConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, WorkId};
 use crate::host::idle_pool::IdlePool;
+use lockstep_api::Code;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -189,11 +190,11 @@ impl Session {
         login.dbname(database);
         let unreachable = || {
             ActionError::new(
-                "LS2301",
+                Code::LS2301,
                 format!("no session at PostgreSQL {server} as {}", config.user),
             )
-            .left("nothing was done")
-            .next(format!(
+            .state_left("nothing was done")
+            .remedy(format!(
                 "see [postgres.{resource}] in agent.toml, pg_hba.conf and the server's log"
             ))
         };
@@ -363,35 +364,35 @@ impl Session {
         let state = error.code().map(|code| code.code().to_owned());
         let (code, what, next) = match state.as_deref() {
             Some("42501") => (
-                "LS2303",
+                Code::LS2303,
                 format!("PostgreSQL {server} does not let the agent's role do this"),
                 "grant what the message names to the agent's role, then retry",
             ),
             Some("55P03" | "40P01") => (
-                "LS2304",
+                Code::LS2304,
                 format!("a lock in PostgreSQL {server} was not to be had"),
                 "see pg_locks and pg_stat_activity for who holds it, end that session, then retry",
             ),
             _ => (
-                "LS2302",
+                Code::LS2302,
                 format!("PostgreSQL {server} refused a statement"),
                 "see the server's log, remove the cause, then retry",
             ),
         };
         ActionError::new(code, what)
-            .left("this statement changed nothing")
-            .next(next)
+            .state_left("this statement changed nothing")
+            .remedy(next)
             .source(sql_text(error))
     }
 }
 
 fn out_of_time(server: &str) -> ActionError {
     ActionError::new(
-        "LS2305",
+        Code::LS2305,
         format!("the task's time was up; its statement in PostgreSQL {server} was cancelled"),
     )
-    .left("what was committed before stands")
-    .next("see the task's last lines for what it waited for, then retry with more time")
+    .state_left("what was committed before stands")
+    .remedy("see the task's last lines for what it waited for, then retry with more time")
 }
 
 fn server(config: &PostgresConfig, database: &str) -> String {
@@ -417,11 +418,11 @@ fn login(config: &PostgresConfig, tag: &WorkId) -> Result<tokio_postgres::Config
     let file = &config.password_file;
     let password = std::fs::read_to_string(file).map_err(|e| {
         ActionError::new(
-            "LS2306",
+            Code::LS2306,
             format!("the password file {} can't be read", file.display()),
         )
-        .left("nothing was done")
-        .next("see that the agent may read it")
+        .state_left("nothing was done")
+        .remedy("see that the agent may read it")
         .source(e)
     })?;
     let mut login = tokio_postgres::Config::new();
@@ -454,11 +455,11 @@ fn application_name(tag: &WorkId) -> String {
 fn tls(ca: &Path) -> Result<ClientConfig, ActionError> {
     let unusable = || {
         ActionError::new(
-            "LS2306",
+            Code::LS2306,
             format!("the authority file {} is of no use", ca.display()),
         )
-        .left("nothing was done")
-        .next("put the PEM of the authority that signed the server's certificate there")
+        .state_left("nothing was done")
+        .remedy("put the PEM of the authority that signed the server's certificate there")
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| unusable().source(e))? {

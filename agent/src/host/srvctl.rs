@@ -10,6 +10,7 @@ use super::listener_tool::Tool;
 use crate::config::OracleConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, Progress};
+use lockstep_api::Code;
 use std::time::Duration;
 
 /// Clusterware checks a resource on all nodes; one that takes minutes hangs.
@@ -65,11 +66,13 @@ async fn call(
         .find(|line| !line.is_empty())
         .unwrap_or("no message");
     Err(ActionError::new(
-        "LS2211",
+        Code::LS2211,
         format!("`srvctl {}` failed with {said}", arguments.join(" ")),
     )
-    .left("the listener is as it was, as far as srvctl tells")
-    .next("run the command by hand as the owner of the listener's home, mend what it says, retry"))
+    .state_left("the listener is as it was, as far as srvctl tells")
+    .remedy(
+        "run the command by hand as the owner of the listener's home, mend what it says, retry",
+    ))
 }
 
 /// State of the listener.
@@ -89,11 +92,11 @@ pub async fn state(
     let ended = call(&quiet, oracle, &listener.arguments("status")).await?;
     read_state(&ended.text(), listener).ok_or_else(|| {
         ActionError::new(
-            "LS2212",
+            Code::LS2212,
             format!("what srvctl says of {} is not understood", listener.name),
         )
-        .left("nothing was changed")
-        .next("compare `srvctl status listener` with what the documentation of the agent expects")
+        .state_left("nothing was changed")
+        .remedy("compare `srvctl status listener` with what the documentation of the agent expects")
     })
 }
 

@@ -7,6 +7,7 @@
 
 use crate::error::ActionError;
 use crate::host::context::Context;
+use lockstep_api::Code;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -81,9 +82,12 @@ impl StateFile {
         verb: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> ActionError {
-        ActionError::new("LS2124", format!("{} can't be {verb}", self.path.display()))
-            .left("what the action would switch next is as it was")
-            .next("see to the agent's state directory, then retry")
-            .source(source)
+        ActionError::new(
+            Code::LS2124,
+            format!("{} can't be {verb}", self.path.display()),
+        )
+        .state_left("what the action would switch next is as it was")
+        .remedy("see to the agent's state directory, then retry")
+        .source(source)
     }
 }

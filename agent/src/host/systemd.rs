@@ -4,6 +4,7 @@
 //! was queued.
 
 use crate::error::ActionError;
+use lockstep_api::Code;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_stream::StreamExt;
@@ -130,9 +131,11 @@ impl Systemd {
             })
         };
         limited(connect).await.map_err(|e| {
-            ActionError::new("LS2101", "systemd can't be reached over D-Bus")
-                .left("nothing was done")
-                .next("see that the agent may talk to the bus named under [systemd] in agent.toml")
+            ActionError::new(Code::LS2101, "systemd can't be reached over D-Bus")
+                .state_left("nothing was done")
+                .remedy(
+                    "see that the agent may talk to the bus named under [systemd] in agent.toml",
+                )
                 .source(e)
         })
     }
@@ -168,10 +171,10 @@ impl Systemd {
         };
         limited(read).await.map_err(|e| {
             ActionError::new(
-                "LS2102",
+                Code::LS2102,
                 format!("systemd doesn't tell the state of {unit}"),
             )
-            .next("see `systemctl status` of it")
+            .remedy("see `systemctl status` of it")
             .source(e)
         })
     }
@@ -182,9 +185,9 @@ impl Systemd {
     /// Where systemd rejects the job, it fails, or it takes longer than `limit`.
     pub async fn run(&self, job: Job, unit: &str, limit: Duration) -> Result<(), ActionError> {
         let failed = |what: String| {
-            ActionError::new("LS2103", what)
-                .left(format!("{unit} is in whatever state systemd left it"))
-                .next(format!(
+            ActionError::new(Code::LS2103, what)
+                .state_left(format!("{unit} is in whatever state systemd left it"))
+                .remedy(format!(
                     "see `systemctl status {unit}` and its journal, then retry"
                 ))
         };
@@ -234,9 +237,9 @@ impl Systemd {
         };
         limited(change).await.map_err(|e| {
             let verb = if enabled { "enabled" } else { "disabled" };
-            ActionError::new("LS2104", format!("{unit} can't be {verb}"))
-                .left("its enablement is as it was, or half changed")
-                .next(format!("see `systemctl is-enabled {unit}`, then retry"))
+            ActionError::new(Code::LS2104, format!("{unit} can't be {verb}"))
+                .state_left("its enablement is as it was, or half changed")
+                .remedy(format!("see `systemctl is-enabled {unit}`, then retry"))
                 .source(e)
         })
     }

@@ -1,6 +1,7 @@
 //! What the forward task must be like before anything is changed.
 
 use super::*;
+use lockstep_api::Code;
 
 const READY: &str = "dms.task.ready";
 
@@ -36,7 +37,7 @@ async fn the_marker_table_is_mapped_and_the_canary_table_is_not() {
         assert!(obstacles[0].starts_with("LS2427"), "{obstacles:?}");
         assert!(obstacles[0].contains(says), "{obstacles:?}");
         let error = site.try_probe(READY, &params).await.unwrap_err();
-        assert_eq!(error.code(), "LS2427", "{}", error.story());
+        assert_eq!(error.code(), Code::LS2427, "{}", error.report());
     }
 }
 
@@ -74,6 +75,6 @@ async fn only_a_failure_that_was_not_known_before_spoils_the_stop() {
     for known in [json!(null), json!(""), json!("network gone")] {
         task["known_failure"] = known;
         let error = site.try_execute("dms.task.stop", &task).await.unwrap_err();
-        assert_eq!(error.code(), "LS2417", "{}", error.story());
+        assert_eq!(error.code(), Code::LS2417, "{}", error.report());
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 use lockstep_agent::action::Undone;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -324,7 +325,7 @@ async fn the_forward_task_is_drained_stopped_and_resumed_never_reloaded() {
         Finding::Satisfied
     );
     let error = site.try_probe("dms.task.drain", &task).await.unwrap_err();
-    assert_eq!(error.code(), "LS2413", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2413, "{}", error.report());
     site.perform_once("dms.task.resume", &range.resume()).await;
     site.try_execute("dms.task.stop", &task).await.unwrap();
     site.undo_once("dms.task.stop", &task, before_image).await;
@@ -364,7 +365,7 @@ async fn the_way_back_is_started_proved_and_taken_back() {
         .try_execute("dms.task.resume", &range.resume())
         .await
         .unwrap_err();
-    assert_eq!(circle.code(), "LS2418", "{}", circle.story());
+    assert_eq!(circle.code(), Code::LS2418, "{}", circle.report());
     assert_eq!(range.task("forward").unwrap()["status"], "stopped");
 
     // The canary alone doesn't stand in the way back.
@@ -424,8 +425,8 @@ async fn connections_are_tested_from_the_instance() {
         .try_execute("dms.connection.test", &test)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2419");
-    assert!(error.story().contains("no route"), "{}", error.story());
+    assert_eq!(error.code(), Code::LS2419);
+    assert!(error.report().contains("no route"), "{}", error.report());
 }
 
 #[tokio::test]
@@ -436,16 +437,16 @@ async fn what_aws_refuses_is_told_and_throttling_is_ridden_out() {
     site.probe("dms.task.ready", &range.ready()).await;
     range.fault(json!({"kind": "access_denied", "operation": "StopReplicationTask", "times": 1}));
     let denied = site.try_execute("dms.task.stop", &task).await.unwrap_err();
-    assert_eq!(denied.code(), "LS2402");
+    assert_eq!(denied.code(), Code::LS2402);
     assert!(
-        denied.story().contains("allow dms:StopReplicationTask"),
+        denied.report().contains("allow dms:StopReplicationTask"),
         "{}",
-        denied.story()
+        denied.report()
     );
 
     range.fault(json!({"kind": "stop_hangs", "task": "forward"}));
     let hangs = site.try_execute("dms.task.stop", &task).await.unwrap_err();
-    assert_eq!(hangs.code(), "LS2412", "{}", hangs.story());
+    assert_eq!(hangs.code(), Code::LS2412, "{}", hangs.report());
     range.control("DELETE", "/control/faults", &Value::Null);
     site.try_execute("dms.task.stop", &range.forward(30))
         .await
@@ -457,14 +458,14 @@ async fn what_aws_refuses_is_told_and_throttling_is_ridden_out() {
         .try_probe("dms.task.ready", &unknown)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2405", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2405, "{}", error.report());
     let other = json!({"resource": "dms", "task": "arn:aws:dms:x:1:replication-config:A"});
     assert_eq!(
         site.try_probe("dms.task.ready", &other)
             .await
             .unwrap_err()
             .code(),
-        "LS2410"
+        Code::LS2410
     );
 }
 
@@ -481,14 +482,14 @@ async fn a_task_that_has_failed_is_neither_ready_nor_well_stopped() {
         .try_probe("dms.task.ready", &range.ready())
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2415");
-    assert!(error.story().contains("disk full"), "{}", error.story());
+    assert_eq!(error.code(), Code::LS2415);
+    assert!(error.report().contains("disk full"), "{}", error.report());
     assert_eq!(
         site.try_probe("dms.task.stop", &task)
             .await
             .unwrap_err()
             .code(),
-        "LS2417"
+        Code::LS2417
     );
 }
 

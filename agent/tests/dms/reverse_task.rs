@@ -1,18 +1,19 @@
 //! Which task may be the way back, and whose it is.
 
 use super::*;
+use lockstep_api::Code;
 
 /// A run before this one.
 const EARLIER: &str = "0190c0de-0000-7000-8000-000000000000";
 
 const CREATE: &str = "dms.reverse.create";
 
-async fn refused(range: &Range, create: &Value, code: &str, says: &str) {
+async fn refused(range: &Range, create: &Value, code: Code, says: &str) {
     let error = range.site.try_probe(CREATE, create).await.unwrap_err();
-    assert_eq!(error.code(), code, "{}", error.story());
-    assert!(error.story().contains(says), "{}", error.story());
+    assert_eq!(error.code(), code, "{}", error.report());
+    assert!(error.report().contains(says), "{}", error.report());
     let obstacles = range.site.obstacles(CREATE, create).await;
-    assert!(obstacles[0].contains(code), "{obstacles:?}");
+    assert!(obstacles[0].contains(code.as_str()), "{obstacles:?}");
 }
 
 #[tokio::test]
@@ -20,9 +21,9 @@ async fn an_endpoint_with_a_slot_of_its_own_is_refused_before_anything_is_create
     let range = Range::start("own_slot").await;
     let mut create = range.reverse();
     create["source_endpoint"] = range.endpoint("postgres-slot");
-    refused(&range, &create, "LS2426", "way_back").await;
+    refused(&range, &create, Code::LS2426, "way_back").await;
     let error = range.site.try_execute(CREATE, &create).await.unwrap_err();
-    assert_eq!(error.code(), "LS2426");
+    assert_eq!(error.code(), Code::LS2426);
     assert_eq!(range.calls("CreateReplicationTask"), 0);
 }
 
@@ -45,13 +46,13 @@ async fn a_task_of_an_earlier_run_is_used_if_it_is_the_same_and_left_alone() {
     let mut mapped = create.clone();
     mapped["table_mappings"]["rules"][0]["object-locator"]["schema-name"] = json!("crm");
     let place = "/rules/0/object-locator/schema-name";
-    refused(&range, &mapped, "LS2421", place).await;
+    refused(&range, &mapped, Code::LS2421, place).await;
     let mut set = create.clone();
     set["settings"] = json!({"Logging": {"EnableLogging": false}});
-    refused(&range, &set, "LS2421", "/Logging/EnableLogging").await;
+    refused(&range, &set, Code::LS2421, "/Logging/EnableLogging").await;
     let mut elsewhere = create.clone();
     elsewhere["target_endpoint"] = range.endpoint("oracle-slot");
-    refused(&range, &elsewhere, "LS2421", "its target endpoint is").await;
+    refused(&range, &elsewhere, Code::LS2421, "its target endpoint is").await;
 }
 
 #[tokio::test]
@@ -63,9 +64,9 @@ async fn a_task_that_has_run_before_is_no_way_back() {
     let start = json!({"resource": "dms", "postgres": "shop", "task": outputs["task"],
         "timeout_secs": 30});
     let (started, _) = site.perform("dms.reverse.start", &start).await;
-    refused(&range, &create, "LS2421", "running already").await;
+    refused(&range, &create, Code::LS2421, "running already").await;
     site.undo_once("dms.reverse.start", &start, started).await;
-    refused(&range, &create, "LS2421", "it has run before").await;
+    refused(&range, &create, Code::LS2421, "it has run before").await;
 }
 
 #[tokio::test]
@@ -93,8 +94,8 @@ async fn tables_before_their_load_stop_only_a_task_that_loads() {
         .try_probe("dms.task.ready", &range.ready())
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2415", "{}", error.story());
-    assert!(error.story().contains("not loaded yet: SHOP.ORDERS"));
+    assert_eq!(error.code(), Code::LS2415, "{}", error.report());
+    assert!(error.report().contains("not loaded yet: SHOP.ORDERS"));
 
     range.control("DELETE", "/control/faults", &Value::Null);
     site.perform("dms.task.stop", &forward).await;

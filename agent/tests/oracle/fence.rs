@@ -1,6 +1,7 @@
 //! The fence: verified, watched, and finalized behind.
 
 use crate::range::{PATIENCE, Range, action, shop};
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -50,8 +51,8 @@ async fn an_open_fence_is_told_with_every_breach() {
         .execute("oracle.fence.watch", &rules)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2250");
-    let story = error.story();
+    assert_eq!(error.code(), Code::LS2250);
+    let story = error.report();
     for breach in [
         "the listener LISTENER is up",
         "a session is there that may not be",
@@ -238,7 +239,7 @@ async fn no_marker_is_written_behind_an_open_fence() {
         .execute("oracle.finalize", &finalize())
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2250");
+    assert_eq!(error.code(), Code::LS2250);
     client.close().unwrap();
     let rows: i64 = range
         .sys()
@@ -256,7 +257,7 @@ async fn a_failure_between_two_markers_leaves_none() {
     let mut params = finalize();
     params["tasks"] = json!(["arn:forward-1", "arn:forward-1"]);
     let error = range.execute("oracle.finalize", &params).await.unwrap_err();
-    assert!(error.story().contains("ORA-00001"), "{}", error.story());
+    assert!(error.report().contains("ORA-00001"), "{}", error.report());
     let rows: i64 = range
         .sys()
         .await
@@ -297,9 +298,9 @@ async fn where_jobs_stay_on_a_running_one_voids_the_proof() {
     params["fence"]["jobs_off"] = json!(false);
     let error = range.execute("oracle.finalize", &params).await.unwrap_err();
     assert!(
-        error.story().contains("the job SYS.NIGHTLY is running"),
+        error.report().contains("the job SYS.NIGHTLY is running"),
         "{}",
-        error.story()
+        error.report()
     );
 }
 
@@ -320,8 +321,8 @@ async fn where_jobs_stay_on_one_that_is_due_voids_the_proof_whatever_its_kind() 
     let soon = "BEGIN DBMS_JOB.ISUBMIT(9, 'NULL;', SYSDATE + 1 / 86400); COMMIT; END;";
     sys.execute(soon, &[]).await.unwrap();
     let error = range.execute("oracle.finalize", &params).await.unwrap_err();
-    let story = error.story();
-    assert_eq!(error.code(), "LS2250", "{story}");
+    let story = error.report();
+    assert_eq!(error.code(), Code::LS2250, "{story}");
     assert!(
         story.contains("the job number 9 of DBMS_JOB is due"),
         "{story}"
@@ -344,14 +345,14 @@ async fn who_is_in_oracle_after_the_switch_is_named_and_not_killed() {
     range.execute(name, &rules()).await.unwrap();
     let client = shop(&range.second_listener()).unwrap();
     let error = range.execute(name, &rules()).await.unwrap_err();
-    let story = error.story();
-    assert_eq!(error.code(), "LS2252", "{story}");
+    let story = error.report();
+    assert_eq!(error.code(), Code::LS2252, "{story}");
     assert!(story.contains("@2 of SHOP from "), "{story}");
     assert!(client.ping().is_ok(), "it only looks");
     client
         .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
         .unwrap();
-    let story = range.execute(name, &rules()).await.unwrap_err().story();
+    let story = range.execute(name, &rules()).await.unwrap_err().report();
     assert!(
         story.contains("a transaction is open in the session"),
         "{story}"
@@ -374,7 +375,7 @@ async fn who_comes_within_the_window_after_the_switch_is_seen() {
             .unwrap();
     };
     let (verified, ()) = tokio::join!(verify, visit);
-    let story = verified.unwrap_err().story();
+    let story = verified.unwrap_err().report();
     assert!(
         story.starts_with("LS2252: ") && story.contains("SHOP"),
         "{story}"

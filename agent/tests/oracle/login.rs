@@ -4,6 +4,7 @@ use crate::range::{Range, action};
 use lockstep_agent::action::ActionError;
 use lockstep_agent::config::Config;
 use lockstep_agent::host::oracle as session;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -23,8 +24,8 @@ async fn a_login_that_hangs_is_an_error_and_holds_up_nobody() {
     // What blocks otherwise has its threads, all the while.
     tokio::task::spawn_blocking(|| ()).await.unwrap();
     let told = |error: ActionError, what: &str| {
-        assert_eq!(error.code(), "LS2208", "{}", error.story());
-        assert!(error.story().contains(what), "{}", error.story());
+        assert_eq!(error.code(), Code::LS2208, "{}", error.report());
+        assert!(error.report().contains(what), "{}", error.report());
     };
     while let Some(ended) = hanging.join_next().await {
         told(
@@ -66,7 +67,7 @@ async fn a_login_whose_task_is_cancelled_is_left_behind() {
     };
     let (error, ()) = tokio::join!(probe, later);
     let error = error.unwrap_err();
-    assert_eq!(error.code(), "LS2206", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2206, "{}", error.report());
     range.signal(libc::SIGCONT);
 }
 
@@ -121,8 +122,8 @@ async fn a_listener_that_its_listener_ora_does_not_name_is_told() {
         .probe("oracle.listener.stop", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2211");
-    assert!(error.story().contains("TNS-01101"), "{}", error.story());
+    assert_eq!(error.code(), Code::LS2211);
+    assert!(error.report().contains("TNS-01101"), "{}", error.report());
 }
 
 #[tokio::test(flavor = "multi_thread")]

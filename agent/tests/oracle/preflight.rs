@@ -3,6 +3,7 @@
 
 use crate::range::{Range, action, shop};
 use lockstep_agent::action::Description;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 
@@ -28,8 +29,8 @@ async fn described(range: &Range, name: &str, params: &Value) -> Description {
 async fn an_instance_without_a_parameter_file_is_refused_while_it_can_be_helped() {
     let range = Range::start_as("", "spfile = false").await;
     let error = range.probe("oracle.ready", &ready()).await.unwrap_err();
-    assert_eq!(error.code(), "LS2223");
-    let story = error.story();
+    assert_eq!(error.code(), Code::LS2223);
+    let story = error.report();
     assert!(
         story.contains("the instance ORCL1 runs without a server parameter file"),
         "{story}"
@@ -38,7 +39,7 @@ async fn an_instance_without_a_parameter_file_is_refused_while_it_can_be_helped(
     // What would happen otherwise, past the point of no return.
     let keep = json!({"resource": "clustered", "jobs": true});
     let error = range.execute("oracle.freeze.persist", &keep).await;
-    let story = error.unwrap_err().story();
+    let story = error.unwrap_err().report();
     assert!(story.contains("ORA-32001"), "{story}");
     // A plan that leaves jobs on writes nothing there.
     let mut params = ready();
@@ -57,8 +58,8 @@ async fn a_standby_and_transactions_in_doubt_are_refused() {
         "in_doubt": [{"id": "4.7.1201", "state": "prepared"}],
     }}));
     let error = range.probe("oracle.ready", &ready()).await.unwrap_err();
-    assert_eq!(error.code(), "LS2223");
-    let story = error.story();
+    assert_eq!(error.code(), Code::LS2223);
+    let story = error.report();
     for obstacle in [
         "fast-start failover is SYNCHRONIZED",
         "the distributed transaction 4.7.1201 is in doubt (prepared)",
@@ -80,13 +81,13 @@ async fn a_transaction_in_doubt_breaks_the_fence_until_its_end_is_known() {
     in_doubt("prepared");
     let error = range.execute("oracle.fence.watch", &fence).await;
     let error = error.unwrap_err();
-    assert_eq!(error.code(), "LS2250");
+    assert_eq!(error.code(), Code::LS2250);
     assert!(
         error
-            .story()
+            .report()
             .contains("4.7.1201 is in doubt (prepared) and may yet commit"),
         "{}",
-        error.story()
+        error.report()
     );
     in_doubt("forced rollback");
     range.execute("oracle.fence.watch", &fence).await.unwrap();
@@ -169,8 +170,8 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     delete(1, 103);
     delete(2, 102);
     let error = range.probe(name, &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2225");
-    let story = error.story();
+    assert_eq!(error.code(), Code::LS2225);
+    let story = error.report();
     for gap in [
         "the log of thread 1 with sequence 103",
         "the logs of thread 2 before sequence 103",
@@ -178,7 +179,7 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
         assert!(story.contains(gap), "{gap}: {story}");
     }
     let error = range.execute(name, &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2225");
+    assert_eq!(error.code(), Code::LS2225);
     let told = described(&range, name, &params).await;
     assert_eq!(told.obstacles.len(), 1);
     let now = logs(&json!(scn().await.to_string()));

@@ -3,6 +3,7 @@
 use crate::range::{Range, action, shop};
 use lockstep_agent::action::Undone;
 use lockstep_agent::canonical::RowDigest;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 
@@ -61,8 +62,8 @@ async fn everything_that_stands_in_the_way_is_told_at_once() {
         "oldest_transaction_secs": 0,
     });
     let error = range.probe("oracle.ready", &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2223");
-    let story = error.story();
+    assert_eq!(error.code(), Code::LS2223);
+    let story = error.report();
     for obstacle in [
         "the marker table SHOP.ORDERS lacks RUN_ID, TASK_ID, NONCE, SCN, WRITTEN_AT",
         "no supplemental logging of its key",
@@ -169,13 +170,13 @@ async fn tables_that_are_not_there_are_told() {
         .execute("oracle.rows.digest", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2270");
+    assert_eq!(error.code(), Code::LS2270);
     let params = json!({"resource": "orcl", "scn": "F", "tables": []});
     let error = range
         .execute("oracle.rows.digest", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2273");
+    assert_eq!(error.code(), Code::LS2273);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +221,7 @@ async fn the_canary_is_waited_for_and_removed_again() {
                "nonce": "n-1", "timeout_secs": timeout_secs})
     };
     let error = range.execute(name, &params(1)).await.unwrap_err();
-    assert_eq!(error.code(), "LS2280");
+    assert_eq!(error.code(), Code::LS2280);
     let params = params(60);
     let probe = range.probe(name, &params).await.unwrap();
     assert_eq!(probe.finding, Finding::Pending);

@@ -3,6 +3,7 @@
 
 use crate::range::{Range, action, shop, until};
 use lockstep_agent::host::oracle::OracleError;
+use lockstep_api::Code;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -88,7 +89,7 @@ async fn killing_before_the_doors_are_closed_never_ends() {
         .execute("oracle.sessions.kill", &kill(3))
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2240", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2240, "{}", error.report());
     assert!(pool.logins() > 1, "it came back");
 }
 
@@ -156,7 +157,7 @@ async fn draining_waits_for_those_who_leave_and_kills_nobody() {
         .execute("oracle.sessions.drain", &kill(1))
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2240");
+    assert_eq!(error.code(), Code::LS2240);
     assert!(client.ping().is_ok());
     let params = kill(60);
     let drain = range.execute("oracle.sessions.drain", &params);
@@ -202,7 +203,7 @@ async fn a_cancelled_task_breaks_its_call() {
     let late = action("oracle.logins.restrict").execute(&cx, &params, None);
     assert_eq!(
         late.await.unwrap_err().code(),
-        "LS2206",
+        Code::LS2206,
         "nothing is begun after it"
     );
     assert_eq!(range.observe()["instances"][0]["restricted"], false);

@@ -3,6 +3,7 @@
 
 use crate::range::{Range, action};
 use lockstep_agent::action::Undone;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ async fn two_steps_of_a_kind_each_restore_what_they_captured() {
             assert_eq!(found.finding, Finding::Pending, "{restore} {params}");
             assert_ne!(range.world(), before);
             let done = action(restore).execute(&later, params, None).await;
-            done.unwrap_or_else(|e| panic!("{restore} {params}: {}", e.story()));
+            done.unwrap_or_else(|e| panic!("{restore} {params}: {}", e.report()));
         }
         assert_eq!(range.world(), before, "{restore}");
     }
@@ -75,7 +76,7 @@ async fn the_undo_of_one_step_leaves_what_the_other_keeps() {
         action(restore).execute(&later, &first, None).await.unwrap();
         assert_eq!(range.world(), before, "{restore}");
         let gone = action(restore).execute(&later, &second, None).await;
-        assert_eq!(gone.unwrap_err().code(), "LS2209", "{restore}");
+        assert_eq!(gone.unwrap_err().code(), Code::LS2209, "{restore}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::range::{Range, TICKER, action, until};
 use lockstep_agent::action::Undone;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 
@@ -96,8 +97,8 @@ async fn what_failed_half_way_is_taken_back_too() {
             .unwrap();
         range.inject(fails_at, 4021, 1);
         let error = range.execute(name, &params).await.unwrap_err();
-        assert_eq!(error.code(), "LS2203", "{}", error.story());
-        assert!(error.story().contains("ORA-04021"), "{}", error.story());
+        assert_eq!(error.code(), Code::LS2203, "{}", error.report());
+        assert!(error.report().contains("ORA-04021"), "{}", error.report());
         assert_ne!(range.world(), before, "{name} had begun");
         assert_eq!(
             range.finding(name, &params).await,
@@ -124,7 +125,7 @@ async fn an_undo_that_fails_half_way_goes_on_with_the_rest_and_can_be_repeated()
     range.execute(name, &params).await.unwrap();
     range.inject("\"CRM\" ACCOUNT UNLOCK", 4021, 1);
     let error = range.undo(name, &params, &before_image).await.unwrap_err();
-    assert_eq!(error.code(), "LS2203");
+    assert_eq!(error.code(), Code::LS2203);
     let accounts = &range.observe()["accounts"];
     assert_eq!(
         (&accounts["CRM"], &accounts["SHOP"], &accounts["BATCH"]),
@@ -161,7 +162,7 @@ async fn an_account_unlocked_since_is_locked_again_and_restored_as_it_was() {
     let error = range
         .execute(keep, &json!({"resource": "orcl", "accounts": ["SYS"]}))
         .await;
-    assert_eq!(error.unwrap_err().code(), "LS2221");
+    assert_eq!(error.unwrap_err().code(), Code::LS2221);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +215,7 @@ async fn a_plan_of_days_later_restores_what_was_before_the_cutover() {
         let restore = format!("{area}.restore");
         if *area != "oracle.accounts" {
             let error = range.probe(&restore, params).await.unwrap_err();
-            assert_eq!(error.code(), "LS2209", "{}", error.story());
+            assert_eq!(error.code(), Code::LS2209, "{}", error.report());
         }
         range
             .execute(&format!("{area}.{verb}"), params)
@@ -304,28 +305,28 @@ async fn names_that_are_not_there_are_refused_before_anything_is_done() {
         (
             "oracle.listener.stop",
             json!({"resource": "orcl", "listeners": ["LISTENER_CRS"]}),
-            "LS2210",
+            Code::LS2210,
         ),
         (
             "oracle.accounts.lock",
             json!({"resource": "orcl", "accounts": ["SHOP", "NOBODY"]}),
-            "LS2220",
+            Code::LS2220,
         ),
         (
             "oracle.accounts.lock",
             json!({"resource": "orcl", "accounts": ["SYS"]}),
-            "LS2221",
+            Code::LS2221,
         ),
         (
             "oracle.logins.restrict",
             json!({"resource": "none"}),
-            "LS2005",
+            Code::LS2005,
         ),
     ] {
         let error = range.probe(name, &params).await.unwrap_err();
-        assert_eq!(error.code(), code, "{}", error.story());
+        assert_eq!(error.code(), code, "{}", error.report());
         let error = range.execute(name, &params).await.unwrap_err();
-        assert_eq!(error.code(), code, "{}", error.story());
+        assert_eq!(error.code(), code, "{}", error.report());
     }
     assert_eq!(range.world(), before);
 }
@@ -345,8 +346,8 @@ async fn a_job_that_keeps_coming_back_is_stopped_or_told() {
         .before_image
         .unwrap();
     let error = range.execute(name, &patient).await.unwrap_err();
-    assert_eq!(error.code(), "LS2231");
-    assert!(error.story().contains("SHOP.TICKER"), "{}", error.story());
+    assert_eq!(error.code(), Code::LS2231);
+    assert!(error.report().contains("SHOP.TICKER"), "{}", error.report());
     range.undo(name, &patient, &before_image).await.unwrap();
     assert_eq!(range.world(), before);
 

@@ -1,6 +1,7 @@
 //! Jobs of pg_cron and pgAgent.
 
 use crate::site::Site;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::json;
 
@@ -54,7 +55,7 @@ async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
         .try_probe("postgres.jobs.disable", &params)
         .await
         .unwrap_err();
-    assert_eq!(refused.code(), "LS2336", "{}", refused.story());
+    assert_eq!(refused.code(), Code::LS2336, "{}", refused.report());
 
     home.sql
         .run("GRANT CONNECT ON DATABASE cronhome TO cronaway_agent")
@@ -70,7 +71,7 @@ async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
         .try_probe("postgres.jobs.disable", &params)
         .await
         .unwrap_err();
-    assert_eq!(blind.code(), "LS2334", "{}", blind.story());
+    assert_eq!(blind.code(), Code::LS2334, "{}", blind.report());
 
     site.sql.run("ALTER ROLE cronaway_agent BYPASSRLS").await;
     let before = home.sql.text(ACTIVE).await;

@@ -7,6 +7,7 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
+use lockstep_api::Code;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ async fn readiness_names_everything_that_is_missing() {
         .try_probe("postgres.ready", &ready())
         .await
         .unwrap_err()
-        .story();
+        .report();
     for named in [
         "LS2310",
         "shop.keyless",
@@ -132,14 +133,14 @@ async fn a_server_that_can_not_prove_its_name_is_refused() {
     let mut params = ready();
     params["resource"] = json!("misnamed");
     let error = site.try_probe("postgres.ready", &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2301", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2301, "{}", error.report());
     // Not for some other reason: localhost would answer.
     assert!(
-        error.story().contains("certificate not valid for name"),
+        error.report().contains("certificate not valid for name"),
         "{}",
-        error.story()
+        error.report()
     );
-    assert!(!error.story().contains("secret"), "{}", error.story());
+    assert!(!error.report().contains("secret"), "{}", error.report());
 }
 
 #[tokio::test]
@@ -163,7 +164,7 @@ async fn missing_statistics_are_collected_and_nothing_more() {
         .try_execute("postgres.analyze", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2324", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2324, "{}", error.report());
 }
 
 #[tokio::test]

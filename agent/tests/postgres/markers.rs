@@ -3,6 +3,7 @@
 use crate::site::{RUN, Site};
 use crate::{PATIENCE, PROOFS};
 use lockstep_agent::actions;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,8 +30,8 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .try_execute("postgres.marker.await", &marker(0))
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2318");
-    assert!(error.story().contains("arn:b"), "{}", error.story());
+    assert_eq!(error.code(), Code::LS2318);
+    assert!(error.report().contains("arn:b"), "{}", error.report());
 
     site.sql
         .run("CREATE TABLE dms.awsdms_status (\"PENDING_CHANGES\" bigint)")
@@ -53,9 +54,9 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .await
         .unwrap_err();
     assert!(
-        pending.story().contains("3 changes are pending"),
+        pending.report().contains("3 changes are pending"),
         "{}",
-        pending.story()
+        pending.report()
     );
     site.sql
         .run("UPDATE dms.awsdms_status SET \"PENDING_CHANGES\" = 0")
@@ -73,8 +74,12 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
         .try_execute("postgres.marker.await", &marker(60))
         .await
         .unwrap_err();
-    assert_eq!(lost.code(), "LS2317");
-    assert!(lost.story().contains("SHOP.ORDERS (2)"), "{}", lost.story());
+    assert_eq!(lost.code(), Code::LS2317);
+    assert!(
+        lost.report().contains("SHOP.ORDERS (2)"),
+        "{}",
+        lost.report()
+    );
 }
 
 /// Waits until a query counts one.
@@ -104,15 +109,15 @@ async fn what_fails_between_the_proof_and_the_stop_is_seen() {
         )
         .await;
     let error = site.try_execute(name, &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2326", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2326, "{}", error.report());
     site.sql.run("DELETE FROM dms.awsdms_status").await;
     site.sql.run(exception).await;
     let error = site.try_execute(name, &params).await.unwrap_err();
-    assert_eq!(error.code(), "LS2317", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2317, "{}", error.report());
     assert!(
-        error.story().contains("1 changes could not"),
+        error.report().contains("1 changes could not"),
         "{}",
-        error.story()
+        error.report()
     );
 }
 
@@ -139,7 +144,7 @@ async fn a_change_that_fails_just_before_its_marker_comes_is_lost_not_proved() {
         .try_execute("postgres.marker.await", &params)
         .await
         .unwrap_err();
-    assert_eq!(lost.code(), "LS2317", "{}", lost.story());
+    assert_eq!(lost.code(), Code::LS2317, "{}", lost.report());
 }
 
 #[tokio::test]
@@ -154,5 +159,5 @@ async fn a_marker_with_another_scn_voids_the_proof() {
         .try_execute("postgres.marker.await", &marker(60))
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2316");
+    assert_eq!(error.code(), Code::LS2316);
 }

@@ -2,6 +2,7 @@
 
 use crate::site::Site;
 use lockstep_agent::action::Undone;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::json;
 
@@ -38,8 +39,8 @@ async fn roles_that_somebody_has_opened_meanwhile_are_found() {
     let refused = async |says: &str| {
         let verify = "postgres.roles.verify";
         let error = site.try_probe(verify, &params).await.unwrap_err();
-        assert_eq!(error.code(), "LS2319", "{}", error.story());
-        assert!(error.story().contains(says), "{}", error.story());
+        assert_eq!(error.code(), Code::LS2319, "{}", error.report());
+        assert!(error.report().contains(says), "{}", error.report());
         assert!(site.try_execute(verify, &params).await.is_err());
     };
     refused("the role rolesmean_app may log in").await;
@@ -83,18 +84,18 @@ async fn roles_are_closed_all_or_none() {
         .try_execute("postgres.roles.close", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2303", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2303, "{}", error.report());
     assert!(site.cluster.login("rolesall_app", "rolesall").await.is_ok());
     // Which the probe would have said.
     let error = site
         .try_probe("postgres.roles.close", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2312", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2312, "{}", error.report());
     assert!(
-        error.story().contains("rolesall_super"),
+        error.report().contains("rolesall_super"),
         "{}",
-        error.story()
+        error.report()
     );
 
     let unknown = json!({"resource": "shop", "roles": ["rolesall_app", "nobody"]});
@@ -102,13 +103,13 @@ async fn roles_are_closed_all_or_none() {
         .try_probe("postgres.roles.close", &unknown)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2311");
+    assert_eq!(error.code(), Code::LS2311);
     let own = json!({"resource": "shop", "roles": ["rolesall_agent"]});
     let error = site
         .try_probe("postgres.roles.close", &own)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2312");
+    assert_eq!(error.code(), Code::LS2312);
 }
 
 #[tokio::test]
@@ -152,8 +153,8 @@ async fn a_prepared_transaction_keeps_roles_from_being_closed() {
         .try_execute("postgres.roles.close", &params)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2314", "{}", error.story());
-    assert!(error.story().contains("limbo"));
+    assert_eq!(error.code(), Code::LS2314, "{}", error.report());
+    assert!(error.report().contains("limbo"));
     site.sql.run("ROLLBACK PREPARED 'limbo'").await;
     site.try_execute("postgres.roles.close", &params)
         .await

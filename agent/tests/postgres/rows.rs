@@ -3,6 +3,7 @@
 use crate::PROOFS;
 use crate::markers::marker;
 use crate::site::Site;
+use lockstep_api::Code;
 use serde_json::{Value, json};
 
 /// What the other side says of `shop.orders` below.
@@ -99,7 +100,7 @@ async fn rows_are_compared_across_types_and_differences_named() {
             .try_execute("postgres.rows.verify", &verify(wrong))
             .await
             .unwrap_err();
-        assert!(error.story().contains(named), "{}", error.story());
+        assert!(error.report().contains(named), "{}", error.report());
     }
     // A table that the plan forgot.
     let mut forgotten = expected(2, "12.5");
@@ -113,18 +114,14 @@ async fn rows_are_compared_across_types_and_differences_named() {
         .try_execute("postgres.rows.verify", &verify(forgotten))
         .await
         .unwrap_err();
-    assert!(
-        error
-            .story()
-            .contains("lockstep.marker has 0 rows, SHOP.MARKS had 7"),
-        "{}",
-        error.story()
-    );
+    let report = error.report();
+    let uneven = "lockstep.marker has 0 rows, SHOP.MARKS had 7";
+    assert!(report.contains(uneven), "{report}");
     let silent = site
         .try_probe("postgres.rows.verify", &verify(json!({})))
         .await
         .unwrap_err();
-    assert_eq!(silent.code(), "LS2320");
+    assert_eq!(silent.code(), Code::LS2320);
 
     site.sql
         .run(
@@ -145,7 +142,11 @@ async fn rows_are_compared_across_types_and_differences_named() {
         "lines_pkey",
         "has 2 rows",
     ] {
-        assert!(error.story().contains(named), "{named}: {}", error.story());
+        assert!(
+            error.report().contains(named),
+            "{named}: {}",
+            error.report()
+        );
     }
 }
 

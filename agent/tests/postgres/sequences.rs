@@ -1,6 +1,7 @@
 //! Sequences past their data.
 
 use crate::site::Site;
+use lockstep_api::Code;
 use serde_json::json;
 
 const SEQUENCES: &str = "
@@ -35,7 +36,7 @@ async fn sequences_go_past_their_data_whatever_their_kind() {
         .try_execute("postgres.sequences.align", &small)
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2331", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2331, "{}", error.report());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use crate::markers::eventually;
 use crate::site::{RUN, Site};
 use lockstep_agent::action::Undone;
 use lockstep_agent::actions;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ async fn triggers_are_switched_all_or_none_while_somebody_holds_a_table() {
         .try_execute("postgres.triggers.enable", &triggers())
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "LS2304", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2304, "{}", error.report());
     assert_eq!(site.sql.text(MODES).await, before);
     holder.run("COMMIT").await;
     site.perform_once("postgres.triggers.enable", &triggers())
@@ -113,7 +114,11 @@ async fn what_can_not_be_switched_is_refused_before_anything_is() {
         "shop.orders.gone",
         "session_replication_role",
     ] {
-        assert!(error.story().contains(named), "{named}: {}", error.story());
+        assert!(
+            error.report().contains(named),
+            "{named}: {}",
+            error.report()
+        );
     }
 }
 
@@ -135,6 +140,6 @@ async fn a_cancelled_task_leaves_no_statement_behind() {
     eventually(&site, &ours).await;
     cancel.cancel();
     let error = waiting.await.unwrap().unwrap_err();
-    assert_eq!(error.code(), "LS2305", "{}", error.story());
+    assert_eq!(error.code(), Code::LS2305, "{}", error.report());
     assert_eq!(site.sql.text(&ours).await, "0");
 }

@@ -324,13 +324,13 @@ impl Site {
     pub async fn probe(&self, name: &str, params: &Value) -> Probe {
         self.try_probe(name, params)
             .await
-            .unwrap_or_else(|e| panic!("{}", e.story()))
+            .unwrap_or_else(|e| panic!("{}", e.report()))
     }
 
     /// What stands in the way, as a preflight shows it.
     pub async fn obstacles(&self, name: &str, params: &Value) -> Vec<String> {
         let described = Self::action(name).describe(&self.context(), params).await;
-        described.map_or_else(|e| vec![e.story()], |description| description.obstacles)
+        described.map_or_else(|e| vec![e.report()], |description| description.obstacles)
     }
 
     /// What stands in the way of a task that lacks values of the run.
@@ -338,13 +338,13 @@ impl Site {
         let foreseen = Self::action(name)
             .describe_unresolved(&self.context(), params)
             .await;
-        foreseen.map_or_else(|e| vec![e.story()], |description| description.obstacles)
+        foreseen.map_or_else(|e| vec![e.report()], |description| description.obstacles)
     }
 
     /// What a preflight tells without its being an obstacle.
     pub async fn remarks(&self, name: &str, params: &Value) -> Vec<String> {
         let described = Self::action(name).describe(&self.context(), params).await;
-        let described = described.unwrap_or_else(|e| panic!("{}", e.story()));
+        let described = described.unwrap_or_else(|e| panic!("{}", e.report()));
         described.remarks
     }
 
@@ -359,20 +359,20 @@ impl Site {
         let done = Self::action(name)
             .execute(&self.context_of(run), params, None)
             .await;
-        done.unwrap_or_else(|e| panic!("{}", e.story()))
+        done.unwrap_or_else(|e| panic!("{}", e.report()))
     }
 
     /// Probe, execute: what the driver does. The before-image and the outputs.
     pub async fn perform(&self, name: &str, params: &Value) -> (Option<Value>, Outputs) {
         let described = Self::action(name).describe(&self.context(), params).await;
-        let described = described.unwrap_or_else(|e| panic!("{}", e.story()));
+        let described = described.unwrap_or_else(|e| panic!("{}", e.report()));
         assert_eq!(described.obstacles, Vec::<String>::new());
         let probe = self.probe(name, params).await;
         assert_eq!(probe.finding, Finding::Pending, "{name}");
         let done = Self::action(name)
             .execute(&self.context(), params, probe.before_image.as_ref())
             .await;
-        let outputs = done.unwrap_or_else(|e| panic!("{}", e.story()));
+        let outputs = done.unwrap_or_else(|e| panic!("{}", e.report()));
         (probe.before_image, outputs)
     }
 
@@ -388,7 +388,7 @@ impl Site {
         let undone = Self::action(name)
             .undo(&self.context(), params, before_image)
             .await;
-        undone.unwrap_or_else(|e| panic!("{}", e.story()))
+        undone.unwrap_or_else(|e| panic!("{}", e.report()))
     }
 
     /// Undo restores, and a second one finds nothing to do.

@@ -7,6 +7,7 @@ use crate::config::CommandPolicy;
 use crate::host::command::{self, Ended, Program};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{CheckCommand, RunCommand};
 use serde_json::Value;
@@ -20,11 +21,11 @@ pub struct Run;
 fn policy<'a>(cx: &'a Context, command: &str) -> Result<&'a CommandPolicy, ActionError> {
     cx.host.policy.command(command).ok_or_else(|| {
         ActionError::new(
-            "LS2005",
+            Code::LS2005,
             format!("this agent has no command {command} in its policy"),
         )
-        .left("nothing was done")
-        .next(format!("define [policy.commands.{command}] in agent.toml"))
+        .state_left("nothing was done")
+        .remedy(format!("define [policy.commands.{command}] in agent.toml"))
     })
 }
 
@@ -33,7 +34,7 @@ async fn once(cx: &Context, command: &str, limit: Duration) -> Result<Ended, Act
     let (path, arguments) = policy
         .argv
         .split_first()
-        .ok_or_else(|| ActionError::new("LS2005", format!("the command {command} is empty")))?;
+        .ok_or_else(|| ActionError::new(Code::LS2005, format!("the command {command} is empty")))?;
     let program = Program {
         path: Path::new(path),
         arguments: arguments.iter().map(String::as_str).collect(),
@@ -94,9 +95,11 @@ impl Action for Check {
                 return Ok(Outputs::new());
             };
             if began.elapsed() + PAUSE >= limit || cx.cancel.is_cancelled() {
-                return Err(ActionError::new("LS2160", problem)
-                    .left("nothing was changed by the check, unless its command changes things")
-                    .next("mend the cause, then retry"));
+                return Err(ActionError::new(Code::LS2160, problem)
+                    .state_left(
+                        "nothing was changed by the check, unless its command changes things",
+                    )
+                    .remedy("mend the cause, then retry"));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -134,9 +137,9 @@ impl Action for Run {
         let ended = once(cx, &params.command, Duration::from_secs(params.within_secs)).await?;
         match problem(&params.command, &ended) {
             None => Ok(Outputs::new()),
-            Some(problem) => Err(ActionError::new("LS2162", problem)
-                .left("what the command had done stands")
-                .next("see its output in the run's log, mend the cause, then retry")),
+            Some(problem) => Err(ActionError::new(Code::LS2162, problem)
+                .state_left("what the command had done stands")
+                .remedy("see its output in the run's log, mend the cause, then retry")),
         }
     }
 }

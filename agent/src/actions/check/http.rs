@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::CheckHttp;
 use serde_json::Value;
@@ -67,11 +68,11 @@ impl Action for Http {
             return Ok(found(Finding::Pending));
         }
         Err(ActionError::new(
-            "LS2161",
+            Code::LS2161,
             format!("{} is not an http:// address", params.url),
         )
-        .left("nothing was done")
-        .next("name the local, unencrypted health port, or use check.command"))
+        .state_left("nothing was done")
+        .remedy("name the local, unencrypted health port, or use check.command"))
     }
 
     async fn describe(

@@ -6,6 +6,7 @@ pub mod http;
 pub mod tcp;
 
 use crate::action::{ActionError, Context};
+use lockstep_api::Code;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(250);
@@ -30,11 +31,11 @@ where
         };
         if began.elapsed() >= limit || cx.cancel.is_cancelled() {
             return Err(ActionError::new(
-                "LS2160",
+                Code::LS2160,
                 format!("{what} was not as wanted within {within_secs} s: {problem}"),
             )
-            .left("nothing was changed by the check")
-            .next("mend the cause, then retry"));
+            .state_left("nothing was changed by the check")
+            .remedy("mend the cause, then retry"));
         }
         if problem != told {
             cx.note(format!("{what}: {problem}; trying on"));

@@ -5,6 +5,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Poll};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsConnection;
 use serde_json::Value;
@@ -26,9 +27,9 @@ async fn test(
         done => done?,
     }
     let failed = |what: String| {
-        ActionError::new("LS2419", what)
-            .left("nothing was changed")
-            .next("see security groups, listener, user and password of the endpoint, then retry")
+        ActionError::new(Code::LS2419, what)
+            .state_left("nothing was changed")
+            .remedy("see security groups, listener, user and password of the endpoint, then retry")
     };
     loop {
         let connection = dms.connection(&params.instance, endpoint).await?;

@@ -6,6 +6,7 @@
 use crate::action::ActionError;
 use crate::host::dms::{Dms, Task};
 use aws_sdk_databasemigration::types::TableStatistics;
+use lockstep_api::Code;
 
 /// Tables named in one sentence at most.
 const SHOWN: usize = 20;
@@ -98,15 +99,15 @@ impl Health {
             return Ok(self);
         }
         Err(ActionError::new(
-            "LS2415",
+            Code::LS2415,
             format!(
                 "the task {} is not healthy: {}",
                 task.identifier,
                 self.obstacles.join("; ")
             ),
         )
-        .left("nothing was changed by this step")
-        .next("see its log in the console, reload or repair these tables, then retry"))
+        .state_left("nothing was changed by this step")
+        .remedy("see its log in the console, reload or repair these tables, then retry"))
     }
 }
 

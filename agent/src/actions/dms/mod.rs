@@ -14,6 +14,7 @@ pub mod task_stop;
 
 use crate::action::{ActionError, Context};
 use crate::host::dms::{Dms, Poll, Start, Task};
+use lockstep_api::Code;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,15 +56,15 @@ async fn wait(
             .await?
         {
             return Err(ActionError::new(
-                "LS2412",
+                Code::LS2412,
                 format!(
                     "{} is not {wanted} after {} s",
                     name(task.as_ref(), arn),
                     limit.as_secs()
                 ),
             )
-            .left(format!("it is {status}, and DMS may still go on with it"))
-            .next("see its log in the console, then retry: the wait goes on"));
+            .state_left(format!("it is {status}, and DMS may still go on with it"))
+            .remedy("see its log in the console, then retry: the wait goes on"));
         }
     }
 }
@@ -78,11 +79,11 @@ fn wrong_end(arn: &str, task: Option<&Task>, wanted: &str) -> ActionError {
         format!(" ({why})")
     };
     ActionError::new(
-        "LS2413",
+        Code::LS2413,
         format!("{} is {state}{why} instead of {wanted}", name(task, arn)),
     )
-    .left("DMS does nothing more with it")
-    .next("see its log in the console, mend the cause, then retry or roll back")
+    .state_left("DMS does nothing more with it")
+    .remedy("see its log in the console, mend the cause, then retry or roll back")
 }
 
 fn name(task: Option<&Task>, arn: &str) -> String {
@@ -135,14 +136,14 @@ async fn resume(cx: &Context, dms: &Dms, arn: &str, limit: Duration) -> Result<b
     };
     if !task.has_run {
         return Err(ActionError::new(
-            "LS2414",
+            Code::LS2414,
             format!(
                 "{} has never run, so it can't be resumed",
                 name(Some(&task), arn)
             ),
         )
-        .left("it was not started: a first start would load its tables anew")
-        .next("start it by hand if that is what is wanted"));
+        .state_left("it was not started: a first start would load its tables anew")
+        .remedy("start it by hand if that is what is wanted"));
     }
     match dms.start(arn, Start::Resume).await {
         // Someone else has started it; it is running, which is all that is

@@ -15,6 +15,7 @@ use crate::action::{
 use crate::host::dms::{Dms, Documents, NewTask, RUN_TAG, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsReverseCreate;
 use serde::{Deserialize, Serialize};
@@ -58,9 +59,9 @@ fn settings(params: &DmsReverseCreate) -> Result<String, ActionError> {
 }
 
 fn contradiction(what: String) -> ActionError {
-    ActionError::new("LS2420", what)
-        .left("nothing was changed")
-        .next("correct dms.reverse.settings in the plan")
+    ActionError::new(Code::LS2420, what)
+        .state_left("nothing was changed")
+        .remedy("correct dms.reverse.settings in the plan")
 }
 
 fn mappings(params: &DmsReverseCreate) -> String {
@@ -121,15 +122,15 @@ async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionE
         return Ok(());
     };
     Err(ActionError::new(
-        "LS2426",
+        Code::LS2426,
         format!(
             "the source endpoint {} names a replication slot of its own, {slot}: a task on it \
              starts only from a CdcStartPosition, which is not known before the outage",
             endpoint.identifier
         ),
     )
-    .left("nothing was changed")
-    .next("remove SlotName (slotName) from the endpoint so that DMS makes a slot, then retry"))
+    .state_left("nothing was changed")
+    .remedy("remove SlotName (slotName) from the endpoint so that DMS makes a slot, then retry"))
 }
 
 /// The existing task of that identifier, if it can be used.
@@ -143,15 +144,15 @@ async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, Ac
         return Ok(Some(task));
     }
     Err(ActionError::new(
-        "LS2421",
+        Code::LS2421,
         format!(
             "there is another task {}: {}",
             params.identifier,
             differences.join("; ")
         ),
     )
-    .left("nothing was changed")
-    .next("delete it, or choose another identifier in the plan"))
+    .state_left("nothing was changed")
+    .remedy("delete it, or choose another identifier in the plan"))
 }
 
 #[async_trait]
@@ -309,6 +310,9 @@ mod tests {
             );
         }
         let emptying = json!({"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"}});
-        assert_eq!(settings(&params(emptying)).unwrap_err().code(), "LS2420");
+        assert_eq!(
+            settings(&params(emptying)).unwrap_err().code(),
+            Code::LS2420
+        );
     }
 }

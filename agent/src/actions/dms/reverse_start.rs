@@ -19,6 +19,7 @@ use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use aws_sdk_databasemigration::types::TableStatistics;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsReverseStart;
 use serde::{Deserialize, Serialize};
@@ -45,14 +46,14 @@ async fn look(dms: &Dms, params: &DmsReverseStart) -> Result<Task, ActionError> 
         return Ok(task);
     }
     Err(ActionError::new(
-        "LS2424",
+        Code::LS2424,
         format!(
             "the task {} is {}, not cdc: starting it would load tables into Oracle",
             task.identifier, task.migration_type
         ),
     )
-    .left("nothing was changed")
-    .next("create a task that captures changes only"))
+    .state_left("nothing was changed")
+    .remedy("create a task that captures changes only"))
 }
 
 async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> {

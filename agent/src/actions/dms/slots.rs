@@ -13,6 +13,7 @@
 use crate::action::ActionError;
 use crate::host::dms::{Dms, Task};
 use crate::host::postgres::Session;
+use lockstep_api::Code;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -110,14 +111,14 @@ impl Known {
             _ => {
                 let names: Vec<&str> = new.iter().map(|slot| slot.as_str()).collect();
                 Err(ActionError::new(
-                    "LS2425",
+                    Code::LS2425,
                     format!(
                         "which replication slot is the reverse task's can't be told among {}",
                         names.join(", ")
                     ),
                 )
-                .left("no slot was dropped")
-                .next("see the task's log for its slot; drop it by hand once the task is gone"))
+                .state_left("no slot was dropped")
+                .remedy("see the task's log for its slot; drop it by hand once the task is gone"))
             }
         }
     }
@@ -142,11 +143,11 @@ pub async fn drop_slot(
             Some(Use::Idle) => break,
             Some(_) if tokio::time::Instant::now() >= end => {
                 return Err(ActionError::new(
-                    "LS2422",
+                    Code::LS2422,
                     format!("the replication slot {slot} is still in use"),
                 )
-                .left("it is there, and PostgreSQL keeps WAL for it")
-                .next("see pg_replication_slots.active_pid for who holds it, then retry"));
+                .state_left("it is there, and PostgreSQL keeps WAL for it")
+                .remedy("see pg_replication_slots.active_pid for who holds it, then retry"));
             }
             Some(_) => session.pause(POLL).await?,
         }
@@ -183,9 +184,9 @@ pub async fn active(
                     seen.join(", ")
                 ),
             };
-            return Err(ActionError::new("LS2423", what)
-                .left("the reverse task runs, but nothing shows that it reads")
-                .next("see its log in the console and PostgreSQL's, then retry or roll back"));
+            return Err(ActionError::new(Code::LS2423, what)
+                .state_left("the reverse task runs, but nothing shows that it reads")
+                .remedy("see its log in the console and PostgreSQL's, then retry or roll back"));
         }
         session.pause(POLL).await?;
     }
@@ -234,7 +235,7 @@ mod tests {
         // Without the slots from before, no slot is chosen.
         check(&made, &["backup"], None, None);
         let unclear = made.choose(&slots(&["a", "b"]), Some(&[]));
-        assert_eq!(unclear.unwrap_err().code(), "LS2425");
+        assert_eq!(unclear.unwrap_err().code(), Code::LS2425);
         let named = Known {
             named: Some("lockstep_reverse".to_owned()),
             part: String::new(),

@@ -12,6 +12,7 @@ use crate::host::dms::{Dms, Poll, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DrainDmsTask;
 use serde_json::Value;
@@ -107,11 +108,11 @@ impl Action for Drain {
             }
             if !poll.again("the wait for the drain").await? {
                 return Err(ActionError::new(
-                    "LS2416",
+                    Code::LS2416,
                     format!("not drained after {} s: {waiting}", limit.as_secs()),
                 )
-                .left("Oracle is closed, the task runs")
-                .next(
+                .state_left("Oracle is closed, the task runs")
+                .remedy(
                     "see the task's metrics in CloudWatch, then retry for more time or roll back",
                 ));
             }

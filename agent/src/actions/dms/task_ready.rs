@@ -10,6 +10,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsTaskReady;
 use lockstep_plan::mappings::selects;
@@ -82,9 +83,9 @@ fn state(task: &Task, health: &mut Health) {
 /// rows of a table that both tasks map would be replicated in a loop.
 fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), ActionError> {
     let error = |what: String, remedy: String| {
-        Err(ActionError::new("LS2427", what)
-            .left("nothing was changed")
-            .next(remedy))
+        Err(ActionError::new(Code::LS2427, what)
+            .state_left("nothing was changed")
+            .remedy(remedy))
     };
     let name = &task.identifier;
     if let Some(marker) = &params.marker_table

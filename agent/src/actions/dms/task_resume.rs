@@ -10,6 +10,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found, s
 use crate::host::dms::{Dms, Poll, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::ResumeDmsTask;
 use serde_json::Value;
@@ -28,14 +29,14 @@ async fn reverse(dms: &Dms, params: &ResumeDmsTask) -> Result<Option<Task>, Acti
 
 fn circle(reverse: &Task) -> ActionError {
     ActionError::new(
-        "LS2418",
+        Code::LS2418,
         format!(
             "the reverse task {} is {}: both ways at once would send changes round in a circle",
             reverse.identifier, reverse.status
         ),
     )
-    .left("the forward task was not resumed")
-    .next("stop or delete the reverse task, then retry")
+    .state_left("the forward task was not resumed")
+    .remedy("stop or delete the reverse task, then retry")
 }
 
 #[async_trait]

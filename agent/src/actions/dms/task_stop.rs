@@ -10,6 +10,7 @@ use crate::action::{
 use crate::host::dms::{Dms, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::StopDmsTask;
 use serde::{Deserialize, Serialize};
@@ -42,14 +43,14 @@ fn well_stopped(task: &Task, params: &StopDmsTask) -> Result<(), ActionError> {
         return Ok(());
     }
     Err(ActionError::new(
-        "LS2417",
+        Code::LS2417,
         format!(
             "the task {} is {}, {:?}, last failure {:?}",
             task.identifier, task.status, task.stop_reason, task.last_failure
         ),
     )
-    .left("it does not run; what it applied last is not proved")
-    .next("see its log in the console; resume it and drain again, or roll back"))
+    .state_left("it does not run; what it applied last is not proved")
+    .remedy("see its log in the console; resume it and drain again, or roll back"))
 }
 
 #[async_trait]

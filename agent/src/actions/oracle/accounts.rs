@@ -14,6 +14,7 @@ use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{LockAccounts, OracleAccounts, RestoreAccounts};
 use serde_json::Value;
@@ -58,9 +59,9 @@ pub(super) fn refuse_sys(account: &str) -> Result<(), ActionError> {
         return Ok(());
     }
     Err(
-        ActionError::new("LS2221", "the account SYS is not to be locked")
-            .left("nothing was done")
-            .next("take it out of the plan's accounts"),
+        ActionError::new(Code::LS2221, "the account SYS is not to be locked")
+            .state_left("nothing was done")
+            .remedy("take it out of the plan's accounts"),
     )
 }
 
@@ -70,9 +71,9 @@ async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses
     for account in &params.accounts {
         refuse_sys(account)?;
         let status = all.remove(account).ok_or_else(|| {
-            ActionError::new("LS2220", format!("Oracle has no account {account}"))
-                .left("nothing was done")
-                .next("write it as DBA_USERS does (mostly upper case), or take it out")
+            ActionError::new(Code::LS2220, format!("Oracle has no account {account}"))
+                .state_left("nothing was done")
+                .remedy("write it as DBA_USERS does (mostly upper case), or take it out")
         })?;
         statuses.insert(account.clone(), status);
     }
@@ -138,7 +139,7 @@ async fn put_back(
             },
         }
     }
-    combine_errors(failures, "LS2224", "accounts are not unlocked again")?;
+    combine_errors(failures, Code::LS2224, "accounts are not unlocked again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, true) => Undone::Restored,

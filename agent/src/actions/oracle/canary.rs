@@ -10,6 +10,7 @@ use crate::action::{
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleCanary;
 use serde_json::{Value, json};
@@ -76,14 +77,14 @@ impl Action for Await {
         while !arrived(&session, params).await? {
             if began.elapsed() >= limit {
                 return Err(ActionError::new(
-                    "LS2280",
+                    Code::LS2280,
                     format!(
                         "the canary {} has not come back to {} within {} s",
                         params.nonce, params.canary_table, params.timeout_secs
                     ),
                 )
-                .left("the way back to Oracle is not proved")
-                .next(
+                .state_left("the way back to Oracle is not proved")
+                .remedy(
                     "see the reverse task's log and latency, and that it maps the canary table; \
                      then retry",
                 ));

@@ -16,6 +16,7 @@ use super::session_class::{self, DbSession, Role};
 use crate::action::{ActionError, Context};
 use crate::actions::truncate_list;
 use crate::host::oracle::{OracleError, Session};
+use lockstep_api::Code;
 use lockstep_plan::catalogue::{ExemptSessions, OracleFence};
 use std::collections::BTreeMap;
 
@@ -281,14 +282,14 @@ pub async fn breaches(
 /// The error for a fence that doesn't hold.
 pub fn broken(breaches: &[String]) -> ActionError {
     ActionError::new(
-        "LS2250",
+        Code::LS2250,
         format!(
             "the fence doesn't hold: {}",
             truncate_list(breaches.to_vec()).join("; ")
         ),
     )
-    .left("an application may be able to write to Oracle")
-    .next("close what is named, then retry; or roll back")
+    .state_left("an application may be able to write to Oracle")
+    .remedy("close what is named, then retry; or roll back")
 }
 
 /// Repeats all checks for the whole window. Returns the logins at its beginning,

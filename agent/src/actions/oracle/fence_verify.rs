@@ -13,6 +13,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::VerifyFence;
 use serde_json::Value;
@@ -22,12 +23,14 @@ pub struct FenceVerify;
 /// The remedy of the watch's error is a rollback, which is no longer possible
 /// here.
 fn still_used(error: ActionError) -> ActionError {
-    if error.code() != "LS2250" {
+    if error.code() != Code::LS2250 {
         return error;
     }
-    ActionError::new("LS2252", "Oracle is not as closed as it has to be")
-        .left("nobody was killed and nothing was changed; what is written to Oracle is in no proof")
-        .next(
+    ActionError::new(Code::LS2252, "Oracle is not as closed as it has to be")
+        .state_left(
+            "nobody was killed and nothing was changed; what is written to Oracle is in no proof",
+        )
+        .remedy(
             "find the named client by its machine and program, stop it or switch it to \
              PostgreSQL, shut the door it came through, then retry",
         )

@@ -21,6 +21,7 @@ use crate::actions::truncate_list;
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::WatchFence;
 use serde_json::Value;
@@ -127,7 +128,7 @@ impl Watch<WatchFence> for FenceWatch {
         let since = baseline(cx, params)?;
         match fence::verify(cx, &session, &listeners, params, &since).await {
             Ok(()) => Ok(None),
-            Err(e) if e.code() == "LS2250" => Ok(Some(e.to_string())),
+            Err(e) if e.code() == Code::LS2250 => Ok(Some(e.to_string())),
             Err(e) => Err(e),
         }
     }
@@ -170,9 +171,9 @@ impl Watching<'_> {
                     // The next check tries a new session.
                     self.open = None;
                     let since = *blind_since.get_or_insert_with(Instant::now);
-                    tracing::warn!(error = e.story(), "the fence could not be looked at");
+                    tracing::warn!(error = e.report(), "the fence could not be looked at");
                     if since.elapsed() >= BLIND_LIMIT {
-                        self.tell(format!("the fence can't be watched: {}", e.story()))
+                        self.tell(format!("the fence can't be watched: {}", e.report()))
                             .await;
                     }
                 }
@@ -212,7 +213,7 @@ impl Watching<'_> {
         let breach = match self.look(true).await {
             Ok(seen) if seen.is_empty() => return,
             Ok(seen) => seen.join("; "),
-            Err(e) => format!("Oracle doesn't tell who came: {}", e.story()),
+            Err(e) => format!("Oracle doesn't tell who came: {}", e.report()),
         };
         self.tell(format!("nobody has watched for a while: {breach}"))
             .await;

@@ -19,6 +19,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleFinalize;
 use serde_json::{Map, Value, json};
@@ -67,11 +68,11 @@ impl Action for Finalize {
         let tables: i64 = session.row(TABLE_EXISTS, &binds).await?;
         if tables == 0 {
             return Err(ActionError::new(
-                "LS2222",
+                Code::LS2222,
                 format!("the marker table {} doesn't exist", params.marker_table),
             )
-            .left("nothing was done")
-            .next("create it, map it in the forward task and log it supplementally"));
+            .state_left("nothing was done")
+            .remedy("create it, map it in the forward task and log it supplementally"));
         }
         Ok(found(Finding::Pending))
     }
@@ -201,15 +202,15 @@ async fn mark(
 }
 
 fn voided(error: ActionError) -> ActionError {
-    if error.code() != "LS2250" {
+    if error.code() != Code::LS2250 {
         return error;
     }
     ActionError::new(
-        "LS2251",
+        Code::LS2251,
         "the fence was broken while the marker was written",
     )
-    .left("the marker and its SCN prove nothing; rows may have been committed after them")
-    .next("close what is named, then retry: a new SCN and a new marker are taken")
+    .state_left("the marker and its SCN prove nothing; rows may have been committed after them")
+    .remedy("close what is named, then retry: a new SCN and a new marker are taken")
     .source(error)
 }
 

@@ -16,6 +16,7 @@ use crate::action::{
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisableOracleJobs, RestoreOracleJobs, Scope};
 use serde_json::Value;
@@ -79,9 +80,12 @@ async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionEr
 
 fn still_running(jobs: &[Job]) -> ActionError {
     let names: Vec<String> = jobs.iter().map(Job::to_string).collect();
-    ActionError::new("LS2231", format!("jobs still run: {}", names.join(", ")))
-        .left("JOB_QUEUE_PROCESSES is 0, so that no further job starts")
-        .next("wait for them and retry, or let the plan stop running jobs (stop_running)")
+    ActionError::new(
+        Code::LS2231,
+        format!("jobs still run: {}", names.join(", ")),
+    )
+    .state_left("JOB_QUEUE_PROCESSES is 0, so that no further job starts")
+    .remedy("wait for them and retry, or let the plan stop running jobs (stop_running)")
 }
 
 #[async_trait]

@@ -14,6 +14,7 @@ use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{ListenerSelection, StartListeners, StopListeners};
 use serde_json::Value;
@@ -63,7 +64,7 @@ async fn put_back(
     if opened {
         register(cx, &params.resource).await;
     }
-    combine_errors(failures, "LS2215", "listeners are not back")?;
+    combine_errors(failures, Code::LS2215, "listeners are not back")?;
     Ok(Undone::restored_if(changed))
 }
 
@@ -105,7 +106,7 @@ async fn register(cx: &Context, resource: &str) {
         Ok(()) => cx.note(REGISTER),
         Err(e) => cx.note(format!(
             "services register within a minute, not at once: {}",
-            e.story()
+            e.report()
         )),
     }
 }

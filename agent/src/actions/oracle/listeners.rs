@@ -6,6 +6,7 @@ use crate::host::oracle::Session;
 use crate::host::srvctl::Listener;
 use crate::host::{lsnrctl, srvctl};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use lockstep_api::Code;
 use lockstep_plan::catalogue::ListenerSelection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -110,14 +111,14 @@ impl Listeners {
         match wanted.iter().find(|name| !all.contains(name)) {
             None => Ok(wanted),
             Some(unknown) => Err(ActionError::new(
-                "LS2210",
+                Code::LS2210,
                 format!(
                     "this agent knows no listener {unknown} of {}",
                     params.resource
                 ),
             )
-            .left("nothing was done")
-            .next(format!(
+            .state_left("nothing was done")
+            .remedy(format!(
                 "name it in oracle.{}.listeners in agent.toml, or correct the plan",
                 params.resource
             ))),
@@ -170,11 +171,11 @@ impl Listeners {
             return Ok(());
         }
         Err(ActionError::new(
-            "LS2213",
+            Code::LS2213,
             format!("the listener {name} is up again after its stop"),
         )
-        .left("it accepts connections")
-        .next("see what started it (Clusterware, a script, a colleague), stop that, then retry"))
+        .state_left("it accepts connections")
+        .remedy("see what started it (Clusterware, a script, a colleague), stop that, then retry"))
     }
 
     /// Enables (under Clusterware) and starts a listener.
@@ -193,11 +194,11 @@ impl Listeners {
             return Ok(());
         }
         Err(ActionError::new(
-            "LS2214",
+            Code::LS2214,
             format!("the listener {name} is not up after its start"),
         )
-        .left("it refuses connections")
-        .next("see its log, then retry"))
+        .state_left("it refuses connections")
+        .remedy("see its log, then retry"))
     }
 
     /// Allows Clusterware to start a listener, or prevents it.

@@ -2,6 +2,7 @@
 //! dictionary, so that lower case, blanks and reserved words are safe.
 
 use crate::action::ActionError;
+use lockstep_api::Code;
 
 /// Maximum length of an identifier since Oracle 12.2, in bytes.
 const LONGEST: usize = 128;
@@ -14,9 +15,9 @@ const LONGEST: usize = 128;
 pub fn quoted(name: &str) -> Result<String, ActionError> {
     if name.is_empty() || name.len() > LONGEST || name.contains(['"', '\0']) {
         return Err(
-            ActionError::new("LS2207", format!("{name:?} can't be a name in Oracle"))
-                .left("nothing was done with it")
-                .next("correct it in the plan"),
+            ActionError::new(Code::LS2207, format!("{name:?} can't be a name in Oracle"))
+                .state_left("nothing was done with it")
+                .remedy("correct it in the plan"),
         );
     }
     Ok(format!("\"{name}\""))
@@ -41,9 +42,12 @@ impl Qualified {
         let (owner, name) = parts
             .filter(|(_, name)| !name.contains('.'))
             .ok_or_else(|| {
-                ActionError::new("LS2207", format!("{text:?} is not of the form OWNER.NAME"))
-                    .left("nothing was done with it")
-                    .next("correct it in the plan")
+                ActionError::new(
+                    Code::LS2207,
+                    format!("{text:?} is not of the form OWNER.NAME"),
+                )
+                .state_left("nothing was done with it")
+                .remedy("correct it in the plan")
             })?;
         quoted(owner)?;
         quoted(name)?;
@@ -68,7 +72,7 @@ mod tests {
         assert_eq!(quoted("ORDERS").unwrap(), "\"ORDERS\"");
         assert_eq!(quoted("my table").unwrap(), "\"my table\"");
         for wrong in ["", "a\"b", "a\0", &"x".repeat(129)] {
-            assert_eq!(quoted(wrong).unwrap_err().code(), "LS2207");
+            assert_eq!(quoted(wrong).unwrap_err().code(), Code::LS2207);
         }
     }
 

@@ -7,6 +7,7 @@
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::oracle::{OracleError, Session};
+use lockstep_api::Code;
 use serde::{Deserialize, Serialize};
 
 /// Values in memory, with the instance name for the SID clause.
@@ -252,9 +253,9 @@ pub async fn restore(
     before: &Values,
 ) -> Result<(), ActionError> {
     match parameter.put_back(cx, session, before, true).await? {
-        Undone::Drifted(drifted) => Err(ActionError::new("LS2230", drifted)
-            .left("what somebody else has set was left as it is")
-            .next("set it by hand as it should be, then retry or skip")),
+        Undone::Drifted(drifted) => Err(ActionError::new(Code::LS2230, drifted)
+            .state_left("what somebody else has set was left as it is")
+            .remedy("set it by hand as it should be, then retry or skip")),
         Undone::Restored | Undone::Unchanged => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleReady;
 use serde_json::Value;
@@ -281,11 +282,11 @@ impl Report {
             return Ok(());
         }
         Err(ActionError::new(
-            "LS2223",
+            Code::LS2223,
             format!("Oracle is not ready: {}", self.obstacles.join("; ")),
         )
-        .left("nothing was changed")
-        .next("clear away what is named, then check again"))
+        .state_left("nothing was changed")
+        .remedy("clear away what is named, then check again"))
     }
 }
 

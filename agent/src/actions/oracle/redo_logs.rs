@@ -14,6 +14,7 @@ use crate::actions::truncate_list;
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::OracleLogs;
 use serde_json::Value;
@@ -118,9 +119,9 @@ fn gaps(since: u64, threads: &[Thread], logs: &[Log]) -> Vec<String> {
 
 fn scn(text: &str) -> Result<u64, ActionError> {
     text.trim().parse().map_err(|e| {
-        ActionError::new("LS2204", format!("{text:?} is no SCN"))
-            .left("nothing was changed")
-            .next("compare the versions of Oracle and of the agent")
+        ActionError::new(Code::LS2204, format!("{text:?} is no SCN"))
+            .state_left("nothing was changed")
+            .remedy("compare the versions of Oracle and of the agent")
             .source(e)
     })
 }
@@ -207,14 +208,14 @@ fn refusal(seen: &DbSession) -> Option<ActionError> {
     let gaps = truncate_list(gaps.clone()).join("; ");
     Some(
         ActionError::new(
-            "LS2225",
+            Code::LS2225,
             format!(
                 "a rollback could not resume the forward task from its checkpoint at SCN {since}: \
                  gone are {gaps}"
             ),
         )
-        .left("nothing was changed")
-        .next(
+        .state_left("nothing was changed")
+        .remedy(
             "restore them (RMAN: RESTORE ARCHIVELOG) and keep them until the cutover is over; or, \
              if the checkpoint only lags behind, stop and resume the task once, then check again",
         ),
@@ -245,7 +246,7 @@ impl Action for Ready {
         let seen = look(cx, params).await?;
         Ok(Description {
             would_do: vec!["look at V$LOG and V$ARCHIVED_LOG".to_owned()],
-            obstacles: refusal(&seen).map(|e| e.story()).into_iter().collect(),
+            obstacles: refusal(&seen).map(|e| e.report()).into_iter().collect(),
             remarks: remark(&seen).into_iter().collect(),
         })
     }

@@ -17,6 +17,7 @@ use crate::canonical::{Column, Kind, NotCanonical, RowDigest};
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{ComparedTable, OracleRows};
 use oracle::Row;
@@ -68,9 +69,9 @@ async fn types(session: &Session, table: &Qualified) -> Result<Vec<(String, Stri
         return Ok(all);
     }
     let what = format!("Oracle has no table {}.{}", table.owner, table.name);
-    Err(ActionError::new("LS2270", what)
-        .left("nothing was compared")
-        .next("correct it in the plan, spelled as DBA_TABLES does"))
+    Err(ActionError::new(Code::LS2270, what)
+        .state_left("nothing was compared")
+        .remedy("correct it in the plan, spelled as DBA_TABLES does"))
 }
 
 async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, ActionError> {
@@ -85,13 +86,13 @@ async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, Ac
             name,
         }),
         None => Err(ActionError::new(
-            "LS2271",
+            Code::LS2271,
             format!(
                 "the column {name} of {place} has the type {data_type}, which can't be compared"
             ),
         )
-        .left("nothing was compared in this table")
-        .next("compare this table by its count only (digest: false)")),
+        .state_left("nothing was compared in this table")
+        .remedy("compare this table by its count only (digest: false)")),
     };
     all.into_iter().map(source).collect()
 }
@@ -174,14 +175,14 @@ async fn digest(
     scanned.map_err(|(at, e)| {
         let column = sources.get(at).map_or("?", |source| source.name.as_str());
         ActionError::new(
-            "LS2272",
+            Code::LS2272,
             format!(
                 "a value in {column} of {}.{} can't be compared",
                 table.owner, table.name
             ),
         )
-        .left("nothing was compared in this table")
-        .next("compare this table by its count only (digest: false)")
+        .state_left("nothing was compared in this table")
+        .remedy("compare this table by its count only (digest: false)")
         .source(e)
     })
 }
@@ -285,9 +286,9 @@ impl Action for Digest {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let scn: i64 = params.scn.parse().map_err(|_| {
-            ActionError::new("LS2273", format!("{:?} is no SCN", params.scn))
-                .left("nothing was compared")
-                .next("give the `scn` of oracle.finalize")
+            ActionError::new(Code::LS2273, format!("{:?} is no SCN", params.scn))
+                .state_left("nothing was compared")
+                .remedy("give the `scn` of oracle.finalize")
         })?;
         let session = Session::open(cx, &params.resource).await?;
         session.allow(SCAN_LIMIT).await?;

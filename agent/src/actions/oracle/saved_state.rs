@@ -9,6 +9,7 @@
 
 use crate::action::{ActionError, Context, Undone};
 use crate::host::state_file::StateFile;
+use lockstep_api::Code;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -150,11 +151,11 @@ pub fn recall_all<T: DeserializeOwned>(
 /// The error for a missing state.
 pub fn nothing(resource: &str, kind: &str) -> ActionError {
     ActionError::new(
-        "LS2209",
+        Code::LS2209,
         format!("this agent keeps no earlier state of the {kind} of {resource}"),
     )
-    .left("nothing was changed")
-    .next(
+    .state_left("nothing was changed")
+    .remedy(
         "there is nothing to restore if it has been restored before; otherwise restore it by \
          hand from the events of the run that changed it",
     )

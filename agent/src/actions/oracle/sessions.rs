@@ -15,6 +15,7 @@ use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{DrainSessions, KillSessions, OracleSessions};
 use serde_json::{Value, json};
@@ -214,12 +215,12 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
     } else {
         "stop the named clients, then retry; or let the plan kill what is left"
     };
-    ActionError::new("LS2240", what)
-        .left(format!(
+    ActionError::new(Code::LS2240, what)
+        .state_left(format!(
             "nothing was changed but the sessions that are gone, within {} s",
             params.timeout_secs
         ))
-        .next(next)
+        .remedy(next)
 }
 
 async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, ActionError> {
@@ -366,7 +367,7 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
             async move {
                 if fails {
-                    return Err(ActionError::new("LS2203", "refused"));
+                    return Err(ActionError::new(Code::LS2203, "refused"));
                 }
                 Ok(())
             }
@@ -374,7 +375,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(10);
         let jobs = [true, false, false, false];
         let ended = share_out(&[(); 2], &jobs, until, work).await;
-        assert_eq!(ended.unwrap_err().code(), "LS2203");
+        assert_eq!(ended.unwrap_err().code(), Code::LS2203);
         assert_eq!(done.into_inner(), jobs.len());
     }
 }

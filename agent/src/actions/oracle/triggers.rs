@@ -15,6 +15,7 @@ use crate::actions::combine_errors;
 use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{DisableOracleTriggers, RestoreOracleTriggers};
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,7 @@ async fn put_back(
             Some(_) => {}
         }
     }
-    combine_errors(failures, "LS2260", "triggers are not enabled again")?;
+    combine_errors(failures, Code::LS2260, "triggers are not enabled again")?;
     Ok(match (drifted.is_empty(), changed) {
         (false, _) => Undone::Drifted(drifted.join("; ")),
         (true, 0) => Undone::Unchanged,
@@ -267,9 +268,9 @@ impl Action for Restore {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
         if let Undone::Drifted(drifted) = put_back(cx, &session, &before, &params.schemas).await? {
-            return Err(ActionError::new("LS2261", drifted)
-                .left("every trigger that was enabled before and is still there is enabled")
-                .next("decide about those named, then skip this step"));
+            return Err(ActionError::new(Code::LS2261, drifted)
+                .state_left("every trigger that was enabled before and is still there is enabled")
+                .remedy("decide about those named, then skip this step"));
         }
         Self::forget(cx, params)?;
         Ok(Outputs::new())

@@ -4,6 +4,7 @@ use super::names::Qualified;
 use super::rows;
 use crate::action::{ActionError, Context};
 use crate::host::oracle::Session;
+use lockstep_api::Code;
 use lockstep_plan::catalogue::{ComparedTable, OracleRows};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,9 +146,9 @@ pub fn counted(params: &OracleRows) -> Result<Vec<String>, ActionError> {
         return Ok(Vec::new());
     }
     serde_json::from_value(params.counted.clone()).map_err(|e| {
-        ActionError::new("LS2274", "counted is no list of tables")
-            .left("nothing was compared")
-            .next("give the output tables of postgres.ready")
+        ActionError::new(Code::LS2274, "counted is no list of tables")
+            .state_left("nothing was compared")
+            .remedy("give the output tables of postgres.ready")
             .source(e)
     })
 }
@@ -241,6 +242,6 @@ mod tests {
     #[test]
     fn what_is_no_list_of_tables_is_refused() {
         let params = params_of(json!({"resource": "orcl", "scn": "1", "tables": [], "counted": 5}));
-        assert_eq!(counted(&params).unwrap_err().code(), "LS2274");
+        assert_eq!(counted(&params).unwrap_err().code(), Code::LS2274);
     }
 }

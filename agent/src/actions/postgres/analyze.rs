@@ -6,6 +6,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found, s
 use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresAnalyze;
 use serde_json::Value;
@@ -100,10 +101,10 @@ impl Action for Analyze {
             return Ok(Outputs::new());
         }
         Err(ActionError::new(
-            "LS2324",
+            Code::LS2324,
             format!("PostgreSQL collected no statistics of {}", listed(&skipped)),
         )
-        .left("the other tables have theirs")
-        .next("let the agent's role own these tables, or analyze them by hand, then retry"))
+        .state_left("the other tables have theirs")
+        .remedy("let the agent's role own these tables, or analyze them by hand, then retry"))
     }
 }

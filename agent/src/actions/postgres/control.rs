@@ -7,6 +7,7 @@
 use super::{Table, listed};
 use crate::action::ActionError;
 use crate::host::postgres::{Session, quoted};
+use lockstep_api::Code;
 use serde_json::Value;
 
 /// Changes that could not be applied; always exists with ongoing replication.
@@ -114,11 +115,11 @@ pub fn exceptions_before(value: &Value) -> Result<i64, ActionError> {
         .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
         .ok_or_else(|| {
             ActionError::new(
-                "LS2315",
+                Code::LS2315,
                 format!("apply_exceptions is {value}, not a number"),
             )
-            .left("nothing was changed")
-            .next("give the output apply_exceptions of postgres.ready")
+            .state_left("nothing was changed")
+            .remedy("give the output apply_exceptions of postgres.ready")
         })
 }
 
@@ -141,7 +142,7 @@ pub async fn unharmed(session: &Session, schema: &str, before: i64) -> Result<()
             exceptions - before,
             listed(&tables)
         ))
-        .next(format!(
+        .remedy(format!(
             "see {schema}.{EXCEPTIONS}, repair the rows, then roll back or retry from the start"
         )));
     }
@@ -151,7 +152,7 @@ pub async fn unharmed(session: &Session, schema: &str, before: i64) -> Result<()
     ] {
         let (rows, tables) = found(session, schema, name).await?;
         if rows > 0 {
-            return Err(lost(format!("{what}: {}", listed(&tables))).next(format!(
+            return Err(lost(format!("{what}: {}", listed(&tables))).remedy(format!(
                 "see {schema}.{name}, repair and empty it, then roll back or retry"
             )));
         }
@@ -160,5 +161,6 @@ pub async fn unharmed(session: &Session, schema: &str, before: i64) -> Result<()
 }
 
 fn lost(what: String) -> ActionError {
-    ActionError::new("LS2317", what).left("PostgreSQL does not hold all that Oracle holds")
+    ActionError::new(Code::LS2317, what)
+        .state_left("PostgreSQL does not hold all that Oracle holds")
 }

@@ -10,6 +10,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresDrain;
 use serde_json::Value;
@@ -66,11 +67,11 @@ impl Action for Check {
         let pending = control::pending(&session, schema).await?;
         if pending > 0 {
             return Err(ActionError::new(
-                "LS2326",
+                Code::LS2326,
                 format!("the task has stopped with {pending} changes pending"),
             )
-            .left("nothing was changed; PostgreSQL may lack these changes")
-            .next(format!(
+            .state_left("nothing was changed; PostgreSQL may lack these changes")
+            .remedy(format!(
                 "see {schema}.{} and the task's log, then roll back",
                 control::STATUS
             )));

@@ -11,6 +11,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found, s
 use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresMarker;
 use serde_json::Value;
@@ -71,14 +72,14 @@ async fn awaited(session: &Session, params: &PostgresMarker) -> Result<Awaited, 
         let (task, same): (String, Option<bool>) = (row.get(0), row.get(1));
         if same != Some(true) {
             return Err(ActionError::new(
-                "LS2316",
+                Code::LS2316,
                 format!(
                     "the marker of {task} carries another SCN than {}",
                     params.scn
                 ),
             )
-            .left("nothing was changed; the proof does not hold")
-            .next("see who writes to the marker table, then retry from oracle.finalize"));
+            .state_left("nothing was changed; the proof does not hold")
+            .remedy("see who writes to the marker table, then retry from oracle.finalize"));
         }
         arrived.insert(task);
     }
@@ -164,11 +165,11 @@ impl Action for Await {
             }
             if begun.elapsed() >= limit {
                 return Err(ActionError::new(
-                    "LS2318",
+                    Code::LS2318,
                     format!("{} after {} s", awaited.told(), limit.as_secs()),
                 )
-                .left("Oracle is closed, PostgreSQL as it was")
-                .next(
+                .state_left("Oracle is closed, PostgreSQL as it was")
+                .remedy(
                     "see the task's state, its latency and its log, then retry for more time or \
                      roll back",
                 ));

@@ -18,6 +18,7 @@ pub mod triggers;
 
 use crate::action::ActionError;
 use crate::host::postgres::quoted;
+use lockstep_api::Code;
 
 /// A table by its schema and name, case-sensitive as in pg_class.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,11 +36,11 @@ impl Table {
                 name: name.to_owned(),
             }),
             _ => Err(ActionError::new(
-                "LS2307",
+                Code::LS2307,
                 format!("{text:?} is not of the form schema.table"),
             )
-            .left("nothing was done")
-            .next("correct it in the plan")),
+            .state_left("nothing was done")
+            .remedy("correct it in the plan")),
         }
     }
 

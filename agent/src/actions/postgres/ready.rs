@@ -7,6 +7,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::PostgresReady;
 use serde_json::{Value, json};
@@ -277,7 +278,7 @@ impl Survey {
                 Ok(sequence) => {
                     named.insert(sequence);
                 }
-                Err(e) => self.obstacles.push(e.story()),
+                Err(e) => self.obstacles.push(e.report()),
             }
         }
         let all = Sequences::of(session, &params.schemas).await?;
@@ -318,14 +319,14 @@ impl Survey {
             return Ok(self);
         }
         Err(ActionError::new(
-            "LS2310",
+            Code::LS2310,
             format!(
                 "PostgreSQL {resource} is not ready: {}",
                 self.obstacles.join("; ")
             ),
         )
-        .left("nothing was changed")
-        .next("mend all of it, then retry"))
+        .state_left("nothing was changed")
+        .remedy("mend all of it, then retry"))
     }
 }
 

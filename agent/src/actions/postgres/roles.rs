@@ -13,6 +13,7 @@ use crate::action::{
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{CloseRoles, OpenRoles, PostgresRoles, VerifyRoles};
 use serde_json::Value;
@@ -55,15 +56,15 @@ async fn logins(session: &Session, params: &PostgresRoles) -> Result<Logins, Act
         return Ok(logins);
     }
     Err(ActionError::new(
-        "LS2311",
+        Code::LS2311,
         format!(
             "no such roles in {}: {}",
             session.server(),
             listed(&missing)
         ),
     )
-    .left("nothing was changed")
-    .next("correct them in the plan, or create them"))
+    .state_left("nothing was changed")
+    .remedy("correct them in the plan, or create them"))
 }
 
 /// Since PostgreSQL 16 CREATEROLE reaches only roles that one administers;
@@ -188,9 +189,9 @@ async fn permitted(session: &Session, params: &PostgresRoles) -> Result<(), Acti
     if obstacles.is_empty() {
         return Ok(());
     }
-    Err(ActionError::new("LS2312", obstacles.join("; "))
-        .left("nothing was changed")
-        .next("do that as a superuser or as the database's master user, then retry"))
+    Err(ActionError::new(Code::LS2312, obstacles.join("; "))
+        .state_left("nothing was changed")
+        .remedy("do that as a superuser or as the database's master user, then retry"))
 }
 
 /// Sessions of the roles, `role from client (application)` by process.
@@ -253,11 +254,11 @@ async fn end_sessions(
     }
     let who: Vec<&String> = left.values().collect();
     Err(ActionError::new(
-        "LS2313",
+        Code::LS2313,
         format!("sessions of application roles don't end: {}", listed(&who)),
     )
-    .left("the roles can't log in any more, but these sessions can still write")
-    .next("see what they hang on in pg_stat_activity, then retry"))
+    .state_left("the roles can't log in any more, but these sessions can still write")
+    .remedy("see what they hang on in pg_stat_activity, then retry"))
 }
 
 async fn no_prepared(session: &Session, roles: &[String]) -> Result<(), ActionError> {
@@ -266,14 +267,14 @@ async fn no_prepared(session: &Session, roles: &[String]) -> Result<(), ActionEr
         return Ok(());
     }
     Err(ActionError::new(
-        "LS2314",
+        Code::LS2314,
         format!(
             "prepared transactions of application roles: {}",
             listed(&prepared)
         ),
     )
-    .left("the roles are closed and without sessions")
-    .next("COMMIT PREPARED or ROLLBACK PREPARED each, then retry"))
+    .state_left("the roles are closed and without sessions")
+    .remedy("COMMIT PREPARED or ROLLBACK PREPARED each, then retry"))
 }
 
 #[async_trait]
@@ -382,14 +383,14 @@ async fn still_closed(cx: &Context, params: &PostgresRoles) -> Result<(), Action
         return Ok(());
     }
     Err(ActionError::new(
-        "LS2319",
+        Code::LS2319,
         format!(
             "application roles are not closed any more, somebody else has opened them: {}",
             listed(&found)
         ),
     )
-    .left("no role was opened by this run, but PostgreSQL may hold writes of theirs")
-    .next(
+    .state_left("no role was opened by this run, but PostgreSQL may hold writes of theirs")
+    .remedy(
         "find out who and what was written; ALTER ROLE … NOLOGIN and pg_terminate_backend for \
          each, then retry or roll back",
     ))

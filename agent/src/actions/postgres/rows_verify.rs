@@ -13,6 +13,7 @@ use crate::canonical::{Column, Kind, RowDigest};
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{ComparedTable, PostgresRows};
 use serde::Deserialize;
@@ -43,9 +44,9 @@ struct Expected {
 /// it.
 fn expected(params: &PostgresRows) -> Result<BTreeMap<String, Expected>, ActionError> {
     let unusable = |what: String| {
-        ActionError::new("LS2320", what)
-            .left("nothing was changed")
-            .next("give the output tables of oracle.rows.digest over the same tables")
+        ActionError::new(Code::LS2320, what)
+            .state_left("nothing was changed")
+            .remedy("give the output tables of oracle.rows.digest over the same tables")
     };
     let all: BTreeMap<String, Expected> =
         serde_json::from_value(params.expected.clone()).map_err(|e| {
@@ -113,11 +114,11 @@ async fn digest(
                 None => None,
                 Some(text) => column.kind.canonical(text).map_err(|e| {
                     ActionError::new(
-                        "LS2321",
+                        Code::LS2321,
                         format!("{table}.{} holds what Oracle can't hold", column.name),
                     )
-                    .left("nothing was changed")
-                    .next("correct the value, or leave the table's digest out of the plan")
+                    .state_left("nothing was changed")
+                    .remedy("correct the value, or leave the table's digest out of the plan")
                     .source(e)
                 })?,
             };
@@ -259,14 +260,15 @@ async fn readable(session: &Session, tables: &[ComparedTable]) -> Result<(), Act
             barred.push(compared.postgres.clone());
         }
     }
-    let error = |what: String| ActionError::new("LS2322", what).left("nothing was changed");
+    let error =
+        |what: String| ActionError::new(Code::LS2322, what).state_left("nothing was changed");
     if !missing.is_empty() {
         return Err(error(format!("no such tables: {}", listed(&missing)))
-            .next("correct compare.tables in the plan"));
+            .remedy("correct compare.tables in the plan"));
     }
     if !barred.is_empty() {
         let what = format!("the agent's role may not read {}", listed(&barred));
-        return Err(error(what).next("GRANT pg_read_all_data to it, or SELECT on each"));
+        return Err(error(what).remedy("GRANT pg_read_all_data to it, or SELECT on each"));
     }
     Ok(())
 }
@@ -339,8 +341,8 @@ impl Action for Verify {
                 Value::Object(tables),
             )]));
         }
-        Err(ActionError::new("LS2323", listed(&wrong))
-            .left("nothing was changed; the data is not what Oracle had")
-            .next("roll back, or repair the rows while Oracle is closed and retry"))
+        Err(ActionError::new(Code::LS2323, listed(&wrong))
+            .state_left("nothing was changed; the data is not what Oracle had")
+            .remedy("roll back, or repair the rows while Oracle is closed and retry"))
     }
 }

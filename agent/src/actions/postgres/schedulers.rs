@@ -7,6 +7,7 @@
 use super::listed;
 use crate::action::{ActionError, Context};
 use crate::host::postgres::{Session, quoted};
+use lockstep_api::Code;
 use std::collections::BTreeMap;
 
 /// Whether each job is active.
@@ -80,14 +81,14 @@ impl Schedulers {
             return Ok(());
         }
         Err(ActionError::new(
-            "LS2334",
+            Code::LS2334,
             format!(
                 "pg_cron in {} shows {me} only its own jobs",
                 self.home().server()
             ),
         )
-        .left("nothing was changed")
-        .next(format!(
+        .state_left("nothing was changed")
+        .remedy(format!(
             "let {me} bypass row security (ALTER ROLE {me} BYPASSRLS, or rds_superuser on Amazon \
              RDS), then retry"
         )))
@@ -159,11 +160,11 @@ impl Schedulers {
             return Ok(());
         }
         Err(ActionError::new(
-            "LS2335",
+            Code::LS2335,
             format!("these jobs did not take the change: {}", listed(&unchanged)),
         )
-        .left("the others did")
-        .next("see what the agent's role may do with them, then retry"))
+        .state_left("the others did")
+        .remedy("see what the agent's role may do with them, then retry"))
     }
 
     /// Remarks on what can't be checked from this host.
@@ -181,15 +182,15 @@ impl Schedulers {
 /// Jobs that the agent can't see would run, so that is an error.
 async fn open_home(cx: &Context, resource: &str, home: &str) -> Result<Session, ActionError> {
     let refused = |e: ActionError| {
-        if e.code() != "LS2301" {
+        if e.code() != Code::LS2301 {
             return e;
         }
         ActionError::new(
-            "LS2336",
+            Code::LS2336,
             format!("pg_cron lives in the database {home}, where the agent can't log in"),
         )
-        .left("nothing was changed; jobs that are kept there may run in this database")
-        .next(format!(
+        .state_left("nothing was changed; jobs that are kept there may run in this database")
+        .remedy(format!(
             "GRANT CONNECT ON DATABASE {} to the agent's role and let pg_hba.conf admit it, then \
              retry",
             quoted(home)

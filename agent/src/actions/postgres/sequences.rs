@@ -3,6 +3,7 @@
 use super::Table;
 use crate::action::ActionError;
 use crate::host::postgres::Session;
+use lockstep_api::Code;
 use std::collections::BTreeSet;
 
 /// A column and the sequence that feeds it.
@@ -116,11 +117,11 @@ impl Sequences {
 pub fn column(text: &str) -> Result<(Table, &str), ActionError> {
     let unusable = || {
         ActionError::new(
-            "LS2307",
+            Code::LS2307,
             format!("{text:?} is not of the form schema.table.column"),
         )
-        .left("nothing was changed")
-        .next("correct it in the plan")
+        .state_left("nothing was changed")
+        .remedy("correct it in the plan")
     };
     let (table, column) = text.rsplit_once('.').ok_or_else(unusable)?;
     Ok((Table::parse(table)?, column))
@@ -139,9 +140,9 @@ pub async fn find(session: &Session, place: &str) -> Result<String, ActionError>
                  WHERE d.adrelid = $1::text::regclass AND a.attname = $2 LIMIT 1))";
     let found: Option<String> = session.row(sql, &[&table.sql(), &column]).await?.get(0);
     found.ok_or_else(|| {
-        ActionError::new("LS2333", format!("no sequence feeds {place}"))
-            .left("no sequence was moved by this step")
-            .next(format!(
+        ActionError::new(Code::LS2333, format!("no sequence feeds {place}"))
+            .state_left("no sequence was moved by this step")
+            .remedy(format!(
                 "ALTER SEQUENCE … OWNED BY {place}, or take it out of the plan"
             ))
     })

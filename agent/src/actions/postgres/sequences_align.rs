@@ -14,6 +14,7 @@ use crate::action::{
 use crate::host::postgres::{Session, quoted};
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresSequences;
 use serde_json::{Value, json};
@@ -122,11 +123,11 @@ impl Aligned {
         }
         let target = standing.target(last, held, margin).map_err(|value| {
             ActionError::new(
-                "LS2331",
+                Code::LS2331,
                 format!("{sequence} would go to {value}, beyond its bounds"),
             )
-            .left("no sequence was moved by this step")
-            .next("widen it with ALTER SEQUENCE, or lessen the margin, then retry")
+            .state_left("no sequence was moved by this step")
+            .remedy("widen it with ALTER SEQUENCE, or lessen the margin, then retry")
         })?;
         Ok(Self {
             sequence,
@@ -185,9 +186,12 @@ fn last_number(oracle: &BTreeMap<String, Value>, name: &str) -> Result<i128, Act
         None => None,
     };
     number.ok_or_else(|| {
-        ActionError::new("LS2332", format!("oracle.finalize says nothing of {name}"))
-            .left("no sequence was moved by this step")
-            .next("name its owner under oracle.schemas in the plan, or correct the name")
+        ActionError::new(
+            Code::LS2332,
+            format!("oracle.finalize says nothing of {name}"),
+        )
+        .state_left("no sequence was moved by this step")
+        .remedy("name its owner under oracle.schemas in the plan, or correct the name")
     })
 }
 
@@ -239,9 +243,9 @@ async fn settable(session: &Session, place: &str) -> Result<String, ActionError>
         return Ok(sequence);
     }
     let what = format!("the agent's role may not set {sequence} of {place}");
-    Err(ActionError::new("LS2337", what)
-        .left("no sequence was moved by this step")
-        .next("GRANT it the role that owns the sequence, or SELECT, UPDATE on it"))
+    Err(ActionError::new(Code::LS2337, what)
+        .state_left("no sequence was moved by this step")
+        .remedy("GRANT it the role that owns the sequence, or SELECT, UPDATE on it"))
 }
 
 fn remark(left_alone: &[String]) -> Option<String> {
@@ -431,6 +435,9 @@ mod tests {
         ]);
         assert_eq!(last_number(&oracle, "S.A").unwrap(), 21);
         assert_eq!(last_number(&oracle, "S.B").unwrap(), 22);
-        assert_eq!(last_number(&oracle, "S.C").unwrap_err().code(), "LS2332");
+        assert_eq!(
+            last_number(&oracle, "S.C").unwrap_err().code(),
+            Code::LS2332
+        );
     }
 }

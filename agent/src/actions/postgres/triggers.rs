@@ -14,6 +14,7 @@ use crate::host::postgres::{Session, quoted};
 use crate::host::state_file::StateFile;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::{
     EnablePostgresTriggers, RestorePostgresTriggers, TriggerMode, TriggerSet,
@@ -164,9 +165,9 @@ async fn permitted(
     if obstacles.is_empty() {
         return Ok(());
     }
-    Err(ActionError::new("LS2325", obstacles.join("; "))
-        .left("nothing was changed")
-        .next("mend it, then retry"))
+    Err(ActionError::new(Code::LS2325, obstacles.join("; "))
+        .state_left("nothing was changed")
+        .remedy("mend it, then retry"))
 }
 
 /// Switches what differs from `target`, all or nothing.

@@ -8,6 +8,7 @@ use crate::action::{ActionError, Context};
 use crate::actions::combine_errors;
 use crate::host::systemd::{Job, UnitState};
 use crate::policy::Permission;
+use lockstep_api::Code;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ async fn existing(cx: &Context, units: &[String]) -> Result<States, ActionError>
     let states = states(cx, units).await?;
     match absent(&states).into_iter().next() {
         None => Ok(states),
-        Some(absent) => Err(ActionError::new("LS2108", absent).left("nothing was done")),
+        Some(absent) => Err(ActionError::new(Code::LS2108, absent).state_left("nothing was done")),
     }
 }
 
@@ -93,6 +94,6 @@ async fn put_all_back<'a>(
             Err(e) => failures.push(e),
         }
     }
-    combine_errors(failures, "LS2105", "units are not back")?;
+    combine_errors(failures, Code::LS2105, "units are not back")?;
     Ok(changed)
 }

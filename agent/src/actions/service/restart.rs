@@ -8,6 +8,7 @@ use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::systemd::Job;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::RestartService;
 use serde_json::Value;
@@ -59,9 +60,9 @@ impl Action for Restart {
             let state = systemd.state(unit).await?;
             if !state.is_up() {
                 return Err(
-                    ActionError::new("LS2107", format!("{unit} did not stay up"))
-                        .left(format!("it is {}", state.active))
-                        .next(format!(
+                    ActionError::new(Code::LS2107, format!("{unit} did not stay up"))
+                        .state_left(format!("it is {}", state.active))
+                        .remedy(format!(
                             "see `systemctl status {unit}` and its journal, then retry"
                         )),
                 );

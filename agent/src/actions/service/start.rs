@@ -9,6 +9,7 @@ use crate::action::{
 use crate::host::systemd::Job;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StartService;
 use serde_json::Value;
@@ -71,9 +72,9 @@ impl Action for Start {
             let state = systemd.state(unit).await?;
             if !state.is_up() {
                 return Err(
-                    ActionError::new("LS2107", format!("{unit} did not stay up"))
-                        .left(format!("it is {}", state.active))
-                        .next(format!(
+                    ActionError::new(Code::LS2107, format!("{unit} did not stay up"))
+                        .state_left(format!("it is {}", state.active))
+                        .remedy(format!(
                             "see `systemctl status {unit}` and its journal, then retry"
                         )),
                 );

@@ -8,6 +8,7 @@ use crate::action::{
 use crate::host::systemd::Job;
 use crate::policy::Permission;
 use async_trait::async_trait;
+use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StopService;
 use serde_json::Value;
@@ -77,13 +78,12 @@ impl Action for Stop {
                 .await?;
             let state = systemd.state(unit).await?;
             if !state.is_down() {
-                return Err(
-                    ActionError::new("LS2106", format!("{unit} came back after its stop"))
-                        .left(format!("it is {}", state.active))
-                        .next(
-                            "see what starts it (a timer, a socket, another unit), stop that too",
-                        ),
-                );
+                return Err(ActionError::new(
+                    Code::LS2106,
+                    format!("{unit} came back after its stop"),
+                )
+                .state_left(format!("it is {}", state.active))
+                .remedy("see what starts it (a timer, a socket, another unit), stop that too"));
             }
             cx.note(format!("{unit}: stopped"));
         }

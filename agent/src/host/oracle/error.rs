@@ -4,6 +4,7 @@
 //! own code is hidden; the driver's code tells them.
 
 use crate::error::ActionError;
+use lockstep_api::Code;
 use oracle::ErrorKind;
 use std::path::PathBuf;
 
@@ -77,43 +78,43 @@ impl OracleError {
         }
     }
 
-    fn parts(&self) -> (&'static str, &'static str, &'static str) {
+    fn parts(&self) -> (Code, &'static str, &'static str) {
         match self {
             Self::Library { .. } => (
-                "LS2201",
+                Code::LS2201,
                 "nothing was done",
                 "see that the agent runs with this home and may read its lib directory, or name \
                  client_library in agent.toml",
             ),
             Self::Connect { .. } => (
-                "LS2202",
+                Code::LS2202,
                 "nothing was done",
                 "see that the instance is open and that the agent's user is in the dba group",
             ),
             Self::Hung { .. } => (
-                "LS2208",
+                Code::LS2208,
                 "nothing was done; a login that hangs keeps a thread of the agent until it ends",
                 "see with `sqlplus / as sysdba` and in the alert log whether the instance answers \
                  anybody, then retry; restart the agent if old logins don't end",
             ),
             Self::Refused { .. } => (
-                "LS2203",
+                Code::LS2203,
                 "this statement had no effect; what came before it stands",
                 "mend what the ORA code says, then retry",
             ),
             Self::Driver { .. } => (
-                "LS2204",
+                Code::LS2204,
                 "what came before stands",
                 "compare the versions of Oracle and of the agent",
             ),
             Self::Dead { .. } => (
-                "LS2205",
+                Code::LS2205,
                 "the statement may or may not have taken effect; an open transaction is rolled back",
                 "see the alert log for who killed the session or whether the instance went down, \
                  then retry",
             ),
             Self::Broken { .. } => (
-                "LS2206",
+                Code::LS2206,
                 "what came before the statement stands; the statement may have taken effect",
                 "see in V$SESSION what it waited for, then retry",
             ),
@@ -145,7 +146,7 @@ impl From<OracleError> for ActionError {
         let (code, left, next) = error.parts();
         let text = error.to_string();
         let what = text.split_once(": ").map_or("", |(_, what)| what);
-        Self::new(code, what).left(left).next(next)
+        Self::new(code, what).state_left(left).remedy(next)
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
             statement: "SELECT 1 FROM t".into(),
         };
         assert_eq!(error.ora(), Some(942));
-        let story = ActionError::from(error).story();
+        let story = ActionError::from(error).report();
         assert!(
             story.starts_with("LS2203: Oracle refuses a statement with ORA-00942:"),
             "{story}"
