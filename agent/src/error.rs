@@ -45,14 +45,18 @@ impl ActionError {
         self.diagnosis.code
     }
 
-    /// The error with its chain of causes, the state left and the remedy, as
-    /// it is sent to the coordinator.
-    pub fn report(&self) -> String {
+    /// The error with its chain of causes, as it is sent to the coordinator.
+    pub fn diagnosis(&self) -> Diagnosis {
         let diagnosis = (*self.diagnosis).clone();
         match Error::source(self) {
-            Some(source) => diagnosis.source(source).to_string(),
-            None => diagnosis.to_string(),
+            Some(source) => diagnosis.source(source),
+            None => diagnosis,
         }
+    }
+
+    /// The diagnosis on one line.
+    pub fn report(&self) -> String {
+        self.diagnosis().to_string()
     }
 }
 

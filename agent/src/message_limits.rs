@@ -7,8 +7,10 @@
 
 use crate::action::Outputs;
 use crate::preflight::PreflightFinding;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::message::{Outcome, Probe, json_size};
-use lockstep_proto::convert::brief;
+use lockstep_proto::convert::diagnosis::short;
+use lockstep_proto::convert::{MAX_SENTENCE, brief};
 use lockstep_proto::limits::{MAX_CAPTURES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
 
 /// Bytes of each further sentence when a refusal is full: enough for its code
@@ -34,26 +36,32 @@ impl Vote {
     /// # Errors
     /// The reason of the refusal, truncated, where the probe failed or its
     /// captured state doesn't fit.
-    pub fn fit(&mut self, action: &str, probed: Result<Probe, String>) -> Result<Probe, String> {
+    pub fn fit(
+        &mut self,
+        action: &str,
+        probed: Result<Probe, Diagnosis>,
+    ) -> Result<Probe, Diagnosis> {
         let fitting = probed.and_then(|probe| {
             let bytes = probe.before_image.as_ref().map_or(0, json_size);
             if bytes <= self.before_images {
                 self.before_images -= bytes;
                 return Ok(probe);
             }
-            Err(format!(
-                "LS2012: the state that {action} would change takes {bytes} bytes to write down, \
-                 and {} of {MAX_CAPTURES} are left in this phase; nothing was done; let it \
-                 change less at once, or put it into a phase of its own",
+            let what = format!(
+                "the before-image of {action} takes {bytes} bytes, and {} of {MAX_CAPTURES} are \
+                 left in this phase",
                 self.before_images
-            ))
+            );
+            Err(Diagnosis::new(Code::LS2012, what)
+                .state_left("nothing was done")
+                .remedy("let it change less at once, or put it into a phase of its own"))
         });
         fitting.map_err(|reason| {
-            let mut reason = brief(reason);
-            if reason.len() > self.sentences {
-                reason.truncate(reason.floor_char_boundary(SHORT));
+            let mut reason = short(reason, MAX_SENTENCE);
+            if json_size(&reason) > self.sentences {
+                reason = short(reason, SHORT);
             }
-            self.sentences = self.sentences.saturating_sub(reason.len());
+            self.sentences = self.sentences.saturating_sub(json_size(&reason));
             reason
         })
     }
@@ -63,17 +71,16 @@ impl Vote {
 pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome, Outputs) {
     let bytes = json_size(&outputs);
     if bytes > MAX_OUTPUTS {
-        let error = format!(
-            "LS2013: {action} has done its work, but what it gives to later steps has {bytes} \
-             bytes, more than {MAX_OUTPUTS}; what it did stands; name fewer tables in this step \
-             of the plan, then roll back and start anew"
+        let what = format!(
+            "{action} was executed, but its outputs have {bytes} bytes, more than {MAX_OUTPUTS}"
         );
-        return (Outcome::Failed { error }, Outputs::new());
+        let diagnosis = Diagnosis::new(Code::LS2013, what)
+            .state_left("what it did is in effect")
+            .remedy("roll back, name fewer tables in this step of the plan, and start a new run");
+        return (Outcome::failed(diagnosis), Outputs::new());
     }
     let outcome = match outcome {
-        Outcome::Failed { error } => Outcome::Failed {
-            error: brief(error),
-        },
+        Outcome::Failed { diagnosis } => Outcome::failed(short(*diagnosis, MAX_SENTENCE)),
         Outcome::Drifted { detail } => Outcome::Drifted {
             detail: brief(detail),
         },
@@ -127,7 +134,6 @@ mod tests {
     use crate::preflight::PreflightReport;
     use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term, Track};
     use lockstep_barrier::message::{Finding, Reply, TaskReport, Verdict};
-    use lockstep_proto::convert::MAX_SENTENCE;
     use lockstep_proto::limits::MAX_MESSAGE;
     use prost::Message as _;
     use serde_json::Value;
@@ -143,7 +149,7 @@ mod tests {
         Value::String("x".repeat(bytes - 2))
     }
 
-    fn probe(bytes: usize) -> Result<Probe, String> {
+    fn probe(bytes: usize) -> Result<Probe, Diagnosis> {
         Ok(Probe {
             finding: Finding::Pending,
             before_image: Some(of_size(bytes)),
@@ -189,18 +195,21 @@ mod tests {
         assert!(size > MAX_CAPTURES && size <= MAX_MESSAGE, "{size}");
 
         let refused = room.fit("cron.disable", probe(3)).unwrap_err();
-        assert!(refused.starts_with("LS2012"), "{refused}");
+        assert_eq!(refused.code, Code::LS2012);
         let refused = Vote::new().fit("cron.disable", probe(MAX_CAPTURES + 1));
-        assert!(refused.unwrap_err().contains("nothing was done"));
+        assert_eq!(refused.unwrap_err().code, Code::LS2012);
     }
 
     #[test]
     fn a_refusal_of_many_tasks_fits_into_a_message() {
         let mut room = Vote::new();
-        let reasons: Vec<String> = (0..lockstep_plan::check::MAX_STEPS)
-            .map(|_| room.fit("a.b", Err("é".repeat(MAX_SENTENCE))).unwrap_err())
+        let long = Diagnosis::new(Code::LS2103, "é".repeat(MAX_SENTENCE))
+            .state_left("é".repeat(MAX_SENTENCE))
+            .remedy("é".repeat(MAX_SENTENCE));
+        let reasons: Vec<Diagnosis> = (0..lockstep_plan::check::MAX_STEPS)
+            .map(|_| room.fit("a.b", Err(long.clone())).unwrap_err())
             .collect();
-        assert!(reasons.iter().all(|reason| !reason.is_empty()));
+        assert!(reasons.iter().all(|reason| !reason.what.is_empty()));
         let size = vote(Verdict::Refuse { reasons });
         assert!(size <= MAX_MESSAGE, "{size}");
     }
@@ -227,15 +236,13 @@ mod tests {
 
         let more = Outputs::from([("tables".to_owned(), of_size(MAX_OUTPUTS - 10))]);
         let (failed, none) = outcome("oracle.rows.digest", (Outcome::Done, more));
-        assert!(matches!(failed, Outcome::Failed { error } if error.starts_with("LS2013")));
+        assert!(matches!(failed, Outcome::Failed { diagnosis } if diagnosis.code == Code::LS2013));
         assert!(none.is_empty());
-        let long = Outcome::Failed {
-            error: "x".repeat(MAX_MESSAGE),
-        };
-        let (Outcome::Failed { error }, _) = outcome("a.b", (long, Outputs::new())) else {
+        let long = Outcome::failed(Diagnosis::new(Code::LS2103, "x".repeat(MAX_MESSAGE)));
+        let (Outcome::Failed { diagnosis }, _) = outcome("a.b", (long, Outputs::new())) else {
             panic!("it was a failure");
         };
-        assert!(error.len() < MAX_SENTENCE + 8);
+        assert!(diagnosis.what.len() < MAX_SENTENCE + 8);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! choice.
 
 use crate::config::{CommandPolicy, Config, ProcessPolicy};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_daemon::matches_pattern;
 use std::path::{Component, Path, PathBuf};
 
@@ -41,12 +42,18 @@ impl Permission {
 }
 
 /// Why the policy rejects an action.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("LS2001: the policy of this agent doesn't allow {what}; {remedy}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     pub what: String,
     /// What to add to the configuration to allow it.
     pub remedy: String,
+}
+
+impl Denied {
+    pub fn diagnosis(&self) -> Diagnosis {
+        let what = format!("the policy of this agent doesn't allow {}", self.what);
+        Diagnosis::new(Code::LS2001, what).remedy(&self.remedy)
+    }
 }
 
 /// The policy from the configuration.

@@ -9,10 +9,10 @@ use crate::action::{
 use crate::actions;
 use crate::host::Host;
 use crate::policy::Permission;
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, Mode, Outcome, Probe, TaskOrder};
 use lockstep_plan::{AgentFacts, Reference, ReferenceError};
-use lockstep_telemetry::error_chain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,18 +44,27 @@ pub struct Prepared {
 }
 
 /// Why a task can't be prepared.
-#[derive(Debug, thiserror::Error)]
 enum NotReady {
-    #[error(
-        "LS2007: this agent doesn't know the action {0}; bring it to the coordinator's version"
-    )]
     UnknownAction(String),
-    #[error("LS2008: {0}")]
-    Unresolved(#[source] ReferenceError),
-    #[error("{0}")]
-    Denied(#[from] crate::policy::Denied),
-    #[error("{0}")]
-    Params(String),
+    Unresolved(ReferenceError),
+    Denied(crate::policy::Denied),
+    Params(ActionError),
+}
+
+impl NotReady {
+    fn diagnosis(&self) -> Diagnosis {
+        let diagnosis = match self {
+            Self::UnknownAction(action) => Diagnosis::new(
+                Code::LS2007,
+                format!("this agent doesn't know the action {action}"),
+            )
+            .remedy("install the coordinator's version on this host"),
+            Self::Unresolved(error) => Diagnosis::new(Code::LS2008, error.to_string()),
+            Self::Denied(denied) => denied.diagnosis(),
+            Self::Params(error) => return error.diagnosis(),
+        };
+        diagnosis.state_left("nothing was done")
+    }
 }
 
 fn known_action(task: &TaskOrder) -> Result<&'static dyn AnyAction, NotReady> {
@@ -117,10 +126,11 @@ impl Worker {
         let params = self.resolved(task, inputs).map_err(NotReady::Unresolved)?;
         let required_permissions = action
             .required_permissions(&params)
-            .map_err(|e| NotReady::Params(e.report()))?;
+            .map_err(NotReady::Params)?;
         self.host
             .policy
-            .check(&task.action, &required_permissions)?;
+            .check(&task.action, &required_permissions)
+            .map_err(NotReady::Denied)?;
         Ok(Prepared {
             action,
             params,
@@ -142,7 +152,10 @@ impl Worker {
             .flatten()
             .cloned()
             .partition(Permission::is_open);
-        self.host.policy.check(&task.action, &known)?;
+        self.host
+            .policy
+            .check(&task.action, &known)
+            .map_err(NotReady::Denied)?;
         let whole = required_permissions.is_some() && open.is_empty();
         Ok(whole.then(|| Prepared {
             action,
@@ -155,14 +168,14 @@ impl Worker {
     /// consumes outputs can be checked: it is probed when it starts.
     ///
     /// # Errors
-    /// A sentence that says why it can't be done.
+    /// The reason why it can't be done.
     pub async fn probe(
         &self,
         task: &TaskOrder,
         inputs: &Inputs,
         before_release: bool,
         cx: &Context,
-    ) -> Result<Probe, String> {
+    ) -> Result<Probe, Diagnosis> {
         let began = Instant::now();
         let probe = self.look(task, inputs, before_release, cx).await;
         let took_us = began.elapsed().as_micros();
@@ -176,17 +189,18 @@ impl Worker {
         inputs: &Inputs,
         before_release: bool,
         cx: &Context,
-    ) -> Result<Probe, String> {
+    ) -> Result<Probe, Diagnosis> {
         let prepared = match self.prepare(task, inputs, cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
-                self.prepare_known(task, cx).map_err(|e| error_chain(&e))?;
+                self.prepare_known(task, cx)
+                    .map_err(|not_ready| not_ready.diagnosis())?;
                 return Ok(Probe {
                     finding: Finding::Pending,
                     before_image: None,
                 });
             }
-            Err(not_ready) => return Err(error_chain(&not_ready)),
+            Err(not_ready) => return Err(not_ready.diagnosis()),
         };
         match task.mode {
             // An undo compares the state itself before it sets it.
@@ -195,7 +209,7 @@ impl Worker {
                 before_image: None,
             }),
             Mode::Execute => match look(cx, PROBE_LIMIT, prepared.probe()).await {
-                Some(probe) => probe.map_err(|e| e.report()),
+                Some(probe) => probe.map_err(|e| e.diagnosis()),
                 None => Err(hung(&task.action)),
             },
         }
@@ -212,7 +226,7 @@ impl Worker {
     ) -> (Outcome, Outputs) {
         let prepared = match self.prepare(task, inputs, &cx) {
             Ok(prepared) => prepared,
-            Err(not_ready) => return failed(error_chain(&not_ready)),
+            Err(not_ready) => return failed(not_ready.diagnosis()),
         };
         cx.progress.send(crate::action::Line::Started);
         let undo = matches!(task.mode, Mode::Undo { .. });
@@ -241,12 +255,8 @@ impl Worker {
         };
         match ended {
             Ok(Ok(done)) => done,
-            Ok(Err(error)) => failed(error.report()),
-            Err(panic) => failed(format!(
-                "LS2009: the action {} stopped abnormally ({panic}); what it had done stands; \
-                 see the agent's log, then retry or roll back",
-                task.action
-            )),
+            Ok(Err(error)) => failed(error.diagnosis()),
+            Err(panic) => failed(panicked(&task.action, &panic)),
         }
     }
 
@@ -264,7 +274,7 @@ impl Worker {
                 .await
                 .err()
                 .map(|e| e.report()),
-            Err(not_ready) => Some(error_chain(&not_ready)),
+            Err(not_ready) => Some(not_ready.diagnosis().to_string()),
         };
         if let Some(why) = gave_up {
             // An interrupted watch is a breach (R16); a closed channel means
@@ -279,14 +289,9 @@ impl Worker {
             Ok(prepared) => match look(&cx, ATTEST_LIMIT, prepared.attest()).await {
                 Some(Ok(breach)) => breach,
                 Some(Err(e)) => Some(format!("the watch can't look: {}", e.report())),
-                None => Some(format!(
-                    "LS2014: the watch {} could not look within {} s; see what it waits for on \
-                     this host",
-                    task.action,
-                    ATTEST_LIMIT.as_secs()
-                )),
+                None => Some(overdue_check(&task.action).to_string()),
             },
-            Err(not_ready) => Some(error_chain(&not_ready)),
+            Err(not_ready) => Some(not_ready.diagnosis().to_string()),
         }
     }
 
@@ -299,7 +304,7 @@ impl Worker {
                 return self.describe_unresolved(task, &reference, cx).await;
             }
             Err(not_ready) => {
-                seen.obstacles.push(error_chain(&not_ready));
+                seen.obstacles.push(not_ready.diagnosis().to_string());
                 return seen;
             }
         };
@@ -312,7 +317,7 @@ impl Worker {
             return seen;
         }
         match look(cx, PROBE_LIMIT, prepared.probe()).await {
-            None => seen.obstacles.push(hung(&task.action)),
+            None => seen.obstacles.push(hung(&task.action).to_string()),
             Some(Ok(probe)) => seen.finding = Some(probe.finding),
             Some(Err(e)) => {
                 let story = e.report();
@@ -342,7 +347,7 @@ impl Worker {
                 seen.take(&task.action, foreseen);
             }
             Ok(None) => {}
-            Err(not_ready) => seen.obstacles.push(error_chain(&not_ready)),
+            Err(not_ready) => seen.obstacles.push(not_ready.diagnosis().to_string()),
         }
         seen
     }
@@ -370,7 +375,7 @@ impl Preflight {
                 self.remarks.extend(description.remarks);
             }
             Some(Err(e)) => self.obstacles.push(e.report()),
-            None => self.obstacles.push(hung(action)),
+            None => self.obstacles.push(hung(action).to_string()),
         }
     }
 }
@@ -444,12 +449,29 @@ async fn look<T>(cx: &Context, limit: Duration, work: impl Future<Output = T>) -
     seen
 }
 
-fn hung(action: &str) -> String {
-    format!(
-        "LS2011: {action} could not be probed within {} s; nothing was done; see what it waits \
-         for on this host, then retry",
+fn hung(action: &str) -> Diagnosis {
+    let what = format!(
+        "{action} could not be probed within {} s",
         PROBE_LIMIT.as_secs()
-    )
+    );
+    Diagnosis::new(Code::LS2011, what)
+        .state_left("nothing was done")
+        .remedy("see what it waits for on this host, then retry")
+}
+
+fn overdue_check(watch: &str) -> Diagnosis {
+    let what = format!(
+        "the watch {watch} didn't finish its check within {} s",
+        ATTEST_LIMIT.as_secs()
+    );
+    Diagnosis::new(Code::LS2014, what).remedy("see what it waits for on this host")
+}
+
+fn panicked(action: &str, panic: &tokio::task::JoinError) -> Diagnosis {
+    let what = format!("the action {action} stopped abnormally ({panic})");
+    Diagnosis::new(Code::LS2009, what)
+        .state_left("what it had changed is in effect")
+        .remedy("see the agent's log, then retry or roll back")
 }
 
 async fn out_of_time(cancel: &CancellationToken, limit: Duration) {
@@ -459,17 +481,21 @@ async fn out_of_time(cancel: &CancellationToken, limit: Duration) {
     }
 }
 
-fn failed(error: String) -> (Outcome, Outputs) {
-    (Outcome::Failed { error }, Outputs::new())
+fn failed(diagnosis: Diagnosis) -> (Outcome, Outputs) {
+    (Outcome::failed(diagnosis), Outputs::new())
 }
 
-fn overdue(task: &TaskOrder, limit: Duration) -> String {
-    format!(
-        "LS2010: {} was not done within {} s and didn't stop when told to; what it had done \
-         stands, and a call it made may still be running; look at it before a retry",
+fn overdue(task: &TaskOrder, limit: Duration) -> Diagnosis {
+    let what = format!(
+        "{} was not done within {} s and didn't stop when it was cancelled",
         task.action,
         limit.as_secs()
-    )
+    );
+    Diagnosis::new(Code::LS2010, what)
+        .state_left(
+            "what it had changed is in effect, and a call that it made may still be running",
+        )
+        .remedy("check both before a retry")
 }
 
 #[cfg(test)]
@@ -520,7 +546,7 @@ mod tests {
             ["postgres.rows.verify with ${rows.tables} from the run"]
         );
         let voted = worker.probe(&rows("shop"), &Inputs::new(), true, &cx).await;
-        assert_eq!(voted, Err(seen.obstacles[0].clone()));
+        assert_eq!(voted.unwrap_err().to_string(), seen.obstacles[0]);
         // A permission that depends on an output isn't known; the others are
         // checked.
         let seen = worker.preflight(&rows("${some.resource}"), &cx).await;
@@ -550,6 +576,6 @@ mod tests {
         assert!(!cx.cancel.is_cancelled());
         assert_eq!(look(&cx, limit, hangs).await, None);
         assert!(cx.cancel.is_cancelled());
-        assert!(hung("oracle.ready").starts_with("LS2011: oracle.ready"));
+        assert!(hung("oracle.ready").what.starts_with("oracle.ready"));
     }
 }

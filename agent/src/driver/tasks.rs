@@ -8,6 +8,7 @@ use crate::message_limits;
 use crate::worker::Inputs as TaskInputs;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use lockstep_api::Diagnosis;
 use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
 use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
@@ -68,12 +69,12 @@ impl Driver {
                     (task, result)
                 }
             });
-            let probed: Vec<(TaskOrder, Result<Probe, String>)> = stream::iter(probes)
+            let probed: Vec<(TaskOrder, Result<Probe, Diagnosis>)> = stream::iter(probes)
                 .buffered(PROBES_AT_ONCE)
                 .collect()
                 .await;
             let mut room = message_limits::Vote::new();
-            let results: BTreeMap<StepId, Result<Probe, String>> = probed
+            let results: BTreeMap<StepId, Result<Probe, Diagnosis>> = probed
                 .into_iter()
                 .map(|(task, result)| {
                     let result = room.fit(&task.action, result);

@@ -11,7 +11,7 @@ use crate::failure::{
 };
 use lockstep_api::Exit;
 use lockstep_pki::{ConnectError, Credentials, Refusal};
-use lockstep_proto::convert::status::diagnosis_from_status;
+use lockstep_proto::convert::diagnosis::diagnosis_from_status;
 use lockstep_proto::limits::MAX_ANSWER;
 use lockstep_proto::v1::operator_service_client::OperatorServiceClient;
 use lockstep_telemetry::TraceContext;
@@ -204,7 +204,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 mod tests {
     use super::*;
     use lockstep_api::Diagnosis;
-    use lockstep_proto::convert::status::diagnosis_to_status;
+    use lockstep_proto::convert::diagnosis::diagnosis_to_status;
 
     fn coordinator() -> Coordinator {
         let channel = Endpoint::from_static("https://coordinator:7400").connect_lazy();

@@ -2,7 +2,7 @@
 
 use lockstep_api::Diagnosis;
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
-use lockstep_proto::convert::status::diagnosis_to_status;
+use lockstep_proto::convert::diagnosis::diagnosis_to_status;
 use lockstep_proto::v1::operator_service_server::{OperatorService, OperatorServiceServer};
 use lockstep_proto::v1::watch_run_response::Update;
 use lockstep_proto::v1::{self, RunEvent, RunOutcome, RunStatus, TaskLine, WatchRunResponse};

@@ -8,7 +8,7 @@ mod operator;
 use crate::handle::{Handle, RequestError, RequestErrorKind};
 use lockstep_api::{Code, Diagnosis};
 use lockstep_pki::Listener;
-use lockstep_proto::convert::status::diagnosis_to_status;
+use lockstep_proto::convert::diagnosis::diagnosis_to_status;
 use lockstep_proto::limits::{MAX_ANSWER, MAX_MESSAGE};
 use lockstep_proto::v1::agent_service_server::AgentServiceServer;
 use lockstep_proto::v1::operator_service_server::OperatorServiceServer;
@@ -97,7 +97,7 @@ pub(crate) fn within_a_header(mut diagnosis: Diagnosis) -> Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_proto::convert::status::diagnosis_from_status;
+    use lockstep_proto::convert::diagnosis::diagnosis_from_status;
 
     #[test]
     fn a_diagnosis_that_no_header_could_hold_is_truncated() {

@@ -1,5 +1,6 @@
 //! The status of a run, in the one type that every view renders.
 
+mod failure;
 mod outcome;
 mod task;
 mod text;
@@ -168,6 +169,7 @@ fn phase(
 ) -> PhaseStatus {
     let times = timeline.phases.get(&at).copied().unwrap_or_default();
     let done = times.ended >= times.released && times.released != 0;
+    let failure = failure::of_phase(&phase.status);
     PhaseStatus {
         name: spec.name.clone(),
         standard: spec.standard.clone(),
@@ -194,6 +196,8 @@ fn phase(
             lockstep_plan::Gate::Hold => Gate::Hold,
         },
         tasks: tasks(run, at),
+        failure: failure.map(|failure| failure::diagnosis(run.state(), failure)),
+        refusals: failure.map(failure::refusals).unwrap_or_default(),
     }
 }
 

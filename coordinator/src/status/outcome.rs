@@ -127,6 +127,7 @@ fn undone(state: &State, at: PhaseRef) -> bool {
 pub(super) mod tests {
     use super::*;
     use PhaseOutcome::{Done, Failed, Pending, Undone};
+    use lockstep_api::{Code, Diagnosis};
     use lockstep_barrier::coordinator::Entry;
     use lockstep_barrier::ids::{JournalId, StepId, Term};
     use lockstep_barrier::message::TaskReport;
@@ -275,7 +276,7 @@ pub(super) mod tests {
     }
 
     fn failure() -> Outcome {
-        Outcome::Failed { error: "no".into() }
+        Outcome::failed(Diagnosis::new(Code::LS2103, "no"))
     }
 
     #[test]

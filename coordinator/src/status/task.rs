@@ -1,7 +1,7 @@
 //! The status of a task, and the one spelling of its outcomes.
 
 use super::View;
-use lockstep_api::TaskOutcome;
+use lockstep_api::{Diagnosis, TaskOutcome};
 use lockstep_barrier::coordinator::{TaskState, TaskStatus};
 use lockstep_barrier::ids::{AgentName, PhaseRef};
 use lockstep_barrier::message::{Mode, Outcome, Verdict};
@@ -23,17 +23,32 @@ pub(super) fn outcome_of(outcome: &Outcome) -> TaskOutcome {
 }
 
 /// Error, reason or detail of an outcome; empty if it has none.
-pub(super) fn detail(outcome: &Outcome) -> &str {
+pub(super) fn detail(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Failed { error } => error,
-        Outcome::Unknown { reason } => reason,
-        Outcome::Drifted { detail } => detail,
+        Outcome::Failed { diagnosis } => diagnosis.to_string(),
+        Outcome::Unknown { reason } => reason.clone(),
+        Outcome::Drifted { detail } => detail.clone(),
         Outcome::Done
         | Outcome::Unchanged
         | Outcome::Armed
         | Outcome::Interrupted
         | Outcome::NotStarted
-        | Outcome::Lapsed => "",
+        | Outcome::Lapsed => String::new(),
+    }
+}
+
+/// Structured error of a failed task.
+fn diagnosis(outcome: &Outcome) -> Option<Diagnosis> {
+    match outcome {
+        Outcome::Failed { diagnosis } => Some((**diagnosis).clone()),
+        Outcome::Done
+        | Outcome::Unchanged
+        | Outcome::Armed
+        | Outcome::Unknown { .. }
+        | Outcome::Drifted { .. }
+        | Outcome::Interrupted
+        | Outcome::NotStarted
+        | Outcome::Lapsed => None,
     }
 }
 
@@ -66,7 +81,8 @@ pub(super) fn status(
         ..lockstep_api::TaskStatus::default()
     };
     if let TaskStatus::Ended { report } = &task.status {
-        status.detail = detail(&report.outcome).to_owned();
+        status.detail = detail(&report.outcome);
+        status.diagnosis = diagnosis(&report.outcome);
         status.took_ms = report.took;
         if !report.outputs.is_empty() {
             status.outputs = serde_json::to_value(&report.outputs).unwrap_or_default();

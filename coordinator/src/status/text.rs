@@ -1,12 +1,10 @@
 //! A run in sentences: why it holds, what it waits for, what happened.
 
-use super::task;
-use lockstep_barrier::coordinator::{PhaseStatus, State, TaskState, Wait};
+use super::{failure, task};
+use lockstep_barrier::coordinator::{PhaseStatus, State, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
 use lockstep_barrier::message::TaskReport;
-use lockstep_barrier::record::{
-    Ending, Failure, OperatorRequest, Record, Resolution, RollbackCause,
-};
+use lockstep_barrier::record::{Ending, OperatorRequest, Record, Resolution, RollbackCause};
 
 pub(super) fn reason(state: &State) -> String {
     let failed = state
@@ -15,7 +13,9 @@ pub(super) fn reason(state: &State) -> String {
         .chain(&state.backward)
         .rev()
         .find_map(|phase| match &phase.status {
-            PhaseStatus::Failed { failure, .. } => Some(failure_text(state, failure)),
+            PhaseStatus::Failed { failure, .. } => {
+                Some(failure::diagnosis(state, failure).to_string())
+            }
             PhaseStatus::Pending
             | PhaseStatus::Preparing
             | PhaseStatus::Released
@@ -52,66 +52,6 @@ pub(super) fn reason(state: &State) -> String {
         .chain(state.held.clone())
         .collect();
     parts.join("; ")
-}
-
-fn failure_text(state: &State, failure: &Failure) -> String {
-    let tasks = |tasks: &[(StepId, AgentName)]| -> String {
-        let each: Vec<String> = tasks
-            .iter()
-            .map(|(step, agent)| {
-                let detail = state
-                    .tasks
-                    .get(&(step.clone(), agent.clone()))
-                    .and_then(TaskState::outcome)
-                    .map(task::detail)
-                    .filter(|detail| !detail.is_empty());
-                match detail {
-                    Some(detail) => format!("{step} on {agent}: {detail}"),
-                    None => format!("{step} on {agent}"),
-                }
-            })
-            .collect();
-        each.join("; ")
-    };
-    match failure {
-        Failure::Refused { reasons } => {
-            let each: Vec<String> = reasons
-                .iter()
-                .map(|(agent, reasons)| format!("{agent} refused: {}", reasons.join("; ")))
-                .collect();
-            format!("LS4401: {}", each.join("; "))
-        }
-        Failure::Silent { agents } => {
-            let agents: Vec<&str> = agents.iter().map(|agent| agent.0.as_str()).collect();
-            format!("LS4402: no vote in time from {}", agents.join(", "))
-        }
-        Failure::NoPromise { rounds } => {
-            format!("LS4403: promises lapsed in {rounds} rounds; the phase's start_by is too short")
-        }
-        Failure::MissingInput { step, detail } => {
-            format!("LS4404: {step} lacks an input: {detail}")
-        }
-        Failure::Tasks { tasks: failed } => format!("LS4405: {}", tasks(failed)),
-        Failure::Lost { tasks: lost } => {
-            format!(
-                "LS4406: not heard of in time and still open: {}",
-                tasks(lost)
-            )
-        }
-        Failure::Breach {
-            step,
-            agent,
-            detail,
-        } => {
-            format!("LS4407: {step} on {agent} saw a breach: {detail}")
-        }
-        Failure::Unattested { watches } => {
-            format!("LS4408: no attestation from {}", tasks(watches))
-        }
-        Failure::TooLarge { detail } => format!(
-            "LS4409: {detail}; nothing was released; spread these steps over several phases"
-        ),
-    }
 }
 
 fn name(state: &State, phase: PhaseRef) -> String {
@@ -202,10 +142,11 @@ pub fn summary(state: &State, record: &Record) -> String {
             of(phase, &format!("released, attempt {attempt}"))
         }
         Record::TaskEnded { agent, report, .. } => task_ended(agent, report),
-        Record::TaskLost { agent, step } => task(step, agent, ": not heard of in time, still open"),
+        Record::TaskLost { agent, step } => task(step, agent, ": no outcome in time, still open"),
         Record::Revoked { phase, attempt } => of(phase, &format!("attempt {attempt} revoked")),
         Record::Failed { phase, failure, .. } => {
-            of(phase, &format!("failed: {}", failure_text(state, failure)))
+            let failure = failure::diagnosis(state, failure);
+            of(phase, &format!("failed: {failure}"))
         }
         Record::Completed { phase } => of(phase, "complete"),
         Record::Skipped { phase, .. } => of(phase, "skipped"),
@@ -230,7 +171,7 @@ pub fn summary(state: &State, record: &Record) -> String {
             agent,
             step,
             detail,
-        } => task(step, agent, &format!(" saw a breach: {detail}")),
+        } => task(step, agent, &format!(" detected a breach: {detail}")),
         Record::Disarmed { agent, steps } => disarmed(agent, steps),
         Record::Contradicted { agent, detail, .. } => {
             format!("{agent} contradicts what was recorded: {detail}")
@@ -266,10 +207,10 @@ fn task_ended(agent: &AgentName, report: &TaskReport) -> String {
         took,
         ..
     } = report;
-    let detail = match task::detail(outcome) {
-        "" => String::new(),
-        detail => format!(": {detail}"),
-    };
+    let mut detail = task::detail(outcome);
+    if !detail.is_empty() {
+        detail.insert_str(0, ": ");
+    }
     let outcome = task::outcome_of(outcome);
     format!("{step} on {agent}: {outcome} in {took} ms{detail}")
 }

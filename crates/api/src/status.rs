@@ -276,6 +276,17 @@ pub struct PhaseStatus {
     pub released_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub tasks: Vec<TaskStatus>,
+    /// Why the phase failed, if it did; the errors of its tasks are in `tasks`.
+    pub failure: Option<Diagnosis>,
+    /// Why agents refused the phase, if it failed for that.
+    pub refusals: Vec<Refusal>,
+}
+
+/// A reason for which an agent refused a phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub agent: String,
+    pub diagnosis: Diagnosis,
 }
 
 /// The status of one agent's task.

@@ -1,6 +1,7 @@
 //! Messages between coordinator and participant.
 
 use crate::ids::{AgentName, Decision, Header, JournalId, Millis, PhaseRef, RunId, StepId, Term};
+use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -126,10 +127,7 @@ pub enum Verdict {
     /// Every task can run, and the promise is durable.
     Ready { probes: BTreeMap<StepId, Probe> },
     /// A task can't run; nothing is promised.
-    Refuse {
-        /// One sentence per reason, with its remedy.
-        reasons: Vec<String>,
-    },
+    Refuse { reasons: Vec<Diagnosis> },
     /// The promise of this attempt has lapsed, was voided by a restart, or was
     /// revoked.
     Lapsed,
@@ -148,10 +146,7 @@ pub enum Outcome {
     /// The watch is active.
     Armed,
     /// The action ran and failed.
-    Failed {
-        /// Code, what, where, state left, remedy.
-        error: String,
-    },
+    Failed { diagnosis: Box<Diagnosis> },
     /// The journal holds an intent without an outcome, and the probe after the
     /// crash is indeterminate.
     Unknown { reason: String },
@@ -172,6 +167,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub fn failed(diagnosis: Diagnosis) -> Self {
+        Self::Failed {
+            diagnosis: Box::new(diagnosis),
+        }
+    }
+
     /// The task succeeded: its phase may complete.
     pub fn is_good(&self) -> bool {
         match self {
@@ -263,7 +264,7 @@ pub enum Reply {
         /// `None` if there was no breach; otherwise what the watch saw.
         breach: Option<String>,
     },
-    /// A watch saw a breach.
+    /// A watch detected a breach.
     Breach {
         run: RunId,
         step: StepId,

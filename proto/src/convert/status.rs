@@ -3,65 +3,15 @@
 //! Conversion to the wire cannot fail. From the wire an unknown value is an
 //! [`Invalid`]: replacing it silently would mislead an operator.
 
-use super::{Invalid, Result, json, text};
+use super::{Invalid, Result, json, some, text};
 use crate::v1;
 use jiff::Timestamp;
 use lockstep_api::{
-    AgentStatus, Code, Diagnosis, Exit, Finding, Gate, LineKind, PhaseOutcome, PhaseStatus,
-    PreflightReport, PreflightTask, RunEvent, RunOutcome, RunStatus, RunUpdate, TaskLine,
-    TaskOutcome, TaskStatus, Track, timestamp,
+    AgentStatus, Exit, Finding, Gate, LineKind, PhaseOutcome, PhaseStatus, PreflightReport,
+    PreflightTask, Refusal, RunEvent, RunOutcome, RunStatus, RunUpdate, TaskLine, TaskOutcome,
+    TaskStatus, Track, timestamp,
 };
-use prost::Message;
 use serde_json::Value;
-
-/// Metadata key of a rejected request: an encoded `v1.Diagnosis`.
-pub const DIAGNOSIS_KEY: &str = "lockstep-diagnosis-bin";
-
-/// A status with the structured diagnosis, and the diagnosis on one line as its
-/// message.
-pub fn diagnosis_to_status(code: tonic::Code, diagnosis: &Diagnosis) -> tonic::Status {
-    let mut status = tonic::Status::new(code, diagnosis.to_string());
-    let bytes = v1::Diagnosis::from(diagnosis.clone()).encode_to_vec();
-    status.metadata_mut().insert_bin(
-        DIAGNOSIS_KEY,
-        tonic::metadata::MetadataValue::from_bytes(&bytes),
-    );
-    status
-}
-
-/// The diagnosis that a status carries; none where it carries none or one with
-/// a code that this version doesn't know, and its message must do.
-pub fn diagnosis_from_status(status: &tonic::Status) -> Option<Diagnosis> {
-    let bytes = status.metadata().get_bin(DIAGNOSIS_KEY)?.to_bytes().ok()?;
-    v1::Diagnosis::decode(bytes).ok()?.try_into().ok()
-}
-
-impl From<Diagnosis> for v1::Diagnosis {
-    fn from(diagnosis: Diagnosis) -> Self {
-        Self {
-            code: diagnosis.code.to_string(),
-            what: diagnosis.what,
-            causes: diagnosis.causes,
-            state_left: diagnosis.state_left.unwrap_or_default(),
-            remedy: diagnosis.remedy.unwrap_or_default(),
-        }
-    }
-}
-
-impl TryFrom<v1::Diagnosis> for Diagnosis {
-    type Error = Invalid;
-
-    fn try_from(diagnosis: v1::Diagnosis) -> Result<Self> {
-        let code = Code::find(&diagnosis.code).ok_or(Invalid::Unknown("code"))?;
-        Ok(Self {
-            code,
-            what: diagnosis.what,
-            causes: diagnosis.causes,
-            state_left: some(diagnosis.state_left),
-            remedy: some(diagnosis.remedy),
-        })
-    }
-}
 
 /// Converts an enumeration value by value; the wire's unspecified value, and
 /// numbers that this version doesn't know, are errors.
@@ -170,6 +120,8 @@ impl From<PhaseStatus> for v1::PhaseStatus {
             completed_at_ms: ms(phase.completed_at),
             gate: phase.gate.to_string(),
             tasks: phase.tasks.into_iter().map(Into::into).collect(),
+            failure: phase.failure.map(Into::into),
+            refusals: phase.refusals.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -193,6 +145,29 @@ impl TryFrom<v1::PhaseStatus> for PhaseStatus {
             released_at: timestamp(phase.released_at_ms),
             completed_at: timestamp(phase.completed_at_ms),
             tasks: all(phase.tasks)?,
+            failure: phase.failure.map(TryInto::try_into).transpose()?,
+            refusals: all(phase.refusals)?,
+        })
+    }
+}
+
+impl From<Refusal> for v1::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            agent: refusal.agent,
+            diagnosis: Some(refusal.diagnosis.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Refusal> for Refusal {
+    type Error = Invalid;
+
+    fn try_from(refusal: v1::Refusal) -> Result<Self> {
+        let diagnosis = refusal.diagnosis.ok_or(Invalid::Missing("diagnosis"))?;
+        Ok(Self {
+            agent: refusal.agent,
+            diagnosis: diagnosis.try_into()?,
         })
     }
 }
@@ -443,10 +418,6 @@ fn word<T: Copy>(
         .ok_or(Invalid::Unknown(field))
 }
 
-fn some(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
 /// Null is an absent text.
 fn json_text(value: &Value) -> String {
     if value.is_null() {
@@ -465,6 +436,7 @@ fn ms(at: Option<Timestamp>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_api::{Code, Diagnosis};
 
     fn run() -> RunStatus {
         let task = |outcome: TaskOutcome| TaskStatus {
@@ -483,6 +455,11 @@ mod tests {
             outcome,
             released_at: timestamp(7),
             tasks: TaskOutcome::ALL.iter().copied().map(task).collect(),
+            failure: Some(Diagnosis::new(Code::LS4401, "app-1 refused")),
+            refusals: vec![Refusal {
+                agent: "app-1".to_owned(),
+                diagnosis: Diagnosis::new(Code::LS2001, "not allowed"),
+            }],
             ..PhaseStatus::default()
         };
         RunStatus {
@@ -515,17 +492,5 @@ mod tests {
             RunStatus::try_from(unspecified),
             Err(Invalid::Unknown("outcome of the run"))
         );
-    }
-
-    #[test]
-    fn a_status_carries_its_diagnosis_in_parts() {
-        let diagnosis = Diagnosis::new(Code::LS4306, "the phase – open – has no gate")
-            .state_left("nothing was opened")
-            .cause("it is released");
-        let status = diagnosis_to_status(tonic::Code::FailedPrecondition, &diagnosis);
-        assert_eq!(status.message(), diagnosis.to_string());
-        assert_eq!(diagnosis_from_status(&status), Some(diagnosis));
-        let bare = tonic::Status::internal("LS4306: in words");
-        assert_eq!(diagnosis_from_status(&bare), None);
     }
 }

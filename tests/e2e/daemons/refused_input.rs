@@ -197,6 +197,9 @@ fn a_policy_that_refuses_a_command_is_told_before_anything_is_done() {
     assert_eq!(phase(&told.json, "one")["outcome"], "failed");
     let reason = told.json["reason"].as_str().unwrap();
     assert!(reason.contains("refused: LS2001"), "{reason}");
+    let refusal = &phase(&told.json, "one")["refusals"][0];
+    assert_eq!(refusal["diagnosis"]["code"], "LS2001", "{told}");
+    assert_eq!(refusal["diagnosis"]["state_left"], "nothing was done");
     assert_eq!(fleet.effects(), []);
     let run = told.json["id"].as_str().unwrap();
     let told = fleet.then_watch(&["run", "abort", run, "--reason", "not that command"]);

@@ -119,6 +119,14 @@ fn an_undo_that_fails_holds_with_what_is_still_changed() {
     assert_eq!(told.json["still_changed"], still, "{told}");
     let reason = told.json["reason"].as_str().unwrap();
     assert!(reason.contains("LS2131"), "{reason}");
+    let failed: Vec<&Value> = (told.json["phases"].as_array().unwrap().iter())
+        .flat_map(|phase| phase["tasks"].as_array().unwrap())
+        .filter(|task| task["outcome"] == "failed" && task["agent"] == "app-3")
+        .collect();
+    assert_eq!(failed.len(), 1, "{told}");
+    let diagnosis = &failed[0]["diagnosis"];
+    assert_eq!(diagnosis["code"], "LS2131", "{told}");
+    assert!(diagnosis["remedy"].is_string(), "{told}");
     assert_eq!(host.read("etc/database.toml"), "database = 'postgres'\n");
 
     host.write(KEPT, &kept);

@@ -300,6 +300,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_api::{Code, Diagnosis};
 
     #[test]
     fn operators_read_an_outcome_as_the_journal_spells_it() {
@@ -308,7 +309,7 @@ mod tests {
             Outcome::Done,
             Outcome::Unchanged,
             Outcome::Armed,
-            Outcome::Failed { error: text() },
+            Outcome::failed(Diagnosis::new(Code::LS2103, "why")),
             Outcome::Unknown { reason: text() },
             Outcome::Drifted { detail: text() },
             Outcome::Interrupted,

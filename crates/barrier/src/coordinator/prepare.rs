@@ -8,6 +8,7 @@ use crate::record::{
     Failure, OutstandingUndo, OutstandingUndoCause, PrepareReason, Record, SkipCause,
 };
 use crate::resolved_plan::{Gate, PhaseSpec};
+use lockstep_api::Diagnosis;
 use std::collections::BTreeMap;
 
 /// Time before Prepare is repeated to an agent that is busy with an earlier
@@ -264,7 +265,7 @@ impl Run {
         phase: PhaseRef,
         effects: &mut Vec<Effect>,
     ) -> Option<bool> {
-        let reasons: BTreeMap<AgentName, Vec<String>> = self
+        let reasons: BTreeMap<AgentName, Vec<Diagnosis>> = self
             .live
             .votes
             .iter()

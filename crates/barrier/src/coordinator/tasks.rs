@@ -336,7 +336,7 @@ impl State {
         }
         if after_no_return {
             self.held.push(format!(
-                "watch {step} on {agent} saw a breach after the point of no return: {detail}"
+                "watch {step} on {agent} detected a breach after the point of no return: {detail}"
             ));
             return;
         }

@@ -7,6 +7,7 @@ use crate::ids::{BootTime, Header, Millis, PhaseRef, RunId, StepId};
 use crate::message::{Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
 use crate::record::{ParticipantRecord, Tombstone};
 use crate::resolved_plan::Outputs;
+use lockstep_api::Diagnosis;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -275,7 +276,7 @@ impl Participant {
         run: &RunId,
         phase: PhaseRef,
         attempt: u32,
-        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        mut results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(task) = self.probed_task(run, phase, attempt, Purpose::Start) else {
@@ -295,8 +296,8 @@ impl Participant {
         }
         let probe = match results.remove(&task.step) {
             Some(Ok(probe)) => probe,
-            Some(Err(error)) => {
-                let end = End::of(Outcome::Failed { error });
+            Some(Err(diagnosis)) => {
+                let end = End::of(Outcome::failed(diagnosis));
                 self.conclude(now, run, (phase, attempt), &task.step, end, effects);
                 return;
             }

@@ -13,6 +13,7 @@ use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, 
 use crate::message::{AgentState, Order, Outcome, Probe, Reply, TaskOrder};
 use crate::record::{FormatVersion, ParticipantRecord};
 use crate::resolved_plan::Outputs;
+use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -60,7 +61,7 @@ pub enum Event {
         attempt: u32,
         purpose: Purpose,
         /// By step; `Err` is a sentence saying why the task can't run.
-        results: BTreeMap<StepId, Result<Probe, String>>,
+        results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
     },
     /// An action has finished.
     Finished {

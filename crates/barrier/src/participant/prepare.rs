@@ -5,6 +5,7 @@ use super::{Effect, Participant, Probing, Purpose};
 use crate::ids::{Header, Millis, PhaseRef, RunId, StepId, Term, Track};
 use crate::message::{Probe, Reply, TaskOrder, Verdict};
 use crate::record::{ParticipantRecord, Tombstone};
+use lockstep_api::{Code, Diagnosis};
 use std::collections::BTreeMap;
 
 impl Participant {
@@ -30,10 +31,15 @@ impl Participant {
         }
         let other = self.state.locked().filter(|run| **run != header.run);
         if let Some(run) = other {
-            let reason = format!(
-                "{} is locked by run {run}, which has not been closed here; end that run first",
-                self.agent
-            );
+            let reason = Diagnosis::new(
+                Code::LS2015,
+                format!(
+                    "{} is locked by run {run}, which has not been closed here",
+                    self.agent
+                ),
+            )
+            .state_left("nothing was done")
+            .remedy("end that run, then retry");
             let verdict = Verdict::Refuse {
                 reasons: vec![reason],
             };
@@ -42,10 +48,15 @@ impl Participant {
         }
         let promised = self.state.run(&header.run).and_then(|l| l.digest.clone());
         if let Some(digest) = promised.filter(|digest| *digest != header.digest) {
-            let reason = format!(
-                "{} takes part in this run with plan {digest}, not with {}",
-                self.agent, header.digest
-            );
+            let reason = Diagnosis::new(
+                Code::LS2016,
+                format!(
+                    "{} takes part in this run with plan {digest}, not with {}",
+                    self.agent, header.digest
+                ),
+            )
+            .state_left("nothing was done")
+            .remedy("abort this run and start a new one");
             let verdict = Verdict::Refuse {
                 reasons: vec![reason],
             };
@@ -175,7 +186,7 @@ impl Participant {
         run: &RunId,
         phase: PhaseRef,
         attempt: u32,
-        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        mut results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
         effects: &mut Vec<Effect>,
     ) {
         let asked = self.live.probing.as_ref().is_some_and(|probing| {
@@ -196,7 +207,11 @@ impl Participant {
                     probes.insert(task.step.clone(), probe);
                 }
                 Some(Err(reason)) => reasons.push(reason),
-                None => reasons.push(format!("step {} was not probed", task.step)),
+                None => reasons.push(
+                    Diagnosis::new(Code::LS2017, format!("step {} was not probed", task.step))
+                        .state_left("nothing was done")
+                        .remedy("see the agent's log, then retry"),
+                ),
             }
         }
         if reasons.is_empty() {
@@ -231,7 +246,7 @@ impl Participant {
         effects.push(vote(&header, Verdict::Ready { probes }));
     }
 
-    fn refuse(&mut self, header: Header, reasons: Vec<String>, effects: &mut Vec<Effect>) {
+    fn refuse(&mut self, header: Header, reasons: Vec<Diagnosis>, effects: &mut Vec<Effect>) {
         self.persist(
             ParticipantRecord::Refused {
                 run: header.run.clone(),
@@ -432,7 +447,7 @@ mod tests {
         let [Verdict::Refuse { reasons }] = &verdicts(effects)[..] else {
             panic!("it must refuse");
         };
-        assert!(reasons[0].contains("run-1"), "{reasons:?}");
+        assert!(reasons[0].what.contains("run-1"), "{reasons:?}");
         agent.handle(
             2,
             Event::Order(Order::Close {
@@ -510,15 +525,16 @@ mod tests {
         let mut agent = new_agent();
         let order = header("run-1", 1, (1, 1), 2);
         agent.handle(0, prepare(order.clone()));
+        let no_such_unit = Diagnosis::new(Code::LS2101, "no such unit");
         let event = Event::Probed {
             run: order.run.clone(),
             phase: order.phase,
             attempt: 1,
             purpose: Purpose::Vote,
-            results: BTreeMap::from([(StepId::from("stop"), Err("no such unit".to_owned()))]),
+            results: BTreeMap::from([(StepId::from("stop"), Err(no_such_unit.clone()))]),
         };
         let refusal = Verdict::Refuse {
-            reasons: vec!["no such unit".to_owned()],
+            reasons: vec![no_such_unit],
         };
         let first = verdicts(agent.handle(1, event));
         assert_eq!(first, [refusal]);

@@ -5,6 +5,7 @@ use super::state::PromiseStatus;
 use super::{Effect, Execution, Participant, Purpose, Stage};
 use crate::ids::{Millis, PhaseRef, RunId, StepId};
 use crate::message::{Finding, Outcome, Probe};
+use lockstep_api::Diagnosis;
 use std::collections::BTreeMap;
 
 impl Participant {
@@ -66,7 +67,7 @@ impl Participant {
         run: &RunId,
         phase: PhaseRef,
         attempt: u32,
-        mut results: BTreeMap<StepId, Result<Probe, String>>,
+        mut results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(task) = self.probed_task(run, phase, attempt, Purpose::AfterCrash) else {
@@ -84,7 +85,9 @@ impl Participant {
                     reason: "the agent restarted while it ran, and the probe can't tell".to_owned(),
                 },
             },
-            Some(Err(reason)) => Outcome::Unknown { reason },
+            Some(Err(diagnosis)) => Outcome::Unknown {
+                reason: diagnosis.to_string(),
+            },
             None => Outcome::Unknown {
                 reason: "the agent restarted while it ran, and it was not probed".to_owned(),
             },

@@ -4,6 +4,7 @@ use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Te
 use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
 use crate::record::Tombstone;
 use crate::resolved_plan::Outputs;
+use lockstep_api::Diagnosis;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum PromiseStatus {
     Live,
     Refused {
-        reasons: Vec<String>,
+        reasons: Vec<Diagnosis>,
     },
     Released {
         inputs: BTreeMap<StepId, Outputs>,

@@ -4,6 +4,7 @@ use super::FormatVersion;
 use crate::ids::{AgentName, Decision, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::TaskReport;
 use crate::resolved_plan::{OnFailure, ResolvedPlan};
+use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ pub enum PrepareReason {
 pub enum Failure {
     /// An agent refused to promise.
     Refused {
-        reasons: BTreeMap<AgentName, Vec<String>>,
+        reasons: BTreeMap<AgentName, Vec<Diagnosis>>,
     },
     /// Agents did not vote in time. An unreachable agent is always a failure.
     Silent { agents: Vec<AgentName> },
@@ -98,7 +99,7 @@ pub enum Failure {
         /// Step and agent of each.
         tasks: Vec<(StepId, AgentName)>,
     },
-    /// A watch saw a breach.
+    /// A watch detected a breach.
     Breach {
         step: StepId,
         agent: AgentName,
@@ -314,7 +315,7 @@ pub enum Record {
     AbortDecided {
         request: OperatorRequest,
     },
-    /// A watch saw a breach.
+    /// A watch detected a breach.
     Breached {
         agent: AgentName,
         step: StepId,

@@ -4,6 +4,7 @@ use super::FormatVersion;
 use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
 use crate::message::{Probe, TaskOrder, TaskReport};
 use crate::resolved_plan::Outputs;
+use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ pub enum ParticipantRecord {
         digest: Digest,
         phase: PhaseRef,
         attempt: u32,
-        reasons: Vec<String>,
+        reasons: Vec<Diagnosis>,
     },
     /// The agent will never execute this attempt (R3).
     Tombstoned {
@@ -107,7 +108,7 @@ pub enum ParticipantRecord {
         task: TaskOrder,
         inputs: BTreeMap<StepId, Outputs>,
     },
-    /// A watch saw a breach.
+    /// A watch detected a breach.
     WatchBroke {
         run: RunId,
         step: StepId,

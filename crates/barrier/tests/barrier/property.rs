@@ -6,7 +6,7 @@
 //! seeds of failures are saved next to this file and run first.
 
 use crate::support::invariants::RunUpdate;
-use crate::support::{Sim, plan};
+use crate::support::{self, Sim, plan};
 use lockstep_barrier::coordinator::{PhaseStatus, State, TaskStatus, VerbAction, Wait};
 use lockstep_barrier::ids::{AgentName, Millis, StepId};
 use lockstep_barrier::message::{Mode, Order, Outcome};
@@ -333,9 +333,7 @@ fn finish(sim: &mut Sim, name: &AgentName, end: &End) {
     let Some((good, outputs)) = good(sim, name) else {
         return;
     };
-    let failed = Outcome::Failed {
-        error: "it went wrong".to_owned(),
-    };
+    let failed = support::failed("it went wrong");
     let unknown = Outcome::Unknown {
         reason: "no answer".to_owned(),
     };

@@ -5,7 +5,7 @@
 //! commit it. The invariants are checked after every effect, and a violation
 //! fails the test whatever the file contains.
 
-use crate::support::{Sim, plan, show};
+use crate::support::{Sim, failed, plan, show};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};
 use lockstep_barrier::message::Outcome;
@@ -211,14 +211,10 @@ fn finish(sim: &mut Sim, words: &[&str]) {
     let outcome = match words[3] {
         "done" => Outcome::Done,
         "armed" => Outcome::Armed,
-        "failed" => Outcome::Failed {
-            error: "it went wrong".to_owned(),
-        },
+        "failed" => failed("it went wrong"),
         "failed-after-its-effect" => {
             sim.take_effect(&name);
-            Outcome::Failed {
-                error: "it took effect, then went wrong".to_owned(),
-            }
+            failed("it took effect, then went wrong")
         }
         "unknown" => Outcome::Unknown {
             reason: "no answer".to_owned(),

@@ -9,6 +9,7 @@ pub mod plan;
 pub mod show;
 
 use invariants::{RunUpdate, World};
+use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
     AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
@@ -661,10 +662,16 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
     }
 }
 
+/// An action's failure with this description.
+pub fn failed(what: &str) -> Outcome {
+    Outcome::failed(Diagnosis::new(Code::LS2103, what))
+}
+
 /// What a probe finds on a host.
-fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, String> {
+fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, Diagnosis> {
     if agent.refuses.contains(&task.step) {
-        return Err(format!("{} can't be done here", task.step));
+        let what = format!("{} can't be done here", task.step);
+        return Err(Diagnosis::new(Code::LS2103, what));
     }
     let (step, wanted) = match &task.mode {
         Mode::Execute => (&task.step, after()),
