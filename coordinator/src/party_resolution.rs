@@ -2,7 +2,7 @@
 
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
 use lockstep_barrier::message::{Mode, TaskOrder};
-use lockstep_barrier::resolved_plan::{Gate, OnFailure, Outage, PhaseSpec, ResolvedPlan, StepSpec};
+use lockstep_barrier::resolved_plan::{Outage, PhaseSpec, ResolvedPlan, StepSpec};
 use lockstep_daemon::matches_pattern;
 use lockstep_plan::actions::Action;
 use lockstep_plan::{Plan, Step};
@@ -144,10 +144,10 @@ pub fn resolved_plan(
             .iter()
             .map(|phase| PhaseSpec {
                 name: phase.name.clone(),
-                gate: gate(phase.gate),
+                gate: phase.gate,
                 start_by: phase.start_by_ms,
                 finish_by: phase.finish_by_ms,
-                on_failure: on_failure(phase.on_failure),
+                on_failure: phase.on_failure,
                 point_of_no_return: phase.point_of_no_return,
                 steps: phase
                     .steps
@@ -185,22 +185,6 @@ fn detachable(plan: &Plan, cast: &ResolvedParties) -> BTreeSet<AgentName> {
         .filter(|agent| !holding.contains(agent))
         .cloned()
         .collect()
-}
-
-fn gate(gate: lockstep_plan::Gate) -> Gate {
-    match gate {
-        lockstep_plan::Gate::None => Gate::None,
-        lockstep_plan::Gate::Approval => Gate::Approval,
-        lockstep_plan::Gate::Hold => Gate::Hold,
-    }
-}
-
-fn on_failure(on_failure: lockstep_plan::OnFailure) -> OnFailure {
-    match on_failure {
-        lockstep_plan::OnFailure::Hold => OnFailure::Hold,
-        lockstep_plan::OnFailure::Rollback => OnFailure::Rollback,
-        lockstep_plan::OnFailure::Continue => OnFailure::Continue,
-    }
 }
 
 fn mode(step: &Step) -> Mode {

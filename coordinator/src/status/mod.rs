@@ -6,7 +6,7 @@ mod task;
 mod text;
 
 use crate::timeline::Timeline;
-use lockstep_api::{Gate, PhaseStatus, RunStatus, TaskStatus, timestamp};
+use lockstep_api::{PhaseStatus, RunStatus, TaskStatus, timestamp};
 use lockstep_barrier::coordinator::{PhaseState, Run, State, Vote, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, Track};
 use lockstep_barrier::record::Ending;
@@ -173,10 +173,7 @@ fn phase(
     PhaseStatus {
         name: spec.name.clone(),
         standard: spec.standard.clone(),
-        track: match at.track {
-            Track::Forward => lockstep_api::Track::Forward,
-            Track::Rollback => lockstep_api::Track::Rollback,
-        },
+        track: at.track,
         index: at.index,
         runbook_steps: spec.runbook_steps.clone(),
         outcome: outcome::of_phase(run, at, phase),
@@ -190,11 +187,7 @@ fn phase(
         prepared_at: timestamp(times.prepared),
         released_at: timestamp(times.released),
         completed_at: timestamp(times.ended),
-        gate: match spec.gate {
-            lockstep_plan::Gate::None => Gate::None,
-            lockstep_plan::Gate::Approval => Gate::Approval,
-            lockstep_plan::Gate::Hold => Gate::Hold,
-        },
+        gate: spec.gate,
         tasks: tasks(run, at),
         failure: failure.map(|failure| failure::diagnosis(run.state(), failure)),
         refusals: failure.map(failure::refusals).unwrap_or_default(),

@@ -9,8 +9,10 @@ mod code;
 mod diagnosis;
 mod exit;
 mod status;
+mod words;
 
 pub use code::{Code, UnknownCode};
 pub use diagnosis::Diagnosis;
 pub use exit::{Exit, UnknownExit};
 pub use status::*;
+pub use words::{Finding, Gate, OnFailure, Track};

@@ -3,42 +3,11 @@
 
 use crate::diagnosis::Diagnosis;
 use crate::exit::Exit;
+use crate::words::{Finding, Gate, Track, words};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
-
-/// Declares an enumeration whose values have one spelling each, for text and
-/// JSON alike.
-macro_rules! words {
-    (
-        $(#[$of_type:meta])*
-        $name:ident { $($(#[$of_value:meta])* $value:ident = $word:literal,)* }
-    ) => {
-        $(#[$of_type])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$of_value])* #[serde(rename = $word)] $value,)*
-        }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$value),*];
-
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$value => $word),*
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
 
 words! {
     /// A run as a whole.
@@ -145,39 +114,6 @@ impl TaskOutcome {
             | Self::Armed
             | Self::NotStarted => false,
         }
-    }
-}
-
-words! {
-    #[derive(Default)]
-    Track {
-        #[default]
-        Forward = "forward",
-        Rollback = "rollback",
-    }
-}
-
-words! {
-    /// What a phase waits for before its release.
-    #[derive(Default)]
-    Gate {
-        #[default]
-        None = "none",
-        /// An operator's approval of the plan's digest.
-        Approval = "approval",
-        Hold = "hold",
-    }
-}
-
-words! {
-    /// Finding of the probe of a task.
-    Finding {
-        /// The task has work to do.
-        Pending = "pending",
-        /// The desired state is already in effect.
-        Satisfied = "satisfied",
-        /// The probe could not determine the state.
-        Indeterminate = "indeterminate",
     }
 }
 
@@ -422,6 +358,7 @@ pub struct PreflightTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt;
 
     fn one_spelling<T>(all: &[T])
     where

@@ -1,5 +1,6 @@
 //! Identifiers, terms and decision numbers that every order carries.
 
+pub use lockstep_api::Track;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -83,15 +84,6 @@ pub struct Term {
 /// Journal sequence of the run's last decision. An agent rejects an order whose
 /// decision is lower than the highest it has accepted in that run (R1).
 pub type Decision = u64;
-
-/// The plan that a run is executing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Track {
-    Forward,
-    /// The rollback plan's phases.
-    Rollback,
-}
 
 /// A phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

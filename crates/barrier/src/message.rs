@@ -2,6 +2,7 @@
 
 use crate::ids::{AgentName, Decision, Header, JournalId, Millis, PhaseRef, RunId, StepId, Term};
 use lockstep_api::Diagnosis;
+pub use lockstep_api::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -107,19 +108,6 @@ pub struct Probe {
     pub finding: Finding,
     /// State before any change, for undo. `None` if the action changes nothing.
     pub before_image: Option<Value>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Finding {
-    /// The action has work to do.
-    Pending,
-    /// The host is already in the desired state; the action is not run. An
-    /// action whose outputs a later step may consume never returns this: it is
-    /// always run, because a probe has no outputs and a proof must be fresh.
-    Satisfied,
-    /// The probe can't determine the state.
-    Indeterminate,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

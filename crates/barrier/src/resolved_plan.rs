@@ -3,6 +3,7 @@
 
 use crate::ids::{AgentName, Digest, Millis, StepId};
 use crate::message::Mode;
+pub use lockstep_api::{Gate, OnFailure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,34 +32,6 @@ pub struct Outage {
     pub ends_with: u32,
     /// Part of the budget reserved for the rollback.
     pub rollback_reserve: Millis,
-}
-
-/// Condition for a release in addition to the votes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Gate {
-    #[default]
-    None,
-    /// An operator's approval, bound to the plan's digest.
-    Approval,
-    /// A pause that any operator may end.
-    Hold,
-}
-
-/// Failure policy of a phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnFailure {
-    /// The run waits for the operator.
-    #[default]
-    Hold,
-    /// The run rolls back automatically. It holds instead if a task is `unknown`
-    /// or the point of no return is passed.
-    Rollback,
-    /// In a rollback only: the next phase begins nevertheless, and the run holds
-    /// after its last phase until the failed one is resolved. A DMS failure must
-    /// not keep applications from Oracle.
-    Continue,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

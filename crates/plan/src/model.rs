@@ -7,6 +7,7 @@
 //! The consistency of a plan is verified in [`crate::check`].
 
 use crate::reference::{self, AgentFacts, Reference, ReferenceError};
+pub use lockstep_api::{Gate, OnFailure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -156,32 +157,6 @@ pub struct Phase {
     pub point_of_no_return: bool,
     /// The steps; each agent runs its own in this order, agents run concurrently.
     pub steps: Vec<Step>,
-}
-
-/// Condition that must be met before a phase is prepared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Gate {
-    /// No condition.
-    #[default]
-    None,
-    /// An operator approves the digest of the plan.
-    Approval,
-    /// The run stops here until an operator resumes it.
-    Hold,
-}
-
-/// Reaction to the failure of a phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnFailure {
-    /// Wait for the operator.
-    Hold,
-    /// Roll back immediately.
-    Rollback,
-    /// Continue with the next phase, and hold after the last one. Valid only in
-    /// a rollback, where a DMS failure must not keep applications from Oracle.
-    Continue,
 }
 
 /// One action for one party.

@@ -12,7 +12,7 @@ pub use order::{order, tasks};
 pub use reply::reply;
 
 use crate::v1;
-use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term, Track};
+use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term};
 use serde::de::DeserializeOwned;
 
 /// A message that violates the protocol.
@@ -98,15 +98,6 @@ impl From<v1::Term> for Term {
     }
 }
 
-impl From<Track> for v1::Track {
-    fn from(track: Track) -> Self {
-        match track {
-            Track::Forward => Self::Forward,
-            Track::Rollback => Self::Rollback,
-        }
-    }
-}
-
 impl From<PhaseRef> for v1::PhaseRef {
     fn from(phase: PhaseRef) -> Self {
         Self {
@@ -120,13 +111,8 @@ impl TryFrom<v1::PhaseRef> for PhaseRef {
     type Error = Invalid;
 
     fn try_from(phase: v1::PhaseRef) -> Result<Self> {
-        let track = match phase.track() {
-            v1::Track::Forward => Track::Forward,
-            v1::Track::Rollback => Track::Rollback,
-            v1::Track::Unspecified => return Err(Invalid::Unknown("track")),
-        };
         Ok(Self {
-            track,
+            track: status::track(phase.track)?,
             index: phase.index,
         })
     }

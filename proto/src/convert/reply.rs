@@ -1,33 +1,12 @@
 //! Replies of an agent.
 
 use super::diagnosis::from_agent;
-use super::{Invalid, MAX_REASONS, Result, brief, json, phase, run, step, step_texts, steps, text};
+use super::{
+    Invalid, MAX_REASONS, Result, brief, json, phase, run, status, step, step_texts, steps, text,
+};
 use crate::v1;
-use lockstep_barrier::message::{Finding, Outcome, Probe, Reply, TaskReport, Verdict};
+use lockstep_barrier::message::{Outcome, Probe, Reply, TaskReport, Verdict};
 use std::collections::BTreeMap;
-
-impl From<Finding> for v1::Finding {
-    fn from(finding: Finding) -> Self {
-        match finding {
-            Finding::Pending => Self::Pending,
-            Finding::Satisfied => Self::Satisfied,
-            Finding::Indeterminate => Self::Indeterminate,
-        }
-    }
-}
-
-impl TryFrom<v1::Finding> for Finding {
-    type Error = Invalid;
-
-    fn try_from(finding: v1::Finding) -> Result<Self> {
-        match finding {
-            v1::Finding::Pending => Ok(Self::Pending),
-            v1::Finding::Satisfied => Ok(Self::Satisfied),
-            v1::Finding::Indeterminate => Ok(Self::Indeterminate),
-            v1::Finding::Unspecified => Err(Invalid::Unknown("finding")),
-        }
-    }
-}
 
 fn verdict_to_wire(
     verdict: Verdict,
@@ -58,7 +37,8 @@ fn verdict(vote: &mut v1::Vote) -> Result<Verdict> {
         v1::VerdictKind::Ready => {
             let mut probes = BTreeMap::new();
             for result in std::mem::take(&mut vote.probes) {
-                let finding = result.finding().try_into()?;
+                let finding =
+                    status::finding(result.finding)?.ok_or(Invalid::Unknown("finding"))?;
                 let before_image = json("capture_json", &result.before_image_json)?;
                 probes.insert(
                     step(result.step_id)?,
@@ -237,6 +217,7 @@ mod tests {
     use crate::convert::MAX_SENTENCE;
     use lockstep_api::{Code, Diagnosis};
     use lockstep_barrier::ids::{PhaseRef, Term, Track};
+    use lockstep_barrier::message::Finding;
     use serde_json::json;
 
     #[test]

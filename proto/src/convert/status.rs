@@ -25,7 +25,7 @@ macro_rules! enumeration {
             }
         }
 
-        fn $from_wire(number: i32) -> Result<$name> {
+        pub(super) fn $from_wire(number: i32) -> Result<$name> {
             match v1::$name::try_from(number) {
                 $(Ok(v1::$name::$value) => Ok($name::$value),)*
                 Ok(v1::$name::Unspecified) | Err(_) => Err(Invalid::Unknown($field)),
@@ -45,6 +45,7 @@ enumeration!(TaskOutcome, task_outcome, "outcome of a task", {
     Failed, Unknown, Drifted, Interrupted, NotStarted, Lapsed,
 });
 enumeration!(Track, track, "track", { Forward, Rollback });
+enumeration!(Finding, known_finding, "finding", { Pending, Satisfied, Indeterminate });
 
 impl From<RunStatus> for v1::RunStatus {
     fn from(run: RunStatus) -> Self {
@@ -353,12 +354,7 @@ impl TryFrom<v1::PreflightResponse> for PreflightReport {
 
 impl From<PreflightTask> for v1::PreflightTask {
     fn from(task: PreflightTask) -> Self {
-        let finding = match task.finding {
-            None => v1::Finding::Unspecified,
-            Some(Finding::Pending) => v1::Finding::Pending,
-            Some(Finding::Satisfied) => v1::Finding::Satisfied,
-            Some(Finding::Indeterminate) => v1::Finding::Indeterminate,
-        };
+        let finding = task.finding.map_or(v1::Finding::Unspecified, Into::into);
         Self {
             phase: task.phase,
             step_id: task.step,
@@ -392,13 +388,10 @@ impl TryFrom<v1::PreflightTask> for PreflightTask {
 /// # Errors
 /// [`Invalid::Unknown`].
 pub fn finding(number: i32) -> Result<Option<Finding>> {
-    Ok(match v1::Finding::try_from(number) {
-        Ok(v1::Finding::Unspecified) => None,
-        Ok(v1::Finding::Pending) => Some(Finding::Pending),
-        Ok(v1::Finding::Satisfied) => Some(Finding::Satisfied),
-        Ok(v1::Finding::Indeterminate) => Some(Finding::Indeterminate),
-        Err(_) => return Err(Invalid::Unknown("finding")),
-    })
+    match v1::Finding::try_from(number) {
+        Ok(v1::Finding::Unspecified) => Ok(None),
+        Ok(_) | Err(_) => known_finding(number).map(Some),
+    }
 }
 
 fn all<W, T: TryFrom<W, Error = Invalid>>(wire: Vec<W>) -> Result<Vec<T>> {
