@@ -1,93 +1,25 @@
 //! The ten invariants of the protocol, as named functions
-//! (`docs/protocol.md`, "The invariants").
-//!
-//! [`World`] folds everything that became durable or changed a host, on any
-//! machine, in its order. Each invariant receives the world before an event and
-//! the event itself. The transcripts and the
-//! property test pass every effect to [`World::observe`]. The product can't
-//! check these at run time, because no process has all of this information.
+//! (`docs/protocol.md`, "The invariants"). Each receives the world before an event,
+//! and the event.
 
-use lockstep_barrier::coordinator::{self, ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
-use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
-use lockstep_barrier::message::{Mode, Outcome};
-use lockstep_barrier::participant;
+use super::world::{World, WorldEvent};
+use lockstep_barrier::coordinator::{ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
+use lockstep_barrier::ids::{Millis, PhaseRef, Track};
+use lockstep_barrier::message::Mode;
 use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
-use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug, Clone, PartialEq)]
-pub enum RunUpdate {
-    /// The coordinator's record is durable.
-    Decided(coordinator::Entry),
-    /// An agent's record is durable.
-    Recorded {
-        agent: AgentName,
-        entry: participant::Entry,
-    },
-    /// A driver began to change a host.
-    Started {
-        agent: AgentName,
-        phase: PhaseRef,
-        attempt: u32,
-        step: StepId,
-        mode: Mode,
-    },
-    /// A host is, or is no longer, as a forward step leaves it.
-    Host {
-        agent: AgentName,
-        step: StepId,
-        changed: bool,
-    },
-    /// A watch attested without a breach.
-    Clean { agent: AgentName, step: StepId },
-    /// The coordinator's journal was replaced by an older one. Its later records
-    /// are inconsistent with the earlier ones and are not folded.
-    CoordinatorRestored,
-    /// An agent's disk is lost; its host is not.
-    JournalLost { agent: AgentName },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invariant {invariant} is broken: {detail}")]
-pub struct Violation {
-    pub invariant: &'static str,
-    pub detail: String,
-}
-
-/// The parts of a promise that the invariants need.
-#[derive(Debug, Clone, PartialEq)]
-struct Promised {
-    at: Millis,
-    term: Term,
-    released: bool,
-    tombstoned: bool,
-}
-
-/// Everything that has become durable or changed a host.
-#[derive(Debug, Clone, PartialEq)]
-pub struct World {
-    state: Option<State>,
-    promises: BTreeMap<(AgentName, PhaseRef, u32), Promised>,
-    accepted: BTreeMap<AgentName, (Term, Decision)>,
-    started: BTreeSet<(AgentName, StepId, u32)>,
-    /// Started and not ended, by agent.
-    running: BTreeMap<AgentName, (PhaseRef, StepId)>,
-    done: BTreeSet<TaskKey>,
-    ended: BTreeMap<(AgentName, StepId, u32), Outcome>,
-    armed: BTreeSet<TaskKey>,
-    clean: BTreeMap<TaskKey, Millis>,
-    changed: BTreeSet<TaskKey>,
-    lost: BTreeSet<AgentName>,
-}
-
-type Check = fn(&World, Millis, &RunUpdate) -> Result<(), String>;
+type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
 
 /// The invariants by name.
 pub const INVARIANTS: [(&str, Check); 10] = [
     ("phases_in_order", phases_in_order),
     ("release_needs_every_vote", release_needs_every_vote),
     ("at_most_once", at_most_once),
-    ("nothing_stale_is_obeyed", nothing_stale_is_obeyed),
-    ("no_automatic_way_back", no_automatic_way_back),
+    ("nothing_stale_is_accepted", nothing_stale_is_accepted),
+    (
+        "no_automatic_rollback_after_opening",
+        no_automatic_rollback_after_opening,
+    ),
     ("one_direction_at_a_time", one_direction_at_a_time),
     ("rolled_back_means_restored", rolled_back_means_restored),
     ("journals_agree", journals_agree),
@@ -95,203 +27,17 @@ pub const INVARIANTS: [(&str, Check); 10] = [
         "release_needs_a_current_proof",
         release_needs_a_current_proof,
     ),
-    ("guard_down_before_doors_open", guard_down_before_doors_open),
+    (
+        "guard_disarmed_before_opening",
+        guard_disarmed_before_opening,
+    ),
 ];
-
-impl Default for World {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl World {
-    pub fn new() -> Self {
-        Self {
-            state: None,
-            promises: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            started: BTreeSet::new(),
-            running: BTreeMap::new(),
-            done: BTreeSet::new(),
-            ended: BTreeMap::new(),
-            armed: BTreeSet::new(),
-            clean: BTreeMap::new(),
-            changed: BTreeSet::new(),
-            lost: BTreeSet::new(),
-        }
-    }
-
-    /// Checks an event against every invariant, then folds it.
-    ///
-    /// # Errors
-    /// The first invariant that it violates.
-    pub fn observe(&mut self, now: Millis, happening: &RunUpdate) -> Result<(), Violation> {
-        for (invariant, check) in INVARIANTS {
-            check(self, now, happening).map_err(|detail| Violation { invariant, detail })?;
-        }
-        self.take(now, happening);
-        Ok(())
-    }
-
-    /// Forward steps that are in effect, according to the hosts.
-    pub fn changed(&self) -> &BTreeSet<TaskKey> {
-        &self.changed
-    }
-
-    fn take(&mut self, now: Millis, happening: &RunUpdate) {
-        match happening {
-            RunUpdate::Decided(entry) => self.take_decision(entry),
-            RunUpdate::Recorded { agent, entry } => self.take_record(now, agent, &entry.record),
-            RunUpdate::Started {
-                agent,
-                phase,
-                attempt,
-                step,
-                ..
-            } => {
-                self.started.insert((agent.clone(), step.clone(), *attempt));
-                self.running.insert(agent.clone(), (*phase, step.clone()));
-            }
-            RunUpdate::Host {
-                agent,
-                step,
-                changed,
-            } => {
-                let key = (step.clone(), agent.clone());
-                if *changed {
-                    self.changed.insert(key);
-                } else {
-                    self.changed.remove(&key);
-                }
-            }
-            RunUpdate::Clean { agent, step } => {
-                self.clean.insert((step.clone(), agent.clone()), now);
-            }
-            RunUpdate::CoordinatorRestored => self.state = None,
-            RunUpdate::JournalLost { agent } => {
-                self.lost.insert(agent.clone());
-                self.running.remove(agent);
-                self.armed.retain(|(_, whose)| whose != agent);
-            }
-        }
-    }
-
-    fn take_decision(&mut self, entry: &coordinator::Entry) {
-        match &mut self.state {
-            Some(state) => state.apply(entry),
-            // After a restored backup the entries don't begin a journal, and
-            // the run is not folded any more.
-            None => self.state = State::fold([entry.clone()]).ok(),
-        }
-        if let (Some(state), Record::Breached { .. }) = (&self.state, &entry.record) {
-            let voided = |key: &TaskKey| {
-                state
-                    .tasks
-                    .get(key)
-                    .is_some_and(|task| task.status == TaskStatus::Voided)
-            };
-            self.done.retain(|key| !voided(key));
-        }
-    }
-
-    fn take_record(&mut self, now: Millis, agent: &AgentName, record: &ParticipantRecord) {
-        match record {
-            ParticipantRecord::Accepted { term, decision, .. } => {
-                self.accepted.insert(agent.clone(), (*term, *decision));
-            }
-            ParticipantRecord::Promised { phase, attempt, .. } => {
-                let term = self
-                    .accepted
-                    .get(agent)
-                    .map_or(Term::default(), |(t, _)| *t);
-                let promised = Promised {
-                    at: now,
-                    term,
-                    released: false,
-                    tombstoned: false,
-                };
-                self.promises
-                    .insert((agent.clone(), *phase, *attempt), promised);
-            }
-            ParticipantRecord::Tombstoned { phase, attempt, .. } => {
-                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
-                    promise.tombstoned = true;
-                }
-            }
-            ParticipantRecord::ForwardClosed { .. } => {
-                for ((whose, phase, _), promise) in &mut self.promises {
-                    if whose == agent && phase.track == Track::Forward && !promise.released {
-                        promise.tombstoned = true;
-                    }
-                }
-            }
-            ParticipantRecord::Released { phase, attempt, .. } => {
-                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
-                    promise.released = true;
-                }
-            }
-            ParticipantRecord::Ended { report } => {
-                let key = (report.step.clone(), agent.clone());
-                if report.outcome.is_good() {
-                    self.done.insert(key);
-                }
-                if self
-                    .running
-                    .get(agent)
-                    .is_some_and(|(_, s)| *s == report.step)
-                {
-                    self.running.remove(agent);
-                }
-                self.ended.insert(
-                    (agent.clone(), report.step.clone(), report.attempt),
-                    report.outcome.clone(),
-                );
-            }
-            ParticipantRecord::WatchArmed { task, .. } => {
-                self.armed.insert((task.step.clone(), agent.clone()));
-            }
-            ParticipantRecord::Disarmed { steps, .. } => {
-                for step in steps {
-                    self.armed.remove(&(step.clone(), agent.clone()));
-                }
-            }
-            ParticipantRecord::Closed { .. } => {
-                self.armed.retain(|(_, whose)| whose != agent);
-            }
-            // No invariant depends on these.
-            ParticipantRecord::Opened { .. }
-            | ParticipantRecord::Refused { .. }
-            | ParticipantRecord::Intent { .. }
-            | ParticipantRecord::Acked { .. }
-            | ParticipantRecord::WatchBroke { .. } => {}
-        }
-    }
-
-    fn digest(&self) -> Option<&Digest> {
-        self.state
-            .as_ref()
-            .map(|state| &state.begin.resolved_plan.digest)
-    }
-
-    /// The run continues although the task's effect is unknown, and records that.
-    fn is_passed(&self, key: &TaskKey) -> bool {
-        let Some(state) = &self.state else {
-            return false;
-        };
-        let status = state.tasks.get(key).map(|task| &task.status);
-        matches!(
-            status,
-            Some(TaskStatus::Waived | TaskStatus::UndoOutstanding)
-        ) || state.journals_lost.contains(&key.1)
-            || self.lost.contains(&key.1)
-    }
-}
 
 /// 1. A task of a phase starts only when the completion of every phase before
 ///    it is durable and nothing in them is open. In a rollback, a phase that
 ///    failed and may be deferred counts as over.
-pub fn phases_in_order(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
-    let (RunUpdate::Started { phase, step, .. }, Some(state)) = (happening, &world.state) else {
+pub fn phases_in_order(world: &World, _now: Millis, event: &WorldEvent) -> Result<(), String> {
+    let (WorldEvent::Started { phase, step, .. }, Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     let before = state.phases(phase.track).iter().take(phase.index as usize);
@@ -315,13 +61,13 @@ pub fn phases_in_order(world: &World, _now: Millis, happening: &RunUpdate) -> Re
 pub fn release_needs_every_vote(
     world: &World,
     _now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
-    match happening {
-        RunUpdate::Decided(entry) => {
+    match event {
+        WorldEvent::Decided(entry) => {
             let Record::Released { phase, attempt, .. } = &entry.record else {
                 return Ok(());
             };
@@ -336,7 +82,7 @@ pub fn release_needs_every_vote(
                 }
             }
         }
-        RunUpdate::Started {
+        WorldEvent::Started {
             agent,
             phase,
             attempt,
@@ -362,13 +108,13 @@ pub fn release_needs_every_vote(
 
 /// 3. Per attempt a task is run at most once, and never again after
 ///    `done` unless a breach voided it.
-pub fn at_most_once(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
-    let RunUpdate::Started {
+pub fn at_most_once(world: &World, _now: Millis, event: &WorldEvent) -> Result<(), String> {
+    let WorldEvent::Started {
         agent,
         attempt,
         step,
         ..
-    } = happening
+    } = event
     else {
         return Ok(());
     };
@@ -390,15 +136,15 @@ pub fn at_most_once(world: &World, _now: Millis, happening: &RunUpdate) -> Resul
 /// 4. No agent accepts a lower decision, a stale term or another plan, and none
 ///    executes a release after its promise has lapsed. A run with lost decisions
 ///    decides nothing but its end.
-pub fn nothing_stale_is_obeyed(
+pub fn nothing_stale_is_accepted(
     world: &World,
     now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
-    if let RunUpdate::Decided(entry) = happening {
+    if let WorldEvent::Decided(entry) = event {
         return only_ends_where_decisions_are_lost(world, &entry.record);
     }
-    let RunUpdate::Recorded { agent, entry } = happening else {
+    let WorldEvent::Recorded { agent, entry } = event else {
         return Ok(());
     };
     match &entry.record {
@@ -479,12 +225,12 @@ fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<
 
 /// 5. After the point of no return nothing rolls back automatically, and by
 ///    request only if it has not started.
-pub fn no_automatic_way_back(
+pub fn no_automatic_rollback_after_opening(
     world: &World,
     _now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
-    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (WorldEvent::Decided(entry), Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     match &entry.record {
@@ -506,17 +252,17 @@ pub fn no_automatic_way_back(
 pub fn one_direction_at_a_time(
     world: &World,
     _now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
     let Some(state) = &world.state else {
         return Ok(());
     };
-    if let RunUpdate::Decided(entry) = happening {
+    if let WorldEvent::Decided(entry) = event {
         return may_be_outstanding(state, &entry.record);
     }
-    let RunUpdate::Started {
+    let WorldEvent::Started {
         phase, step, agent, ..
-    } = happening
+    } = event
     else {
         return Ok(());
     };
@@ -571,9 +317,9 @@ fn may_be_outstanding(state: &State, record: &Record) -> Result<(), String> {
 pub fn rolled_back_means_restored(
     world: &World,
     _now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
-    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (WorldEvent::Decided(entry), Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     let (Record::Ended {
@@ -606,8 +352,8 @@ pub fn rolled_back_means_restored(
 
 /// 8. The coordinator records only outcomes that the agent's journal holds,
 ///    and a run ends with no task open.
-pub fn journals_agree(world: &World, _now: Millis, happening: &RunUpdate) -> Result<(), String> {
-    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
+pub fn journals_agree(world: &World, _now: Millis, event: &WorldEvent) -> Result<(), String> {
+    let (WorldEvent::Decided(entry), Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     match &entry.record {
@@ -637,9 +383,9 @@ pub fn journals_agree(world: &World, _now: Millis, happening: &RunUpdate) -> Res
 pub fn release_needs_a_current_proof(
     world: &World,
     now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
-    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (WorldEvent::Decided(entry), Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     let Record::Released { phase, .. } = &entry.record else {
@@ -676,12 +422,12 @@ pub fn release_needs_a_current_proof(
 }
 
 /// 10. A watch is disarmed before the access that it guards is opened.
-pub fn guard_down_before_doors_open(
+pub fn guard_disarmed_before_opening(
     world: &World,
     _now: Millis,
-    happening: &RunUpdate,
+    event: &WorldEvent,
 ) -> Result<(), String> {
-    let (RunUpdate::Decided(entry), Some(state)) = (happening, &world.state) else {
+    let (WorldEvent::Decided(entry), Some(state)) = (event, &world.state) else {
         return Ok(());
     };
     let still_up = |wanted: &dyn Fn(&TaskKey) -> bool| {

@@ -4,11 +4,13 @@
 //! between any two of them, and passes everything that becomes durable or changes
 //! a host to the invariants.
 
-pub mod invariants;
+mod effects;
+mod invariants;
+mod lifecycle;
 pub mod plan;
 pub mod show;
+pub mod world;
 
-use invariants::{RunUpdate, World};
 use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
@@ -20,6 +22,7 @@ use lockstep_barrier::record::{Begin, JournalPosition};
 use lockstep_barrier::resolved_plan::Outputs;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use world::{World, WorldEvent};
 
 #[derive(Debug, Clone)]
 pub struct Running {
@@ -131,99 +134,6 @@ impl Sim {
         self.execute_coordinator_effects(effects);
     }
 
-    pub fn restart_coordinator(&mut self) {
-        if self.run.is_some() {
-            return;
-        }
-        if self.disk.is_empty() {
-            return self.start();
-        }
-        let term = self.next_term();
-        let (run, effects) =
-            Run::resume(self.now, self.disk.clone(), term).expect("its own journal");
-        self.run = Some(run);
-        self.execute_coordinator_effects(effects);
-    }
-
-    /// Starts a term above another coordinator's, with new sessions.
-    fn lead_above(&mut self, other: Term) {
-        self.crash_coordinator();
-        self.term = self.term.max(other.number);
-        self.restart_coordinator();
-    }
-
-    /// Truncates the coordinator's journal to this many records; the next term has
-    /// another incarnation.
-    pub fn restore_backup(&mut self, records: usize) {
-        self.disk.truncate(records);
-        let state = coordinator::State::fold(self.disk.clone()).expect("a beginning is a journal");
-        self.term = state.term.number;
-        self.salt += 1;
-    }
-
-    pub fn crash_coordinator(&mut self) {
-        self.run = None;
-        self.crash_after = None;
-        for name in self.names() {
-            if self.agent(&name).connected {
-                self.drop_session(&name);
-            }
-        }
-    }
-
-    pub fn crash_agent(&mut self, name: &AgentName) {
-        let was_connected = self.agent(name).connected;
-        let agent = self.agent_mut(name);
-        agent.participant = None;
-        agent.running = None;
-        agent.chores.clear();
-        self.crash_after = None;
-        if was_connected {
-            self.drop_session(name);
-        }
-    }
-
-    pub fn restart_agent(&mut self, name: &AgentName) {
-        let now = self.now;
-        let agent = self.agent_mut(name);
-        if agent.participant.is_some() {
-            return;
-        }
-        let (participant, effects) = Participant::resume(
-            now,
-            name.clone(),
-            agent.journal.clone(),
-            BootId(format!("boot-{}", agent.boots)),
-            agent.disk.clone(),
-        )
-        .expect("its own journal");
-        agent.participant = Some(participant);
-        self.execute_agent_effects(name, effects);
-    }
-
-    /// Loses the agent's disk; changes to the host remain.
-    pub fn lose_journal(&mut self, name: &AgentName) {
-        self.crash_agent(name);
-        let agent = self.agent_mut(name);
-        agent.disk.clear();
-        agent.journal = JournalId(format!("{name}-2"));
-        self.observe(&RunUpdate::JournalLost {
-            agent: name.clone(),
-        });
-        self.restart_agent(name);
-    }
-
-    /// Truncates the agent's journal to this many records, and admits the agent as
-    /// an operator would.
-    pub fn restore_agent(&mut self, name: &AgentName, records: usize) {
-        self.crash_agent(name);
-        self.agent_mut(name).disk.truncate(records);
-        let agent = name.clone();
-        self.observe(&RunUpdate::JournalLost { agent });
-        self.restart_agent(name);
-        self.coordinator(coordinator::Event::Quarantined(name.clone()));
-    }
-
     pub fn names(&self) -> Vec<AgentName> {
         self.agents.keys().cloned().collect()
     }
@@ -304,145 +214,7 @@ impl Sim {
         Ok(())
     }
 
-    fn must_crash(&mut self) -> bool {
-        match &mut self.crash_after {
-            Some(0) => true,
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
-        }
-    }
-
-    pub fn execute_coordinator_effects(&mut self, effects: Vec<coordinator::Effect>) {
-        for effect in effects {
-            if self.must_crash() {
-                self.trace.push("C crashes".to_owned());
-                return self.crash_coordinator();
-            }
-            self.trace.push(show::coordinator_effect(&effect));
-            match effect {
-                coordinator::Effect::Persist(entry) => {
-                    let text = serde_json::to_string(&entry).expect("records are JSON");
-                    let read: coordinator::Entry =
-                        serde_json::from_str(&text).expect("what was written can be read");
-                    assert_eq!(read, entry, "a record must survive its journal");
-                    self.observe(&RunUpdate::Decided(entry.clone()));
-                    self.disk.push(entry);
-                }
-                coordinator::Effect::Send { to, order } => {
-                    self.orders
-                        .get_mut(&to)
-                        .expect("sent to a member")
-                        .push_back(order);
-                }
-            }
-        }
-        self.check_live_state();
-    }
-
-    /// A run that is not closed always waits for something.
-    fn check_live_state(&mut self) {
-        let Some(run) = &self.run else { return };
-        if run.waits_on().is_empty() && !run.is_closed() {
-            self.violations
-                .push(format!("a dead state: {:?}", run.state().current()));
-        }
-    }
-
-    pub fn execute_agent_effects(&mut self, name: &AgentName, effects: Vec<participant::Effect>) {
-        for effect in effects {
-            if self.must_crash() {
-                self.trace.push(format!("{name} crashes"));
-                return self.crash_agent(name);
-            }
-            self.trace.push(show::participant_effect(name, &effect));
-            self.execute_agent_effect(name, effect);
-        }
-    }
-
-    fn execute_agent_effect(&mut self, name: &AgentName, effect: participant::Effect) {
-        use participant::Effect;
-        match effect {
-            Effect::Persist(entry) => self.write_to_agent_disk(name, entry),
-            Effect::Send(reply) => {
-                if self.agent(name).connected {
-                    let replies = self.replies.get_mut(name).expect("a member");
-                    replies.push_back(reply);
-                }
-            }
-            Effect::Probe {
-                run,
-                phase,
-                attempt,
-                purpose,
-                tasks,
-                ..
-            } => self.agent_mut(name).chores.push_back(Chore::Probe {
-                run,
-                phase,
-                attempt,
-                purpose,
-                tasks,
-            }),
-            Effect::Execute {
-                run,
-                phase,
-                attempt,
-                task,
-                before_image,
-                ..
-            }
-            | Effect::Undo {
-                run,
-                phase,
-                attempt,
-                task,
-                before_image,
-                ..
-            } => {
-                let running = Running {
-                    run,
-                    phase,
-                    attempt,
-                    task,
-                    before_image,
-                };
-                self.start_action(name, running);
-            }
-            Effect::Attest { run, step, nonce } => self
-                .agent_mut(name)
-                .chores
-                .push_back(Chore::Attest { run, step, nonce }),
-            Effect::Cancel { .. } | Effect::Disarm { .. } | Effect::Arm { .. } => {}
-        }
-    }
-
-    fn write_to_agent_disk(&mut self, name: &AgentName, entry: participant::Entry) {
-        let text = serde_json::to_string(&entry).expect("records are JSON");
-        let read: participant::Entry =
-            serde_json::from_str(&text).expect("what was written can be read");
-        assert_eq!(read, entry, "a record must survive its journal");
-        self.observe(&RunUpdate::Recorded {
-            agent: name.clone(),
-            entry: entry.clone(),
-        });
-        self.agent_mut(name).disk.push(entry);
-    }
-
-    fn start_action(&mut self, name: &AgentName, running: Running) {
-        self.observe(&RunUpdate::Started {
-            agent: name.clone(),
-            phase: running.phase,
-            attempt: running.attempt,
-            step: running.task.step.clone(),
-            mode: running.task.mode.clone(),
-        });
-        self.agent_mut(name).running = Some(running);
-    }
-
-    pub fn observe(&mut self, update: &RunUpdate) {
+    pub fn observe(&mut self, update: &WorldEvent) {
         if let Err(violation) = self.world.observe(self.now, update) {
             self.trace.push(format!("VIOLATION {violation}"));
             self.violations.push(violation.to_string());
@@ -479,7 +251,7 @@ impl Sim {
             Chore::Attest { run, step, nonce } => {
                 let breach = self.agent(name).breach.clone();
                 if breach.is_none() {
-                    self.observe(&RunUpdate::Clean {
+                    self.observe(&WorldEvent::Clean {
                         agent: name.clone(),
                         step: step.clone(),
                     });
@@ -519,7 +291,7 @@ impl Sim {
         }
         let during_rollback = changed && running.phase.track == Track::Rollback;
         if !running.task.watch && !during_rollback {
-            self.observe(&RunUpdate::Host {
+            self.observe(&WorldEvent::Host {
                 agent: name.clone(),
                 step,
                 changed,

@@ -3,19 +3,22 @@
 //! the faults stop.
 //!
 //! `PROPTEST_CASES` sets the number of cases; the default takes a few seconds. The
-//! seeds of failures are saved next to this file and run first.
+//! seeds of failures are saved in `regressions.txt` and run first.
 
-use crate::support::invariants::RunUpdate;
+mod crashes;
+mod recovery;
+mod take_over;
+
 use crate::support::{self, Sim, plan};
-use lockstep_barrier::coordinator::{PhaseStatus, State, TaskStatus, VerbAction, Wait};
+use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Millis, StepId};
-use lockstep_barrier::message::{Mode, Order, Outcome};
+use lockstep_barrier::message::Outcome;
 use lockstep_barrier::participant;
-use lockstep_barrier::record::Resolution;
 use lockstep_barrier::resolved_plan::Outputs;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError};
+use recovery::{heal, resolve_all};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Three agents, three phases, and the rollback. `{policy}` and `{open}` vary.
@@ -44,7 +47,7 @@ phase restart
 
 const REGRESSIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/tests/barrier/property.proptest-regressions"
+    "/tests/barrier/property/regressions.txt"
 );
 
 fn config() -> ProptestConfig {
@@ -385,307 +388,4 @@ fn ask(sim: &mut Sim, request: Request) {
     };
     // The verb may be rejected, which must change nothing.
     let _ = sim.verb(action, Some("because"));
-}
-
-/// The operator checks the hosts and resolves each unclear task.
-fn resolve_all(sim: &mut Sim) {
-    let Some(run) = &sim.run else { return };
-    let unclear: Vec<_> = run
-        .state()
-        .tasks
-        .iter()
-        .filter(|(_, task)| task.is_unclear())
-        .map(|(key, _)| key.clone())
-        .collect();
-    for (step, agent) in unclear {
-        let Some(run) = &sim.run else { return };
-        let mode = run.state().step(&step).map(|(_, spec)| spec.mode.clone());
-        let host = &sim.agent(&agent).host;
-        let in_effect = match mode {
-            Some(Mode::Undo { of }) => !host.contains_key(&of),
-            _ => host.contains_key(&step),
-        };
-        let resolution = if in_effect {
-            Resolution::Done
-        } else {
-            Resolution::Failed
-        };
-        let action = VerbAction::ResolveUnknown {
-            agent,
-            step,
-            resolution,
-        };
-        let _ = sim.verb(action, Some("looked at the host"));
-    }
-}
-
-/// The faults have stopped: every agent is connected, every action succeeds, and an
-/// operator responds to every wait. Every run must end.
-fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError> {
-    sim.crash_after = None;
-    for round in 0..80 {
-        sim.restart_coordinator();
-        for name in sim.names() {
-            sim.restart_agent(&name);
-            if round % 20 == 0 && sim.agent(&name).connected {
-                // A session that has lost a message is replaced.
-                sim.drop_session(&name);
-            }
-            sim.connect(&name);
-        }
-        finish_what_runs(sim);
-        hold(sim)?;
-        if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
-            return Ok(());
-        }
-        if turns_back && round == 1 {
-            // Rejected if the run has moved on, which is correct as well.
-            let _ = sim.verb(VerbAction::Rollback, Some("enough for tonight"));
-        }
-        operate(sim, round);
-        sim.settle();
-        sim.pass(if round % 4 == 3 { 70_000 } else { 100 });
-        hold(sim)?;
-    }
-    let waits = sim.run.as_ref().map(|run| run.waits_on());
-    Err(failed(sim, &format!("no end; waits on {waits:?}")))
-}
-
-fn operate(sim: &mut Sim, round: usize) {
-    resolve_all(sim);
-    let Some(run) = &sim.run else { return };
-    let state = run.state().clone();
-    for wait in run.waits_on() {
-        let reason = Some("the night is short");
-        let _ = match wait {
-            Wait::Approval { phase } => {
-                let digest = state.begin.resolved_plan.digest.clone();
-                sim.verb(VerbAction::Approve { phase, digest }, reason)
-            }
-            Wait::Paused { .. } | Wait::Held { .. } | Wait::HoldGate { .. } => {
-                sim.verb(VerbAction::Resume, reason)
-            }
-            Wait::Outcome {
-                agent,
-                step,
-                lost: true,
-            } => sim.verb(VerbAction::Waive { agent, step }, reason),
-            Wait::Disarm { agent, step } if state.journals_lost.contains(&agent) => {
-                sim.verb(VerbAction::Waive { agent, step }, reason)
-            }
-            Wait::Decision { .. } if round < 30 => sim.verb(VerbAction::Retry, reason),
-            Wait::Decision { .. } => sim
-                .verb(VerbAction::Skip, reason)
-                .or_else(|_| sim.verb(VerbAction::Rollback, reason))
-                .or_else(|_| sim.verb(VerbAction::Abort, reason)),
-            _ => Ok(()),
-        };
-    }
-}
-
-proptest! {
-    #![proptest_config(config())]
-
-    /// A coordinator that takes over with any prefix of its journal orders nothing
-    /// but the end, every agent accepts that, no task keeps running, and whatever
-    /// is in effect on a host is an outstanding undo. No agent loses its journal
-    /// here, because then the state of its host is unknown.
-    #[test]
-    fn taking_over_with_an_old_journal_only_ends_the_run(
-        moves in prop::collection::vec(a_move(), 0..160),
-        records_left in any::<prop::sample::Index>(),
-        restarts in 1..12_u8,
-    ) {
-        let text = PLAN.replace("{policy}", "rollback").replace("{open}", "no-return");
-        let mut sim = Sim::new(plan::begin(&text));
-        sim.start();
-        for name in sim.names() {
-            sim.connect(&name);
-        }
-        for one in moves {
-            make(&mut sim, one);
-        }
-        let decided = State::fold(sim.disk.clone()).expect("its own journal");
-        if decided.ended.is_some() {
-            return Ok(());
-        }
-        sim.crash_coordinator();
-        sim.restore_backup(1 + records_left.index(sim.disk.len()));
-        sim.observe(&RunUpdate::CoordinatorRestored);
-        let restored = State::fold(sim.disk.clone()).expect("a beginning is a journal");
-        for _ in 0..restarts {
-            sim.restart_coordinator();
-            sim.crash_coordinator();
-        }
-        take_over(&mut sim, &restored)?;
-    }
-}
-
-/// What a coordinator may send in a run of which it has lost decisions.
-fn only_ends(order: &Order) -> bool {
-    matches!(
-        order,
-        Order::Revoke { .. } | Order::Ack { .. } | Order::Close { .. }
-    )
-}
-
-fn take_over(sim: &mut Sim, restored: &State) -> Result<(), TestCaseError> {
-    sim.take_over = true;
-    for _ in 0..20 {
-        sim.restart_coordinator();
-        for name in sim.names() {
-            sim.restart_agent(&name);
-            sim.connect(&name);
-        }
-        let Some(state) = sim.run.as_ref().map(|run| run.state()) else {
-            return Err(failed(sim, "no coordinator"));
-        };
-        let (lost, ended) = (!state.decisions_lost.is_empty(), state.ended.is_some());
-        if lost && !ended {
-            order_the_end(sim)?;
-        } else if !ended {
-            // There is nothing to take over if no agent has accepted a decision
-            // that this journal lacks.
-            return if obeyed_since(sim, restored.decided_at()) {
-                Err(failed(sim, "it is not fenced"))
-            } else {
-                Ok(())
-            };
-        }
-        finish_what_runs(sim);
-        hold(sim)?;
-        if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
-            break;
-        }
-    }
-    everyone_is_free(sim)
-}
-
-/// An agent has accepted a decision above this one.
-fn obeyed_since(sim: &Sim, decision: u64) -> bool {
-    let participants = sim.agents.values().filter_map(|a| a.participant.as_ref());
-    let mut logs = participants.filter_map(|p| p.state().run(&sim.begin.run));
-    logs.any(|log| log.decision > decision)
-}
-
-fn order_the_end(sim: &mut Sim) -> Result<(), TestCaseError> {
-    sim.orders.values_mut().for_each(VecDeque::clear);
-    prop_assert!(sim.verb(VerbAction::Rollback, Some("go back")).is_err());
-    prop_assert!(sim.verb(VerbAction::Retry, Some("again")).is_err());
-    sim.verb(VerbAction::Abort, Some("its journal is old"))
-        .map_err(TestCaseError::fail)?;
-    if sim.orders.values().flatten().all(only_ends) {
-        Ok(())
-    } else {
-        Err(failed(sim, "it orders more than the end"))
-    }
-}
-
-/// No agent is locked to the run, and whatever is in effect is an outstanding undo.
-fn everyone_is_free(sim: &Sim) -> Result<(), TestCaseError> {
-    let Some(state) = sim.run.as_ref().map(|run| run.state()) else {
-        return Err(failed(sim, "no coordinator"));
-    };
-    for (name, agent) in &sim.agents {
-        let participant = agent.participant.as_ref();
-        let free = participant.is_some_and(|p| p.state().locked().is_none());
-        if !free || agent.running.is_some() || !state.closed_by.contains(name) {
-            return Err(failed(sim, &format!("{name} is not free")));
-        }
-    }
-    for (step, agent) in sim.world.changed() {
-        let undoable = state.step(step).is_some_and(|(_, spec)| spec.undoable);
-        let mut outstanding_undos = state.outstanding_undos.iter();
-        let listed = outstanding_undos.any(|outstanding_undo| {
-            outstanding_undo.step == *step && outstanding_undo.agent == *agent
-        });
-        if undoable && !listed {
-            let what = format!("{step} is in effect on {agent} without an outstanding undo");
-            return Err(failed(sim, &what));
-        }
-    }
-    Ok(())
-}
-
-/// Delivers messages, and finishes running tasks successfully.
-fn finish_what_runs(sim: &mut Sim) {
-    sim.settle();
-    for name in sim.names() {
-        if let Some((outcome, outputs)) = good(sim, &name) {
-            sim.finish(&name, outcome, outputs);
-        }
-    }
-    sim.settle();
-}
-
-/// The active process is killed after each effect in turn, and each time the run
-/// ends as without the crash.
-#[test]
-fn either_side_may_die_after_any_effect() {
-    die_everywhere(|sim, effects| {
-        sim.crash_after = Some(effects);
-    });
-}
-
-fn die_everywhere(arm: impl Fn(&mut Sim, usize)) {
-    let text = PLAN
-        .replace("{policy}", "hold")
-        .replace("{open}", "no-return");
-    for effects in 0..400 {
-        let mut sim = Sim::new(plan::begin(&text));
-        arm(&mut sim, effects);
-        sim.start();
-        heal_without_help(&mut sim);
-        let run = sim.run.as_ref().expect("it was restarted");
-        let waits = run.waits_on();
-        assert!(
-            run.is_closed(),
-            "after {effects}: {waits:?}\n{}",
-            sim.trace.join("\n")
-        );
-        assert!(
-            sim.violations.is_empty(),
-            "after {effects}: {:?}",
-            sim.violations
-        );
-        for (key, task) in &run.state().tasks {
-            let settled = task.is_settled() || task.status == TaskStatus::Waiting;
-            assert!(settled, "after {effects}: {key:?} is {:?}", task.status);
-        }
-        let done = run.state().forward.iter();
-        for phase in done {
-            assert_eq!(phase.status, PhaseStatus::Completed, "after {effects}");
-        }
-        if sim.crash_after.is_some() {
-            // The run ended before the crash was due: every boundary has been
-            // tested.
-            assert!(effects > 100, "only {effects} boundaries");
-            return;
-        }
-    }
-    panic!("the run has more effects than were tried");
-}
-
-fn heal_without_help(sim: &mut Sim) {
-    for _ in 0..60 {
-        sim.restart_coordinator();
-        for name in sim.names() {
-            sim.restart_agent(&name);
-            sim.connect(&name);
-        }
-        finish_what_runs(sim);
-        let approve = sim.run.as_ref().and_then(|run| {
-            run.waits_on().into_iter().find_map(|wait| match wait {
-                Wait::Approval { phase } => Some(VerbAction::Approve {
-                    phase,
-                    digest: run.state().begin.resolved_plan.digest.clone(),
-                }),
-                _ => None,
-            })
-        });
-        if let Some(action) = approve {
-            sim.verb(action, None).expect("everyone is ready");
-        }
-        sim.pass(100);
-    }
 }

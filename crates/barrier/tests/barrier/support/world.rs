@@ -1,0 +1,267 @@
+//! Everything that became durable or changed a host, on any machine, in its order.
+//!
+//! The transcripts and the property test pass every effect to [`World::observe`],
+//! which checks it against the invariants. The product can't check these at run
+//! time, because no process has all of this information.
+
+use super::invariants::INVARIANTS;
+use lockstep_barrier::coordinator::{self, State, TaskKey, TaskStatus};
+use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
+use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::participant;
+use lockstep_barrier::record::{ParticipantRecord, Record};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorldEvent {
+    /// The coordinator's record is durable.
+    Decided(coordinator::Entry),
+    /// An agent's record is durable.
+    Recorded {
+        agent: AgentName,
+        entry: participant::Entry,
+    },
+    /// A driver began to change a host.
+    Started {
+        agent: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        step: StepId,
+        mode: Mode,
+    },
+    /// A host is, or is no longer, as a forward step leaves it.
+    Host {
+        agent: AgentName,
+        step: StepId,
+        changed: bool,
+    },
+    /// A watch attested without a breach.
+    Clean { agent: AgentName, step: StepId },
+    /// The coordinator's journal was replaced by an older one. Its later records
+    /// are inconsistent with the earlier ones and are not folded.
+    CoordinatorRestored,
+    /// An agent's disk is lost; its host is not.
+    JournalLost { agent: AgentName },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant {invariant} is broken: {detail}")]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub detail: String,
+}
+
+/// The parts of a promise that the invariants need.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Promised {
+    pub(super) at: Millis,
+    pub(super) term: Term,
+    pub(super) released: bool,
+    pub(super) tombstoned: bool,
+}
+
+/// Everything that has become durable or changed a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    pub(super) state: Option<State>,
+    pub(super) promises: BTreeMap<(AgentName, PhaseRef, u32), Promised>,
+    pub(super) accepted: BTreeMap<AgentName, (Term, Decision)>,
+    pub(super) started: BTreeSet<(AgentName, StepId, u32)>,
+    /// Started and not ended, by agent.
+    pub(super) running: BTreeMap<AgentName, (PhaseRef, StepId)>,
+    pub(super) done: BTreeSet<TaskKey>,
+    pub(super) ended: BTreeMap<(AgentName, StepId, u32), Outcome>,
+    pub(super) armed: BTreeSet<TaskKey>,
+    pub(super) clean: BTreeMap<TaskKey, Millis>,
+    pub(super) changed: BTreeSet<TaskKey>,
+    pub(super) lost: BTreeSet<AgentName>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            state: None,
+            promises: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            started: BTreeSet::new(),
+            running: BTreeMap::new(),
+            done: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            armed: BTreeSet::new(),
+            clean: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Checks an event against every invariant, then folds it.
+    ///
+    /// # Errors
+    /// The first invariant that it violates.
+    pub fn observe(&mut self, now: Millis, event: &WorldEvent) -> Result<(), Violation> {
+        for (invariant, check) in INVARIANTS {
+            check(self, now, event).map_err(|detail| Violation { invariant, detail })?;
+        }
+        self.take(now, event);
+        Ok(())
+    }
+
+    /// Forward steps that are in effect, according to the hosts.
+    pub fn changed(&self) -> &BTreeSet<TaskKey> {
+        &self.changed
+    }
+
+    fn take(&mut self, now: Millis, event: &WorldEvent) {
+        match event {
+            WorldEvent::Decided(entry) => self.take_decision(entry),
+            WorldEvent::Recorded { agent, entry } => self.take_record(now, agent, &entry.record),
+            WorldEvent::Started {
+                agent,
+                phase,
+                attempt,
+                step,
+                ..
+            } => {
+                self.started.insert((agent.clone(), step.clone(), *attempt));
+                self.running.insert(agent.clone(), (*phase, step.clone()));
+            }
+            WorldEvent::Host {
+                agent,
+                step,
+                changed,
+            } => {
+                let key = (step.clone(), agent.clone());
+                if *changed {
+                    self.changed.insert(key);
+                } else {
+                    self.changed.remove(&key);
+                }
+            }
+            WorldEvent::Clean { agent, step } => {
+                self.clean.insert((step.clone(), agent.clone()), now);
+            }
+            WorldEvent::CoordinatorRestored => self.state = None,
+            WorldEvent::JournalLost { agent } => {
+                self.lost.insert(agent.clone());
+                self.running.remove(agent);
+                self.armed.retain(|(_, whose)| whose != agent);
+            }
+        }
+    }
+
+    fn take_decision(&mut self, entry: &coordinator::Entry) {
+        match &mut self.state {
+            Some(state) => state.apply(entry),
+            // After a restored backup the entries don't begin a journal, and
+            // the run is not folded any more.
+            None => self.state = State::fold([entry.clone()]).ok(),
+        }
+        if let (Some(state), Record::Breached { .. }) = (&self.state, &entry.record) {
+            let voided = |key: &TaskKey| {
+                state
+                    .tasks
+                    .get(key)
+                    .is_some_and(|task| task.status == TaskStatus::Voided)
+            };
+            self.done.retain(|key| !voided(key));
+        }
+    }
+
+    fn take_record(&mut self, now: Millis, agent: &AgentName, record: &ParticipantRecord) {
+        match record {
+            ParticipantRecord::Accepted { term, decision, .. } => {
+                self.accepted.insert(agent.clone(), (*term, *decision));
+            }
+            ParticipantRecord::Promised { phase, attempt, .. } => {
+                let term = self
+                    .accepted
+                    .get(agent)
+                    .map_or(Term::default(), |(t, _)| *t);
+                let promised = Promised {
+                    at: now,
+                    term,
+                    released: false,
+                    tombstoned: false,
+                };
+                self.promises
+                    .insert((agent.clone(), *phase, *attempt), promised);
+            }
+            ParticipantRecord::Tombstoned { phase, attempt, .. } => {
+                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
+                    promise.tombstoned = true;
+                }
+            }
+            ParticipantRecord::ForwardClosed { .. } => {
+                for ((whose, phase, _), promise) in &mut self.promises {
+                    if whose == agent && phase.track == Track::Forward && !promise.released {
+                        promise.tombstoned = true;
+                    }
+                }
+            }
+            ParticipantRecord::Released { phase, attempt, .. } => {
+                if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
+                    promise.released = true;
+                }
+            }
+            ParticipantRecord::Ended { report } => {
+                let key = (report.step.clone(), agent.clone());
+                if report.outcome.is_good() {
+                    self.done.insert(key);
+                }
+                if self
+                    .running
+                    .get(agent)
+                    .is_some_and(|(_, s)| *s == report.step)
+                {
+                    self.running.remove(agent);
+                }
+                self.ended.insert(
+                    (agent.clone(), report.step.clone(), report.attempt),
+                    report.outcome.clone(),
+                );
+            }
+            ParticipantRecord::WatchArmed { task, .. } => {
+                self.armed.insert((task.step.clone(), agent.clone()));
+            }
+            ParticipantRecord::Disarmed { steps, .. } => {
+                for step in steps {
+                    self.armed.remove(&(step.clone(), agent.clone()));
+                }
+            }
+            ParticipantRecord::Closed { .. } => {
+                self.armed.retain(|(_, whose)| whose != agent);
+            }
+            // No invariant depends on these.
+            ParticipantRecord::Opened { .. }
+            | ParticipantRecord::Refused { .. }
+            | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Acked { .. }
+            | ParticipantRecord::WatchBroke { .. } => {}
+        }
+    }
+
+    pub(super) fn digest(&self) -> Option<&Digest> {
+        self.state
+            .as_ref()
+            .map(|state| &state.begin.resolved_plan.digest)
+    }
+
+    /// The run continues although the task's effect is unknown, and records that.
+    pub(super) fn is_passed(&self, key: &TaskKey) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        let status = state.tasks.get(key).map(|task| &task.status);
+        matches!(
+            status,
+            Some(TaskStatus::Waived | TaskStatus::UndoOutstanding)
+        ) || state.journals_lost.contains(&key.1)
+            || self.lost.contains(&key.1)
+    }
+}
