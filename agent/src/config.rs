@@ -4,6 +4,7 @@
 //! settings, files with passwords, what the agent will ever do. The
 //! coordinator never sees it.
 
+use lockstep_api::Code;
 use lockstep_daemon::{Codes, ConfigFileError, Daemon};
 use lockstep_pki::{Role, TlsConfig};
 use lockstep_telemetry::TelemetrySection;
@@ -15,13 +16,13 @@ use std::path::{Path, PathBuf};
 pub const DAEMON: Daemon = Daemon {
     role: Role::Agent,
     codes: Codes {
-        config_unreadable: "LS3001",
-        config_invalid: "LS3002",
-        certificate_of_another: "LS3004",
-        journal_failed: "LS3101",
-        record_unreadable: "LS3102",
-        state_directory: "LS3103",
-        unknown_format: "LS3105",
+        config_unreadable: Code::LS3001,
+        config_invalid: Code::LS3002,
+        certificate_of_another: Code::LS3004,
+        journal_failed: Code::LS3101,
+        record_unreadable: Code::LS3102,
+        state_directory: Code::LS3103,
+        unknown_format: Code::LS3105,
     },
 };
 

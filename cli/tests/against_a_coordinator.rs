@@ -21,7 +21,7 @@ async fn a_watched_run_ends_the_command_with_its_own_code() {
             "run waits for an approval of open-postgres",
         ),
     ];
-    for (outcome, code, told) in cases {
+    for (outcome, code, expected) in cases {
         let mut last = run(outcome);
         if outcome == RunOutcome::Waiting {
             last.waits_on = vec!["an approval of open-postgres".to_owned()];
@@ -37,7 +37,7 @@ async fn a_watched_run_ends_the_command_with_its_own_code() {
             .lockstep(&["run", "start", &plan, "--watch"])
             .await;
         assert_eq!(done.code, code, "{outcome:?}: {done:?}");
-        assert!(done.out.contains(told), "{outcome:?}: {done:?}");
+        assert!(done.out.contains(expected), "{outcome:?}: {done:?}");
         assert!(
             done.out
                 .contains("app-1 stop-web | stopping shop.service\n"),
@@ -48,7 +48,7 @@ async fn a_watched_run_ends_the_command_with_its_own_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_told_twice() {
+async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_reported_twice() {
     let coordinator = Scripted::start(vec![
         vec![
             Answer::Status(run(RunOutcome::Running)),
@@ -116,7 +116,7 @@ async fn every_form_of_output_tells_the_same_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_coordinator_refuses_is_told_once_with_its_remedy() {
+async fn what_the_coordinator_refuses_is_reported_once_with_its_remedy() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator
         .lockstep(&["run", "abort", "r-1", "--reason", "a test"])
@@ -164,7 +164,7 @@ async fn a_gate_is_noticed_though_no_journal_entry_announces_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_there_and_nobody_trusted_are_told_apart() {
+async fn unreachable_and_untrusted_coordinators_are_distinguished() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator
         .lockstep_at("https://127.0.0.1:1", &["run", "list"])

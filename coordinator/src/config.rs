@@ -3,6 +3,7 @@
 //! It holds no credentials of databases or accounts: the coordinator never
 //! connects to them.
 
+use lockstep_api::Code;
 use lockstep_daemon::{Codes, ConfigFileError, Daemon};
 use lockstep_pki::{Role, TlsConfig};
 use lockstep_telemetry::TelemetrySection;
@@ -14,13 +15,13 @@ use std::path::{Path, PathBuf};
 pub const DAEMON: Daemon = Daemon {
     role: Role::Coordinator,
     codes: Codes {
-        config_unreadable: "LS4001",
-        config_invalid: "LS4002",
-        certificate_of_another: "LS4004",
-        journal_failed: "LS4101",
-        record_unreadable: "LS4102",
-        state_directory: "LS4103",
-        unknown_format: "LS4106",
+        config_unreadable: Code::LS4001,
+        config_invalid: Code::LS4002,
+        certificate_of_another: Code::LS4004,
+        journal_failed: Code::LS4101,
+        record_unreadable: Code::LS4102,
+        state_directory: Code::LS4103,
+        unknown_format: Code::LS4106,
     },
 };
 

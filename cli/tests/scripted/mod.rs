@@ -265,7 +265,7 @@ impl Script {
         let silent = answers
             .iter()
             .any(|answer| matches!(answer, Answer::Silence));
-        let told = tokio_stream::iter(answers).filter_map(|answer| match answer {
+        let updates = tokio_stream::iter(answers).filter_map(|answer| match answer {
             Answer::Status(run) => Some(Ok(Update::Status(run))),
             Answer::Line(line) => Some(Ok(Update::Line(line))),
             Answer::Event(sequence) => Some(Ok(Update::Event(RunEvent {
@@ -275,15 +275,15 @@ impl Script {
             Answer::Fail(status) => Some(Err(status)),
             Answer::Silence => None,
         });
-        let told = told.map(|update| {
+        let updates = updates.map(|update| {
             update.map(|update| WatchRunResponse {
                 update: Some(update),
             })
         });
         if silent {
-            Box::pin(told.chain(tokio_stream::pending()))
+            Box::pin(updates.chain(tokio_stream::pending()))
         } else {
-            Box::pin(told)
+            Box::pin(updates)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon's configuration file.
 
 use crate::Daemon;
+use lockstep_api::Code;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
@@ -8,14 +9,14 @@ use std::path::{Path, PathBuf};
 pub enum ConfigFileError {
     #[error("{code}: {path} can't be read")]
     Read {
-        code: &'static str,
+        code: Code,
         path: PathBuf,
         source: std::io::Error,
     },
     /// The source names line, column and the fields that exist there.
     #[error("{code}: {path} is not a valid configuration of the {daemon}")]
     Parse {
-        code: &'static str,
+        code: Code,
         path: PathBuf,
         daemon: &'static str,
         source: Box<toml::de::Error>,
@@ -59,11 +60,14 @@ mod tests {
         let path = dir.path().join("daemon.toml");
         let missing = TEST.load_config::<Config>(&path).unwrap_err();
         let shown = path.display();
-        assert_eq!(missing.to_string(), format!("C1: {shown} can't be read"));
+        assert_eq!(
+            missing.to_string(),
+            format!("LS3001: {shown} can't be read")
+        );
         std::fs::write(&path, "name = \"a\"\nsurname = \"b\"\n").unwrap();
         let invalid = error_chain(&TEST.load_config::<Config>(&path).unwrap_err());
         assert!(
-            invalid.starts_with(&format!("C2: {shown} is not")),
+            invalid.starts_with(&format!("LS3002: {shown} is not")),
             "{invalid}"
         );
         assert!(

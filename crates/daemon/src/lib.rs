@@ -12,6 +12,7 @@ mod store;
 
 pub use config::ConfigFileError;
 pub use deadline::sleep_until;
+use lockstep_api::Code;
 use lockstep_pki::Role;
 pub use pattern::matches_pattern;
 pub use process::{IdentityError, exit, shutdown_requested};
@@ -25,16 +26,16 @@ pub struct Daemon {
     pub codes: Codes,
 }
 
-/// Error codes; `docs/errors/` has a page for each.
+/// Codes of the errors that both daemons can meet, each with its own.
 #[derive(Debug)]
 pub struct Codes {
-    pub config_unreadable: &'static str,
-    pub config_invalid: &'static str,
-    pub certificate_of_another: &'static str,
-    pub journal_failed: &'static str,
-    pub record_unreadable: &'static str,
-    pub state_directory: &'static str,
-    pub unknown_format: &'static str,
+    pub config_unreadable: Code,
+    pub config_invalid: Code,
+    pub certificate_of_another: Code,
+    pub journal_failed: Code,
+    pub record_unreadable: Code,
+    pub state_directory: Code,
+    pub unknown_format: Code,
 }
 
 impl Daemon {
@@ -54,12 +55,12 @@ impl fmt::Display for Daemon {
 pub(crate) const TEST: Daemon = Daemon {
     role: Role::Agent,
     codes: Codes {
-        config_unreadable: "C1",
-        config_invalid: "C2",
-        certificate_of_another: "C3",
-        journal_failed: "C4",
-        record_unreadable: "C5",
-        state_directory: "C6",
-        unknown_format: "C7",
+        config_unreadable: Code::LS3001,
+        config_invalid: Code::LS3002,
+        certificate_of_another: Code::LS3004,
+        journal_failed: Code::LS3101,
+        record_unreadable: Code::LS3102,
+        state_directory: Code::LS3103,
+        unknown_format: Code::LS3105,
     },
 };

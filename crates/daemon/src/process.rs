@@ -1,6 +1,7 @@
 //! A daemon's identity, its end on a signal, and its exit status.
 
 use crate::Daemon;
+use lockstep_api::Code;
 use lockstep_pki::{Credentials, TlsConfig, TlsConfigError};
 use std::error::Error;
 use std::future::Future;
@@ -16,7 +17,7 @@ pub enum IdentityError {
     Unusable(Box<TlsConfigError>),
     #[error("{code}: {mismatch}")]
     Mismatch {
-        code: &'static str,
+        code: Code,
         mismatch: Box<TlsConfigError>,
     },
 }

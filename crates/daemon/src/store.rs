@@ -273,18 +273,24 @@ mod tests {
         let unreadable = store.records::<Record>("run/a").unwrap_err().to_string();
         assert_eq!(
             unreadable,
-            "C5: entry 1 of run/a in the agent's journal can't be read"
+            "LS3102: entry 1 of run/a in the agent's journal can't be read"
         );
         let in_use = Store::open(&TEST, dir.path()).err().unwrap().to_string();
-        assert!(in_use.starts_with("C4: the agent's journal"), "{in_use}");
+        assert!(
+            in_use.starts_with("LS3101: the agent's journal"),
+            "{in_use}"
+        );
         let unknown = r#"{"record":"opened","format":2,"more":true}"#;
         let unknown: serde_json::Value = serde_json::from_str(unknown).unwrap();
         store.append_record("run/b", "opened", &unknown).unwrap();
         let unknown = store.versioned_entries("run/b", 0).unwrap_err().to_string();
-        assert!(unknown.starts_with("C7: run/b in the agent's"), "{unknown}");
+        assert!(
+            unknown.starts_with("LS3105: run/b in the agent's"),
+            "{unknown}"
+        );
         assert_eq!(store.versioned_entries("run/b", 1).unwrap(), []);
         let under_file = dir.path().join("agent.db/state");
         let refused = Store::open(&TEST, &under_file).err().unwrap().to_string();
-        assert!(refused.starts_with("C6: "), "{refused}");
+        assert!(refused.starts_with("LS3103: "), "{refused}");
     }
 }

@@ -394,7 +394,7 @@ async fn an_agent_has_two_connections_and_gets_a_new_one_for_each_that_ends() {
 }
 
 #[tokio::test]
-async fn each_role_is_told_apart() {
+async fn each_role_is_distinguished() {
     let domain = Domain::new();
     domain.issue("operator/o");
     let mut listener = domain.listener();

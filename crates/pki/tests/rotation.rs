@@ -56,7 +56,7 @@ async fn new_connections_use_new_files() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_are_followed_without_being_told() {
+async fn changed_files_are_reloaded_without_a_signal() {
     let domain = Domain::new();
     let credentials = Credentials::follow(domain.files("a")).unwrap();
     let mut changes = credentials.subscribe();
@@ -155,8 +155,8 @@ async fn handlers_see_who_calls_and_never_see_who_was_refused() {
     let response = call(domain.credentials("a")).await.unwrap();
     assert_eq!(response.headers()["peer"], "agent/a");
     let error = call(withdrawn).await.unwrap_err();
-    let told = Refusal::ByPeer("CertificateRevoked".to_owned());
-    assert_eq!(Refusal::among(&error), Some(told), "{error:?}");
+    let expected = Refusal::ByPeer("CertificateRevoked".to_owned());
+    assert_eq!(Refusal::among(&error), Some(expected), "{error:?}");
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     server.abort();
 }

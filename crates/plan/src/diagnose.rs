@@ -1,9 +1,9 @@
 //! Problems of a plan file: code, place, message, remedy.
 //!
-//! All problems of a file are reported together. Each has a code of [`CODES`] and
-//! a page `docs/errors/LS1xxx.md`. Rendering is miette's; this module only
-//! supplies the parts.
+//! All problems of a file are reported together. Rendering is miette's; this
+//! module only supplies the parts.
 
+use lockstep_api::Code;
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity,
     SourceCode,
@@ -13,81 +13,74 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Every code of this crate with its title; `docs/errors/` has a page for
-/// each.
-pub const CODES: &[(&str, &str)] = &[
-    (SYNTAX, "The file is not YAML"),
-    (UNKNOWN_FIELD, "Unknown field"),
-    (MISSING_FIELD, "Missing field"),
-    (WRONG_VALUE, "Wrong type or value"),
-    (DUPLICATE_KEY, "The same key twice"),
-    (UNKNOWN_KIND, "Unknown kind of plan"),
-    (NOT_IN_THIS_VERSION, "Not in this version"),
-    (VARIABLE, "Variable without a value"),
-    (MALFORMED_REFERENCE, "Malformed reference"),
-    (UNKNOWN_OUTPUT, "Reference to an unknown output"),
-    (LATER_OUTPUT, "Reference to an output that comes too late"),
-    (CYCLE, "Cycle of references"),
-    (AMBIGUOUS_OUTPUT, "Output of several agents"),
-    (DUPLICATE_NAME, "The same name twice"),
-    (UNUSABLE_NAME, "Name that cannot be used"),
-    (UNKNOWN_PARTY, "Unknown party"),
-    (EMPTY_PARTY, "Party without members"),
-    (UNUSED_PARTY, "Party without a step"),
-    (UNKNOWN_PHASE, "Unknown phase"),
-    (WATCH, "Invalid watch"),
-    (UNKNOWN_ACTION, "Unknown action"),
-    (NO_STEPS, "Nothing to do"),
-    (SHORT_DEADLINE, "Deadline shorter than the work"),
-    (NO_RETURN, "Point of no return out of place"),
-    (NOTHING_TO_UNDO, "Undo of an action that has none"),
-    (NO_DMS_LISTENER, "Reverse task without a listener for DMS"),
-    (REVERSE_INCOMPLETE, "Reverse task without its canary"),
-    (OUTAGE_BUDGET, "Outage budget that cannot hold"),
-    (REVERSE_MAPPING, "Reverse task that maps the wrong tables"),
-    (
-        PORTS_UNCHECKED,
-        "Oracle's ports are not checked from application hosts",
-    ),
-    (
-        DMS_MACHINES_OPEN,
-        "DMS sessions are exempt from every machine",
-    ),
-    (TOO_LARGE, "Plan too large"),
+/// Every code of this crate.
+pub const CODES: &[Code] = &[
+    SYNTAX,
+    UNKNOWN_FIELD,
+    MISSING_FIELD,
+    WRONG_VALUE,
+    DUPLICATE_KEY,
+    UNKNOWN_KIND,
+    NOT_IN_THIS_VERSION,
+    VARIABLE,
+    MALFORMED_REFERENCE,
+    UNKNOWN_OUTPUT,
+    LATER_OUTPUT,
+    CYCLE,
+    AMBIGUOUS_OUTPUT,
+    DUPLICATE_NAME,
+    UNUSABLE_NAME,
+    UNKNOWN_PARTY,
+    EMPTY_PARTY,
+    UNUSED_PARTY,
+    UNKNOWN_PHASE,
+    WATCH,
+    UNKNOWN_ACTION,
+    NO_STEPS,
+    SHORT_DEADLINE,
+    NO_RETURN,
+    NOTHING_TO_UNDO,
+    NO_DMS_LISTENER,
+    REVERSE_INCOMPLETE,
+    OUTAGE_BUDGET,
+    REVERSE_MAPPING,
+    PORTS_UNCHECKED,
+    DMS_MACHINES_OPEN,
+    TOO_LARGE,
 ];
 
-pub(crate) const SYNTAX: &str = "LS1001";
-pub(crate) const UNKNOWN_FIELD: &str = "LS1002";
-pub(crate) const MISSING_FIELD: &str = "LS1003";
-pub(crate) const WRONG_VALUE: &str = "LS1004";
-pub(crate) const DUPLICATE_KEY: &str = "LS1005";
-pub(crate) const UNKNOWN_KIND: &str = "LS1006";
-pub(crate) const NOT_IN_THIS_VERSION: &str = "LS1007";
-pub(crate) const TOO_LARGE: &str = "LS1008";
-pub(crate) const VARIABLE: &str = "LS1010";
-pub(crate) const MALFORMED_REFERENCE: &str = "LS1011";
-pub(crate) const UNKNOWN_OUTPUT: &str = "LS1012";
-pub(crate) const LATER_OUTPUT: &str = "LS1013";
-pub(crate) const CYCLE: &str = "LS1014";
-pub(crate) const AMBIGUOUS_OUTPUT: &str = "LS1015";
-pub(crate) const DUPLICATE_NAME: &str = "LS1020";
-pub(crate) const UNUSABLE_NAME: &str = "LS1021";
-pub(crate) const UNKNOWN_PARTY: &str = "LS1022";
-pub(crate) const EMPTY_PARTY: &str = "LS1023";
-pub(crate) const UNUSED_PARTY: &str = "LS1024";
-pub(crate) const UNKNOWN_PHASE: &str = "LS1025";
-pub(crate) const WATCH: &str = "LS1026";
-pub(crate) const UNKNOWN_ACTION: &str = "LS1030";
-pub(crate) const NO_STEPS: &str = "LS1031";
-pub(crate) const SHORT_DEADLINE: &str = "LS1032";
-pub(crate) const NO_RETURN: &str = "LS1033";
-pub(crate) const NOTHING_TO_UNDO: &str = "LS1034";
-pub(crate) const NO_DMS_LISTENER: &str = "LS1040";
-pub(crate) const REVERSE_INCOMPLETE: &str = "LS1041";
-pub(crate) const OUTAGE_BUDGET: &str = "LS1042";
-pub(crate) const REVERSE_MAPPING: &str = "LS1043";
-pub(crate) const PORTS_UNCHECKED: &str = "LS1044";
-pub(crate) const DMS_MACHINES_OPEN: &str = "LS1045";
+pub(crate) const SYNTAX: Code = Code::LS1001;
+pub(crate) const UNKNOWN_FIELD: Code = Code::LS1002;
+pub(crate) const MISSING_FIELD: Code = Code::LS1003;
+pub(crate) const WRONG_VALUE: Code = Code::LS1004;
+pub(crate) const DUPLICATE_KEY: Code = Code::LS1005;
+pub(crate) const UNKNOWN_KIND: Code = Code::LS1006;
+pub(crate) const NOT_IN_THIS_VERSION: Code = Code::LS1007;
+pub(crate) const TOO_LARGE: Code = Code::LS1008;
+pub(crate) const VARIABLE: Code = Code::LS1010;
+pub(crate) const MALFORMED_REFERENCE: Code = Code::LS1011;
+pub(crate) const UNKNOWN_OUTPUT: Code = Code::LS1012;
+pub(crate) const LATER_OUTPUT: Code = Code::LS1013;
+pub(crate) const CYCLE: Code = Code::LS1014;
+pub(crate) const AMBIGUOUS_OUTPUT: Code = Code::LS1015;
+pub(crate) const DUPLICATE_NAME: Code = Code::LS1020;
+pub(crate) const UNUSABLE_NAME: Code = Code::LS1021;
+pub(crate) const UNKNOWN_PARTY: Code = Code::LS1022;
+pub(crate) const EMPTY_PARTY: Code = Code::LS1023;
+pub(crate) const UNUSED_PARTY: Code = Code::LS1024;
+pub(crate) const UNKNOWN_PHASE: Code = Code::LS1025;
+pub(crate) const WATCH: Code = Code::LS1026;
+pub(crate) const UNKNOWN_ACTION: Code = Code::LS1030;
+pub(crate) const NO_STEPS: Code = Code::LS1031;
+pub(crate) const SHORT_DEADLINE: Code = Code::LS1032;
+pub(crate) const NO_RETURN: Code = Code::LS1033;
+pub(crate) const NOTHING_TO_UNDO: Code = Code::LS1034;
+pub(crate) const NO_DMS_LISTENER: Code = Code::LS1040;
+pub(crate) const REVERSE_INCOMPLETE: Code = Code::LS1041;
+pub(crate) const OUTAGE_BUDGET: Code = Code::LS1042;
+pub(crate) const REVERSE_MAPPING: Code = Code::LS1043;
+pub(crate) const PORTS_UNCHECKED: Code = Code::LS1044;
+pub(crate) const DMS_MACHINES_OPEN: Code = Code::LS1045;
 
 /// Columns of a rendered report; fits a terminal of the usual width.
 const REPORT_WIDTH: usize = 100;
@@ -97,7 +90,7 @@ const REPORT_WIDTH: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Code of [`CODES`].
-    pub code: &'static str,
+    pub code: Code,
     /// JSON pointer to the wrong value, or to its nearest ancestor if the
     /// value is missing.
     pub pointer: String,
@@ -112,7 +105,7 @@ pub struct Fault {
 
 impl Fault {
     pub(crate) fn new(
-        code: &'static str,
+        code: Code,
         pointer: impl Into<String>,
         message: impl Into<String>,
         remedy: impl Into<String>,
@@ -148,7 +141,7 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone)]
 pub struct Problem {
     /// Code of [`CODES`].
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
     /// What to do about it.
     pub remedy: String,
@@ -384,19 +377,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_unique_and_have_pages() {
-        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors");
-        for (index, (code, title)) in CODES.iter().enumerate() {
-            assert!(
-                CODES[..index].iter().all(|(other, _)| other != code),
-                "{code}"
-            );
-            let page = std::fs::read_to_string(format!("{pages}/{code}.md"))
-                .unwrap_or_else(|error| panic!("docs/errors/{code}.md: {error}"));
-            assert!(
-                page.starts_with(&format!("# {code}: {title}\n")),
-                "docs/errors/{code}.md begins with its code and title"
-            );
+    fn codes_are_unique() {
+        for (index, code) in CODES.iter().enumerate() {
+            assert!(!CODES[..index].contains(code), "{code}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! Broken plans: each case breaks an example in one way and names the
-//! problems that must be told, with the word under the caret.
+//! problems that must be reported, with the word under the caret.
 
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
@@ -13,20 +13,20 @@ struct Case {
     example: &'static str,
     replace: &'static str,
     by: &'static str,
-    told: &'static [(&'static str, &'static str)],
+    reported: &'static [(&'static str, &'static str)],
 }
 
 fn case(
     example: &'static str,
     replace: &'static str,
     by: &'static str,
-    told: &'static [(&'static str, &'static str)],
+    reported: &'static [(&'static str, &'static str)],
 ) -> Case {
     Case {
         example,
         replace,
         by,
-        told,
+        reported,
     }
 }
 
@@ -38,7 +38,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Runs a case and gives the codes that were told.
+/// Runs a case and gives the codes that were reported.
 fn run(case: &Case) -> Result<Vec<&'static str>, String> {
     let good = text(case.example);
     assert!(
@@ -52,42 +52,47 @@ fn run(case: &Case) -> Result<Vec<&'static str>, String> {
         overrides.vars.insert("release".into(), "2026-11".into());
     }
     let checked = check("broken.yaml", &broken, &overrides);
-    let told: Vec<(&str, String)> = checked
+    let reported: Vec<(&str, String)> = checked
         .problems
         .iter()
         .map(|problem| {
             let line = broken.lines().nth(problem.line - 1).unwrap_or_default();
             (
-                problem.code,
+                problem.code.as_str(),
                 line.chars().skip(problem.column - 1).collect(),
             )
         })
         .collect();
-    let as_wanted = told.len() == case.told.len()
-        && told
+    let as_wanted = reported.len() == case.reported.len()
+        && reported
             .iter()
-            .zip(case.told)
+            .zip(case.reported)
             .all(|((code, at), (wanted, word))| code == wanted && at.starts_with(word));
     if !as_wanted {
         return Err(format!(
-            "{:?} by {:?}: wanted {:?}, told\n{}\n",
-            case.replace, case.by, case.told, checked.problems
+            "{:?} by {:?}: wanted {:?}, reported\n{}\n",
+            case.replace, case.by, case.reported, checked.problems
         ));
     }
     for problem in checked.problems.iter() {
         assert!(!problem.remedy.is_empty(), "{problem}");
     }
     assert_eq!(checked.plan.is_some(), !checked.problems.has_errors());
-    Ok(told.into_iter().map(|(code, _)| code).collect())
+    Ok(reported.into_iter().map(|(code, _)| code).collect())
 }
 
 /// Runs all cases; fails with all that went wrong.
 fn run_all() -> BTreeSet<&'static str> {
     let cases = [structure(), references(), sense()];
-    let (told, wrong): (Vec<_>, Vec<_>) = cases.iter().flatten().map(run).partition(Result::is_ok);
+    let (reported, wrong): (Vec<_>, Vec<_>) =
+        cases.iter().flatten().map(run).partition(Result::is_ok);
     let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    told.into_iter().filter_map(Result::ok).flatten().collect()
+    reported
+        .into_iter()
+        .filter_map(Result::ok)
+        .flatten()
+        .collect()
 }
 
 #[expect(clippy::too_many_lines, reason = "one flat list of cases")]
@@ -478,7 +483,7 @@ fn codes_of(text: &str) -> Vec<&'static str> {
     checked
         .problems
         .iter()
-        .map(|problem| problem.code)
+        .map(|problem| problem.code.as_str())
         .collect()
 }
 
@@ -538,7 +543,7 @@ fn a_watch_ends_in_a_later_phase() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let broken = text("cutover")
         .replace("expected: 2", "expected: two")
         .replace(
@@ -557,13 +562,13 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
-fn every_break_is_told_at_its_place_and_every_code_has_a_case() {
-    let mut told = run_all();
-    // Told in the tests above, on a plan of their own.
-    told.extend(["LS1013", "LS1014", "LS1015"]);
-    told.extend(codes_of(&" ".repeat(lockstep_plan::MAX_BYTES + 1)));
-    for (code, title) in CODES {
-        assert!(told.contains(code), "{code} {title}");
+fn every_break_is_reported_at_its_place_and_every_code_has_a_case() {
+    let mut reported = run_all();
+    // Covered by the tests above, each on its own plan.
+    reported.extend(["LS1013", "LS1014", "LS1015"]);
+    reported.extend(codes_of(&" ".repeat(lockstep_plan::MAX_BYTES + 1)));
+    for code in CODES {
+        assert!(reported.contains(&code.as_str()), "{code} {}", code.title());
     }
 }
 
@@ -603,7 +608,7 @@ phases:
     let checked = with(most + 1);
     assert!(checked.plan.is_none());
     let problem = checked.problems.iter().next().unwrap();
-    assert_eq!((problem.code, problem.line), ("LS1008", 11));
+    assert_eq!((problem.code.as_str(), problem.line), ("LS1008", 11));
     assert!(problem.message.contains("\"big\""), "{}", problem.message);
 }
 

@@ -20,7 +20,7 @@ pub enum RejectionCode {
     /// Another coordinator was taken over, and its decisions are not known.
     DecisionsLost,
     /// A rollback or an abort has been decided.
-    Turning,
+    AlreadyDecided,
     /// The phase is not the current one, or has no such gate.
     WrongPhase,
     WrongDigest,
@@ -188,7 +188,7 @@ impl Run {
         }
         if self.state.abort.is_some() && !matches!(verb.action, VerbAction::Waive { .. }) {
             return reject(
-                RejectionCode::Turning,
+                RejectionCode::AlreadyDecided,
                 "the run is being aborted",
                 "wait until nothing is open, or waive what can't be reached",
             );
@@ -199,7 +199,7 @@ impl Run {
     fn check_not_draining(&self) -> Result<(), VerbRejected> {
         if self.is_draining() {
             return reject(
-                RejectionCode::Turning,
+                RejectionCode::AlreadyDecided,
                 "a rollback is decided and waits for open tasks",
                 "wait until nothing is open, or waive what can't be reached",
             );
@@ -341,7 +341,7 @@ impl Run {
     fn check_rollback(&self) -> Result<(), VerbRejected> {
         if self.state.rollback.is_some() {
             return reject(
-                RejectionCode::Turning,
+                RejectionCode::AlreadyDecided,
                 "the run is being rolled back",
                 "see what it waits for",
             );
