@@ -32,7 +32,7 @@ struct Account {
     report: Option<Report>,
 }
 
-/// A longer account that stands before the failure itself.
+/// Detailed output that is printed before the failure itself.
 #[derive(Debug)]
 struct Report {
     text: String,

@@ -25,7 +25,7 @@ impl Init {
         let (ca, key) = (self.dir.join("ca.pem"), self.dir.join("ca-key.pem"));
         match format {
             Format::Table => output::text(&format!(
-                "authority for {} made:\n  {}  to every host\n  {}  to every host that checks for \
+                "created the authority for {}:\n  {}  to every host\n  {}  to every host that checks for \
                  revocation\n  {}  keep it off every host\n",
                 authority.trust_domain(),
                 ca.display(),
