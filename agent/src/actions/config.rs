@@ -5,7 +5,7 @@ use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
 };
-use crate::host::files::{self, Standing};
+use crate::host::files::{self, FileState};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -20,8 +20,8 @@ pub struct Switch;
 /// The previous state of the path, and the state that this action sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct BeforeImage {
-    before: Standing,
-    after: Standing,
+    before: FileState,
+    after: FileState,
 }
 
 /// Where the previous file is saved.
@@ -31,12 +31,12 @@ fn kept(path: &Path) -> PathBuf {
 
 /// The state that will be set: a link stays a link, anything else becomes a
 /// copy.
-fn wanted(before: &Standing, to: &Path) -> Result<Standing, ActionError> {
+fn wanted(before: &FileState, to: &Path) -> Result<FileState, ActionError> {
     match before {
-        Standing::Link { .. } => Ok(Standing::Link {
+        FileState::Link { .. } => Ok(FileState::Link {
             target: to.to_owned(),
         }),
-        Standing::Absent | Standing::File { .. } => Ok(Standing::File {
+        FileState::Absent | FileState::File { .. } => Ok(FileState::File {
             digest: files::digest(to)?,
         }),
     }
@@ -52,7 +52,7 @@ fn before_image(params: &SwitchConfig) -> Result<BeforeImage, ActionError> {
                 .source(e),
         );
     }
-    let before = files::look(path)?;
+    let before = files::inspect(path)?;
     let after = wanted(&before, to)?;
     Ok(BeforeImage { before, after })
 }
@@ -77,7 +77,7 @@ impl Action for Switch {
         params: &SwitchConfig,
     ) -> Result<Description, ActionError> {
         let line = match before_image(params)?.before {
-            Standing::Link { target } => {
+            FileState::Link { target } => {
                 format!(
                     "point {} at {} (now {})",
                     params.path,
@@ -85,7 +85,7 @@ impl Action for Switch {
                     target.display()
                 )
             }
-            Standing::File { .. } => {
+            FileState::File { .. } => {
                 let kept = kept(Path::new(&params.path));
                 format!(
                     "replace {} by {}, keep it as {}",
@@ -94,7 +94,7 @@ impl Action for Switch {
                     kept.display()
                 )
             }
-            Standing::Absent => format!("copy {} to {}", params.to, params.path),
+            FileState::Absent => format!("copy {} to {}", params.to, params.path),
         };
         Ok(Description::of([line]))
     }
@@ -106,13 +106,13 @@ impl Action for Switch {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (path, to) = (Path::new(&params.path), Path::new(&params.to));
-        match files::look(path)? {
-            Standing::Link { .. } => files::point(path, to)?,
-            Standing::File { .. } => {
+        match files::inspect(path)? {
+            FileState::Link { .. } => files::point(path, to)?,
+            FileState::File { .. } => {
                 files::replace(&kept(path), path)?;
                 files::replace(path, to)?;
             }
-            Standing::Absent => files::replace(path, to)?,
+            FileState::Absent => files::replace(path, to)?,
         }
         cx.note(format!("{} now reads {}", params.path, params.to));
         Ok(Outputs::new())
@@ -126,7 +126,7 @@ impl Action for Switch {
     ) -> Result<Undone, ActionError> {
         let before_image: BeforeImage = decode_before_image(before_image)?;
         let path = Path::new(&params.path);
-        let now = files::look(path)?;
+        let now = files::inspect(path)?;
         if now == before_image.before {
             return Ok(Undone::Unchanged);
         }
@@ -137,9 +137,9 @@ impl Action for Switch {
             )));
         }
         match &before_image.before {
-            Standing::Link { target } => files::point(path, target)?,
-            Standing::Absent => files::remove(path)?,
-            Standing::File { digest } => restore(path, digest)?,
+            FileState::Link { target } => files::point(path, target)?,
+            FileState::Absent => files::remove(path)?,
+            FileState::File { digest } => restore(path, digest)?,
         }
         Ok(Undone::Restored)
     }
@@ -212,7 +212,7 @@ mod tests {
 
     /// Probe, execute, probe again, undo: the path is as before.
     async fn there_and_back(site: &Site) {
-        let (cx, before) = (context(), files::look(&site.path).unwrap());
+        let (cx, before) = (context(), files::inspect(&site.path).unwrap());
         let probe = Switch.probe(&cx, &site.params).await.unwrap();
         assert_eq!(probe.finding, Finding::Pending);
         let before_image = probe.before_image.unwrap();
@@ -227,7 +227,7 @@ mod tests {
         );
         let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
         assert_eq!(undone, Undone::Restored);
-        assert_eq!(files::look(&site.path).unwrap(), before);
+        assert_eq!(files::inspect(&site.path).unwrap(), before);
         assert_eq!(
             Switch.undo(&cx, &site.params, &before_image).await.unwrap(),
             Undone::Unchanged

@@ -10,7 +10,7 @@ use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
 };
-use crate::host::files::{self, Standing};
+use crate::host::files::{self, FileState};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -24,7 +24,7 @@ pub struct Disable;
 pub struct Restore;
 
 /// What stood at each file.
-type BeforeImage = BTreeMap<String, Standing>;
+type BeforeImage = BTreeMap<String, FileState>;
 
 fn required_permissions(params: &CronFiles) -> Vec<Permission> {
     params
@@ -42,13 +42,13 @@ fn standings(params: &CronFiles) -> Result<BeforeImage, ActionError> {
     params
         .files
         .iter()
-        .map(|file| Ok((file.clone(), files::look(Path::new(file))?)))
+        .map(|file| Ok((file.clone(), files::inspect(Path::new(file))?)))
         .collect()
 }
 
 /// Restores one file if it is hidden and there is no file at its path.
-fn put_back(file: &str) -> Result<bool, ActionError> {
-    if files::look(&hidden(file))? == Standing::Absent {
+fn restore(file: &str) -> Result<bool, ActionError> {
+    if files::inspect(&hidden(file))? == FileState::Absent {
         return Ok(false);
     }
     files::rename(&hidden(file), Path::new(file))?;
@@ -65,9 +65,9 @@ impl Action for Disable {
 
     async fn probe(&self, _cx: &Context, params: &DisableCron) -> Result<Probe, ActionError> {
         let standings = standings(params)?;
-        for (file, standing) in &standings {
+        for (file, state) in &standings {
             let nowhere =
-                *standing == Standing::Absent && files::look(&hidden(file))? == Standing::Absent;
+                *state == FileState::Absent && files::inspect(&hidden(file))? == FileState::Absent;
             if nowhere {
                 return Err(
                     ActionError::new(Code::LS2140, format!("there is no crontab {file}"))
@@ -76,9 +76,7 @@ impl Action for Disable {
                 );
             }
         }
-        let so = standings
-            .values()
-            .all(|standing| *standing == Standing::Absent);
+        let so = standings.values().all(|state| *state == FileState::Absent);
         with_before_image(satisfied_if(so), &standings)
     }
 
@@ -88,8 +86,8 @@ impl Action for Disable {
         params: &DisableCron,
     ) -> Result<Description, ActionError> {
         let mut description = Description::default();
-        for (file, standing) in standings(params)? {
-            if standing == Standing::Absent {
+        for (file, state) in standings(params)? {
+            if state == FileState::Absent {
                 description
                     .remarks
                     .push(format!("{file} is not in effect now"));
@@ -108,7 +106,7 @@ impl Action for Disable {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
-            if files::look(Path::new(file))? != Standing::Absent {
+            if files::inspect(Path::new(file))? != FileState::Absent {
                 files::rename(Path::new(file), &hidden(file))?;
                 cx.note(format!("{file}: out of effect"));
             }
@@ -125,14 +123,14 @@ impl Action for Disable {
         let before_image: BeforeImage = decode_before_image(before_image)?;
         let mut changed = false;
         for file in &params.files {
-            let before = before_image.get(file).unwrap_or(&Standing::Absent);
-            if *before == Standing::Absent {
+            let before = before_image.get(file).unwrap_or(&FileState::Absent);
+            if *before == FileState::Absent {
                 continue;
             }
-            match files::look(Path::new(file))? {
+            match files::inspect(Path::new(file))? {
                 now if now == *before => {}
-                Standing::Absent => {
-                    if !put_back(file)? {
+                FileState::Absent => {
+                    if !restore(file)? {
                         return Ok(Undone::Drifted(format!(
                             "{file} is neither in place nor kept as {}",
                             hidden(file).display()
@@ -162,7 +160,7 @@ impl Action for Restore {
     async fn probe(&self, _cx: &Context, params: &RestoreCron) -> Result<Probe, ActionError> {
         let so = standings(params)?
             .values()
-            .all(|standing| *standing != Standing::Absent);
+            .all(|state| *state != FileState::Absent);
         Ok(found(satisfied_if(so)))
     }
 
@@ -185,10 +183,10 @@ impl Action for Restore {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
-            if files::look(Path::new(file))? != Standing::Absent {
+            if files::inspect(Path::new(file))? != FileState::Absent {
                 continue;
             }
-            if !put_back(file)? {
+            if !restore(file)? {
                 let kept = hidden(file);
                 return Err(ActionError::new(
                     Code::LS2141,

@@ -40,7 +40,7 @@ const ACTIONS: &[&dyn AnyAction] = &[
     &oracle::accounts::Lock,
     &oracle::accounts::Restore,
     &oracle::canary::Await,
-    &oracle::freeze::Keep,
+    &oracle::freeze::Persist,
     &oracle::fence_verify::FenceVerify,
     &oracle::fence_watch::FenceWatch,
     &oracle::finalize::Finalize,

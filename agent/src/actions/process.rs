@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Interval between two checks whether they have ended.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// After SIGKILL a process ends at once, or hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -145,7 +145,7 @@ async fn wait(
         if left.is_empty() || began.elapsed() >= limit || cx.cancel.is_cancelled() {
             return Ok(left);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "is")]
-pub enum Standing {
+pub enum FileState {
     Absent,
     Link {
         /// As stored in the link, not resolved.
@@ -31,18 +31,18 @@ pub enum Standing {
 ///
 /// # Errors
 /// Where it can't be read, or is neither file nor link.
-pub fn look(path: &Path) -> Result<Standing, ActionError> {
+pub fn inspect(path: &Path) -> Result<FileState, ActionError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Standing::Absent),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(FileState::Absent),
         Err(e) => return Err(unreadable(path, e)),
     };
     if metadata.is_symlink() {
         let target = fs::read_link(path).map_err(|e| unreadable(path, e))?;
-        return Ok(Standing::Link { target });
+        return Ok(FileState::Link { target });
     }
     if metadata.is_file() {
-        return Ok(Standing::File {
+        return Ok(FileState::File {
             digest: digest(path)?,
         });
     }
@@ -191,8 +191,8 @@ mod tests {
         symlink("oracle.toml", &path).unwrap();
         point(&path, Path::new("postgres.toml")).unwrap();
         assert_eq!(
-            look(&path).unwrap(),
-            Standing::Link {
+            inspect(&path).unwrap(),
+            FileState::Link {
                 target: "postgres.toml".into()
             }
         );

@@ -167,7 +167,7 @@ pub static ACTIONS: &[Action] = &[
     entry::<c::RestoreOracleTriggers>(),
     entry::<c::OracleRows>(),
     entry::<c::OracleCanary>(),
-    entry::<c::OracleKeepClosed>(),
+    entry::<c::PersistFreeze>(),
     entry::<c::PostgresReady>(),
     entry::<c::CloseRoles>(),
     entry::<c::VerifyRoles>(),

@@ -9,7 +9,7 @@ use aws_sdk_databasemigration::types::TableStatistics;
 use lockstep_api::Code;
 
 /// Tables named in one sentence at most.
-const SHOWN: usize = 20;
+const MAX_LISTED: usize = 20;
 
 /// A task and its tables.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ pub fn named(tables: &[TableStatistics], is: impl Fn(&TableStatistics) -> bool) 
         .filter(|table| is(table))
         .map(full_name)
         .collect();
-    let rest = names.len().saturating_sub(SHOWN);
+    let rest = names.len().saturating_sub(MAX_LISTED);
     let shown = names[..names.len() - rest].join(", ");
     if rest == 0 {
         shown

@@ -11,7 +11,7 @@
 use serde_json::Value;
 
 /// Differences of one document in a sentence at most.
-const SHOWN: usize = 5;
+const MAX_LISTED: usize = 5;
 
 /// Characters of a value in a sentence at most.
 const VALUE_SHOWN: usize = 60;
@@ -41,8 +41,8 @@ fn document(what: &str, is: &str, wanted: &str, partly: bool) -> Vec<String> {
         partly,
         &mut found,
     );
-    let more = found.len().saturating_sub(SHOWN);
-    found.truncate(SHOWN);
+    let more = found.len().saturating_sub(MAX_LISTED);
+    found.truncate(MAX_LISTED);
     let mut sentences: Vec<String> = found
         .into_iter()
         .map(|difference| format!("its {what} differ{difference}"))

@@ -24,7 +24,7 @@ pub struct Drain;
 const ZEROS: usize = 2;
 
 /// Between two live lines.
-const TELL: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NAMESPACE: &str = "AWS/DMS";
 const INCOMING: &str = "CDCIncomingChanges";
@@ -96,15 +96,15 @@ impl Action for Drain {
         let watch = CloudWatch::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let mut poll = Poll::begin(cx, limit);
-        let mut tell_at = tokio::time::Instant::now() + TELL;
+        let mut report_at = tokio::time::Instant::now() + PROGRESS_INTERVAL;
         loop {
             let waiting = match pending(&dms, &watch, params, begun).await? {
                 None => break,
                 Some(waiting) => waiting,
             };
-            if tokio::time::Instant::now() >= tell_at {
+            if tokio::time::Instant::now() >= report_at {
                 cx.note(waiting.clone());
-                tell_at += TELL;
+                report_at += PROGRESS_INTERVAL;
             }
             if !poll.again("the wait for the drain").await? {
                 return Err(ActionError::new(

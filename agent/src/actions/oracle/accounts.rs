@@ -96,7 +96,7 @@ pub(super) async fn lock_all(
     let statements: Vec<String> = open
         .map(|(account, _)| lock(account))
         .collect::<Result<_, _>>()?;
-    saved_state::keep(cx, resource, KIND, statuses)?;
+    saved_state::save(cx, resource, KIND, statuses)?;
     for statement in statements {
         session.execute(&statement, &[]).await?;
         cx.note(statement);
@@ -115,14 +115,14 @@ pub(super) async fn undo(
     session: &Session,
     before: &Statuses,
 ) -> Result<Undone, ActionError> {
-    let undone = put_back(cx, session, before).await?;
+    let undone = restore(cx, session, before).await?;
     saved_state::done::<Statuses>(cx, resource, KIND, &undone)?;
     Ok(undone)
 }
 
 /// Unlocks the accounts that were not permanently locked before, one after the
 /// other, continuing after failures.
-async fn put_back(
+async fn restore(
     cx: &Context,
     session: &Session,
     before: &Statuses,
@@ -274,7 +274,7 @@ impl Action for Restore {
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
-        put_back(cx, &session, &before).await?;
+        restore(cx, &session, &before).await?;
         Self::forget(cx, params)?;
         Ok(Outputs::new())
     }

@@ -3,7 +3,7 @@
 //! row.
 
 use super::names::Qualified;
-use super::{LOOK, required_permissions};
+use super::{POLL_INTERVAL, required_permissions};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, with_before_image,
 };
@@ -89,7 +89,7 @@ impl Action for Await {
                      then retry",
                 ));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         cx.note(format!("back after {} ms", began.elapsed().as_millis()));
         Ok(Outputs::new())

@@ -16,7 +16,7 @@ const ROLES: &str = "SELECT GRANTEE, GRANTED_ROLE FROM DBA_ROLE_PRIVS WHERE DEFA
 
 /// Results of the checks.
 #[derive(Default)]
-pub struct Door {
+pub struct DmsListener {
     /// Obstacles for DMS's connections.
     pub obstacles: Vec<String>,
     pub remarks: Vec<String>,
@@ -54,7 +54,7 @@ fn holds(user: &str, holders: &[String], roles: &[(String, String)]) -> bool {
     }
 }
 
-impl Door {
+impl DmsListener {
     /// Checks the listener and the users.
     ///
     /// # Errors
@@ -64,18 +64,20 @@ impl Door {
         session: &Session,
         params: &OracleReady,
     ) -> Result<Self, ActionError> {
-        let mut door = Self::default();
+        let mut dms_listener = Self::default();
         match &params.dms_listener {
-            Some(name) => door.listener(cx, params, name).await?,
-            None => door.remarks.push(
+            Some(name) => dms_listener.listener(cx, params, name).await?,
+            None => dms_listener.remarks.push(
                 "no listener stays up for DMS: a session of DMS that drops can't come back"
                     .to_owned(),
             ),
         }
         if params.restrict_logins {
-            door.privileges(session, &params.exempt.users).await?;
+            dms_listener
+                .privileges(session, &params.exempt.users)
+                .await?;
         }
-        Ok(door)
+        Ok(dms_listener)
     }
 
     async fn listener(

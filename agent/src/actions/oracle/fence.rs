@@ -12,7 +12,7 @@
 
 use super::listeners::Listeners;
 use super::parameters::{Parameter, shown};
-use super::session_class::{self, DbSession, Role};
+use super::session_class::{self, DbSession, SessionClass};
 use crate::action::{ActionError, Context};
 use crate::actions::truncate_list;
 use crate::host::oracle::{OracleError, Session};
@@ -77,7 +77,10 @@ pub async fn transactions(
     let counts = |transaction: &Transaction| match &transaction.session {
         None => true,
         Some(seen) if seen.kind.as_deref() != Some("USER") => false,
-        Some(seen) => matches!(seen.role(exempt), Role::Counts | Role::Aside),
+        Some(seen) => matches!(
+            seen.role(exempt),
+            SessionClass::Application | SessionClass::Internal
+        ),
     };
     let sentences = open
         .iter()
@@ -222,7 +225,10 @@ pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String
 ///
 /// # Errors
 /// If a query fails.
-pub async fn doors(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
+pub async fn open_access(
+    session: &Session,
+    rules: &OracleFence,
+) -> Result<Vec<String>, OracleError> {
     let mut breaches = Vec::new();
     if !rules.accounts.is_empty() {
         let status = accounts(session).await?;
@@ -272,7 +278,10 @@ pub async fn breaches(
     host: &Listeners,
     rules: &OracleFence,
 ) -> Result<Vec<String>, ActionError> {
-    let (inner, outer) = tokio::join!(doors(session, rules), listeners(cx, host, &rules.keep));
+    let (inner, outer) = tokio::join!(
+        open_access(session, rules),
+        listeners(cx, host, &rules.keep)
+    );
     let mut breaches = inner?;
     breaches.extend(outer?);
     breaches.extend(inside(session, rules).await?);
@@ -311,7 +320,7 @@ pub async fn hold(
         return Err(broken(&first));
     }
     while tokio::time::Instant::now() < until {
-        tokio::time::sleep(super::LOOK).await;
+        tokio::time::sleep(super::POLL_INTERVAL).await;
         let seen = inside(session, rules).await?;
         if !seen.is_empty() {
             return Err(broken(&seen));

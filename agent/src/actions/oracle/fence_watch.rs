@@ -15,7 +15,7 @@
 
 use super::fence::{self, Logins};
 use super::listeners::Listeners;
-use super::{LOOK, required_permissions, saved_state};
+use super::{POLL_INTERVAL, required_permissions, saved_state};
 use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;
@@ -154,7 +154,7 @@ impl Watching<'_> {
             tokio::select! {
                 () = self.cx.cancel.cancelled() => return,
                 () = self.breaches.closed() => return,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             let seen = self.look(look.is_multiple_of(DOORS_EVERY)).await;
             if self.cx.cancel.is_cancelled() {
@@ -181,7 +181,7 @@ impl Watching<'_> {
         }
     }
 
-    async fn look(&mut self, doors: bool) -> Result<Vec<String>, ActionError> {
+    async fn look(&mut self, open_access: bool) -> Result<Vec<String>, ActionError> {
         let (session, listeners, since) = match self.open.take() {
             Some(open) => self.open.insert(open),
             None => {
@@ -190,8 +190,8 @@ impl Watching<'_> {
             }
         };
         let mut seen = fence::inside(session, self.params).await?;
-        if doors {
-            seen.extend(fence::doors(session, self.params).await?);
+        if open_access {
+            seen.extend(fence::open_access(session, self.params).await?);
             seen.extend(fence::listeners(self.cx, listeners, &self.params.keep).await?);
             let now = fence::logins(session).await?;
             seen.extend(fence::came_since(since, &now, &self.params.exempt));

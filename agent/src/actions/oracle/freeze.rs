@@ -19,11 +19,11 @@ use crate::host::oracle::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_barrier::message::Probe;
-use lockstep_plan::catalogue::OracleKeepClosed;
+use lockstep_plan::catalogue::PersistFreeze;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub struct Keep;
+pub struct Persist;
 
 #[derive(Serialize, Deserialize)]
 struct Before {
@@ -46,7 +46,7 @@ async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, Actio
 
 async fn look(
     cx: &Context,
-    params: &OracleKeepClosed,
+    params: &PersistFreeze,
     listeners: &Listeners,
 ) -> Result<Before, ActionError> {
     let (mut jobs, mut accounts) = (None, Statuses::new());
@@ -92,14 +92,14 @@ impl Before {
 }
 
 #[async_trait]
-impl Action for Keep {
-    type Params = OracleKeepClosed;
+impl Action for Persist {
+    type Params = PersistFreeze;
 
-    fn required_permissions(&self, params: &OracleKeepClosed) -> Vec<Permission> {
+    fn required_permissions(&self, params: &PersistFreeze) -> Vec<Permission> {
         required_permissions(&params.resource)
     }
 
-    async fn probe(&self, cx: &Context, params: &OracleKeepClosed) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &PersistFreeze) -> Result<Probe, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let before = look(cx, params, &listeners).await?;
         let finding = satisfied_if(before.is_durable());
@@ -109,7 +109,7 @@ impl Action for Keep {
     async fn describe(
         &self,
         cx: &Context,
-        params: &OracleKeepClosed,
+        params: &PersistFreeze,
     ) -> Result<Description, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let before = look(cx, params, &listeners).await?;
@@ -138,7 +138,7 @@ impl Action for Keep {
     async fn execute(
         &self,
         cx: &Context,
-        params: &OracleKeepClosed,
+        params: &PersistFreeze,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
@@ -164,7 +164,7 @@ impl Action for Keep {
     async fn undo(
         &self,
         cx: &Context,
-        params: &OracleKeepClosed,
+        params: &PersistFreeze,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
         let before: Before = decode_before_image(before_image)?;
@@ -192,7 +192,7 @@ impl Action for Keep {
                 memory: Vec::new(),
                 file: values.file.clone(),
             };
-            undone.push(JOBS.put_back(cx, &session, &file_only, true).await?);
+            undone.push(JOBS.restore(cx, &session, &file_only, true).await?);
         }
         Ok(undone.into_iter().fold(Undone::Unchanged, both))
     }

@@ -8,7 +8,7 @@
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
-use super::{LOOK, names, required_permissions, saved_state};
+use super::{POLL_INTERVAL, names, required_permissions, saved_state};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
@@ -60,7 +60,7 @@ async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Jo
             cx.note(format!("waiting for {}", names.join(", ")));
             told = running;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -138,7 +138,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
-        saved_state::keep(cx, &params.resource, KIND, &values)?;
+        saved_state::save(cx, &params.resource, KIND, &values)?;
         let mut statements = vec![JOBS.off_in_memory()];
         if params.scope == Scope::Both {
             statements.extend(JOBS.off_in_file(&values));
@@ -174,7 +174,7 @@ impl Action for Disable {
         let before: Values = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
-        let undone = JOBS.put_back(cx, &session, &before, file).await?;
+        let undone = JOBS.restore(cx, &session, &before, file).await?;
         saved_state::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }

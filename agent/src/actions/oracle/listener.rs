@@ -44,7 +44,7 @@ async fn probe(
 
 /// Restores every listener, continuing after failures: one broken listener must
 /// not keep applications from using the others.
-async fn put_back(
+async fn restore(
     cx: &Context,
     params: &ListenerSelection,
     before_image: &Value,
@@ -171,7 +171,7 @@ impl Action for Stop {
         params: &StopListeners,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, before_image).await
+        restore(cx, params, before_image).await
     }
 }
 
@@ -230,6 +230,6 @@ impl Action for Start {
         params: &StartListeners,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, before_image).await
+        restore(cx, params, before_image).await
     }
 }

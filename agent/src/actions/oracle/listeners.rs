@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Clusterware's node name is the instance's host name without its domain.
-const HOST: &str = "SELECT HOST_NAME FROM V$INSTANCE";
+const HOST_NAME_SQL: &str = "SELECT HOST_NAME FROM V$INSTANCE";
 
 /// The kernel's host name.
 const SYSTEM_NAME: &str = "/proc/sys/kernel/hostname";
@@ -51,7 +51,7 @@ pub struct Listeners {
 
 async fn instance_host(cx: &Context, resource: &str) -> Result<String, ActionError> {
     let session = Session::open(cx, resource).await?;
-    Ok(session.row(HOST, &[]).await?)
+    Ok(session.row(HOST_NAME_SQL, &[]).await?)
 }
 
 impl Listeners {

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 /// Interval between two checks of a wait: short against any outage budget, long
 /// against the queries themselves.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 fn required_permissions(resource: &str) -> Vec<Permission> {
     vec![Permission::Oracle(resource.to_owned())]

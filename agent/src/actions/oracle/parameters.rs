@@ -182,7 +182,7 @@ impl Parameter {
     ///
     /// # Errors
     /// If a query or statement fails.
-    pub async fn put_back(
+    pub async fn restore(
         self,
         cx: &Context,
         session: &Session,
@@ -252,7 +252,7 @@ pub async fn restore(
     parameter: Parameter,
     before: &Values,
 ) -> Result<(), ActionError> {
-    match parameter.put_back(cx, session, before, true).await? {
+    match parameter.restore(cx, session, before, true).await? {
         Undone::Drifted(drifted) => Err(ActionError::new(Code::LS2230, drifted)
             .state_left("what somebody else has set was left as it is")
             .remedy("set it by hand as it should be, then retry or skip")),

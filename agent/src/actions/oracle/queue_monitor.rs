@@ -78,7 +78,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = MONITOR.values(&session).await?;
-        saved_state::keep(cx, &params.resource, KIND, &values)?;
+        saved_state::save(cx, &params.resource, KIND, &values)?;
         let mut statements = vec![MONITOR.off_in_memory()];
         if params.scope == Scope::Both {
             statements.extend(MONITOR.off_in_file(&values));
@@ -99,7 +99,7 @@ impl Action for Disable {
         let before: Values = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
         let file = params.scope == Scope::Both;
-        let undone = MONITOR.put_back(cx, &session, &before, file).await?;
+        let undone = MONITOR.restore(cx, &session, &before, file).await?;
         saved_state::done::<Values>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }

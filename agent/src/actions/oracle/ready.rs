@@ -5,11 +5,11 @@
 //! without DMS and administrative sessions.
 
 use super::clients::{self, Clients};
-use super::dms_listener::Door;
+use super::dms_listener::DmsListener;
 use super::fence::{self, InDoubt};
 use super::names::Qualified;
 use super::required_permissions;
-use super::session_class::{self, DbSession, Role};
+use super::session_class::{self, DbSession, SessionClass};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
@@ -82,9 +82,9 @@ impl Report {
         if let Some(table) = &params.canary_table {
             report.table(&session, "canary", table, CANARY).await?;
         }
-        let door = Door::look(cx, &session, params).await?;
-        report.obstacles.extend(door.obstacles);
-        report.remarks.extend(door.remarks);
+        let dms_listener = DmsListener::look(cx, &session, params).await?;
+        report.obstacles.extend(dms_listener.obstacles);
+        report.remarks.extend(dms_listener.remarks);
         report.transactions(&session, params).await?;
         report.remarks.extend(clients::links(&session).await?);
         report.sessions(&session, params).await?;
@@ -243,13 +243,13 @@ impl Report {
         let mut spared: BTreeMap<(String, String), u64> = BTreeMap::new();
         for seen in session_class::all(session).await? {
             match seen.role(&params.exempt) {
-                Role::Spared => {
+                SessionClass::Exempt => {
                     let text = |value: &Option<String>| value.clone().unwrap_or_default();
                     let from = (text(&seen.username), text(&seen.machine));
                     *spared.entry(from).or_default() += 1;
                     self.remarks.push(format!("a session of DMS: {seen}"));
                 }
-                Role::Counts => {
+                SessionClass::Application => {
                     let user = seen.username.clone().unwrap_or_default();
                     self.require(
                         !session_class::is_spared_user(&user, &params.exempt),
@@ -260,7 +260,7 @@ impl Report {
                     );
                     self.clients.add(&seen);
                 }
-                Role::Own | Role::Aside => {}
+                SessionClass::Lockstep | SessionClass::Internal => {}
             }
         }
         if params.exempt.machines.is_empty() {

@@ -59,7 +59,7 @@ struct Thread {
 
 /// The result of the check.
 #[derive(Debug)]
-enum DbSession {
+enum LogCheck {
     /// Every log since this SCN exists.
     Whole(u64),
     Gaps(u64, Vec<String>),
@@ -147,12 +147,12 @@ async fn logs(session: &Session, resetlogs: u64, since: u64) -> Result<Vec<Log>,
     rows.into_iter().map(read).collect()
 }
 
-async fn look(cx: &Context, params: &OracleLogs) -> Result<DbSession, ActionError> {
+async fn look(cx: &Context, params: &OracleLogs) -> Result<LogCheck, ActionError> {
     let Some(checkpoint) = &params.checkpoint else {
-        return Ok(DbSession::Unknown("DMS names no checkpoint yet".to_owned()));
+        return Ok(LogCheck::Unknown("DMS names no checkpoint yet".to_owned()));
     };
     let Some(since) = scn_of(checkpoint) else {
-        return Ok(DbSession::Unknown(format!(
+        return Ok(LogCheck::Unknown(format!(
             "its checkpoint {checkpoint:?} is of a form that tells no SCN"
         )));
     };
@@ -160,14 +160,14 @@ async fn look(cx: &Context, params: &OracleLogs) -> Result<DbSession, ActionErro
     let (resetlogs, current): (String, String) = session.row(DATABASE, &[]).await?;
     let (resetlogs, current) = (scn(&resetlogs)?, scn(&current)?);
     if since == 0 || since > current {
-        return Ok(DbSession::Unknown(format!(
+        return Ok(LogCheck::Unknown(format!(
             "its checkpoint {checkpoint:?}, read as the SCN {since}, is none of this database, \
              which is at {current}"
         )));
     }
     if since < resetlogs {
         let gap = format!("all redo before OPEN RESETLOGS at SCN {resetlogs}");
-        return Ok(DbSession::Gaps(since, vec![gap]));
+        return Ok(LogCheck::Gaps(since, vec![gap]));
     }
     let threads: Vec<(i64, String, String)> = session.rows(THREADS, &[]).await?;
     let thread = |(number, enabled_at, status): (i64, String, String)| {
@@ -181,28 +181,28 @@ async fn look(cx: &Context, params: &OracleLogs) -> Result<DbSession, ActionErro
     let threads = threads.collect::<Result<Vec<_>, ActionError>>()?;
     let gaps = gaps(since, &threads, &logs(&session, resetlogs, since).await?);
     Ok(if gaps.is_empty() {
-        DbSession::Whole(since)
+        LogCheck::Whole(since)
     } else {
-        DbSession::Gaps(since, gaps)
+        LogCheck::Gaps(since, gaps)
     })
 }
 
-fn remark(seen: &DbSession) -> Option<String> {
+fn remark(seen: &LogCheck) -> Option<String> {
     match seen {
-        DbSession::Whole(since) => Some(format!(
+        LogCheck::Whole(since) => Some(format!(
             "every log since the forward task's checkpoint at SCN {since} is there; keep them \
              until the cutover is over"
         )),
-        DbSession::Unknown(why) => Some(format!(
+        LogCheck::Unknown(why) => Some(format!(
             "whether a rollback could resume the forward task is not known: {why}; see yourself \
              that no archived log since its last stop is deleted"
         )),
-        DbSession::Gaps(..) => None,
+        LogCheck::Gaps(..) => None,
     }
 }
 
-fn refusal(seen: &DbSession) -> Option<ActionError> {
-    let DbSession::Gaps(since, gaps) = seen else {
+fn refusal(seen: &LogCheck) -> Option<ActionError> {
+    let LogCheck::Gaps(since, gaps) = seen else {
         return None;
     };
     let gaps = truncate_list(gaps.clone()).join("; ");

@@ -73,7 +73,7 @@ fn of_run<T: DeserializeOwned>(cx: &Context, place: &StateFile) -> Result<Before
 ///
 /// # Errors
 /// If it can't be written; the caller must then change nothing.
-pub fn keep<T: Clone + Serialize + DeserializeOwned>(
+pub fn save<T: Clone + Serialize + DeserializeOwned>(
     cx: &Context,
     resource: &str,
     kind: &str,

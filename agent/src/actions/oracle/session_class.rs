@@ -79,36 +79,40 @@ impl fmt::Display for DbSession {
 
 /// How the fence treats a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum SessionClass {
     /// It could write for an application.
-    Counts,
+    Application,
     /// Exempted by the plan: DMS.
-    Spared,
-    Own,
+    Exempt,
+    Lockstep,
     /// Background process, administrative, or not logged in yet.
-    Aside,
+    Internal,
 }
 
 impl DbSession {
-    pub fn role(&self, exempt: &ExemptSessions) -> Role {
+    pub fn role(&self, exempt: &ExemptSessions) -> SessionClass {
         if self.kind.as_deref() != Some("USER") {
-            return Role::Aside;
+            return SessionClass::Internal;
         }
         let Some(user) = self.username.as_deref() else {
-            return Role::Aside;
+            return SessionClass::Internal;
         };
         if ADMINISTRATIVE.contains(&user) {
             let own = self.module.as_deref() == Some(MODULE);
-            return if own { Role::Own } else { Role::Aside };
+            return if own {
+                SessionClass::Lockstep
+            } else {
+                SessionClass::Internal
+            };
         }
         let rman = |program: &str| program.to_lowercase().starts_with(RMAN);
         if self.program.as_deref().is_some_and(rman) {
-            return Role::Aside;
+            return SessionClass::Internal;
         }
-        if is_spared(user, self.machine.as_deref().unwrap_or(""), exempt) {
-            return Role::Spared;
+        if is_exempt(user, self.machine.as_deref().unwrap_or(""), exempt) {
+            return SessionClass::Exempt;
         }
-        Role::Counts
+        SessionClass::Application
     }
 
     /// Killed, although its client learns that only at its next call.
@@ -117,7 +121,7 @@ impl DbSession {
     }
 }
 
-fn is_spared(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
+fn is_exempt(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
     is_spared_user(user, exempt)
         && (exempt.machines.is_empty()
             || exempt
@@ -154,7 +158,7 @@ pub async fn all(session: &Session) -> Result<Vec<DbSession>, OracleError> {
     session.rows(SESSIONS, &[]).await
 }
 
-/// The sessions with [`Role::Counts`].
+/// The sessions with [`SessionClass::Application`].
 ///
 /// # Errors
 /// If the query fails.
@@ -163,7 +167,7 @@ pub async fn counting(
     exempt: &ExemptSessions,
 ) -> Result<Vec<DbSession>, OracleError> {
     let mut seen = all(session).await?;
-    seen.retain(|seen| seen.role(exempt) == Role::Counts);
+    seen.retain(|seen| seen.role(exempt) == SessionClass::Application);
     Ok(seen)
 }
 
@@ -192,28 +196,43 @@ mod tests {
     #[test]
     fn sessions_are_told_apart() {
         for (session, role) in [
-            (seen(Some("SHOP"), "app-1", "orders", ""), Role::Counts),
-            (seen(Some("SHOP"), "app-1", "orders", MODULE), Role::Counts),
-            (seen(Some("SYS"), "ora-1", "agent", MODULE), Role::Own),
-            (seen(Some("SYS"), "ora-1", "sqlplus", ""), Role::Aside),
+            (
+                seen(Some("SHOP"), "app-1", "orders", ""),
+                SessionClass::Application,
+            ),
+            (
+                seen(Some("SHOP"), "app-1", "orders", MODULE),
+                SessionClass::Application,
+            ),
+            (
+                seen(Some("SYS"), "ora-1", "agent", MODULE),
+                SessionClass::Lockstep,
+            ),
+            (
+                seen(Some("SYS"), "ora-1", "sqlplus", ""),
+                SessionClass::Internal,
+            ),
             (
                 seen(Some("PUBLIC"), "ora-2", "oracle@ora-2 (TNS V1-V3)", ""),
-                Role::Aside,
+                SessionClass::Internal,
             ),
             (
                 seen(Some("BACKUP"), "ora-1", "rman@ora-1 (TNS V1-V3)", ""),
-                Role::Aside,
+                SessionClass::Internal,
             ),
-            (seen(None, "app-1", "orders", ""), Role::Aside),
+            (seen(None, "app-1", "orders", ""), SessionClass::Internal),
             (
                 seen(Some("DMS_USER"), "ip-10-0-0-7.ec2.internal", "dms", ""),
-                Role::Spared,
+                SessionClass::Exempt,
             ),
             (
                 seen(Some("DMS_USER"), "DMS-1.example.com", "dms", ""),
-                Role::Spared,
+                SessionClass::Exempt,
             ),
-            (seen(Some("DMS_USER"), "app-1", "sqlplus", ""), Role::Counts),
+            (
+                seen(Some("DMS_USER"), "app-1", "sqlplus", ""),
+                SessionClass::Application,
+            ),
         ] {
             assert_eq!(session.role(&dms()), role, "{session}");
         }
@@ -221,7 +240,7 @@ mod tests {
             kind: Some("BACKGROUND".to_owned()),
             ..seen(Some("SHOP"), "ora-1", "oracle@ora-1 (PMON)", "")
         };
-        assert_eq!(background.role(&dms()), Role::Aside);
+        assert_eq!(background.role(&dms()), SessionClass::Internal);
     }
 
     #[test]
@@ -232,7 +251,7 @@ mod tests {
         };
         assert_eq!(
             seen(Some("DMS_USER"), "any", "dms", "").role(&exempt),
-            Role::Spared
+            SessionClass::Exempt
         );
     }
 

@@ -8,7 +8,7 @@
 
 use super::fence::transactions;
 use super::session_class::{self, DbSession};
-use super::{LOOK, required_permissions};
+use super::{POLL_INTERVAL, required_permissions};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::Session;
@@ -190,7 +190,7 @@ async fn until_stable(
             told = left.sessions.len();
             cx.note(format!("{told} sessions are left"));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -228,9 +228,13 @@ async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, 
     let mut description = Description::default();
     for seen in session_class::all(&session).await? {
         match seen.role(&params.exempt) {
-            session_class::Role::Counts => description.remarks.push(format!("now there: {seen}")),
-            session_class::Role::Spared => description.remarks.push(format!("spared: {seen}")),
-            session_class::Role::Own | session_class::Role::Aside => {}
+            session_class::SessionClass::Application => {
+                description.remarks.push(format!("now there: {seen}"))
+            }
+            session_class::SessionClass::Exempt => {
+                description.remarks.push(format!("spared: {seen}"))
+            }
+            session_class::SessionClass::Lockstep | session_class::SessionClass::Internal => {}
         }
     }
     description.remarks = truncate_list(description.remarks);

@@ -90,7 +90,7 @@ fn is_recycled(name: &str) -> bool {
 }
 
 /// Enables the triggers that were enabled before, continuing after failures.
-async fn put_back(
+async fn restore(
     cx: &Context,
     session: &Session,
     before: &[Trigger],
@@ -175,7 +175,7 @@ impl Action for Disable {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas).await?;
-        saved_state::keep(cx, &params.resource, KIND, &triggers)?;
+        saved_state::save(cx, &params.resource, KIND, &triggers)?;
         for trigger in triggers.iter().filter(|trigger| trigger.enabled) {
             let statement = trigger.alter("DISABLE")?;
             session.execute(&statement, &[]).await?;
@@ -192,7 +192,7 @@ impl Action for Disable {
     ) -> Result<Undone, ActionError> {
         let before: Vec<Trigger> = decode_before_image(before_image)?;
         let session = Session::open(cx, &params.resource).await?;
-        let undone = put_back(cx, &session, &before, &params.schemas).await?;
+        let undone = restore(cx, &session, &before, &params.schemas).await?;
         saved_state::done::<Vec<Trigger>>(cx, &params.resource, KIND, &undone)?;
         Ok(undone)
     }
@@ -267,7 +267,7 @@ impl Action for Restore {
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;
-        if let Undone::Drifted(drifted) = put_back(cx, &session, &before, &params.schemas).await? {
+        if let Undone::Drifted(drifted) = restore(cx, &session, &before, &params.schemas).await? {
             return Err(ActionError::new(Code::LS2261, drifted)
                 .state_left("every trigger that was enabled before and is still there is enabled")
                 .remedy("decide about those named, then skip this step"));

@@ -19,7 +19,7 @@ const TABLES: &str = "SELECT TABLE_NAME FROM DBA_TABLES WHERE OWNER = :1 AND TEM
 const NAMES_SHOWN: usize = 20;
 
 /// Interval between two progress lines.
-const TELL: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The tables to be counted in addition to those that the plan names.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Others {
         }
         let mut told = Instant::now();
         for (done, (oracle, postgres)) in self.pairs.iter().enumerate() {
-            if told.elapsed() >= TELL {
+            if told.elapsed() >= PROGRESS_INTERVAL {
                 cx.note(format!(
                     "{done} of {} further tables counted",
                     self.pairs.len()

@@ -24,7 +24,7 @@ pub struct Disable;
 pub struct Restore;
 
 /// Kind of the saved state: the jobs that `disable` has switched off.
-const KEPT: &str = "postgres-jobs";
+const STATE_FILE: &str = "postgres-jobs";
 
 #[async_trait]
 impl Action for Disable {
@@ -70,7 +70,7 @@ impl Action for Disable {
         let jobs = schedulers.jobs().await?;
         let active: Vec<&String> = jobs.iter().filter(|(_, a)| **a).map(|(j, _)| j).collect();
         // Saved before the change, so that a crash in between forgets nothing.
-        let kept = StateFile::of(cx, KEPT, &params.resource);
+        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
         let mut off: BTreeSet<String> = kept.read()?.unwrap_or_default();
         off.extend(active.iter().map(|job| (*job).clone()));
         kept.write(&off)?;
@@ -105,7 +105,7 @@ impl Action for Disable {
             .map(|(job, _)| job)
             .collect();
         schedulers.switch(&off, true).await?;
-        StateFile::of(cx, KEPT, &params.resource).forget()?;
+        StateFile::of(cx, STATE_FILE, &params.resource).forget()?;
         Ok(if off.is_empty() {
             Undone::Unchanged
         } else {
@@ -119,7 +119,7 @@ async fn still_off(
     cx: &Context,
     params: &RestorePostgresJobs,
 ) -> Result<(Schedulers, Vec<String>), ActionError> {
-    let kept: Option<BTreeSet<String>> = StateFile::of(cx, KEPT, &params.resource).read()?;
+    let kept: Option<BTreeSet<String>> = StateFile::of(cx, STATE_FILE, &params.resource).read()?;
     let schedulers = Schedulers::find(cx, &params.resource).await?;
     let now = schedulers.jobs().await?;
     let off = kept
@@ -167,7 +167,7 @@ impl Action for Restore {
         let (schedulers, off) = still_off(cx, params).await?;
         let off: Vec<&String> = off.iter().collect();
         schedulers.switch(&off, true).await?;
-        StateFile::of(cx, KEPT, &params.resource).forget()?;
+        StateFile::of(cx, STATE_FILE, &params.resource).forget()?;
         cx.note(format!("jobs switched on: {}", listed(&off)));
         Ok(Outputs::new())
     }

@@ -26,7 +26,7 @@ pub struct Await;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Interval between two progress lines of a wait.
-const TELL: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is still awaited.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Action for Await {
         let session = Session::open(cx, &params.resource).await?;
         let begun = Instant::now();
         let limit = Duration::from_secs(params.timeout_secs);
-        let mut tell_at = begun + TELL;
+        let mut report_at = begun + PROGRESS_INTERVAL;
         loop {
             let awaited = look(&session, params).await?;
             if awaited == Awaited::Nothing {
@@ -174,9 +174,9 @@ impl Action for Await {
                      roll back",
                 ));
             }
-            if Instant::now() >= tell_at {
+            if Instant::now() >= report_at {
                 cx.note(awaited.told());
-                tell_at += TELL;
+                report_at += PROGRESS_INTERVAL;
             }
             session.pause(POLL).await?;
         }

@@ -45,7 +45,7 @@ impl Survey {
             survey
                 .table(&session, canary, CANARY_COLUMNS, "canary")
                 .await?;
-            survey.way_back(&session).await?;
+            survey.rollback_replication(&session).await?;
             survey.keys(&session, &params.schemas).await?;
         }
         survey.schemas(&session, &params.schemas).await?;
@@ -139,7 +139,7 @@ impl Survey {
 
     /// Prerequisites of a task that reads from PostgreSQL (AWS DMS user guide,
     /// "Using a PostgreSQL database as a source").
-    async fn way_back(&mut self, session: &Session) -> Result<(), ActionError> {
+    async fn rollback_replication(&mut self, session: &Session) -> Result<(), ActionError> {
         let sql = "SELECT current_setting('wal_level'), \
                    current_setting('max_replication_slots')::bigint, \
                    current_setting('max_wal_senders')::bigint, \

@@ -348,7 +348,7 @@ impl Action for Close {
         params: &CloseRoles,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, &decode_before_image(before_image)?, false).await
+        restore(cx, params, &decode_before_image(before_image)?, false).await
     }
 }
 
@@ -494,13 +494,13 @@ impl Action for Open {
         params: &OpenRoles,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        put_back(cx, params, &decode_before_image(before_image)?, true).await
+        restore(cx, params, &decode_before_image(before_image)?, true).await
     }
 }
 
 /// Restores every role to its before-image. `set` is the value that the action set:
 /// a role that had it before and hasn't now was changed by someone else.
-async fn put_back(
+async fn restore(
     cx: &Context,
     params: &PostgresRoles,
     before: &Logins,

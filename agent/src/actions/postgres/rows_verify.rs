@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub struct Verify;
 
 /// Interval between two progress lines while unlisted tables are counted.
-const TELL: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What `oracle.rows.digest` gave for one table.
 #[derive(Debug, Deserialize)]
@@ -215,7 +215,7 @@ impl Compared {
                 (_, Some(differs)) => cx.note(differs),
                 (_, None) => same += 1,
             }
-            if told.elapsed() >= TELL {
+            if told.elapsed() >= PROGRESS_INTERVAL {
                 cx.note(format!(
                     "{same} of {} further tables the same",
                     others.len()

@@ -24,7 +24,7 @@ pub struct Align;
 
 /// The current state of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Standing {
+struct SequenceState {
     last_value: i128,
     is_called: bool,
     start: i128,
@@ -34,7 +34,7 @@ struct Standing {
     cycle: bool,
 }
 
-impl Standing {
+impl SequenceState {
     /// The last value given out, or the one before the first.
     fn given(&self) -> i128 {
         if self.is_called {
@@ -98,7 +98,7 @@ struct Aligned {
     /// For SQL, quoted where needed.
     sequence: String,
     columns: Vec<String>,
-    standing: Standing,
+    state: SequenceState,
     target: Option<i128>,
 }
 
@@ -110,18 +110,18 @@ impl Aligned {
         known: Known,
         margin: u64,
     ) -> Result<Self, ActionError> {
-        let standing = standing(session, &sequence).await?;
-        let farthest = |a: Option<i128>, b: i128| Some(a.map_or(b, |a| standing.farther(a, b)));
+        let state = state(session, &sequence).await?;
+        let farthest = |a: Option<i128>, b: i128| Some(a.map_or(b, |a| state.farther(a, b)));
         let last = known.oracle.into_iter().fold(None, farthest);
         let mut held = None;
         let mut columns = Vec::with_capacity(known.columns.len());
         for (table, column) in known.columns {
-            if let Some(extreme) = extreme(session, &table, &column, &standing).await? {
+            if let Some(extreme) = extreme(session, &table, &column, &state).await? {
                 held = farthest(held, extreme);
             }
             columns.push(format!("{table}.{column}"));
         }
-        let target = standing.target(last, held, margin).map_err(|value| {
+        let target = state.target(last, held, margin).map_err(|value| {
             ActionError::new(
                 Code::LS2331,
                 format!("{sequence} would go to {value}, beyond its bounds"),
@@ -132,7 +132,7 @@ impl Aligned {
         Ok(Self {
             sequence,
             columns,
-            standing,
+            state,
             target,
         })
     }
@@ -195,14 +195,14 @@ fn last_number(oracle: &BTreeMap<String, Value>, name: &str) -> Result<i128, Act
     })
 }
 
-async fn standing(session: &Session, sequence: &str) -> Result<Standing, ActionError> {
+async fn state(session: &Session, sequence: &str) -> Result<SequenceState, ActionError> {
     let sql = format!(
         "SELECT s.last_value, s.is_called, q.seqstart, q.seqincrement, q.seqmin, q.seqmax, \
          q.seqcycle FROM {sequence} s, pg_sequence q WHERE q.seqrelid = $1::text::regclass"
     );
     let row = session.row(&sql, &[&sequence]).await?;
     let number = |index: usize| i128::from(row.get::<_, i64>(index));
-    Ok(Standing {
+    Ok(SequenceState {
         last_value: number(0),
         is_called: row.get(1),
         start: number(2),
@@ -218,9 +218,9 @@ async fn extreme(
     session: &Session,
     table: &Table,
     column: &str,
-    standing: &Standing,
+    state: &SequenceState,
 ) -> Result<Option<i128>, ActionError> {
-    let (function, round) = if standing.increment > 0 {
+    let (function, round) = if state.increment > 0 {
         ("max", "ceil")
     } else {
         ("min", "floor")
@@ -271,8 +271,8 @@ impl Action for Align {
         let before: BTreeMap<&String, Value> = all
             .iter()
             .map(|one| {
-                let value = one.standing.last_value.to_string();
-                let called = one.standing.is_called;
+                let value = one.state.last_value.to_string();
+                let called = one.state.is_called;
                 (
                     &one.sequence,
                     json!({"last_value": value, "is_called": called}),
@@ -347,7 +347,7 @@ impl Action for Align {
                 "{} of {}: {} -> {value}",
                 one.sequence,
                 listed(&one.columns),
-                one.standing.last_value
+                one.state.last_value
             ));
         }
         Ok(Outputs::new())
@@ -358,7 +358,7 @@ impl Action for Align {
 mod tests {
     use super::*;
 
-    const UP: Standing = Standing {
+    const UP: SequenceState = SequenceState {
         last_value: 1,
         is_called: false,
         start: 1,
@@ -368,7 +368,7 @@ mod tests {
         cycle: false,
     };
 
-    const DOWN: Standing = Standing {
+    const DOWN: SequenceState = SequenceState {
         last_value: -1,
         is_called: false,
         start: -1,
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn nothing_moves_back_and_a_second_time_does_nothing() {
-        let there = Standing {
+        let there = SequenceState {
             last_value: 800,
             is_called: true,
             ..UP
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(there.target(Some(500), Some(700), 100), Ok(None));
         assert_eq!(there.target(Some(500), Some(600), 100), Ok(None));
         // Not called: 800 is still to be given out.
-        let next = Standing {
+        let next = SequenceState {
             last_value: 800,
             ..UP
         };
@@ -406,9 +406,9 @@ mod tests {
 
     #[test]
     fn a_stride_is_kept() {
-        let odd = Standing { increment: 2, ..UP };
+        let odd = SequenceState { increment: 2, ..UP };
         assert_eq!(odd.target(None, Some(100), 10), Ok(Some(111)));
-        let down = Standing {
+        let down = SequenceState {
             increment: -10,
             ..DOWN
         };
@@ -417,9 +417,9 @@ mod tests {
 
     #[test]
     fn bounds_are_kept_and_cycles_wrap() {
-        let short = Standing { max: 100, ..UP };
+        let short = SequenceState { max: 100, ..UP };
         assert_eq!(short.target(None, Some(99), 10), Err(109));
-        let round = Standing {
+        let round = SequenceState {
             cycle: true,
             ..short
         };

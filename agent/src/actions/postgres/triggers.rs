@@ -30,7 +30,7 @@ pub struct Restore;
 type Modes = BTreeMap<String, TriggerMode>;
 
 /// Kind of the saved state, which `enable` writes and `restore` reads.
-const KEPT: &str = "postgres-triggers";
+const STATE_FILE: &str = "postgres-triggers";
 
 /// A trigger as in pg_trigger.
 struct Trigger {
@@ -247,7 +247,7 @@ impl Action for Enable {
         let triggers = triggers(&session, &params.schemas, params.set).await?;
         // The state that an earlier attempt saved is older, so it is not
         // overwritten.
-        let kept = StateFile::of(cx, KEPT, &params.resource);
+        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
         let mut modes: Modes = kept.read()?.unwrap_or_default();
         for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
             modes.entry(trigger.key()).or_insert(trigger.mode);
@@ -281,7 +281,7 @@ impl Action for Enable {
             )));
         }
         let switched = switch(cx, &session, &triggers, |t| before.get(&t.key()).copied()).await?;
-        StateFile::of(cx, KEPT, &params.resource).forget()?;
+        StateFile::of(cx, STATE_FILE, &params.resource).forget()?;
         Ok(if switched == 0 {
             Undone::Unchanged
         } else {
@@ -303,7 +303,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestorePostgresTriggers,
     ) -> Result<Probe, ActionError> {
-        let kept: Option<Modes> = StateFile::of(cx, KEPT, &params.resource).read()?;
+        let kept: Option<Modes> = StateFile::of(cx, STATE_FILE, &params.resource).read()?;
         let Some(modes) = kept else {
             // Nothing was switched by this agent.
             return Ok(found(Finding::Satisfied));
@@ -321,7 +321,7 @@ impl Action for Restore {
         cx: &Context,
         params: &RestorePostgresTriggers,
     ) -> Result<Description, ActionError> {
-        let modes: Modes = StateFile::of(cx, KEPT, &params.resource)
+        let modes: Modes = StateFile::of(cx, STATE_FILE, &params.resource)
             .read()?
             .unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
@@ -338,7 +338,7 @@ impl Action for Restore {
         params: &RestorePostgresTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let kept = StateFile::of(cx, KEPT, &params.resource);
+        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
         let modes: Modes = kept.read()?.unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;

@@ -50,7 +50,7 @@ async fn existing(cx: &Context, units: &[String]) -> Result<States, ActionError>
 
 /// Restores one unit, enablement first: after a crash in between, the next boot
 /// then does the rest.
-async fn put_back(
+async fn restore(
     cx: &Context,
     unit: &str,
     was: &UnitState,
@@ -89,7 +89,7 @@ async fn put_all_back<'a>(
         let Some(was) = states.get(unit) else {
             continue;
         };
-        match put_back(cx, unit, was, limit).await {
+        match restore(cx, unit, was, limit).await {
             Ok(this) => changed |= this,
             Err(e) => failures.push(e),
         }

@@ -513,7 +513,7 @@ impl ActionSpec for OracleCanary {
 /// file, listeners disabled, accounts locked) as long as a fallback is possible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OracleKeepClosed {
+pub struct PersistFreeze {
     /// Resource of the agent's configuration.
     pub resource: String,
     /// Listeners that stay enabled (DMS).
@@ -527,7 +527,7 @@ pub struct OracleKeepClosed {
     pub accounts: Vec<String>,
 }
 
-impl ActionSpec for OracleKeepClosed {
+impl ActionSpec for PersistFreeze {
     const NAME: &'static str = "oracle.freeze.persist";
     const SUMMARY: &'static str = "make the freeze durable";
     const EFFECT: Effect = Effect::Undoable;

@@ -485,7 +485,7 @@ fn unused(draft: &Draft<'_>) -> Option<Step> {
 
 fn keep_closed(draft: &mut Draft<'_>) {
     let oracle = &draft.source.oracle;
-    let keep = c::OracleKeepClosed {
+    let keep = c::PersistFreeze {
         resource: oracle.resource.clone(),
         keep: oracle.dms_listener.iter().cloned().collect(),
         jobs: oracle.jobs.disable,
