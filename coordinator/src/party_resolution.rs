@@ -37,9 +37,9 @@ pub struct ResolvedParties {
 ///
 /// # Errors
 /// Every obstacle found.
-pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<ResolvedParties, Obstacles> {
+pub fn resolve_parties(plan: &Plan, candidates: &Candidates) -> Result<ResolvedParties, Obstacles> {
     let mut obstacles = Obstacles::new();
-    let mut cast = ResolvedParties {
+    let mut resolved = ResolvedParties {
         parties: BTreeMap::new(),
         members: BTreeMap::new(),
     };
@@ -52,9 +52,9 @@ pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<ResolvedParties, Obs
         if matching.len() != party.expected as usize {
             obstacles.push(miscount(name, party, &matching));
         }
-        cast.parties.insert(name.clone(), matching);
+        resolved.parties.insert(name.clone(), matching);
     }
-    for agent in cast.parties.values().flatten() {
+    for agent in resolved.parties.values().flatten() {
         let Some(candidate) = candidates.get(agent) else {
             continue;
         };
@@ -63,13 +63,14 @@ pub fn cast(plan: &Plan, candidates: &Candidates) -> Result<ResolvedParties, Obs
                 "agent {agent} is locked to run {run}; let that run end, or abort it"
             ));
         }
-        cast.members
+        resolved
+            .members
             .insert(agent.clone(), candidate.journal.clone());
     }
-    obstacles.extend(not_allowed(plan, &cast, candidates));
+    obstacles.extend(not_allowed(plan, &resolved, candidates));
     obstacles.dedup();
     if obstacles.is_empty() {
-        Ok(cast)
+        Ok(resolved)
     } else {
         Err(obstacles)
     }
@@ -98,10 +99,10 @@ fn miscount(name: &str, party: &lockstep_plan::Party, matching: &[AgentName]) ->
 
 /// Actions that an agent's policy would refuse: reported before anything
 /// starts. The agent's own check remains authoritative.
-fn not_allowed(plan: &Plan, cast: &ResolvedParties, candidates: &Candidates) -> Obstacles {
+fn not_allowed(plan: &Plan, resolved: &ResolvedParties, candidates: &Candidates) -> Obstacles {
     let mut refused: BTreeSet<(String, AgentName)> = BTreeSet::new();
     for step in steps(plan) {
-        for agent in cast.parties.get(&step.party).into_iter().flatten() {
+        for agent in resolved.parties.get(&step.party).into_iter().flatten() {
             let allowed = candidates.get(agent).is_some_and(|candidate| {
                 candidate
                     .allowed_actions
@@ -131,11 +132,11 @@ fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
         .flat_map(|phase| &phase.steps)
 }
 
-/// The layout of a plan with this cast.
+/// The phases of a plan with its parties resolved to agents.
 pub fn resolved_plan(
     plan: &Plan,
     digest: &lockstep_plan::Digest,
-    cast: &ResolvedParties,
+    resolved: &ResolvedParties,
 ) -> ResolvedPlan {
     let index = |name: &str| plan.phases.iter().position(|phase| phase.name == name);
     let number = |name: &str| index(name).and_then(|i| u32::try_from(i).ok()).unwrap_or(0);
@@ -152,7 +153,7 @@ pub fn resolved_plan(
                 steps: phase
                     .steps
                     .iter()
-                    .map(|step| spec(step, cast, &number))
+                    .map(|step| spec(step, resolved, &number))
                     .collect(),
             })
             .collect()
@@ -161,7 +162,7 @@ pub fn resolved_plan(
         digest: Digest(digest.to_string()),
         forward: phases(&plan.phases),
         rollback: phases(&plan.rollback),
-        detachable: detachable(plan, cast),
+        detachable: detachable(plan, resolved),
         outage: plan.outage.as_ref().map(|outage| Outage {
             budget: outage.budget_ms,
             starts_with: number(&outage.starts_with),
@@ -172,15 +173,16 @@ pub fn resolved_plan(
 }
 
 /// An agent is detachable only if every party it belongs to is.
-fn detachable(plan: &Plan, cast: &ResolvedParties) -> BTreeSet<AgentName> {
+fn detachable(plan: &Plan, resolved: &ResolvedParties) -> BTreeSet<AgentName> {
     let holding: BTreeSet<&AgentName> = plan
         .parties
         .iter()
         .filter(|(_, party)| !party.detachable)
-        .filter_map(|(name, _)| cast.parties.get(name))
+        .filter_map(|(name, _)| resolved.parties.get(name))
         .flatten()
         .collect();
-    cast.members
+    resolved
+        .members
         .keys()
         .filter(|agent| !holding.contains(agent))
         .cloned()
@@ -196,10 +198,14 @@ fn mode(step: &Step) -> Mode {
     }
 }
 
-fn spec(step: &Step, cast: &ResolvedParties, number: &impl Fn(&str) -> u32) -> StepSpec {
+fn spec(step: &Step, resolved: &ResolvedParties, number: &impl Fn(&str) -> u32) -> StepSpec {
     StepSpec {
         id: step.id.as_str().into(),
-        agents: cast.parties.get(&step.party).cloned().unwrap_or_default(),
+        agents: resolved
+            .parties
+            .get(&step.party)
+            .cloned()
+            .unwrap_or_default(),
         action: step.action.clone(),
         mode: mode(step),
         params: step.params.clone(),
@@ -220,12 +226,12 @@ fn spec(step: &Step, cast: &ResolvedParties, number: &impl Fn(&str) -> u32) -> S
 /// probes.
 pub fn tasks_by_agent(
     plan: &Plan,
-    cast: &ResolvedParties,
+    resolved: &ResolvedParties,
 ) -> BTreeMap<AgentName, Vec<(String, TaskOrder)>> {
     let mut tasks: BTreeMap<AgentName, Vec<(String, TaskOrder)>> = BTreeMap::new();
     for phase in &plan.phases {
         for step in &phase.steps {
-            for agent in cast.parties.get(&step.party).into_iter().flatten() {
+            for agent in resolved.parties.get(&step.party).into_iter().flatten() {
                 let order = TaskOrder {
                     step: step.id.as_str().into(),
                     action: step.action.clone(),

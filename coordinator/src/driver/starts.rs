@@ -90,7 +90,7 @@ impl PendingStarts {
 
 impl Driver {
     pub(super) fn preflight(&mut self, plan: &CheckedPlan, answers: Answers) {
-        match party_resolution::cast(plan.plan(), &self.candidates()) {
+        match party_resolution::resolve_parties(plan.plan(), &self.candidates()) {
             Ok(cast) => {
                 self.ask_agents(plan, &cast, &Recipient::Operator(answers));
             }
@@ -164,13 +164,14 @@ impl Driver {
     ) {
         self.starts.count += 1;
         let number = self.starts.count;
-        let (waiting, obstacles) = match party_resolution::cast(plan.plan(), &self.candidates()) {
-            Ok(cast) => {
-                let asked = self.ask_agents(&plan, &cast, &Recipient::Start(number));
-                (asked, Vec::new())
-            }
-            Err(obstacles) => (BTreeSet::new(), obstacles),
-        };
+        let (waiting, obstacles) =
+            match party_resolution::resolve_parties(plan.plan(), &self.candidates()) {
+                Ok(cast) => {
+                    let asked = self.ask_agents(&plan, &cast, &Recipient::Start(number));
+                    (asked, Vec::new())
+                }
+                Err(obstacles) => (BTreeSet::new(), obstacles),
+            };
         let start = PendingStart {
             plan,
             request,
@@ -233,11 +234,12 @@ impl Driver {
         if let Some(why) = &self.fenced {
             return Err(RequestError::precondition(why.clone()));
         }
-        let cast =
-            party_resolution::cast(plan.plan(), &self.candidates()).map_err(|obstacles| {
+        let cast = party_resolution::resolve_parties(plan.plan(), &self.candidates()).map_err(
+            |obstacles| {
                 let what = format!("the run can't start: {}", obstacles.join("; "));
                 RequestError::invalid(Diagnosis::new(Code::LS4302, what))
-            })?;
+            },
+        )?;
         let rest = RunDocument::write(plan, &request).map_err(|e| {
             let diagnosis = Diagnosis::new(Code::LS4304, "the plan can't be recorded");
             RequestError::invalid(diagnosis.source(&e))

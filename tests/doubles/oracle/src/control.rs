@@ -17,7 +17,7 @@
 //! | `{"op":"commit_at","scn":N}` | `{"ok":MS}`: when the transaction with that commit SCN committed, milliseconds since 1970; null for none |
 //! | `{"op":"inject","fault":{"statement_contains":"…","ora_code":N,"times":N}}` | `{"ok":null}` |
 //! | `{"op":"clear_faults"}` | `{"ok":null}` |
-//! | `{"op":"surround","with":{"failover":"SYNCHRONIZED", …}}` | `{"ok":null}`: what lies around the database, see [`crate::engine::Surroundings`] |
+//! | `{"op":"set_environment","with":{"failover":"SYNCHRONIZED", …}}` | `{"ok":null}`: what lies around the database, see [`crate::engine::Environment`] |
 //! | `{"op":"delete_archived","thread":N,"sequence":N}` | `{"ok":null}`: the file of an archived log is gone |
 //!
 //! STATUS is [`listener::Status`]. A failure is
@@ -59,7 +59,7 @@ pub trait Observed: Send + Sync + 'static {
     fn clear_faults(&self);
     /// Says what lies around the database; the error says what is wrong with
     /// its description.
-    fn surround(&self, with: Value) -> Result<(), String>;
+    fn set_environment(&self, with: Value) -> Result<(), String>;
     /// Removes the file of an archived log; the error says that there is none.
     fn delete_archived(&self, thread: u32, sequence: u64) -> Result<(), String>;
 }
@@ -88,10 +88,10 @@ impl Observed for Engine {
         Engine::clear_faults(self);
     }
 
-    fn surround(&self, with: Value) -> Result<(), String> {
+    fn set_environment(&self, with: Value) -> Result<(), String> {
         let with =
-            serde_json::from_value(with).map_err(|error| format!("not surroundings: {error}"))?;
-        Engine::surround(self, with);
+            serde_json::from_value(with).map_err(|error| format!("not environment: {error}"))?;
+        Engine::set_environment(self, with);
         Ok(())
     }
 
@@ -199,7 +199,7 @@ impl Control {
                 return Ok(state);
             }
             Request::Inject { fault } => return planted(self.engine.inject(fault)),
-            Request::Surround { with } => return planted(self.engine.surround(with)),
+            Request::Surround { with } => return planted(self.engine.set_environment(with)),
             Request::DeleteArchived { thread, sequence } => {
                 return planted(self.engine.delete_archived(thread, sequence));
             }

@@ -1,13 +1,13 @@
 //! The engine's handles: the whole, an instance's door side, a session.
 
 use super::call::Call;
+use super::environment::Environment;
 use super::errors::ora;
 use super::exec::{Exec, Variables};
 use super::faults::Fault;
 use super::prepare::{self, Body};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
-use super::surroundings::Surroundings;
 use super::{clock, format, jobs, script};
 use crate::api::{
     Bind, Canceller, Column, Credentials, Database, Login, OraError, Reply, Session, StatementKind,
@@ -128,8 +128,8 @@ impl Engine {
     }
 
     /// Says what lies around the database from now on.
-    pub fn surround(&self, surroundings: Surroundings) {
-        self.core.state.lock().surroundings = surroundings;
+    pub fn set_environment(&self, environment: Environment) {
+        self.core.state.lock().environment = environment;
     }
 
     /// Removes the file of an archived log; `false` where there is none.

@@ -9,7 +9,7 @@ use super::plsql::{Block, Step};
 use super::prepare::Body;
 use super::sessions::SessionKey;
 use super::state::State;
-use super::{jobs, oldjobs};
+use super::{dbms_job, jobs};
 use crate::api::{OraError, Reply};
 use sqlparser::ast::Expr;
 
@@ -97,9 +97,9 @@ fn run_steps(call: &mut Call<'_>, steps: &[Step], vars: &mut Variables) -> Resul
                         call.attempt(|st| Exec::new(st, key, vars).eval(value, &Scope::EMPTY))?;
                     values.push((argument.name.clone(), value));
                 }
-                if name == oldjobs::SUBMIT {
-                    let target = oldjobs::target(arguments)?;
-                    let number = Datum::int(oldjobs::submit(call, &values)?);
+                if name == dbms_job::SUBMIT {
+                    let target = dbms_job::target(arguments)?;
+                    let number = Datum::int(dbms_job::submit(call, &values)?);
                     assign(vars, &target, number).map_err(plain)?;
                 } else {
                     call_procedure(call, name, &values)?;
@@ -286,7 +286,7 @@ fn call_procedure(
         "RAISE_APPLICATION_ERROR" => Err(application_error(values)),
         "DBMS_OUTPUT.PUT_LINE" | "DBMS_OUTPUT.ENABLE" => Ok(()),
         name if jobs::PROCEDURES.contains(&name) => jobs::procedure(call, name, values),
-        name if oldjobs::PROCEDURES.contains(&name) => oldjobs::procedure(call, name, values),
+        name if dbms_job::PROCEDURES.contains(&name) => dbms_job::procedure(call, name, values),
         name => {
             if let Some(session) = call.st.sessions.get_mut(&call.key) {
                 match name {

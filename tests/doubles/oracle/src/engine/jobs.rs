@@ -7,8 +7,8 @@
 use super::call::Call;
 use super::database::Core;
 use super::datum::Datum;
+use super::dbms_job::{self, Old};
 use super::errors::{ora, unsupported};
-use super::oldjobs::{self, Old};
 use super::sessions::{Life, SessionKey, SessionState};
 use super::state::State;
 use super::{clock, datum};
@@ -374,7 +374,7 @@ fn start(core: &Arc<Core>, state: &mut State, inst: u32, name: (String, String))
     std::thread::spawn(move || {
         let state = core.state.lock();
         let mut call = Call::new(&core, state, key);
-        let next = oldjobs::next_date(&mut call, &name);
+        let next = dbms_job::next_date(&mut call, &name);
         let result = call.execute(&action, &[]);
         if result.is_ok() {
             call.commit();
@@ -404,7 +404,7 @@ fn finished(
                 job.next_run_ms = (job.started_ms + every).max(clock::epoch_ms());
             }
             None if job.old.is_some() => {
-                goes_on = oldjobs::goes_on(job, error.is_some(), next);
+                goes_on = dbms_job::goes_on(job, error.is_some(), next);
             }
             None => job.enabled = false,
         }

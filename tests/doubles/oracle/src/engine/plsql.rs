@@ -4,13 +4,13 @@
 //! nested blocks, EXECUTE IMMEDIATE of a text without binds, COMMIT, ROLLBACK,
 //! SAVEPOINT, RAISE_APPLICATION_ERROR, DBMS_SESSION.SLEEP, DBMS_LOCK.SLEEP,
 //! DBMS_APPLICATION_INFO.SET_*, DBMS_SESSION.SET_IDENTIFIER and the calls of
-//! DBMS_SCHEDULER in [`super::jobs`] and of DBMS_JOB in [`super::oldjobs`]. Everything else is ORA-06550 with a
+//! DBMS_SCHEDULER in [`super::jobs`] and of DBMS_JOB in [`super::dbms_job`]. Everything else is ORA-06550 with a
 //! sentence. Exception handlers and loops are not there.
 
 use super::kinds::{NUMBER, WIDE};
 use super::lex::{Cursor, Lexed};
 use super::prepare::{self, Body};
-use super::{jobs, oldjobs};
+use super::{dbms_job, jobs};
 use crate::api::{Kind, OraError, StatementKind};
 use sqlparser::ast::{Expr, Query};
 use sqlparser::tokenizer::Token;
@@ -295,7 +295,7 @@ fn procedure(cursor: &mut Cursor<'_>) -> Result<Step, OraError> {
         );
     }
     let name = name.trim_start_matches("SYS.").to_owned();
-    let known = [&PROCEDURES[..], &jobs::PROCEDURES, &oldjobs::PROCEDURES];
+    let known = [&PROCEDURES[..], &jobs::PROCEDURES, &dbms_job::PROCEDURES];
     if !known.iter().any(|all| all.contains(&name.as_str())) {
         return Err(start.error((
             6550,

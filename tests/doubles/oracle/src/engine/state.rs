@@ -1,5 +1,6 @@
 //! The whole database: what is shared by the instances and what each has.
 
+use super::environment::Environment;
 use super::errors::ora;
 use super::faults::Fault;
 use super::jobs::Job;
@@ -9,7 +10,6 @@ use super::redolog::RedoLogs;
 use super::sequences::Sequence;
 use super::sessions::{SessionKey, SessionState};
 use super::storage::Table;
-use super::surroundings::Surroundings;
 use super::triggers::Trigger;
 use super::txn::{Committed, Scn, Transactions, TxnId};
 use super::{clock, prepare, privileges};
@@ -116,7 +116,7 @@ pub struct State {
     /// Faults the range has put in.
     pub faults: Vec<Fault>,
     /// What lies around the database.
-    pub surroundings: Surroundings,
+    pub environment: Environment,
     /// What supplemental logging the whole database has.
     pub supplemental: Supplemental,
     pub cache: prepare::Cache,
@@ -161,7 +161,7 @@ impl State {
             scn_moved: clock::epoch_ms(),
             observed: Observed::default(),
             faults: Vec::new(),
-            surroundings: Surroundings::default(),
+            environment: Environment::default(),
             supplemental: Supplemental::default(),
             cache: prepare::Cache::default(),
             next_serial: 100,

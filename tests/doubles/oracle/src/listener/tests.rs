@@ -208,7 +208,7 @@ impl Observed for Engine {
         serde_json::json!(scn * 1000)
     }
     fn clear_faults(&self) {}
-    fn surround(&self, _with: serde_json::Value) -> Result<(), String> {
+    fn set_environment(&self, _with: serde_json::Value) -> Result<(), String> {
         Ok(())
     }
     fn delete_archived(&self, _thread: u32, _sequence: u64) -> Result<(), String> {

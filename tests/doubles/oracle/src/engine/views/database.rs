@@ -123,7 +123,7 @@ fn database(st: &mut State) -> Vec<Datum> {
         Datum::int(scn),
         Datum::text("YES"),
         Datum::text("NO"),
-        Datum::text(st.surroundings.failover.as_str()),
+        Datum::text(st.environment.failover.as_str()),
         Datum::Null,
         Datum::text(st.supplemental.minimal()),
         logged("PRIMARY KEY"),

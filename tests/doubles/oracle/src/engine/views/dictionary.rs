@@ -242,11 +242,11 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         "ROLE_PRIVS" => (ROLE_PRIVS, grants(&seen, true)),
         "SYS_PRIVS" => (SYS_PRIVS, grants(&seen, false)),
         "TAB_PRIVS" => (TAB_PRIVS, object_grants(&seen)),
-        "2PC_PENDING" => (PENDING, st.surroundings.pending()),
-        "DB_LINKS" => (DB_LINKS, st.surroundings.links()),
+        "2PC_PENDING" => (PENDING, st.environment.pending()),
+        "DB_LINKS" => (DB_LINKS, st.environment.links()),
         "DB_LINK_SOURCES" => (
             LINK_SOURCES,
-            st.surroundings.sources(super::super::clock::now()),
+            st.environment.sources(super::super::clock::now()),
         ),
         // There are no queues: nothing in it.
         "QUEUES" => (QUEUES, Vec::new()),

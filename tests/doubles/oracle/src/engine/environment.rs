@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// All of it; nothing by default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Surroundings {
+pub struct Environment {
     pub failover: String,
     /// DBA_2PC_PENDING.
     pub in_doubt: Vec<InDoubt>,
@@ -17,7 +17,7 @@ pub struct Surroundings {
     pub link_sources: Vec<LinkSource>,
 }
 
-impl Default for Surroundings {
+impl Default for Environment {
     fn default() -> Self {
         Self {
             failover: "DISABLED".to_owned(),
@@ -60,7 +60,7 @@ pub struct LinkSource {
     pub username: String,
 }
 
-impl Surroundings {
+impl Environment {
     /// Rows of DBA_2PC_PENDING.
     pub fn pending(&self) -> Vec<Vec<Datum>> {
         let row = |one: &InDoubt| {
