@@ -105,7 +105,7 @@ fn combine_errors(
     let stories: Vec<String> = failures.iter().map(ActionError::report).collect();
     Err(ActionError::new(code, format!("{} {what}", failures.len()))
         .state_left(truncate_list(stories).join("; "))
-        .remedy("mend them and retry; the others are back"))
+        .remedy("fix them and retry; the others are restored"))
 }
 
 #[cfg(test)]

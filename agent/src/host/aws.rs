@@ -236,7 +236,7 @@ where
         Some("InvalidResourceStateFault") => (
             Code::LS2406,
             format!("its state doesn't permit {asked}"),
-            "see its state in the console, wait or mend it, then retry".to_owned(),
+            "see its state in the console, wait or fix it, then retry".to_owned(),
         ),
         Some(_) => (
             Code::LS2407,

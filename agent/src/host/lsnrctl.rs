@@ -50,7 +50,7 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
     )
     .state_left("the listener is as it was, as far as lsnrctl tells")
     .remedy("run the command by hand as the owner of the listener's home, with the same ORACLE_HOME and \
-           TNS_ADMIN, mend what it says, retry")
+           TNS_ADMIN, fix what it reports, then retry")
 }
 
 /// Whether the listener is up.

@@ -71,7 +71,7 @@ async fn call(
     )
     .state_left("the listener is as it was, as far as srvctl tells")
     .remedy(
-        "run the command by hand as the owner of the listener's home, mend what it says, retry",
+        "run the command by hand as the owner of the listener's home, fix what it reports, then retry",
     ))
 }
 

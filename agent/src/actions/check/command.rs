@@ -99,7 +99,7 @@ impl Action for Check {
                     .state_left(
                         "nothing was changed by the check, unless its command changes things",
                     )
-                    .remedy("mend the cause, then retry"));
+                    .remedy("fix the cause, then retry"));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -139,7 +139,7 @@ impl Action for Run {
             None => Ok(Outputs::new()),
             Some(problem) => Err(ActionError::new(Code::LS2162, problem)
                 .state_left("what the command had done stands")
-                .remedy("see its output in the run's log, mend the cause, then retry")),
+                .remedy("see its output in the run's log, fix the cause, then retry")),
         }
     }
 }

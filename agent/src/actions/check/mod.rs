@@ -35,7 +35,7 @@ where
                 format!("{what} was not as wanted within {within_secs} s: {problem}"),
             )
             .state_left("nothing was changed by the check")
-            .remedy("mend the cause, then retry"));
+            .remedy("fix the cause, then retry"));
         }
         if problem != told {
             cx.note(format!("{what}: {problem}; trying on"));

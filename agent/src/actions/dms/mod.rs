@@ -83,7 +83,7 @@ fn wrong_end(arn: &str, task: Option<&Task>, wanted: &str) -> ActionError {
         format!("{} is {state}{why} instead of {wanted}", name(task, arn)),
     )
     .state_left("DMS does nothing more with it")
-    .remedy("see its log in the console, mend the cause, then retry or roll back")
+    .remedy("see its log in the console, fix the cause, then retry or roll back")
 }
 
 fn name(task: Option<&Task>, arn: &str) -> String {

@@ -326,7 +326,7 @@ impl Survey {
             ),
         )
         .state_left("nothing was changed")
-        .remedy("mend all of it, then retry"))
+        .remedy("fix all of them, then retry"))
     }
 }
 

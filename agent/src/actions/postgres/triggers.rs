@@ -167,7 +167,7 @@ async fn permitted(
     }
     Err(ActionError::new(Code::LS2325, obstacles.join("; "))
         .state_left("nothing was changed")
-        .remedy("mend it, then retry"))
+        .remedy("fix them, then retry"))
 }
 
 /// Switches what differs from `target`, all or nothing.
