@@ -1,4 +1,5 @@
-//! The command line as a whole; each command's own options are in its file.
+//! The top level of the command line. The options of each command are defined in
+//! its own file.
 
 use crate::commands::{agents, explain, pki, plan, preflight, run};
 use crate::config::Connection;
@@ -7,24 +8,31 @@ use clap::{Args, Parser, Subcommand};
 
 /// Cut over from Oracle to PostgreSQL, every host in step.
 ///
-/// Exit codes: 0 done, 1 failed, 2 refused input, 3 unreachable, 4 timed out,
-/// 5 rolled back, 6 waiting for approval.
+/// Exit codes: 0 done, 1 failed, 2 input refused, 3 coordinator unreachable,
+/// 4 timed out, 5 rolled back, 6 waiting for an operator.
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, max_term_width = 100)]
 pub struct Arguments {
     /// Output format.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        help_heading = "Global options"
+    )]
     pub output: Format,
     /// Log filter for standard error, such as info or debug.
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         env = "LOCKSTEP_LOG",
         default_value = "error",
         value_name = "FILTER"
     )]
     pub log: String,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -38,7 +46,6 @@ pub struct Connected<C: Subcommand> {
     pub command: C,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create and revoke certificates with a private authority.
@@ -47,13 +54,13 @@ pub enum Command {
     /// Check and show plans offline.
     #[command(subcommand)]
     Plan(plan::Command),
-    /// Probe the tasks of a plan on their hosts; nothing is changed.
+    /// Probe the tasks of a plan on their hosts, without changing anything.
     Preflight(preflight::Preflight),
     /// List, show and accept agents.
     Agents(Connected<agents::Command>),
     /// Start, watch and control runs.
     Run(Connected<run::Command>),
-    /// Explain an error code offline, or list all codes.
+    /// Explain an error code, or list all codes; works offline.
     Explain(explain::Explain),
 }
 

@@ -1,5 +1,5 @@
-//! Address and credentials: flags take precedence over the environment, and that
-//! over the file.
+//! The coordinator's address and the operator's credentials. Flags take precedence
+//! over environment variables, and these over the configuration file.
 
 use crate::failure::{CONFIGURATION, Failure};
 use lockstep_api::Exit;
@@ -7,14 +7,14 @@ use lockstep_pki::CredentialFiles;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Options of the commands that connect to the coordinator. clap reads the
-/// environment; `global` extends them to subcommands.
+/// Options of the commands that connect to the coordinator; clap reads the
+/// environment variables. `global` allows the options after a subcommand, too.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Connection {
     /// The coordinator's address, https://HOST:PORT.
     #[arg(long, env = "LOCKSTEP_COORDINATOR", global = true, value_name = "URL")]
     pub coordinator: Option<String>,
-    /// Certificate authorities that are trusted, PEM.
+    /// Trusted certificate authorities, PEM.
     #[arg(long, env = "LOCKSTEP_CA", global = true, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// The operator's certificate, PEM.
@@ -26,12 +26,12 @@ pub struct Connection {
     /// Revocation lists, PEM.
     #[arg(long, env = "LOCKSTEP_CRL", global = true, value_name = "FILE")]
     pub crl: Option<PathBuf>,
-    /// The configuration file instead of ~/.config/lockstep/cli.toml.
+    /// Configuration file to use instead of ~/.config/lockstep/cli.toml.
     #[arg(long, env = "LOCKSTEP_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
-/// The file's content; paths in it are relative to its directory.
+/// Content of the configuration file. Paths in it are relative to its directory.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -42,20 +42,18 @@ struct File {
     crl: Option<PathBuf>,
 }
 
-/// A complete configuration.
+/// The settings in effect, from all sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The coordinator's address.
     pub coordinator: String,
-    /// The operator's own files.
     pub files: CredentialFiles,
 }
 
 impl Connection {
-    /// Completes the options from the file.
+    /// Completes the options with the values of the configuration file.
     ///
     /// # Errors
-    /// The file is wrong, or something is given nowhere.
+    /// The file is unreadable or invalid, or a required value is missing.
     pub fn resolve(&self) -> Result<Config, Failure> {
         let (path, file) = match &self.config {
             Some(path) => (Some(path.clone()), read(path)?),
@@ -112,10 +110,10 @@ fn read(path: &Path) -> Result<File, Failure> {
         Failure::refused(CONFIGURATION, what).because(&error)
     })?;
     toml::from_str(&text).map_err(|error| {
-        let what = format!("the configuration {} is wrong", path.display());
+        let what = format!("the configuration {} is invalid", path.display());
         Failure::new(CONFIGURATION, Exit::Refused, what)
             .because(&error)
-            .remedy("it takes coordinator, ca, cert, key and crl, each a text in quotes")
+            .remedy("its keys are coordinator, ca, cert, key and crl, each with a quoted string")
     })
 }
 
@@ -124,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flag_wins_over_the_file_and_the_file_completes_it() {
+    fn a_flag_takes_precedence_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cli.toml");
         std::fs::write(
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_named() {
+    fn missing_values_and_unknown_keys_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cli.toml");
         let resolve = |text: &str| {

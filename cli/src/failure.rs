@@ -1,5 +1,5 @@
-//! How a command fails: one error with its code, the chain of causes, the state
-//! that things were left in, and what to do next.
+//! How a command fails: one error with its code, the chain of causes, the state that
+//! it leaves, and what to do next.
 
 use lockstep_api::{Code, Diagnosis, Exit};
 use serde_json::{Value, json};
@@ -21,18 +21,18 @@ pub const DIGEST: Code = Code::LS5012;
 pub const PLAN: Code = Code::LS5013;
 pub const OBSTACLES: Code = Code::LS5014;
 
-/// Why a command ends without having done what was asked.
+/// Why a command failed. Boxed, so that a `Result` stays small.
 #[derive(Debug)]
-pub struct Failure(Box<Account>);
+pub struct Failure(Box<Details>);
 
 #[derive(Debug)]
-struct Account {
+struct Details {
     exit: Exit,
     diagnosis: Diagnosis,
     report: Option<Report>,
 }
 
-/// Detailed output that is printed before the failure itself.
+/// Detailed output that is printed before the error itself.
 #[derive(Debug)]
 struct Report {
     text: String,
@@ -42,14 +42,14 @@ struct Report {
 impl Failure {
     /// A failure that another component has diagnosed.
     pub fn diagnosed(exit: Exit, diagnosis: Diagnosis) -> Self {
-        Self(Box::new(Account {
+        Self(Box::new(Details {
             exit,
             diagnosis,
             report: None,
         }))
     }
 
-    /// A failure without a cause below it.
+    /// A failure without causes; [`Self::because`] adds them.
     pub fn new(code: Code, exit: Exit, what: impl Into<String>) -> Self {
         Self::diagnosed(exit, Diagnosis::new(code, what))
     }
@@ -59,14 +59,14 @@ impl Failure {
         Self::new(code, Exit::Refused, what)
     }
 
-    /// A failure with an error as its whole description.
+    /// A failure that an error and its sources describe completely.
     pub fn of(code: Code, exit: Exit, error: &dyn Error) -> Self {
         let mut failure = Self::new(code, exit, error.to_string());
         failure.0.diagnosis.causes = causes(error);
         failure
     }
 
-    /// Adds a cause in words.
+    /// Adds a cause that exists only as text.
     pub fn because_of(mut self, cause: impl Into<String>) -> Self {
         self.0.diagnosis.causes.push(cause.into());
         self
@@ -86,7 +86,7 @@ impl Failure {
         self
     }
 
-    /// Adds a longer account, such as all problems of a plan.
+    /// Adds a longer report, such as all problems of a plan.
     pub fn report(mut self, text: impl Into<String>, json: Value) -> Self {
         self.0.report = Some(Report {
             text: text.into(),
@@ -95,13 +95,12 @@ impl Failure {
         self
     }
 
-    /// How the command ends.
     pub fn exit(&self) -> Exit {
         self.0.exit
     }
 
     pub fn text(&self) -> String {
-        // Writing into a String has no way to fail.
+        // Writing to a String can't fail.
         let mut text = String::new();
         if let Some(report) = &self.0.report {
             let _ = writeln!(text, "{}", report.text.trim_end());
@@ -154,14 +153,14 @@ mod tests {
     struct Outer(#[source] std::io::Error);
 
     #[test]
-    fn the_whole_chain_is_told_once() {
-        let outer = Outer(std::io::Error::other("the disk is gone"));
+    fn each_cause_is_shown_once() {
+        let outer = Outer(std::io::Error::other("the disk was removed"));
         let failure = Failure::of(FILE, Exit::Refused, &outer).remedy("find another map");
         assert_eq!(
             failure.text(),
-            "error[LS5010]: can't read the map\n  because: the disk is gone\n  next: find another map\n"
+            "error[LS5010]: can't read the map\n  because: the disk was removed\n  next: find another map\n"
         );
-        assert_eq!(failure.json()["error"]["causes"][0], "the disk is gone");
+        assert_eq!(failure.json()["error"]["causes"][0], "the disk was removed");
         assert_eq!(failure.json()["error"]["exit_code"], 2);
     }
 }

@@ -1,8 +1,8 @@
-//! `lockstep`: what an operator does with plans, runs, agents and certificates.
+//! `lockstep`: the operator's command for plans, runs, agents and certificates.
 //!
-//! The command holds no state. It reads files, sends requests to the coordinator,
-//! and prints. It reports by its output, its exit code and, on failure, one error
-//! on standard error.
+//! The command has no state of its own. It reads files, sends requests to the
+//! coordinator and prints the responses. Its exit code tells how the request ended
+//! (see [`args::Arguments`]); a failure is one error on standard error.
 
 mod args;
 mod commands;
@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
     };
     let format = arguments.output;
     let outcome = match lockstep_telemetry::init("lockstep", &logs) {
-        Ok(_guard) => Box::pin(commands::carry_out(arguments)).await,
+        Ok(_guard) => Box::pin(commands::execute(arguments)).await,
         Err(error) => Err(failure::Failure::of(
             failure::CONFIGURATION,
             lockstep_api::Exit::Refused,

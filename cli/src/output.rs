@@ -1,4 +1,4 @@
-//! The three forms of output, and writing them without surprise at a closed pipe.
+//! The output formats, and writing to standard output, which may be a closed pipe.
 
 use crate::failure::{FILE, Failure};
 use clap::ValueEnum;
@@ -7,19 +7,19 @@ use lockstep_api::Exit;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
-/// The form of what is printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Table,
     /// One JSON document.
     Json,
-    /// A JSON object on each line.
+    /// One JSON object per line.
     Jsonl,
 }
 
-/// Whether a person looks at the output.
+/// Whether standard output is a terminal.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
@@ -27,8 +27,8 @@ pub fn is_terminal() -> bool {
 /// Writes text to standard output.
 ///
 /// # Errors
-/// The output can't be written. A reader that has gone (`| head`) is no error:
-/// it has what it wanted.
+/// The output can't be written. A reader that closed the pipe (`| head`) is not an
+/// error: it has read all that it needs.
 pub fn text(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -39,7 +39,7 @@ pub fn text(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes one value: pretty as a document, compact as a line.
+/// Writes one value: indented as a document, compact as a line.
 ///
 /// # Errors
 /// As [`text`].
@@ -51,12 +51,12 @@ pub fn value(format: Format, value: &impl Serialize) -> Result<(), Failure> {
     match json {
         Ok(json) => text(&(json + "\n")),
         Err(error) => {
-            Err(Failure::new(FILE, Exit::Failed, "can't form the output").because(&error))
+            Err(Failure::new(FILE, Exit::Failed, "can't serialize the output").because(&error))
         }
     }
 }
 
-/// Writes several values: a list as a document, or a line each.
+/// Writes several values: one list as a document, or one line each.
 ///
 /// # Errors
 /// As [`text`].
@@ -67,8 +67,8 @@ pub fn values<T: Serialize>(format: Format, values: &[T]) -> Result<(), Failure>
     }
 }
 
-/// A table without lines, as wide as it needs to be on a pipe and as wide as the
-/// terminal otherwise.
+/// A table without borders: on a terminal at most as wide as the terminal, otherwise
+/// as wide as its content.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
@@ -78,7 +78,7 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
-/// The table's text, without blanks at the ends of lines.
+/// The table as text, without leading and trailing blanks on its lines.
 pub fn table_text(table: &Table) -> String {
     table
         .lines()

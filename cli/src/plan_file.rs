@@ -1,4 +1,4 @@
-//! Plan files: read from disk, checked and expanded by the plan crate.
+//! Reads plan files from disk; the plan crate checks and expands them.
 
 use crate::failure::{FILE, Failure, PLAN};
 use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
@@ -13,22 +13,22 @@ pub struct PlanFile {
     /// The plan, YAML.
     #[arg(value_name = "PLAN")]
     path: PathBuf,
-    /// Gives a variable of the plan a value; may be repeated.
+    /// Set a variable of the plan; may be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = assignment)]
     vars: Vec<(String, String)>,
 }
 
-/// A plan that can be run.
+/// A checked plan without errors.
 #[derive(Debug)]
 pub struct Loaded {
     /// The expanded plan.
     pub plan: Plan,
-    /// The text it was made from.
+    /// The YAML text of the file.
     pub source: String,
 }
 
 impl PlanFile {
-    /// For the coordinator's commands that take a plan beside other things.
+    /// For commands that take the path of the plan as an option of their own.
     pub fn at(path: PathBuf) -> Self {
         Self {
             path,
@@ -36,23 +36,24 @@ impl PlanFile {
         }
     }
 
-    /// Reads and checks the file; the plan's own problems are no failure here.
+    /// Reads and checks the file. Problems of the plan are part of the result, not an
+    /// error.
     ///
     /// # Errors
     /// The file can't be read.
     pub fn check(&self) -> Result<(Checked, String), Failure> {
         let name = self.path.display().to_string();
-        let cant = |error: &dyn std::error::Error| {
+        let unreadable = |error: &dyn std::error::Error| {
             Failure::refused(FILE, format!("can't read the plan {name}")).because(error)
         };
-        // One byte more than a plan may have tells a longer file, and a device
-        // without an end, from a plan.
+        // Reading at most one byte over the limit is enough to detect a file that is too
+        // long, or a device that never ends.
         let mut bytes = Vec::new();
         File::open(&self.path)
             .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| cant(&error))?;
+            .map_err(|error| unreadable(&error))?;
         if bytes.len() > MAX_BYTES {
-            let what = format!("{name} is too long; a plan has at most {MAX_BYTES} bytes");
+            let what = format!("{name} is too long: a plan has at most {MAX_BYTES} bytes");
             return Err(Failure::refused(FILE, what));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
@@ -61,7 +62,7 @@ impl PlanFile {
                 .iter()
                 .filter(|b| **b == b'\n')
                 .count();
-            Failure::refused(FILE, format!("{name}, line {line}: this is no UTF-8 text"))
+            Failure::refused(FILE, format!("{name}, line {line}: this is not UTF-8 text"))
                 .remedy("save the plan as UTF-8")
         })?;
         let vars: BTreeMap<_, _> = self.vars.iter().cloned().collect();
@@ -71,10 +72,10 @@ impl PlanFile {
         ))
     }
 
-    /// Reads a plan that is to be used.
+    /// Reads a plan that is to be sent to the coordinator or shown.
     ///
     /// # Errors
-    /// The file can't be read, or the plan has problems, all of which are reported.
+    /// The file can't be read, or the plan has errors; all of its problems are reported.
     pub fn load(&self) -> Result<Loaded, Failure> {
         let (Checked { plan, problems }, source) = self.check()?;
         match plan {
@@ -91,7 +92,7 @@ impl PlanFile {
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("it has the form NAME=VALUE".to_owned()),
+        _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
@@ -101,20 +102,20 @@ mod tests {
 
     fn refusal(path: &str) -> String {
         let checked = PlanFile::at(path.into()).check();
-        format!("{:?}", checked.expect_err("this is no plan"))
+        format!("{:?}", checked.expect_err("this is not a plan"))
     }
 
     #[test]
-    fn what_has_no_end_is_not_read_to_its_end() {
+    fn an_endless_file_is_refused() {
         assert!(refusal("/dev/zero").contains("too long"));
     }
 
     #[test]
-    fn what_is_no_utf_8_is_named_with_its_line() {
+    fn the_line_that_is_not_utf_8_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plan.yaml");
         std::fs::write(&path, b"kind: Plan\nname: Z\xe9\n").unwrap();
-        let told = refusal(path.to_str().unwrap());
-        assert!(told.contains("line 2"), "{told}");
+        let message = refusal(path.to_str().unwrap());
+        assert!(message.contains("line 2"), "{message}");
     }
 }

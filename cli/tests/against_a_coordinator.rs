@@ -1,7 +1,7 @@
-//! The shipped command against a coordinator that answers by script: exit codes,
-//! output, and what becomes of a lost connection.
+//! The `lockstep` binary against a scripted coordinator: exit codes, output and lost
+//! connections.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod scripted;
 
@@ -9,7 +9,7 @@ use lockstep_proto::v1::RunOutcome;
 use scripted::{Answer, Scripted, line, run};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watched_run_ends_the_command_with_its_own_code() {
+async fn a_watch_exits_with_the_exit_code_of_the_run() {
     let cases = [
         (RunOutcome::Completed, 0, "run completed"),
         (RunOutcome::Failed, 1, "run failed"),
@@ -48,7 +48,7 @@ async fn a_watched_run_ends_the_command_with_its_own_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_reported_twice() {
+async fn a_watch_reconnects_after_a_restart_and_repeats_nothing() {
     let coordinator = Scripted::start(vec![
         vec![
             Answer::Status(run(RunOutcome::Running)),
@@ -75,10 +75,10 @@ async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_reported_twice
             .count(),
         1
     );
-    // The first watch asks for the newest run, the others for this one from there on.
-    let asked: Vec<_> = coordinator.asked().into_iter().collect();
+    // The first watch requests the newest run; the others request this run after the
+    // last entry that was shown.
     assert_eq!(
-        asked,
+        coordinator.requested_watches(),
         [
             ("".to_owned(), 0),
             ("r-1".to_owned(), 7),
@@ -88,7 +88,7 @@ async fn a_coordinator_that_restarts_is_waited_for_and_nothing_is_reported_twice
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_form_of_output_tells_the_same_run() {
+async fn a_watch_supports_every_output_format() {
     let script = || {
         vec![
             Answer::Status(run(RunOutcome::Running)),
@@ -116,7 +116,7 @@ async fn every_form_of_output_tells_the_same_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_coordinator_refuses_is_reported_once_with_its_remedy() {
+async fn a_refusal_is_reported_once_with_its_remedy() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator
         .lockstep(&["run", "abort", "r-1", "--reason", "a test"])
@@ -133,13 +133,13 @@ async fn what_the_coordinator_refuses_is_reported_once_with_its_remedy() {
     assert_eq!(done.code, 2, "{done:?}");
     assert!(
         done.err
-            .starts_with("error[LS5012]: the run is of the plan with digest"),
+            .starts_with("error[LS5012]: the plan of the run has the digest"),
         "{done:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_ends_when_its_time_is_over() {
+async fn a_watch_ends_at_its_timeout() {
     let coordinator = Scripted::start(vec![vec![
         Answer::Status(run(RunOutcome::Running)),
         Answer::Silence,
@@ -153,7 +153,7 @@ async fn a_watch_ends_when_its_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gate_is_noticed_though_no_journal_entry_announces_it() {
+async fn a_gate_is_detected_without_a_journal_entry() {
     let coordinator = Scripted::start(vec![vec![
         Answer::Status(run(RunOutcome::Running)),
         Answer::Silence,

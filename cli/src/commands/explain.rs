@@ -1,4 +1,4 @@
-//! `lockstep explain`: the page of an error code, offline.
+//! `lockstep explain`: prints the page of an error code, without a connection.
 
 use crate::failure::{CONFIGURATION, Failure};
 use crate::output::{self, Format};
@@ -11,7 +11,7 @@ const SUGGESTIONS: usize = 3;
 /// Explains an error code.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
-    /// The code, such as LS2012; all codes are listed without one.
+    /// Error code, such as LS2012; without it, all codes are listed.
     code: Option<String>,
 }
 
@@ -31,7 +31,7 @@ struct Title {
 impl Explain {
     /// # Errors
     /// There is no such code.
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         match self.code {
             Some(name) => explain(find(&name)?, format)?,
             None => list(format)?,
@@ -66,7 +66,7 @@ fn list(format: Format) -> Result<(), Failure> {
         Format::Table => {
             let lines = titles
                 .iter()
-                .map(|of| format!("{}  {}\n", of.code, of.title));
+                .map(|entry| format!("{}  {}\n", entry.code, entry.title));
             output::text(&lines.collect::<String>())
         }
         Format::Json | Format::Jsonl => output::values(format, &titles),
@@ -80,10 +80,10 @@ fn find(name: &str) -> Result<Code, Failure> {
             .map(|code| format!("{code} ({})", code.title()))
             .collect();
         let remedy = if nearest.is_empty() {
-            "lockstep explain without a code lists all".to_owned()
+            "lockstep explain without a code lists all of them".to_owned()
         } else {
             format!(
-                "the nearest are {}; lockstep explain without a code lists all",
+                "the nearest are {}; lockstep explain without a code lists all of them",
                 nearest.join(", ")
             )
         };
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_code_names_the_nearest() {
+    fn an_unknown_code_suggests_the_nearest_ones() {
         let text = find("LS2006").unwrap_err().text();
         assert!(text.contains("no error code \"LS2006\""), "{text}");
         assert!(

@@ -11,24 +11,24 @@ use crate::args::{Arguments, Command, Connected};
 use crate::failure::Failure;
 use lockstep_api::Exit;
 
-/// Runs the command of the command line.
+/// Runs the command that the arguments name.
 ///
 /// # Errors
-/// Whatever the command itself reports.
-pub async fn carry_out(arguments: Arguments) -> Result<Exit, Failure> {
+/// The command's own failure.
+pub async fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let format = arguments.output;
     match arguments.command {
-        Command::Pki(command) => command.carry_out(format),
-        Command::Plan(command) => command.carry_out(format),
-        Command::Explain(command) => command.carry_out(format),
-        Command::Preflight(command) => command.carry_out(format).await,
+        Command::Pki(command) => command.execute(format),
+        Command::Plan(command) => command.execute(format),
+        Command::Explain(command) => command.execute(format),
+        Command::Preflight(command) => command.execute(format).await,
         Command::Agents(Connected {
             connection,
             command,
-        }) => command.carry_out(&connection, format).await,
+        }) => command.execute(&connection, format).await,
         Command::Run(Connected {
             connection,
             command,
-        }) => command.carry_out(&connection, format).await,
+        }) => command.execute(&connection, format).await,
     }
 }

@@ -1,5 +1,5 @@
-//! `lockstep preflight`: what each task would do on its host, and which obstacles
-//! prevent it. Nothing is changed anywhere.
+//! `lockstep preflight`: reports what each task would do on its host, and which
+//! obstacles prevent it. Nothing is changed.
 
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
@@ -19,7 +19,7 @@ pub struct Preflight {
 }
 
 impl Preflight {
-    pub async fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub async fn execute(self, format: Format) -> Result<Exit, Failure> {
         let plan = self.file.load()?;
         let coordinator = Coordinator::connect(&self.connection).await?;
         let mut reports = coordinator.preflight(plan).await?;
@@ -53,13 +53,13 @@ fn verdict(parts: &[PreflightReport]) -> Result<Exit, Failure> {
         _ => format!("preflight found {obstacles} obstacles"),
     };
     Err(Failure::refused(OBSTACLES, what)
-        .remedy("remove them and repeat the preflight; nothing was changed"))
+        .remedy("remove the obstacles and repeat the preflight; nothing was changed"))
 }
 
-/// One agent's part for people.
+/// The report of one agent as text.
 fn text(part: &PreflightReport) -> String {
     let mut text = String::new();
-    // Writing into a String has no way to fail.
+    // Writing to a String can't fail.
     let _ = writeln!(
         text,
         "{}",
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_obstacle_refuses_the_plan() {
+    fn an_obstacle_fails_the_preflight() {
         assert_eq!(verdict(&[part(&[])]).unwrap(), Exit::Done);
         let failure = verdict(&[part(&["no such unit"]), part(&[])]).unwrap_err();
         assert_eq!(failure.exit(), Exit::Refused);

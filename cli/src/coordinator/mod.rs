@@ -1,6 +1,7 @@
-//! The connection to the coordinator, and what its answers mean for the command.
+//! The connection to the coordinator, and how its errors become failures of the
+//! command.
 //!
-//! Nothing else of the command names a generated type.
+//! Generated types are used only in this module.
 
 mod requests;
 
@@ -22,16 +23,16 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
-/// How long one request may take. The coordinator answers from memory and its
-/// journal; what takes longer is streamed.
+/// Time limit of a request. The coordinator answers from memory and its journal;
+/// slower results are streamed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a run may take to start: every agent probes every task of a
-/// cutover first. The coordinator gives up on them before.
+/// Time limit for starting a run, before which every agent probes all of its tasks.
+/// Longer than the coordinator's own time limit for the agents.
 const START_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// How often a silent connection is probed, and how long the answer may take, so
-/// that watching notices the loss of the coordinator's host.
+/// Interval and timeout of HTTP/2 keep-alive pings, so that a watch detects the loss
+/// of the coordinator's host.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
@@ -42,10 +43,11 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Connects.
+    /// Connects with the settings of the command line and the configuration file.
     ///
     /// # Errors
-    /// Configuration or certificates are wrong, or nobody trustworthy answers.
+    /// The configuration or a certificate is invalid, the coordinator is unreachable,
+    /// or it can't prove its identity.
     pub async fn connect(connection: &Connection) -> Result<Self, Failure> {
         let Config {
             coordinator: address,
@@ -53,7 +55,7 @@ impl Coordinator {
         } = connection.resolve()?;
         let credentials = Credentials::load(files).map_err(|error| {
             Failure::of(CREDENTIALS, Exit::Refused, &error)
-                .remedy("check --ca, --cert and --key; lockstep pki issue makes new ones")
+                .remedy("check --ca, --cert and --key; lockstep pki issue creates new ones")
         })?;
         let endpoint = Endpoint::from_shared(address.clone()).map_err(|error| {
             let what = format!("{address:?} is not an address of the form https://HOST:PORT");
@@ -81,14 +83,14 @@ impl Coordinator {
     /// A request that carries the trace of this command.
     fn request<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
-        // Hexadecimal digits and dashes are always a valid value.
+        // Hexadecimal digits and dashes are always a valid metadata value.
         if let Ok(traceparent) = self.trace.to_string().parse() {
             request.metadata_mut().insert("traceparent", traceparent);
         }
         request
     }
 
-    /// The generated client, for one call; clones share the connection.
+    /// A client for one call; clones share the connection.
     fn client(&self) -> OperatorServiceClient<Channel> {
         self.client.clone()
     }
@@ -96,7 +98,7 @@ impl Coordinator {
     /// Makes one request with a time limit.
     ///
     /// # Errors
-    /// What the coordinator refused, or that it didn't answer.
+    /// The coordinator refused the request or didn't answer in time.
     async fn call<M, R, F>(
         &self,
         message: M,
@@ -123,15 +125,15 @@ impl Coordinator {
 
     fn too_slow(&self, limit: Duration) -> Failure {
         let what = format!(
-            "the coordinator at {} gave no answer within {} s",
+            "the coordinator at {} did not answer within {} s",
             self.address,
             limit.as_secs()
         );
         Failure::new(TIMED_OUT, Exit::TimedOut, what)
-            .remedy("the request may have been performed: check with lockstep run show")
+            .remedy("the request may have taken effect; check with lockstep run show")
     }
 
-    /// What a status means.
+    /// The failure that a gRPC status means for the command.
     pub fn failure(&self, status: &Status) -> Failure {
         let diagnosis = diagnosis_from_status(status);
         if diagnosis.is_none() && lost(status) {
@@ -184,7 +186,8 @@ fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Failure {
         (None, None) => {
             let what = format!("the connection to the coordinator at {address} was lost");
             let failure = Failure::new(UNREACHABLE, Exit::Unreachable, what);
-            // A status shows its source as code; the source itself reads better.
+            // The text of a status contains its source in Debug form, so the source itself
+            // is shown.
             match (error.source(), error.downcast_ref::<Status>()) {
                 (Some(source), _) => failure.because(source),
                 (None, Some(status)) => failure.because_of(status.message()),
@@ -192,8 +195,9 @@ fn unreachable(address: &str, error: &(dyn Error + 'static)) -> Failure {
             }
         }
     };
-    failure
-        .remedy("check that lockstep-coordinator runs there and that both certificates are valid")
+    failure.remedy(
+        "check that lockstep-coordinator is running there and that both certificates are valid",
+    )
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_status_ends_the_command_in_its_way() {
+    async fn each_status_has_an_exit_code_and_an_error_code() {
         let cases = [
             (Code::InvalidArgument, Exit::Refused, REFUSED),
             (Code::FailedPrecondition, Exit::Refused, REFUSED),
@@ -224,7 +228,7 @@ mod tests {
             (Code::Internal, Exit::Failed, COORDINATOR),
         ];
         for (status, exit, code) in cases {
-            let failure = coordinator().failure(&Status::new(status, "so it is"));
+            let failure = coordinator().failure(&Status::new(status, "the message"));
             assert_eq!(failure.exit(), exit, "{status:?}");
             assert!(
                 failure.text().starts_with(&format!("error[{code}]: ")),
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_coordinators_diagnosis_is_shown_in_parts() {
+    async fn all_parts_of_a_diagnosis_are_shown() {
         let diagnosis = Diagnosis::new(lockstep_api::Code::LS4101, "the run has ended")
             .state_left("nothing was changed")
             .remedy("start another run – with the same plan");
@@ -249,13 +253,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_coordinator_that_is_ending_is_not_a_lost_connection() {
-        let diagnosis = Diagnosis::new(UNREACHABLE, "the coordinator is ending");
+    async fn a_coordinator_that_shuts_down_is_not_a_lost_connection() {
+        let diagnosis = Diagnosis::new(UNREACHABLE, "the coordinator is shutting down");
         let failure = coordinator().failure(&diagnosis_to_status(Code::Unavailable, &diagnosis));
         assert_eq!(failure.exit(), Exit::Unreachable);
         assert_eq!(
             failure.text(),
-            format!("error[{UNREACHABLE}]: the coordinator is ending\n")
+            format!("error[{UNREACHABLE}]: the coordinator is shutting down\n")
         );
     }
 }

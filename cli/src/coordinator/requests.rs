@@ -1,4 +1,4 @@
-//! The requests of operators, in the types of `lockstep-api`.
+//! The requests of the operator service, in the types of `lockstep-api`.
 
 use super::{Coordinator, START_TIMEOUT};
 use crate::failure::Failure;
@@ -9,11 +9,10 @@ use lockstep_proto::v1;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-/// What an operator decides about a run.
+/// An operator's command to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
     Approve {
-        /// The phase whose gate is opened.
         phase: String,
         /// Digest of the plan that is approved.
         digest: String,
@@ -38,18 +37,18 @@ pub enum Verb {
 /// How a task of unknown outcome ended, as an operator observed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ObservedOutcome {
-    /// Its effect is there.
+    /// The task has taken effect.
     Done,
-    /// Its effect isn't there.
+    /// The task has not taken effect.
     Failed,
 }
 
-/// Which run a verb concerns, and on which conditions.
+/// The run that a verb applies to, and under which condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerbRequest {
-    /// Id of the run.
     pub run: String,
-    /// Sequence that the run's journal must not have passed; 0 for any.
+    /// The verb is refused if the run's journal has an entry after this sequence
+    /// number; 0 means no condition.
     pub if_sequence: u64,
     pub reason: Option<String>,
 }
@@ -61,7 +60,7 @@ impl Updates {
     /// The next update; none at the end of the stream.
     ///
     /// # Errors
-    /// The connection was lost, or the update is of an unknown form.
+    /// The connection was lost, or the message is not valid for this version.
     pub async fn next(&mut self) -> Result<Option<RunUpdate>, Status> {
         let message = self.0.message().await?;
         message
@@ -74,7 +73,7 @@ impl Updates {
 pub struct Reports(Streaming<v1::PreflightResponse>);
 
 impl Reports {
-    /// The next report; none at the end.
+    /// The next report; none at the end of the stream.
     ///
     /// # Errors
     /// As [`Updates::next`].
@@ -90,7 +89,7 @@ impl Coordinator {
     /// Probes every task of a plan.
     ///
     /// # Errors
-    /// The coordinator refuses, or can't be reached.
+    /// The coordinator is unreachable or refuses the request.
     pub async fn preflight(&self, plan: Loaded) -> Result<Reports, Failure> {
         let request = self.request(v1::PreflightRequest {
             plan: Some(document(plan)),
@@ -100,10 +99,11 @@ impl Coordinator {
         Ok(Reports(answer.into_inner()))
     }
 
-    /// Starts a run, which takes as long as the agents probe it; gives its id.
+    /// Starts a run and returns its id. It takes as long as the agents need to probe
+    /// the tasks.
     ///
     /// # Errors
-    /// Obstacles, or the coordinator didn't answer.
+    /// The probes found obstacles, or the coordinator didn't answer in time.
     pub async fn start(&self, plan: Loaded) -> Result<String, Failure> {
         let request = self.request(v1::StartRunRequest {
             plan: Some(document(plan)),
@@ -117,7 +117,8 @@ impl Coordinator {
     /// The newest runs, without their phases.
     ///
     /// # Errors
-    /// The coordinator didn't answer, or not in a form that this version knows.
+    /// The coordinator didn't answer in time, or the message is not valid for this
+    /// version.
     pub async fn runs(&self, limit: u32) -> Result<Vec<RunStatus>, Failure> {
         let request = v1::ListRunsRequest { limit };
         let answer = self
@@ -131,7 +132,7 @@ impl Coordinator {
     /// The status of a run, by id or `latest`.
     ///
     /// # Errors
-    /// There is no such run, or as [`Self::runs`].
+    /// There is no such run, or one of the errors of [`Self::runs`].
     pub async fn run(&self, run: &str) -> Result<RunStatus, Failure> {
         let request = v1::GetRunRequest {
             run_id: wire_id(run),
@@ -144,7 +145,8 @@ impl Coordinator {
         self.status_of(answer.run)
     }
 
-    /// As [`Self::run`], for a watch that tells a lost connection apart.
+    /// As [`Self::run`], with the gRPC status as the error, so that a watch can detect
+    /// a lost connection.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -157,7 +159,7 @@ impl Coordinator {
         run.and_then(TryInto::try_into).map_err(incomprehensible)
     }
 
-    /// The journal of a run after an entry.
+    /// The journal of a run, after the entry with this sequence number.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -174,7 +176,7 @@ impl Coordinator {
         self.all(answer.events)
     }
 
-    /// Watches a run from an entry of its journal on.
+    /// Watches a run, after the journal entry with this sequence number.
     ///
     /// # Errors
     /// There is no such run, or the connection was lost.
@@ -187,13 +189,13 @@ impl Coordinator {
         Ok(Updates(answer.into_inner()))
     }
 
-    /// Sends a verb; gives the run's status after it. The request carries an id
-    /// of its own, so that a repeated message acts once.
+    /// Sends a verb and returns the run's status after it. The request has a unique id,
+    /// so that a retransmission takes effect only once.
     ///
     /// # Errors
-    /// The verb was rejected, or as [`Self::run`].
+    /// The verb was rejected, or one of the errors of [`Self::run`].
     pub async fn send(&self, request: VerbRequest, verb: Verb) -> Result<RunStatus, Failure> {
-        let carried = Some(v1::Verb {
+        let message = Some(v1::Verb {
             run_id: request.run,
             request_id: Uuid::now_v7().to_string(),
             expected_sequence: request.if_sequence,
@@ -202,7 +204,7 @@ impl Coordinator {
         macro_rules! send {
             ($method:ident, $request:ident $(, $field:ident: $value:expr)*) => {
                 self.call(
-                    v1::$request { verb: carried, $($field: $value),* },
+                    v1::$request { verb: message, $($field: $value),* },
                     async |mut client, request| client.$method(request).await,
                 )
                 .await?
@@ -243,10 +245,10 @@ impl Coordinator {
         self.status_of(run)
     }
 
-    /// All agents that the coordinator knows, by name.
+    /// All agents that the coordinator knows, in the order of their names.
     ///
     /// # Errors
-    /// The coordinator didn't answer.
+    /// The coordinator refused the request or didn't answer in time.
     pub async fn agents(&self) -> Result<Vec<AgentStatus>, Failure> {
         let answer = self
             .call(v1::ListAgentsRequest {}, async |mut client, request| {
@@ -259,7 +261,7 @@ impl Coordinator {
     /// Ends an agent's quarantine.
     ///
     /// # Errors
-    /// The coordinator knows no such agent, or didn't answer.
+    /// The coordinator doesn't know the agent, or didn't answer in time.
     pub async fn accept_agent(
         &self,
         agent: String,
@@ -291,7 +293,7 @@ impl Coordinator {
     }
 }
 
-/// The wire's id of a run: empty for the newest.
+/// The id of a run in requests, where an empty id means the newest run.
 fn wire_id(run: &str) -> String {
     if run == crate::commands::run::LATEST {
         String::new()
@@ -310,6 +312,6 @@ fn document(loaded: Loaded) -> v1::PlanDocument {
 
 fn incomprehensible(error: Invalid) -> Status {
     Status::internal(format!(
-        "the coordinator's answer can't be understood; is it of another version? {error}"
+        "the coordinator's response is not valid for this version of lockstep: {error}"
     ))
 }

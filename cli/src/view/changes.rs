@@ -1,6 +1,5 @@
-//! Changes between two states of a run, as lines of text.
-//!
-//! Shared by the plain view of a pipe and the live view of a terminal.
+//! Changes between two states of a run, as lines of text, for both the plain and the
+//! live view.
 
 use crate::view::run::{outage, task_line};
 use crate::view::{duration, short};
@@ -9,8 +8,8 @@ use lockstep_api::{
     Track,
 };
 
-/// Lines for the differences between `before` and `next`; without `before`, for the
-/// first state that is watched.
+/// Lines for the differences between two states. There is no `before` at the first
+/// state of a watch.
 pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if before.is_none() {
@@ -30,7 +29,7 @@ pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
     lines
 }
 
-/// A line of a running task.
+/// The output, start or note of a running task, as one line.
 pub fn of_line(line: &TaskLine) -> String {
     match line.kind {
         LineKind::Output => format!("{} {} | {}", line.agent, line.step, line.line),
@@ -45,7 +44,7 @@ fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<S
     let old = was
         .map(|was| (was.outcome, was.attempt))
         .unwrap_or_default();
-    // The release comes first, then what the tasks did, then the end.
+    // In the order of events: the phase begins, its tasks change, the phase ends.
     let begins = matches!(
         phase.outcome,
         PhaseOutcome::Preparing | PhaseOutcome::Gated | PhaseOutcome::Executing
@@ -89,14 +88,14 @@ fn phase_line(phase: &PhaseStatus) -> String {
 }
 
 fn task_change(old: Option<&TaskStatus>, task: &TaskStatus) -> Option<String> {
-    let quiet = matches!(
+    let unremarkable = matches!(
         task.outcome,
         TaskOutcome::Pending | TaskOutcome::Ready | TaskOutcome::Open
     );
     let same = old.is_some_and(|old| {
         old.outcome == task.outcome && old.attempt == task.attempt && old.detail == task.detail
     });
-    if quiet || same {
+    if unremarkable || same {
         return None;
     }
     Some(task_line(task))
@@ -172,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_as_it_goes() {
-        let mut told = Vec::new();
+    fn each_change_is_shown_once() {
+        let mut lines = Vec::new();
         let mut before: Option<RunStatus> = None;
         let mut done = run(PhaseOutcome::Done, TaskOutcome::Done);
         done.outcome = RunOutcome::Completed;
@@ -184,11 +183,11 @@ mod tests {
             run(PhaseOutcome::Executing, TaskOutcome::Done),
             done,
         ] {
-            told.extend(between(before.as_ref(), &next));
+            lines.extend(between(before.as_ref(), &next));
             before = Some(next);
         }
         assert_eq!(
-            told,
+            lines,
             [
                 "run r1: plan shop (Plan), digest dddddddddddd",
                 "phase stop: preparing",
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_told_once_with_its_reason() {
+    fn waiting_is_shown_once_with_its_reason() {
         let mut waiting = run(PhaseOutcome::Failed, TaskOutcome::Failed);
         waiting.outcome = RunOutcome::Waiting;
         waiting.reason = "phase stop failed".to_owned();

@@ -1,4 +1,4 @@
-//! The current work of each host, in a few rows at the bottom of a terminal.
+//! Rows at the bottom of a terminal that show what each agent is doing.
 
 use crate::view::run::outage;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -6,17 +6,18 @@ use lockstep_api::{LineKind, PhaseOutcome, PhaseStatus, RunStatus, TaskLine, Tas
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Most agents shown at once, so that the rows fit on a terminal; the others are
-/// counted.
+/// Largest number of agents shown, so that the rows fit on a terminal; the others are
+/// only counted.
 const MAX_ROWS: usize = 12;
 
 /// Interval at which elapsed times are redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Most characters shown of an output line.
+/// Largest number of characters shown of an output line.
 const MAX_LINE: usize = 100;
 
-/// The rows: the run, agents with running tasks, and the number of hidden agents.
+/// One row for the run, one for each agent with a running task, and one for the
+/// number of hidden agents.
 pub struct Live {
     screen: MultiProgress,
     head: ProgressBar,
@@ -98,7 +99,7 @@ impl Live {
         let _ = self.screen.clear();
     }
 
-    /// The agent's row, a new one if there is room.
+    /// The row of an agent, which is added if there is room.
     fn row(&mut self, agent: &str) -> Option<&ProgressBar> {
         if !self.agents.contains_key(agent) {
             if self.agents.len() >= MAX_ROWS {
@@ -165,7 +166,7 @@ mod tests {
     use lockstep_api::TaskStatus;
 
     #[test]
-    fn the_head_says_where_the_run_is() {
+    fn the_head_shows_the_current_phase() {
         let phase = |name: &str, track, outcome| PhaseStatus {
             name: name.to_owned(),
             track,
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_shown_with_the_task_it_is_at() {
+    fn an_agent_is_shown_with_its_first_open_task() {
         let task = |agent: &str, step: &str, outcome| TaskStatus {
             agent: agent.to_owned(),
             step: step.to_owned(),

@@ -8,7 +8,7 @@ pub mod watch;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A moment in the reader's time zone, to the second.
+/// Date and time in the local time zone, to the second.
 pub fn moment(at: Option<Timestamp>) -> String {
     match at {
         Some(at) => at
@@ -19,7 +19,7 @@ pub fn moment(at: Option<Timestamp>) -> String {
     }
 }
 
-/// A time of day in the reader's time zone, to the millisecond.
+/// Time of day in the local time zone, to the millisecond.
 pub fn clock(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system())
         .strftime("%H:%M:%S%.3f")
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_told_in_the_unit_that_suits_them() {
+    fn a_duration_is_shown_in_a_suitable_unit() {
         let cases = [
             (0, "0 ms"),
             (999, "999 ms"),

@@ -26,16 +26,16 @@ pub fn show(run: &RunStatus) -> String {
     let mut text = head(run);
     text.push('\n');
     text.push_str(&phases(&run.phases));
-    let troubled: Vec<_> = run
+    let unsettled: Vec<_> = run
         .phases
         .iter()
         .flat_map(|phase| phase.tasks.iter().map(move |task| (phase, task)))
         .filter(|(_, task)| task.outcome.is_bad() || task.outcome == TaskOutcome::Open)
         .collect();
-    if !troubled.is_empty() {
+    if !unsettled.is_empty() {
         text.push_str("\nTasks that are open or went wrong:\n");
-        for (phase, task) in troubled {
-            // Writing into a String has no way to fail.
+        for (phase, task) in unsettled {
+            // Writing to a String can't fail.
             let _ = writeln!(text, "  {}: {}", phase.name, task_line(task));
         }
     }
@@ -72,7 +72,7 @@ pub fn head(run: &RunStatus) -> String {
     text
 }
 
-/// The write outage and its budget; empty if there is no outage.
+/// The write outage and its budget; empty without an outage.
 pub fn outage(run: &RunStatus) -> String {
     match (run.write_outage_ms, run.outage_budget_ms) {
         (0, _) => String::new(),
@@ -160,7 +160,7 @@ mod tests {
     use lockstep_api::{PhaseOutcome, RunOutcome};
 
     #[test]
-    fn what_went_wrong_is_told_with_what_is_left() {
+    fn a_failed_task_is_shown_with_its_reason() {
         let task = TaskStatus {
             agent: "app-1".to_owned(),
             step: "stop-web".to_owned(),

@@ -1,4 +1,4 @@
-//! Shows the updates of a running run in each output format.
+//! Shows the updates of a watched run in each output format.
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -14,7 +14,7 @@ pub struct View {
 }
 
 enum Form {
-    /// A line for each change, as they come.
+    /// A line for each change.
     Lines,
     /// The same lines, with the running tasks below them.
     Live(Box<Live>),
@@ -25,7 +25,7 @@ enum Form {
 }
 
 impl View {
-    /// The view for the format and for the kind of output.
+    /// The view for an output format; on a terminal, the table format is live.
     pub fn new(format: Format) -> Self {
         let form = match format {
             Format::Table if output::is_terminal() => Form::Live(Box::default()),
@@ -60,7 +60,7 @@ impl View {
                 Form::Live(live) => live.task_line(&line),
                 Form::Objects | Form::Document => {}
             },
-            // Status changes already cover the content of events.
+            // Changes of the status already show the content of events.
             RunUpdate::Event { .. } => {}
         }
         Ok(())
@@ -74,7 +74,7 @@ impl View {
         self.lines(&[text.to_owned()])
     }
 
-    /// Removes the live rows and prints the remaining output.
+    /// Removes the live rows, or prints the final document.
     ///
     /// # Errors
     /// The output can't be written.

@@ -1,4 +1,4 @@
-//! A coordinator that answers operators by script, behind the real listener.
+//! A coordinator that answers operators from a script, behind the real listener.
 
 use lockstep_api::Diagnosis;
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Listener, ListenerOptions};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-/// One thing that a watch is answered with.
+/// One message of a watch, or its end.
 #[derive(Clone)]
 pub enum Answer {
     Status(RunStatus),
@@ -25,7 +25,7 @@ pub enum Answer {
     Event(u64),
     /// The stream ends with an error.
     Fail(Status),
-    /// The stream stays open and says nothing.
+    /// The stream stays open without further messages.
     Silence,
 }
 
@@ -57,7 +57,7 @@ pub fn line(text: &str) -> TaskLine {
     }
 }
 
-/// What a finished command has left.
+/// Result of a finished command.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -77,8 +77,8 @@ pub struct Scripted {
 struct Script {
     /// One list of answers for each watch.
     watches: Mutex<VecDeque<Vec<Answer>>>,
-    /// Run and sequence of each watch that was asked for.
-    asked: Mutex<Vec<(String, u64)>>,
+    /// Run and sequence number of each requested watch.
+    requested: Mutex<Vec<(String, u64)>>,
 }
 
 impl Scripted {
@@ -109,7 +109,7 @@ impl Scripted {
         let address = format!("https://{}", listener.local_addr().unwrap());
         let script = Arc::new(Script {
             watches: Mutex::new(watches.into()),
-            asked: Mutex::default(),
+            requested: Mutex::default(),
         });
         let service = OperatorServiceServer::from_arc(script.clone());
         tokio::spawn(
@@ -142,7 +142,7 @@ impl Scripted {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        // Only a guard: every command here ends by itself.
+        // Only a guard against a hanging test.
         let output = tokio::time::timeout(Duration::from_secs(60), output)
             .await
             .unwrap()
@@ -154,7 +154,7 @@ impl Scripted {
         }
     }
 
-    /// A plan that is fit to be run.
+    /// Path of a valid plan.
     pub fn plan(&self) -> String {
         let path = self.path("plan.yaml");
         let text = "kind: Plan\nname: shop\nparties:\n  apps:\n    labels: {role: app}\n    \
@@ -165,9 +165,9 @@ impl Scripted {
         path.display().to_string()
     }
 
-    /// The watches that were asked for so far.
-    pub fn asked(&self) -> Vec<(String, u64)> {
-        self.script.asked.lock().unwrap().clone()
+    /// Run and sequence number of each watch requested so far.
+    pub fn requested_watches(&self) -> Vec<(String, u64)> {
+        self.script.requested.lock().unwrap().clone()
     }
 
     pub fn revoke_operator(&self) {
@@ -182,8 +182,8 @@ impl Scripted {
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The services that no test asks for.
-macro_rules! not_asked {
+/// Implements the service; the listed methods are not part of any script.
+macro_rules! operator_service {
     ($($method:ident($request:ident) -> $response:ident;)*) => {
         #[tonic::async_trait]
         impl OperatorService for Script {
@@ -240,7 +240,7 @@ macro_rules! not_asked {
     };
 }
 
-not_asked! {
+operator_service! {
     list_runs(ListRunsRequest) -> ListRunsResponse;
     list_run_events(ListRunEventsRequest) -> ListRunEventsResponse;
     approve_run(ApproveRunRequest) -> ApproveRunResponse;
@@ -257,7 +257,7 @@ not_asked! {
 
 impl Script {
     fn watch(&self, request: v1::WatchRunRequest) -> Answers<WatchRunResponse> {
-        self.asked
+        self.requested
             .lock()
             .unwrap()
             .push((request.run_id, request.after_sequence));

@@ -276,7 +276,7 @@ fn a_command_that_waits_in_vain_says_so_and_changes_nothing() {
     let run = fleet.run(&plan);
     let told = fleet.lockstep(&["run", "watch", &run, "--timeout", "200ms"]);
     assert_eq!(told.code, 4, "{told}");
-    assert!(told.error.contains("the run goes on"), "{told}");
+    assert!(told.error.contains("the run continues"), "{told}");
     fleet.host("app-1").let_go("first");
     assert_eq!(fleet.watch(&run).code, 0);
     fleet.stop_coordinator();

@@ -10,17 +10,13 @@ use lockstep_api::Exit;
 pub struct Accept {
     /// Name of the agent.
     agent: String,
-    /// Why it is trusted again; recorded in the journal.
+    /// Why the agent is trusted again; recorded in the journal.
     #[arg(long)]
     reason: String,
 }
 
 impl Accept {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let agent = coordinator.accept_agent(self.agent, self.reason).await?;
         match format {
             Format::Table => output::text(&super::show::text(&agent))?,

@@ -6,7 +6,7 @@ use crate::output::{self, Format};
 use crate::view::moment;
 use lockstep_api::{AgentStatus, Exit};
 
-pub async fn carry_out(coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
+pub async fn execute(coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
     let agents = coordinator.agents().await?;
     match format {
         Format::Table => output::text(&text(&agents))?,
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_takes_a_line() {
+    fn each_agent_is_one_line() {
         let agent = AgentStatus {
             name: "db-1".to_owned(),
             connected: true,
@@ -43,11 +43,11 @@ mod tests {
             version: "0.1.0".to_owned(),
             ..AgentStatus::default()
         };
-        let away = AgentStatus {
+        let disconnected = AgentStatus {
             name: "db-2".to_owned(),
             ..AgentStatus::default()
         };
-        let text = text(&[agent, away]);
+        let text = text(&[agent, disconnected]);
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())

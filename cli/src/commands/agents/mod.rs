@@ -26,18 +26,18 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// The coordinator can't be asked, or knows no such agent.
-    pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
+    /// The coordinator is unreachable, refuses the request, or doesn't know the agent.
+    pub async fn execute(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
         let coordinator = Coordinator::connect(connection).await?;
         match self {
-            Self::List => list::carry_out(&coordinator, format).await,
-            Self::Show(command) => command.carry_out(&coordinator, format).await,
-            Self::Accept(command) => command.carry_out(&coordinator, format).await,
+            Self::List => list::execute(&coordinator, format).await,
+            Self::Show(command) => command.execute(&coordinator, format).await,
+            Self::Accept(command) => command.execute(&coordinator, format).await,
         }
     }
 }
 
-/// Labels as they are written in plans.
+/// Labels as `key=value`, separated by blanks.
 fn labels(agent: &AgentStatus) -> String {
     let labels: Vec<_> = agent
         .labels

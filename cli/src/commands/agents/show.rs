@@ -15,11 +15,7 @@ pub struct Show {
 }
 
 impl Show {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let agents = coordinator.agents().await?;
         let Some(agent) = agents.iter().find(|agent| agent.name == self.agent) else {
             let what = format!("the coordinator knows no agent {:?}", self.agent);
@@ -35,12 +31,12 @@ impl Show {
     }
 }
 
-/// Everything about one agent, for people.
+/// All details of one agent, as text.
 pub fn text(agent: &AgentStatus) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            // Writing into a String has no way to fail.
+            // Writing to a String can't fail.
             let _ = writeln!(text, "{name:<12}{value}");
         }
     };

@@ -7,10 +7,10 @@ use lockstep_pki::{Authority, TrustDomain};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Makes an authority.
+/// Creates an authority.
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// The trust domain that all its certificates belong to, such as example.org.
+    /// Trust domain of all its certificates, such as example.org.
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: TrustDomain,
     /// The authority's directory.
@@ -19,7 +19,7 @@ pub struct Init {
 }
 
 impl Init {
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         let authority = Authority::create(&self.dir, self.trust_domain)
             .map_err(|error| super::failure(&error))?;
         let (ca, key) = (self.dir.join("ca.pem"), self.dir.join("ca-key.pem"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Makes a certificate and its key.
+/// Creates a certificate and its key.
 #[derive(Debug, clap::Args)]
 pub struct Issue {
     /// Identity in the certificate: agent/NAME, coordinator/NAME or operator/NAME.
@@ -18,20 +18,20 @@ pub struct Issue {
     /// The authority's directory.
     #[arg(long, default_value = "pki")]
     dir: PathBuf,
-    /// Where NAME.pem and NAME-key.pem are written, if not in the directory of the authority.
+    /// Directory for NAME.pem and NAME-key.pem, by default the authority's.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How many days it is valid; at most five years, as long as an authority.
+    /// Validity in days; at most five years, the validity of the authority.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=1825))]
     days: u32,
-    /// A host name or address of a coordinator, for tools that check them; may
-    /// be repeated.
+    /// Host name or IP address of a coordinator, for third-party tools that verify
+    /// it; may be repeated.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
 }
 
 impl Issue {
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         let validity = Duration::from_secs(u64::from(self.days) * 24 * 3600);
         let issued = Authority::open(&self.dir)
             .and_then(|authority| authority.issue(&self.identity, validity, &self.hosts))
@@ -41,7 +41,7 @@ impl Issue {
         let until = Timestamp::try_from(issued.not_after).ok();
         match format {
             Format::Table => output::text(&format!(
-                "certificate for {} made, valid until {}:\n  {}\n  {}  (secret)\n",
+                "created the certificate of {}, valid until {}:\n  {}\n  {}  (secret)\n",
                 issued.identity,
                 moment(until),
                 files.cert.display(),
@@ -65,13 +65,14 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn no_certificate_outlives_the_calendar() {
+    fn the_validity_is_at_most_five_years() {
         let parse = |days| {
             crate::args::Arguments::try_parse_from([
                 "lockstep", "pki", "issue", "agent/a", "--days", days,
             ])
         };
         parse("1825").unwrap();
+        parse("1826").unwrap_err();
         parse("99999999").unwrap_err();
     }
 }

@@ -17,7 +17,7 @@ pub enum Command {
     Init(init::Init),
     /// Create a certificate and key for an agent, a coordinator or an operator.
     Issue(issue::Issue),
-    /// Revoke a certificate: add it to the revocation list.
+    /// Revoke a certificate by adding it to the revocation list.
     Revoke(revoke::Revoke),
 }
 
@@ -25,12 +25,12 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// The authority's own.
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    /// The authority can't be created, opened or changed.
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         match self {
-            Self::Init(command) => command.carry_out(format),
-            Self::Issue(command) => command.carry_out(format),
-            Self::Revoke(command) => command.carry_out(format),
+            Self::Init(command) => command.execute(format),
+            Self::Issue(command) => command.execute(format),
+            Self::Revoke(command) => command.execute(format),
         }
     }
 }

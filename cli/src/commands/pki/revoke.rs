@@ -7,7 +7,7 @@ use lockstep_pki::Authority;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Withdraws a certificate.
+/// Revokes a certificate.
 #[derive(Debug, clap::Args)]
 pub struct Revoke {
     /// The certificate, PEM.
@@ -18,7 +18,7 @@ pub struct Revoke {
 }
 
 impl Revoke {
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         let authority = Authority::open(&self.dir).map_err(|error| super::failure(&error))?;
         let changed = authority
             .revoke(&self.certificate)
@@ -29,10 +29,10 @@ impl Revoke {
                 let what = if changed {
                     "revoked"
                 } else {
-                    "was revoked before"
+                    "was already revoked"
                 };
                 output::text(&format!(
-                    "{} {what}; copy {} to the hosts: daemons notice it by themselves\n",
+                    "{} {what}; copy {} to the hosts; daemons reload it without a restart\n",
                     self.certificate.display(),
                     crl.display(),
                 ))?;

@@ -15,7 +15,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         let (checked, _) = self.file.check()?;
         let problems = &checked.problems;
         let digest = checked.plan.as_ref().map(|plan| plan.digest().to_string());

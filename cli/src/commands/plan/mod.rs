@@ -1,4 +1,4 @@
-//! `lockstep plan`: what a plan says, before anybody acts on it.
+//! `lockstep plan`: checks and shows plans, without a connection.
 
 mod check;
 mod show;
@@ -24,10 +24,10 @@ impl Command {
     ///
     /// # Errors
     /// The file can't be read, or the plan has problems.
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         match self {
-            Self::Check(command) => command.carry_out(format),
-            Self::Show(command) => command.carry_out(format),
+            Self::Check(command) => command.execute(format),
+            Self::Show(command) => command.execute(format),
             Self::Schema => {
                 output::value(format, &lockstep_plan::schema())?;
                 Ok(Exit::Done)

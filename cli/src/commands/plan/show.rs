@@ -17,12 +17,12 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn carry_out(self, format: Format) -> Result<Exit, Failure> {
+    pub fn execute(self, format: Format) -> Result<Exit, Failure> {
         let plan = self.file.load()?.plan;
         match (format, self.rollback) {
             (Format::Table, false) => output::text(&render::forward(&plan))?,
             (Format::Table, true) => output::text(&render::rollback(&plan))?,
-            // A document is the whole plan: the very thing that is digested.
+            // The document is the whole plan, as it is digested.
             (Format::Json, false) => output::value(format, &plan)?,
             (Format::Json, true) => output::value(format, &plan.rollback)?,
             (Format::Jsonl, rollback) => {

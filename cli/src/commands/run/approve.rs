@@ -1,4 +1,4 @@
-//! `lockstep run approve`: opens one gate of exactly the plan that was read.
+//! `lockstep run approve`: opens one gate, for exactly the plan that the operator read.
 
 use crate::commands::run::verbs::Target;
 use crate::coordinator::{Coordinator, Verb};
@@ -9,11 +9,10 @@ use crate::view::short;
 use lockstep_api::Exit;
 use std::path::PathBuf;
 
-/// Fewest digits of a digest that are taken for the whole: the 12 that every
-/// view shows.
+/// Fewest digits that identify a digest: the 12 that every view shows.
 const FEWEST_DIGITS: usize = 12;
 
-/// Approves.
+/// Approves a phase.
 #[derive(Debug, clap::Args)]
 pub struct Approve {
     #[command(flatten)]
@@ -23,29 +22,25 @@ pub struct Approve {
     phase: String,
     #[command(flatten)]
     approved: Approved,
-    /// Why; recorded in the journal.
+    /// Reason, recorded in the journal.
     #[arg(long)]
     reason: Option<String>,
 }
 
-/// What is approved: a digest that was read, or a file.
+/// The plan that is approved, by its digest or as a file.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Approved {
-    /// Digest of the plan that is approved, or its first 12 digits or more.
+    /// Digest of the plan that is approved; at least its first 12 digits.
     #[arg(long)]
     digest: Option<String>,
-    /// The plan file that is approved; the run must be of this very plan.
+    /// File of the plan that is approved; its digest must be that of the run's plan.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 }
 
 impl Approve {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let approved = match (self.approved.digest, self.approved.plan) {
             (Some(digest), _) => digest,
             (None, Some(path)) => PlanFile::at(path).load()?.plan.digest().to_string(),
@@ -63,8 +58,11 @@ impl Approve {
     }
 }
 
-/// Whether the approval is for the run's own plan.
-fn check(approved: &str, of_run: &str) -> Result<(), Failure> {
+/// Checks that the approval is for the plan of the run.
+///
+/// # Errors
+/// It is for another plan, or the digest is too short to tell.
+fn check(approved: &str, digest_of_run: &str) -> Result<(), Failure> {
     let approved = approved.to_ascii_lowercase();
     if approved.len() < FEWEST_DIGITS {
         let what = format!("{approved:?} is too short for a digest");
@@ -72,14 +70,14 @@ fn check(approved: &str, of_run: &str) -> Result<(), Failure> {
             "give at least {FEWEST_DIGITS} digits, as lockstep plan check prints them"
         )));
     }
-    if !of_run.starts_with(&approved) {
+    if !digest_of_run.starts_with(&approved) {
         let what = format!(
-            "the run is of the plan with digest {}, and {} was approved",
-            short(of_run),
+            "the plan of the run has the digest {}, but {} was approved",
+            short(digest_of_run),
             short(&approved)
         );
         return Err(Failure::refused(DIGEST, what)
-            .remedy("read the run's own plan before approving it; nothing was sent"));
+            .remedy("read the plan of the run before approving it; nothing was sent"));
     }
     Ok(())
 }
@@ -89,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_runs_own_plan_can_be_approved() {
+    fn only_the_plan_of_the_run_can_be_approved() {
         let digest = "0123456789abcdef".repeat(4);
         for good in [digest.as_str(), "0123456789ab", "0123456789ABCDEF"] {
             check(good, &digest).unwrap();

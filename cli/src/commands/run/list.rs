@@ -15,11 +15,7 @@ pub struct List {
 }
 
 impl List {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let runs = coordinator.runs(self.limit).await?;
         match format {
             Format::Table => output::text(&view::run::list(&runs))?,

@@ -15,7 +15,7 @@ use crate::output::Format;
 use clap::Subcommand;
 use lockstep_api::Exit;
 
-/// Commands about runs. RUN is the id of a run, or `latest`.
+/// Commands about runs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a run of a plan.
@@ -39,7 +39,7 @@ pub enum ConnectedCommand {
     Approve(approve::Approve),
     /// Pause the run: no further phase is released until it is resumed.
     Pause(verbs::Pause),
-    /// End a pause or open a hold gate.
+    /// Resume a paused run, or open a hold gate.
     Resume(verbs::Resume),
     /// Retry the failed tasks of the held phase.
     Retry(verbs::Retry),
@@ -47,9 +47,9 @@ pub enum ConnectedCommand {
     Skip(verbs::Skip),
     /// Roll the run back.
     Rollback(verbs::Rollback),
-    /// Abort the run; changes that were made are not undone.
+    /// Abort the run without undoing its changes.
     Abort(verbs::Abort),
-    /// Stop waiting for a lost task; its agent has to undo it later.
+    /// Stop waiting for a lost task; its agent must undo it later.
     Waive(verbs::Waive),
     /// Record the outcome of a task whose outcome is unknown.
     Resolve(verbs::Resolve),
@@ -59,38 +59,38 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// The coordinator can't be asked, or refuses.
-    pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
+    /// The coordinator is unreachable or refuses the request.
+    pub async fn execute(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
         match self {
             // The plan is checked before the coordinator is contacted.
-            Self::Start(command) => command.carry_out(connection, format).await,
+            Self::Start(command) => command.execute(connection, format).await,
             Self::ConnectedCommand(command) => {
                 let coordinator = Coordinator::connect(connection).await?;
-                command.carry_out(&coordinator, format).await
+                command.execute(&coordinator, format).await
             }
         }
     }
 }
 
 impl ConnectedCommand {
-    async fn carry_out(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
+    async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         match self {
-            Self::List(command) => command.carry_out(coordinator, format).await,
-            Self::Show(command) => command.carry_out(coordinator, format).await,
-            Self::Watch(command) => command.carry_out(coordinator, format).await,
-            Self::Events(command) => command.carry_out(coordinator, format).await,
-            Self::Approve(command) => command.carry_out(coordinator, format).await,
-            Self::Pause(command) => command.carry_out(coordinator, format).await,
-            Self::Resume(command) => command.carry_out(coordinator, format).await,
-            Self::Retry(command) => command.carry_out(coordinator, format).await,
-            Self::Skip(command) => command.carry_out(coordinator, format).await,
-            Self::Rollback(command) => command.carry_out(coordinator, format).await,
-            Self::Abort(command) => command.carry_out(coordinator, format).await,
-            Self::Waive(command) => command.carry_out(coordinator, format).await,
-            Self::Resolve(command) => command.carry_out(coordinator, format).await,
+            Self::List(command) => command.execute(coordinator, format).await,
+            Self::Show(command) => command.execute(coordinator, format).await,
+            Self::Watch(command) => command.execute(coordinator, format).await,
+            Self::Events(command) => command.execute(coordinator, format).await,
+            Self::Approve(command) => command.execute(coordinator, format).await,
+            Self::Pause(command) => command.execute(coordinator, format).await,
+            Self::Resume(command) => command.execute(coordinator, format).await,
+            Self::Retry(command) => command.execute(coordinator, format).await,
+            Self::Skip(command) => command.execute(coordinator, format).await,
+            Self::Rollback(command) => command.execute(coordinator, format).await,
+            Self::Abort(command) => command.execute(coordinator, format).await,
+            Self::Waive(command) => command.execute(coordinator, format).await,
+            Self::Resolve(command) => command.execute(coordinator, format).await,
         }
     }
 }
 
-/// Names the newest run.
+/// Stands for the id of the newest run on the command line.
 pub const LATEST: &str = "latest";

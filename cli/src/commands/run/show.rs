@@ -9,17 +9,13 @@ use lockstep_api::Exit;
 /// Shows the status of a run.
 #[derive(Debug, clap::Args)]
 pub struct Show {
-    /// The run.
+    /// Id of the run.
     #[arg(default_value = super::LATEST)]
     run: String,
 }
 
 impl Show {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let run = coordinator.run(&self.run).await?;
         match format {
             Format::Table => output::text(&view::run::show(&run))?,

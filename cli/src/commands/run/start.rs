@@ -1,6 +1,6 @@
 //! `lockstep run start`.
 
-use crate::commands::run::watch::{Patience, follow};
+use crate::commands::run::watch::{WatchOptions, follow};
 use crate::config::Connection;
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
@@ -14,21 +14,21 @@ use serde_json::json;
 pub struct Start {
     #[command(flatten)]
     file: PlanFile,
-    /// Watch the run and end with its exit code.
+    /// Watch the run and exit with its exit code.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    patience: Patience,
+    options: WatchOptions,
 }
 
 impl Start {
-    pub async fn carry_out(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
+    pub async fn execute(self, connection: &Connection, format: Format) -> Result<Exit, Failure> {
         let plan = self.file.load()?;
         let digest = plan.plan.digest().to_string();
         let coordinator = Coordinator::connect(connection).await?;
         let run = coordinator.start(plan).await?;
         if self.watch {
-            return follow(&coordinator, &run, &self.patience, format).await;
+            return follow(&coordinator, &run, &self.options, format).await;
         }
         match format {
             Format::Table => output::text(&format!("{run}\n"))?,

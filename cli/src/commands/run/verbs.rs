@@ -1,18 +1,18 @@
-//! The verbs by which an operator controls a run.
+//! The verbs with which an operator controls a run.
 
-use crate::commands::run::watch::{Patience, follow};
+use crate::commands::run::watch::{WatchOptions, follow};
 use crate::coordinator::{Coordinator, ObservedOutcome, Verb, VerbRequest};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view;
 use lockstep_api::Exit;
 
-/// Which run, and what to do after the verb.
+/// The run that a verb applies to, and what to do after the verb.
 #[derive(Debug, clap::Args)]
 pub struct Target {
-    /// The run.
+    /// Id of the run, or latest.
     pub run: String,
-    /// Only if the run's journal has no entry after this sequence.
+    /// Refuse unless the run's journal ends at this sequence number or before.
     #[arg(
         long,
         default_value_t = 0,
@@ -24,7 +24,7 @@ pub struct Target {
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    patience: Patience,
+    options: WatchOptions,
 }
 
 impl Target {
@@ -40,7 +40,7 @@ impl Target {
         format: Format,
     ) -> Result<Exit, Failure> {
         let run = match self.run.as_str() {
-            // The verb must not act on a run that is started meanwhile.
+            // Resolved now, so that the verb can't apply to a run that starts meanwhile.
             super::LATEST => coordinator.run(&self.run).await?.id,
             id => id.to_owned(),
         };
@@ -51,7 +51,7 @@ impl Target {
         };
         let run = coordinator.send(request, verb).await?;
         if self.watch {
-            return follow(coordinator, &run.id, &self.patience, format).await;
+            return follow(coordinator, &run.id, &self.options, format).await;
         }
         match format {
             Format::Table => output::text(&view::run::head(&run))?,
@@ -61,7 +61,7 @@ impl Target {
     }
 }
 
-/// Defines a verb that takes nothing but a reason.
+/// Defines a verb whose only parameter is a reason.
 macro_rules! plain_verb {
     ($name:ident, $kind:ty) => {
         #[doc = concat!("`lockstep run ", stringify!($name), "`.")]
@@ -69,13 +69,13 @@ macro_rules! plain_verb {
         pub struct $name {
             #[command(flatten)]
             target: Target,
-            /// Why; recorded in the journal.
+            /// Reason, recorded in the journal.
             #[arg(long)]
             reason: $kind,
         }
 
         impl $name {
-            pub async fn carry_out(
+            pub async fn execute(
                 self,
                 coordinator: &Coordinator,
                 format: Format,
@@ -92,20 +92,20 @@ plain_verb!(Pause, Option<String>);
 plain_verb!(Resume, Option<String>);
 plain_verb!(Retry, Option<String>);
 plain_verb!(Rollback, Option<String>);
-// These leave something undone, so the journal must say why.
+// These leave part of the work undone, so the journal must say why.
 plain_verb!(Skip, String);
 plain_verb!(Abort, String);
 
-/// Which task of a run.
+/// A task of a run.
 #[derive(Debug, clap::Args)]
 pub struct TaskOfRun {
-    /// The agent.
+    /// Agent of the task.
     #[arg(long)]
     agent: String,
-    /// The step.
+    /// Id of the step.
     #[arg(long)]
     step: String,
-    /// Why; recorded in the journal.
+    /// Reason, recorded in the journal.
     #[arg(long)]
     reason: String,
 }
@@ -120,11 +120,7 @@ pub struct Waive {
 }
 
 impl Waive {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let verb = Verb::Waive {
             agent: self.task.agent,
             step: self.task.step,
@@ -148,11 +144,7 @@ pub struct Resolve {
 }
 
 impl Resolve {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
         let verb = Verb::Resolve {
             agent: self.task.agent,
             step: self.task.step,

@@ -1,4 +1,4 @@
-//! `lockstep run watch`, also used by the option `--watch` of other commands.
+//! `lockstep run watch`, and the option `--watch` of other commands.
 
 use crate::coordinator::{Coordinator, Updates, lost};
 use crate::failure::{Failure, TIMED_OUT};
@@ -10,61 +10,58 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 
-/// How long to wait for a disconnected coordinator: a restart takes seconds, the
-/// back-off of a service manager half a minute.
-const LOST_FOR: Duration = Duration::from_secs(60);
+/// How long to keep trying after the connection is lost: a restart of the
+/// coordinator takes seconds, the back-off of a service manager half a minute.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause before the first reconnection, doubled each time up to the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// After this time without an update the status is polled: soon enough for an
-/// operator at a gate, and rarely compared with the updates of an active run.
-const SILENCE: Duration = Duration::from_secs(1);
+/// The status is polled after this time without an update: soon enough for an
+/// operator who waits for a gate, and seldom while a run sends updates.
+const POLL_AFTER: Duration = Duration::from_secs(1);
 
-/// Effectively never, without overflow in arithmetic.
+/// A time limit that is never reached and doesn't overflow an `Instant`.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches a run.
 #[derive(Debug, clap::Args)]
 pub struct Watch {
-    /// The run.
+    /// Id of the run.
     #[arg(default_value = super::LATEST)]
     run: String,
     #[command(flatten)]
-    patience: Patience,
+    options: WatchOptions,
 }
 
-/// How long to watch.
+/// When to stop watching.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Patience {
-    /// Go on watching while the run waits for an operator.
+pub struct WatchOptions {
+    /// Keep watching while the run waits for an operator.
     #[arg(long)]
     stay: bool,
-    /// Give up watching after this time, such as 90s or 2h; the run goes on.
+    /// Stop watching after this time, such as 90s or 2h; the run continues.
     #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
 }
 
 impl Watch {
-    pub async fn carry_out(
-        self,
-        coordinator: &Coordinator,
-        format: Format,
-    ) -> Result<Exit, Failure> {
-        follow(coordinator, &self.run, &self.patience, format).await
+    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
+        follow(coordinator, &self.run, &self.options, format).await
     }
 }
 
 /// Watches a run until it ends or waits for an operator, and returns its exit code.
-/// A lost connection is re-established, and missed updates are requested again.
+/// A lost connection is re-established, and the watch continues after the last
+/// journal entry it has shown.
 ///
 /// # Errors
 /// The run is unknown, the coordinator stays unreachable, or the time limit passed.
 pub async fn follow(
     coordinator: &Coordinator,
     run: &str,
-    patience: &Patience,
+    options: &WatchOptions,
     format: Format,
 ) -> Result<Exit, Failure> {
     let mut view = View::new(format);
@@ -73,8 +70,8 @@ pub async fn follow(
         run: run.to_owned(),
         sequence: 0,
         last: None,
-        patience,
-        until: Instant::now() + patience.timeout.unwrap_or(NEVER),
+        options,
+        until: Instant::now() + options.timeout.unwrap_or(NEVER),
         last_seen: None,
     };
     let outcome = watcher.watch(&mut view).await;
@@ -89,7 +86,7 @@ struct Watcher<'a> {
     sequence: u64,
     /// Last known status of the run.
     last: Option<RunStatus>,
-    patience: &'a Patience,
+    options: &'a WatchOptions,
     until: Instant,
     /// Time of the last update; none before the first.
     last_seen: Option<Instant>,
@@ -106,18 +103,18 @@ impl Watcher<'_> {
                 Ok(Err(Ended::View(failure))) => return Err(failure),
                 Ok(Err(Ended::Stream(status))) => status,
             };
-            // An error before the first update is final.
+            // An error before the first update is not retried.
             let since = self
                 .last_seen
                 .ok_or_else(|| self.coordinator.failure(&status))?;
-            if !lost(&status) || since.elapsed() > LOST_FOR {
+            if !lost(&status) || since.elapsed() > RECONNECT_TIMEOUT {
                 return Err(self.coordinator.failure(&status).remedy(
-                    "the run doesn't need this command; watch it again with lockstep run watch",
+                    "the run continues without this command; watch it again with lockstep run watch",
                 ));
             }
             if self.last_seen != before {
                 pause = FIRST_PAUSE;
-                view.note("the connection to the coordinator was lost; trying again")?;
+                view.note("the connection to the coordinator was lost; reconnecting")?;
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -134,9 +131,9 @@ impl Watcher<'_> {
                 return Ok(exit);
             }
         }
-        // A coordinator that shuts down ends its streams without an error.
+        // A coordinator that is shutting down closes its streams without an error.
         Err(Ended::Stream(Status::unavailable(
-            "the coordinator ended the watch before the run",
+            "the coordinator closed the stream before the run ended",
         )))
     }
 
@@ -144,7 +141,7 @@ impl Watcher<'_> {
     /// polled, because reaching a gate is not a journal entry and causes no update.
     async fn next(&mut self, updates: &mut Updates) -> Result<Option<RunUpdate>, Status> {
         loop {
-            let update = match timeout(SILENCE, updates.next()).await {
+            let update = match timeout(POLL_AFTER, updates.next()).await {
                 Ok(update) => match update? {
                     Some(update) => Some(update),
                     None => return Ok(None),
@@ -158,11 +155,11 @@ impl Watcher<'_> {
         }
     }
 
-    /// The status of the run, if it has changed.
+    /// The status of the run; none if it hasn't changed.
     async fn poll(&self) -> Result<Option<RunUpdate>, Status> {
         let run = self.coordinator.poll(&self.run).await?;
         let known = self.last.as_ref().is_some_and(|last| {
-            // The outage grows without any other change.
+            // The outage grows by itself; that alone is not worth showing.
             let write_outage_ms = run.write_outage_ms;
             RunStatus {
                 write_outage_ms,
@@ -172,15 +169,15 @@ impl Watcher<'_> {
         Ok((!known).then(|| RunUpdate::Status { run: Box::new(run) }))
     }
 
-    /// Records the position for a reconnection; returns the exit code if the watch
-    /// ends with this update.
+    /// Records where to continue after a reconnection. Returns the exit code if the
+    /// watch ends with this update.
     fn record(&mut self, update: &RunUpdate) -> Option<Exit> {
         match update {
             RunUpdate::Status { run } => {
                 // After a reconnection `latest` could be another run.
                 self.run.clone_from(&run.id);
                 self.last = Some(RunStatus::clone(run));
-                let stays = self.patience.stay && run.outcome == RunOutcome::Waiting;
+                let stays = self.options.stay && run.outcome == RunOutcome::Waiting;
                 run.exit_code.filter(|_| !stays)
             }
             RunUpdate::Event { event } => {
@@ -192,10 +189,10 @@ impl Watcher<'_> {
     }
 
     fn timed_out(&self) -> Failure {
-        let time = self.patience.timeout.unwrap_or_default().as_secs();
+        let time = self.options.timeout.unwrap_or_default().as_secs();
         let what = format!("the run {} hasn't ended within {time} s", self.run);
         Failure::new(TIMED_OUT, Exit::TimedOut, what)
-            .remedy("the run goes on; watch it again with lockstep run watch")
+            .remedy("the run continues; watch it again with lockstep run watch")
     }
 }
 
@@ -223,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_as_people_write_it() {
+    fn a_time_has_a_unit_and_is_not_negative() {
         assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(time("1h 30m"), Ok(Duration::from_secs(5_400)));
         assert!(time("-1s").is_err());
