@@ -63,10 +63,10 @@ pub struct Config {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// Action names; a trailing `*` stands for any rest.
+    /// Action names; a trailing `*` matches any rest.
     #[serde(default)]
     pub actions: Vec<String>,
-    /// Unit names; a trailing `*` stands for any rest.
+    /// Unit names; a trailing `*` matches any rest.
     #[serde(default)]
     pub units: Vec<String>,
     /// Directories in which files may be switched.

@@ -105,22 +105,22 @@ impl Report {
             &mut finding.remarks,
             &mut finding.would_do,
         ] {
-            let mut kept = Vec::new();
+            let mut fitting = Vec::new();
             let all = lines.len();
             for line in std::mem::take(lines).into_iter().map(brief) {
                 if line.len() > self.0 {
                     break;
                 }
                 self.0 -= line.len();
-                kept.push(line);
+                fitting.push(line);
             }
-            if kept.len() < all {
-                kept.push(format!(
+            if fitting.len() < all {
+                fitting.push(format!(
                     "and {} more that the report has no room for",
-                    all - kept.len()
+                    all - fitting.len()
                 ));
             }
-            *lines = kept;
+            *lines = fitting;
         }
         finding
     }

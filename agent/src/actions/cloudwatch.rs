@@ -125,9 +125,12 @@ impl Definition {
 }
 
 /// The alarms that exist, by name: the before-image.
-type Standing = BTreeMap<String, Definition>;
+type Definitions = BTreeMap<String, Definition>;
 
-async fn standing(watch: &CloudWatch, params: &CloudwatchAlarms) -> Result<Standing, ActionError> {
+async fn defined(
+    watch: &CloudWatch,
+    params: &CloudwatchAlarms,
+) -> Result<Definitions, ActionError> {
     let names: Vec<String> = params.alarms.iter().map(|a| a.name.clone()).collect();
     let alarms = watch.alarms(&names).await?;
     let composed: Vec<&str> = alarms
@@ -167,9 +170,9 @@ impl Action for Put {
 
     async fn probe(&self, cx: &Context, params: &CloudwatchAlarms) -> Result<Probe, ActionError> {
         let watch = CloudWatch::of(cx, &params.resource).await?;
-        let standing = standing(&watch, params).await?;
-        let so = wanted(params).all(|alarm| standing.get(&alarm.name) == Some(&alarm));
-        with_before_image(satisfied_if(so), &standing)
+        let definitions = defined(&watch, params).await?;
+        let so = wanted(params).all(|alarm| definitions.get(&alarm.name) == Some(&alarm));
+        with_before_image(satisfied_if(so), &definitions)
     }
 
     async fn describe(
@@ -178,9 +181,9 @@ impl Action for Put {
         params: &CloudwatchAlarms,
     ) -> Result<Description, ActionError> {
         let watch = CloudWatch::of(cx, &params.resource).await?;
-        let standing = standing(&watch, params).await?;
+        let definitions = defined(&watch, params).await?;
         Ok(Description::of(params.alarms.iter().filter_map(|alarm| {
-            let now = standing.get(&alarm.name);
+            let now = definitions.get(&alarm.name);
             let how = match now {
                 Some(now) if *now == Definition::wanted(alarm) => return None,
                 Some(_) => "in place of the one that is there",
@@ -200,9 +203,9 @@ impl Action for Put {
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let watch = CloudWatch::of(cx, &params.resource).await?;
-        let standing = standing(&watch, params).await?;
+        let definitions = defined(&watch, params).await?;
         for alarm in wanted(params) {
-            if standing.get(&alarm.name) != Some(&alarm) {
+            if definitions.get(&alarm.name) != Some(&alarm) {
                 watch.put_alarm(&alarm.alarm()).await?;
                 cx.note(format!("the alarm {}: put", alarm.name));
             }
@@ -216,9 +219,9 @@ impl Action for Put {
         params: &CloudwatchAlarms,
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
-        let before: Standing = decode_before_image(before_image)?;
+        let before: Definitions = decode_before_image(before_image)?;
         let watch = CloudWatch::of(cx, &params.resource).await?;
-        let now = standing(&watch, params).await?;
+        let now = defined(&watch, params).await?;
         let (mut delete, mut put, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for ours in wanted(params) {
             let (was, is) = (before.get(&ours.name), now.get(&ours.name));

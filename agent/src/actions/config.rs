@@ -25,7 +25,7 @@ struct BeforeImage {
 }
 
 /// Where the previous file is saved.
-fn kept(path: &Path) -> PathBuf {
+fn previous(path: &Path) -> PathBuf {
     files::aside(path, "previous")
 }
 
@@ -86,12 +86,12 @@ impl Action for Switch {
                 )
             }
             FileState::File { .. } => {
-                let kept = kept(Path::new(&params.path));
+                let previous = previous(Path::new(&params.path));
                 format!(
                     "replace {} by {}, keep it as {}",
                     params.path,
                     params.to,
-                    kept.display()
+                    previous.display()
                 )
             }
             FileState::Absent => format!("copy {} to {}", params.to, params.path),
@@ -109,7 +109,7 @@ impl Action for Switch {
         match files::inspect(path)? {
             FileState::Link { .. } => files::point(path, to)?,
             FileState::File { .. } => {
-                files::replace(&kept(path), path)?;
+                files::replace(&previous(path), path)?;
                 files::replace(path, to)?;
             }
             FileState::Absent => files::replace(path, to)?,
@@ -146,21 +146,21 @@ impl Action for Switch {
 }
 
 fn restore(path: &Path, digest: &str) -> Result<(), ActionError> {
-    let kept = kept(path);
-    if files::digest(&kept)? != digest {
+    let previous = previous(path);
+    if files::digest(&previous)? != digest {
         return Err(ActionError::new(
             Code::LS2131,
             format!(
-                "{} is not what was kept of {}",
-                kept.display(),
+                "{} is not the saved copy of {}",
+                previous.display(),
                 path.display()
             ),
         )
-        .state_left("the new configuration stands")
+        .state_left("the new configuration is in effect")
         .remedy("restore the old one by hand from a backup, then skip this task"));
     }
-    files::replace(path, &kept)?;
-    files::remove(&kept)
+    files::replace(path, &previous)?;
+    files::remove(&previous)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub struct Disable;
 pub struct Restore;
 
-/// What stood at each file.
+/// State of each file before the change.
 type BeforeImage = BTreeMap<String, FileState>;
 
 fn required_permissions(params: &CronFiles) -> Vec<Permission> {
@@ -132,7 +132,7 @@ impl Action for Disable {
                 FileState::Absent => {
                     if !restore(file)? {
                         return Ok(Undone::Drifted(format!(
-                            "{file} is neither in place nor kept as {}",
+                            "{file} is neither in place nor saved as {}",
                             hidden(file).display()
                         )));
                     }
@@ -187,10 +187,10 @@ impl Action for Restore {
                 continue;
             }
             if !restore(file)? {
-                let kept = hidden(file);
+                let saved = hidden(file);
                 return Err(ActionError::new(
                     Code::LS2141,
-                    format!("{file} can't be put back: there is no {}", kept.display()),
+                    format!("{file} can't be restored: there is no {}", saved.display()),
                 )
                 .state_left("it is not in effect")
                 .remedy("put it back from a backup, then retry"));

@@ -104,8 +104,8 @@ pub async fn clients(cx: &Context, resource: &str) -> Result<Clients, ActionErro
         dms: aws_sdk_databasemigration::Client::new(&sdk),
         cloudwatch: aws_sdk_cloudwatch::Client::new(&sdk),
     };
-    let kept = (credentials, clients.clone());
-    cx.host.aws.all().insert(resource.to_owned(), kept);
+    let entry = (credentials, clients.clone());
+    cx.host.aws.all().insert(resource.to_owned(), entry);
     Ok(clients)
 }
 
@@ -192,7 +192,7 @@ pub fn out_of_time(during: &str) -> ActionError {
         format!("the task's time was up during {during}"),
     )
     .state_left("AWS may still carry out what it was asked for")
-    .remedy("look at it in the console, then retry: the probe finds out how far it came")
+    .remedy("check it in the console, then retry: the probe determines how far it came")
 }
 
 fn refused<E>(service: &str, operation: &str, on: &str, error: &SdkError<E>) -> Refused

@@ -91,8 +91,8 @@ pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionErr
     };
     end_group(&mut child).await;
     Err(ActionError::new(Code::LS2112, stopped)
-        .state_left("the program was ended; what it had done stands")
-        .remedy("look at what it had done before a retry"))
+        .state_left("the program was ended; what it had done is in effect")
+        .remedy("check what it had done before a retry"))
 }
 
 fn spawn(program: &Program<'_>) -> std::io::Result<Child> {
@@ -126,7 +126,7 @@ async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<Strin
         return Vec::new();
     };
     let mut stream = BufReader::new(stream);
-    let (mut kept, mut bytes, mut read) = (Vec::new(), 0, Vec::new());
+    let (mut lines, mut bytes, mut read) = (Vec::new(), 0, Vec::new());
     // Bytes, not text: to stop reading at a line that isn't UTF-8 would close
     // the pipe and kill the program with SIGPIPE.
     while matches!(stream.read_until(b'\n', &mut read).await, Ok(1..)) {
@@ -136,10 +136,10 @@ async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<Strin
         cx.output(line.clone());
         bytes += line.len();
         if bytes <= KEPT_OUTPUT {
-            kept.push(line);
+            lines.push(line);
         }
     }
-    kept
+    lines
 }
 
 fn code(status: ExitStatus) -> Option<i32> {
@@ -249,11 +249,11 @@ mod tests {
         cancel.cancel();
         let error = work.await.unwrap().unwrap_err();
         assert_eq!(error.code(), Code::LS2112);
-        let gone = || {
+        let has_ended = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z")
         };
-        while !gone() {
+        while !has_ended() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -36,7 +36,7 @@ pub struct WorkId {
     pub run: String,
     pub step: String,
     pub attempt: u32,
-    /// For an undo: the step whose change it restores.
+    /// For an undo: the step that it undoes.
     pub of: Option<String>,
 }
 

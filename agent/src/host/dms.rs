@@ -28,7 +28,7 @@ const PAGES: usize = 1_000;
 /// The tag that names the run which created a task.
 pub const RUN_TAG: &str = "lockstep:run";
 
-/// The first wait between two looks at a state.
+/// First pause between two queries of a state.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 
 /// The longest. A state lasts minutes in AWS, and each look costs a call that
@@ -505,7 +505,7 @@ fn by(name: &str, value: &str) -> Result<Filter, ActionError> {
     filter.map_err(|e| ActionError::new(Code::LS2407, format!("no filter by {name}")).source(e))
 }
 
-/// Looks at something again and again, ever more slowly, until `limit`.
+/// Polls with growing pauses until `limit`.
 pub struct Poll {
     cx: Context,
     wait: Duration,

@@ -110,7 +110,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
         return Err(
             ActionError::new(Code::LS2121, format!("{} is there already", to.display()))
                 .state_left("nothing was changed")
-                .remedy("look at both files, move one away, then retry"),
+                .remedy("compare both files, move one away, then retry"),
         );
     }
     let swap = || -> io::Result<()> {

@@ -5,7 +5,7 @@
 //! cancelled, and its server process notices within seconds when the agent
 //! has died (R22). It knows no SQL but its own settings.
 //!
-//! A login is kept for the next task when the session before it has only run
+//! A login is reused by the next task when the session before it has only run
 //! single statements and whole transactions, all of them to their good end
 //! ([`super::idle_pool`]). A statement is never repeated on another login.
 
@@ -31,11 +31,11 @@ use tokio_util::sync::CancellationToken;
 /// load takes; a firewall that drops packets is noticed all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// For a kept login to answer. A server that has gone without a word is left
+/// Limit for an idle login to answer. A server that vanished silently is left
 /// alone after that, and the login made anew.
 const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 
-/// For one statement that looks at the catalogue or changes one row. What may
+/// Limit for one statement that reads the catalogue or changes one row. What may
 /// take longer says so with [`Session::without_limit`].
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -53,7 +53,7 @@ struct SqlText {
     text: String,
 }
 
-/// The message, its detail and its SQLSTATE; or what kept the client from
+/// The message, its detail and its SQLSTATE; or what prevented the client from
 /// getting one.
 fn sql_text(error: &tokio_postgres::Error) -> SqlText {
     let text = match error.as_db_error() {
@@ -101,7 +101,7 @@ impl Login {
         })
     }
 
-    /// Gives a kept login to a task; `false` where it is of no use any more.
+    /// Gives an idle login to a task; `false` where it no longer works.
     async fn hand_over(&self, tag: &WorkId) -> bool {
         if self.client.is_closed() {
             return false;
@@ -137,22 +137,22 @@ impl Drop for Session {
 
 impl Session {
     /// Opens a session of this task in a resource of the configuration, on a
-    /// kept login if there is one that is alive.
+    /// idle login if there is one that is alive.
     ///
     /// # Errors
     /// LS2301 where the server can't be reached, refuses, or isn't the one
     /// that its certificate should prove.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
         let config = cx.host.postgres(resource)?;
-        while let Some(kept) = cx.host.postgres_logins.take(resource) {
+        while let Some(idle) = cx.host.postgres_logins.take(resource) {
             let alive = tokio::select! {
-                alive = kept.hand_over(&cx.tag) => alive,
+                alive = idle.hand_over(&cx.tag) => alive,
                 () = cx.cancel.cancelled() => {
                     return Err(out_of_time(&server(config, &config.dbname)));
                 }
             };
             if alive {
-                return Ok(Self::on(cx, resource, server(config, &config.dbname), kept));
+                return Ok(Self::on(cx, resource, server(config, &config.dbname), idle));
             }
         }
         Self::anew(cx, resource).await
@@ -168,7 +168,7 @@ impl Session {
     }
 
     /// As [`Session::anew`], in another database of the resource's server.
-    /// Such a login is not kept.
+    /// Such a login is not reused.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// Runs statements without parameters. They may leave anything behind, a
-    /// transaction or a setting: the login is not kept.
+    /// transaction or a setting: the login is not reused.
     ///
     /// # Errors
     /// As [`Session::rows`].
@@ -295,7 +295,7 @@ impl Session {
         let whole = format!("BEGIN; {}; COMMIT", statements.join("; "));
         let done = self.guarded(self.login.client.batch_execute(&whole)).await;
         if done.is_err() {
-            // The session may be gone; then there is nothing to roll back.
+            // If the session no longer exists, there is nothing to roll back.
             let _ = self.login.client.batch_execute("ROLLBACK").await;
         }
         done
@@ -303,7 +303,7 @@ impl Session {
 
     /// The rows of a query one by one, for more than fit into memory. The
     /// rows themselves are taken with [`Session::next`]. The login is not
-    /// kept: nobody says whether they were taken to the last.
+    /// reused, because it is not known whether all of them were read.
     ///
     /// # Errors
     /// As [`Session::rows`].
@@ -347,7 +347,7 @@ impl Session {
             biased;
             done = &mut work => done,
             () = self.cancelled.cancelled() => {
-                // Where this fails the server is gone, and the work ends by that.
+                // If this fails, the server is unreachable, which ends the work as well.
                 let _ = self.login.cancel.cancel_query(self.login.tls.clone()).await;
                 let _ = work.await;
                 return Err(out_of_time(&self.server));
@@ -391,7 +391,7 @@ fn out_of_time(server: &str) -> ActionError {
         Code::LS2305,
         format!("the task's time was up; its statement in PostgreSQL {server} was cancelled"),
     )
-    .state_left("what was committed before stands")
+    .state_left("what was committed before is in effect")
     .remedy("see the task's last lines for what it waited for, then retry with more time")
 }
 
@@ -434,7 +434,7 @@ fn login(config: &PostgresConfig, tag: &WorkId) -> Result<tokio_postgres::Config
         .application_name(application_name(tag))
         .ssl_mode(SslMode::Require)
         .connect_timeout(CONNECT_LIMIT)
-        // A peer that is silent for so long is gone.
+        // A peer that is silent for this long is unreachable.
         .keepalives_idle(Duration::from_secs(15));
     Ok(login)
 }

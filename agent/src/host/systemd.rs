@@ -214,7 +214,7 @@ impl Systemd {
             Ok(Ok(result)) => Err(failed(format!(
                 "{unit} did not {verb}: systemd says {result}"
             ))),
-            Ok(Err(e)) => Err(failed(format!("{unit} can't be told to {verb}")).source(e)),
+            Ok(Err(e)) => Err(failed(format!("{unit} could not be asked to {verb}")).source(e)),
             Err(_) => Err(failed(format!(
                 "{unit} did not {verb} within {} s",
                 limit.as_secs()

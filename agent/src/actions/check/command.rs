@@ -138,7 +138,7 @@ impl Action for Run {
         match problem(&params.command, &ended) {
             None => Ok(Outputs::new()),
             Some(problem) => Err(ActionError::new(Code::LS2162, problem)
-                .state_left("what the command had done stands")
+                .state_left("what the command had done is in effect")
                 .remedy("see its output in the run's log, fix the cause, then retry")),
         }
     }

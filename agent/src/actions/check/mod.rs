@@ -23,7 +23,7 @@ where
 {
     let limit = Duration::from_secs(within_secs);
     let began = tokio::time::Instant::now();
-    let mut told = String::new();
+    let mut last_reported = String::new();
     loop {
         let problem = match attempt().await {
             Ok(()) => return Ok(()),
@@ -37,9 +37,9 @@ where
             .state_left("nothing was changed by the check")
             .remedy("fix the cause, then retry"));
         }
-        if problem != told {
+        if problem != last_reported {
             cx.note(format!("{what}: {problem}; trying on"));
-            told = problem;
+            last_reported = problem;
         }
         tokio::time::sleep(PAUSE).await;
     }

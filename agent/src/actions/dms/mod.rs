@@ -34,7 +34,7 @@ async fn wait(
     enough: impl Fn(Option<&Task>) -> bool,
 ) -> Result<Option<Task>, ActionError> {
     let mut poll = Poll::begin(cx, limit);
-    let mut told = String::new();
+    let mut last_reported = String::new();
     loop {
         let task = dms.find(arn).await?;
         if enough(task.as_ref()) {
@@ -42,14 +42,14 @@ async fn wait(
         }
         let status = task
             .as_ref()
-            .map_or("gone", |task| task.status.as_str())
+            .map_or("deleted", |task| task.status.as_str())
             .to_owned();
-        if status == "failed" || status == "gone" {
+        if status == "failed" || status == "deleted" {
             return Err(wrong_end(arn, task.as_ref(), wanted));
         }
-        if told != status {
+        if last_reported != status {
             cx.note(format!("{}: {status}", name(task.as_ref(), arn)));
-            told.clone_from(&status);
+            last_reported.clone_from(&status);
         }
         if !poll
             .again(&format!("the wait for {arn} to be {wanted}"))
@@ -70,7 +70,7 @@ async fn wait(
 }
 
 fn wrong_end(arn: &str, task: Option<&Task>, wanted: &str) -> ActionError {
-    let (state, why) = task.map_or(("gone", ""), |task| {
+    let (state, why) = task.map_or(("deleted", ""), |task| {
         (task.status.as_str(), task.last_failure.as_str())
     });
     let why = if why.is_empty() {
@@ -151,6 +151,6 @@ async fn resume(cx: &Context, dms: &Dms, arn: &str, limit: Duration) -> Result<b
         Err(refused) if refused.is_wrong_state() && dms.task(arn).await?.is_up() => {}
         done => done?,
     }
-    cx.note(format!("{}: told to resume", name(Some(&task), arn)));
+    cx.note(format!("{}: resuming", name(Some(&task), arn)));
     Ok(true)
 }

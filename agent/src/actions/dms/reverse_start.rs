@@ -231,7 +231,7 @@ async fn applied(dms: &Dms, session: &Session, task: &Task) -> Result<Option<Str
     Ok((!names.is_empty()).then(|| {
         format!(
             "the reverse task {} has applied changes of {names} to Oracle; there is no automatic \
-             way back: compare these tables, then go on forward or repair Oracle by hand",
+             rollback: compare these tables, then continue forward or repair Oracle by hand",
             task.identifier
         )
     }))

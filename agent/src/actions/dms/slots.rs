@@ -113,12 +113,14 @@ impl Known {
                 Err(ActionError::new(
                     Code::LS2425,
                     format!(
-                        "which replication slot is the reverse task's can't be told among {}",
+                        "the replication slot of the reverse task can't be identified among {}",
                         names.join(", ")
                     ),
                 )
                 .state_left("no slot was dropped")
-                .remedy("see the task's log for its slot; drop it by hand once the task is gone"))
+                .remedy(
+                    "see the task's log for its slot; drop it by hand after the task is deleted",
+                ))
             }
         }
     }

@@ -138,7 +138,7 @@ impl Action for Ready {
         let seen = Seen::of(cx, params).await?;
         let mut description = Description {
             would_do: vec![format!(
-                "look at the task {} and its tables",
+                "read the state of the task {} and its tables",
                 seen.task.identifier
             )],
             obstacles: seen.health.obstacles,

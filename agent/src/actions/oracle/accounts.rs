@@ -215,8 +215,8 @@ impl Restore {
     /// For each account the status that the first step found.
     fn before(cx: &Context, params: &RestoreAccounts) -> Result<Statuses, ActionError> {
         let mut before = Statuses::new();
-        let kept: Vec<Statuses> = saved_state::recall_all(cx, &params.resource, KIND)?;
-        for (account, status) in kept.into_iter().flatten() {
+        let saved: Vec<Statuses> = saved_state::recall_all(cx, &params.resource, KIND)?;
+        for (account, status) in saved.into_iter().flatten() {
             if params.accounts.contains(&account) {
                 before.entry(account).or_insert(status);
             }
@@ -229,9 +229,9 @@ impl Restore {
 
     /// Other accounts are restored by another step.
     fn forget(cx: &Context, params: &RestoreAccounts) -> Result<(), ActionError> {
-        let others = |mut kept: Statuses| {
-            kept.retain(|account, _| !params.accounts.contains(account));
-            (!kept.is_empty()).then_some(kept)
+        let others = |mut saved: Statuses| {
+            saved.retain(|account, _| !params.accounts.contains(account));
+            (!saved.is_empty()).then_some(saved)
         };
         saved_state::forget_part(cx, &params.resource, KIND, others)
     }

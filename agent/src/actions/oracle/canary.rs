@@ -83,7 +83,7 @@ impl Action for Await {
                         params.nonce, params.canary_table, params.timeout_secs
                     ),
                 )
-                .state_left("the way back to Oracle is not proved")
+                .state_left("the rollback path to Oracle is not proved")
                 .remedy(
                     "see the reverse task's log and latency, and that it maps the canary table; \
                      then retry",

@@ -32,7 +32,7 @@ fn still_used(error: ActionError) -> ActionError {
         )
         .remedy(
             "find the named client by its machine and program, stop it or switch it to \
-             PostgreSQL, shut the door it came through, then retry",
+             PostgreSQL, close the listener that it came through, then retry",
         )
         .source(error)
 }

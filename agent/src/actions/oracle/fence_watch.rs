@@ -41,7 +41,7 @@ const BLIND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Maximum number of reported breaches. The run stops at the first one; the
 /// others are only for the report.
-const TOLD_LIMIT: usize = 1000;
+const MAX_REPORTED: usize = 1000;
 
 pub struct FenceWatch;
 
@@ -109,7 +109,7 @@ impl Watch<WatchFence> for FenceWatch {
             cx,
             params,
             open: None,
-            told: BTreeSet::new(),
+            reported: BTreeSet::new(),
             breaches,
         };
         if after_gap {
@@ -143,7 +143,7 @@ struct Watching<'a> {
     cx: &'a Context,
     params: &'a WatchFence,
     open: Option<(Session, Listeners, Logins)>,
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
     breaches: mpsc::Sender<String>,
 }
 
@@ -220,7 +220,7 @@ impl Watching<'_> {
     }
 
     async fn tell(&mut self, breach: String) {
-        if self.told.len() < TOLD_LIMIT && self.told.insert(breach.clone()) {
+        if self.reported.len() < MAX_REPORTED && self.reported.insert(breach.clone()) {
             // If the receiver has been dropped, the watch ends at its next
             // check.
             let _ = self.breaches.send(breach).await;

@@ -49,16 +49,16 @@ fn is_off(values: &Values, scope: Scope) -> bool {
 /// Waits until no job runs; returns those that still do.
 async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Job>, ActionError> {
     let until = Instant::now() + limit;
-    let mut told = Vec::new();
+    let mut last_reported = Vec::new();
     loop {
         let running = running_jobs(session).await?;
         if running.is_empty() || Instant::now() >= until {
             return Ok(running);
         }
-        if running != told {
+        if running != last_reported {
             let names: Vec<String> = running.iter().map(Job::to_string).collect();
             cx.note(format!("waiting for {}", names.join(", ")));
-            told = running;
+            last_reported = running;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

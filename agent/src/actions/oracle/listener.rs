@@ -98,11 +98,11 @@ async fn put_one_back(
 /// A failure is only noted: the listener is up, and the instance registers its
 /// services within a minute anyway.
 async fn register(cx: &Context, resource: &str) {
-    let told = async {
+    let report = async {
         let session = Session::open(cx, resource).await?;
         Ok::<(), ActionError>(session.execute(REGISTER, &[]).await?)
     };
-    match told.await {
+    match report.await {
         Ok(()) => cx.note(REGISTER),
         Err(e) => cx.note(format!(
             "services register within a minute, not at once: {}",

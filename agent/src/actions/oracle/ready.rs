@@ -149,7 +149,7 @@ impl Report {
                 file.is_some_and(|file| !file.is_empty()),
                 format!(
                     "the instance {instance} runs without a server parameter file, so its jobs \
-                     can't be kept off beyond a bounce (ORA-32001); CREATE SPFILE FROM PFILE and \
+                     can't be kept off after a restart (ORA-32001); CREATE SPFILE FROM PFILE and \
                      restart the instance"
                 ),
             );
@@ -323,7 +323,7 @@ impl Action for Ready {
     ) -> Result<Description, ActionError> {
         let report = Report::make(cx, params).await?;
         Ok(Description {
-            would_do: vec!["look at V$DATABASE, GV$SESSION, GV$TRANSACTION and the tables".into()],
+            would_do: vec!["query V$DATABASE, GV$SESSION, GV$TRANSACTION and the tables".into()],
             obstacles: report.obstacles,
             remarks: report.remarks,
         })

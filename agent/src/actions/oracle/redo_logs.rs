@@ -211,7 +211,7 @@ fn refusal(seen: &LogCheck) -> Option<ActionError> {
             Code::LS2225,
             format!(
                 "a rollback could not resume the forward task from its checkpoint at SCN {since}: \
-                 gone are {gaps}"
+                 missing are {gaps}"
             ),
         )
         .state_left("nothing was changed")
@@ -245,7 +245,7 @@ impl Action for Ready {
     ) -> Result<Description, ActionError> {
         let seen = look(cx, params).await?;
         Ok(Description {
-            would_do: vec!["look at V$LOG and V$ARCHIVED_LOG".to_owned()],
+            would_do: vec!["query V$LOG and V$ARCHIVED_LOG".to_owned()],
             obstacles: refusal(&seen).map(|e| e.report()).into_iter().collect(),
             remarks: remark(&seen).into_iter().collect(),
         })
@@ -329,13 +329,13 @@ mod tests {
             log(2, 7, 90, 250),
             log(2, 8, 250, u64::MAX),
         ];
-        let without = |gone: &[(i64, i64)]| -> Vec<Log> {
-            let there = |log: &&Log| !gone.contains(&(log.thread, log.sequence));
+        let without = |missing: &[(i64, i64)]| -> Vec<Log> {
+            let there = |log: &&Log| !missing.contains(&(log.thread, log.sequence));
             whole.iter().filter(there).copied().collect()
         };
         assert!(gaps(150, &threads(), &whole).is_empty());
         assert!(gaps(300, &threads(), &without(&[(1, 11), (1, 12), (2, 7)])).is_empty());
-        for (since, gone, told) in [
+        for (since, missing, text) in [
             (150, &[(1, 12)][..], "the log of thread 1 with sequence 12"),
             (
                 150,
@@ -354,7 +354,7 @@ mod tests {
             ),
             (150, &[(2, 7), (2, 8)], "every log of thread 2"),
         ] {
-            assert_eq!(gaps(since, &threads(), &without(gone))[0], told);
+            assert_eq!(gaps(since, &threads(), &without(missing))[0], text);
         }
         let twice = [whole.as_slice(), &whole[..2]].concat();
         assert!(gaps(150, &threads(), &twice).is_empty(), "two destinations");

@@ -61,7 +61,7 @@ async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool,
         Ok(()) => cx.note(format!("killed {seen}")),
         Err(e) => match e.ora() {
             Some(NO_SESSION | INVALID_SESSION) => {
-                cx.note(format!("gone by itself: {seen}"));
+                cx.note(format!("ended by itself: {seen}"));
                 return Ok(false);
             }
             Some(MARKED) => cx.note(format!("marked for kill, in a call: {seen}")),
@@ -167,7 +167,7 @@ async fn until_stable(
 ) -> Result<u64, ActionError> {
     let stable = Duration::from_secs(params.stable_secs);
     let until = Instant::now() + Duration::from_secs(params.timeout_secs);
-    let (mut quiet_since, mut told) = (None, usize::MAX);
+    let (mut quiet_since, mut last_reported) = (None, usize::MAX);
     let mut killers = Killers::new(cx, &params.resource);
     loop {
         let left = Left::look(session, params).await?;
@@ -186,9 +186,9 @@ async fn until_stable(
         if killing {
             let victims = left.sessions.iter().filter(|seen| !seen.is_killed());
             killers.kill(&victims.collect::<Vec<_>>(), until).await?;
-        } else if left.sessions.len() != told {
-            told = left.sessions.len();
-            cx.note(format!("{told} sessions are left"));
+        } else if left.sessions.len() != last_reported {
+            last_reported = left.sessions.len();
+            cx.note(format!("{last_reported} sessions are left"));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -197,7 +197,7 @@ async fn until_stable(
 fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
     let what = match (left.is_nothing(), left.sessions.is_empty()) {
         (true, _) => format!(
-            "sessions kept coming: there was no stretch of {} s without any",
+            "new sessions kept connecting: there was no stretch of {} s without any",
             params.stable_secs
         ),
         (false, true) => format!(
@@ -210,14 +210,14 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
         ),
     };
     let next = if killing {
-        "find by machine and program who connects, and through which door: a listener on another \
+        "find by machine and program which client connects, and through which listener: a listener on another \
          host, an account that is not locked, a local script; close it, then retry"
     } else {
         "stop the named clients, then retry; or let the plan kill what is left"
     };
     ActionError::new(Code::LS2240, what)
         .state_left(format!(
-            "nothing was changed but the sessions that are gone, within {} s",
+            "nothing was changed except that sessions were killed, within {} s",
             params.timeout_secs
         ))
         .remedy(next)

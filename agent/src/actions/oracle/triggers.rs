@@ -69,8 +69,8 @@ async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>,
         let binds = [schema.as_str().into(), schema.as_str().into()];
         type Row = (String, String, String, Option<String>);
         let found: Vec<Row> = session.rows(TRIGGERS, &binds).await?;
-        let kept = found.into_iter().filter(|(_, name, ..)| !is_recycled(name));
-        all.extend(kept.map(|(owner, name, status, table_owner)| Trigger {
+        let saved = found.into_iter().filter(|(_, name, ..)| !is_recycled(name));
+        all.extend(saved.map(|(owner, name, status, table_owner)| Trigger {
             owner,
             name,
             enabled: status == "ENABLED",
@@ -101,7 +101,10 @@ async fn restore(
     for was in before {
         let found = now.iter().find(|now| now.is(was));
         match found {
-            None => drifted.push(format!("the trigger {}.{} is gone", was.owner, was.name)),
+            None => drifted.push(format!(
+                "the trigger {}.{} no longer exists",
+                was.owner, was.name
+            )),
             Some(now) if was.enabled && !now.enabled => match enable(cx, session, was).await {
                 Ok(()) => changed += 1,
                 Err(e) => failures.push(e),
@@ -202,8 +205,8 @@ impl Restore {
     /// For each selected trigger the state that the first step found.
     fn before(cx: &Context, params: &RestoreOracleTriggers) -> Result<Vec<Trigger>, ActionError> {
         let mut before: Vec<Trigger> = Vec::new();
-        let kept: Vec<Vec<Trigger>> = saved_state::recall_all(cx, &params.resource, KIND)?;
-        for trigger in kept.into_iter().flatten() {
+        let saved: Vec<Vec<Trigger>> = saved_state::recall_all(cx, &params.resource, KIND)?;
+        for trigger in saved.into_iter().flatten() {
             if trigger.is_of(&params.schemas) && !before.iter().any(|was| was.is(&trigger)) {
                 before.push(trigger);
             }
@@ -216,9 +219,9 @@ impl Restore {
 
     /// Other owners' triggers are restored by another step.
     fn forget(cx: &Context, params: &RestoreOracleTriggers) -> Result<(), ActionError> {
-        let others = |mut kept: Vec<Trigger>| {
-            kept.retain(|trigger| !trigger.is_of(&params.schemas));
-            (!kept.is_empty()).then_some(kept)
+        let others = |mut saved: Vec<Trigger>| {
+            saved.retain(|trigger| !trigger.is_of(&params.schemas));
+            (!saved.is_empty()).then_some(saved)
         };
         saved_state::forget_part(cx, &params.resource, KIND, others)
     }

@@ -101,14 +101,14 @@ impl Others {
         for remark in &self.remarks {
             cx.note(remark.clone());
         }
-        let mut told = Instant::now();
+        let mut last_reported = Instant::now();
         for (done, (oracle, postgres)) in self.pairs.iter().enumerate() {
-            if told.elapsed() >= PROGRESS_INTERVAL {
+            if last_reported.elapsed() >= PROGRESS_INTERVAL {
                 cx.note(format!(
                     "{done} of {} further tables counted",
                     self.pairs.len()
                 ));
-                told = Instant::now();
+                last_reported = Instant::now();
             }
             let rows = rows::count(session, oracle, scn).await?;
             tables.insert(

@@ -38,7 +38,7 @@ impl Action for Check {
         params: &PostgresDrain,
     ) -> Result<Description, ActionError> {
         Ok(Description::of([format!(
-            "look at DMS's control tables in {}",
+            "query DMS's control tables in {}",
             params.control_schema
         )]))
     }

@@ -70,10 +70,10 @@ impl Action for Disable {
         let jobs = schedulers.jobs().await?;
         let active: Vec<&String> = jobs.iter().filter(|(_, a)| **a).map(|(j, _)| j).collect();
         // Saved before the change, so that a crash in between forgets nothing.
-        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
-        let mut off: BTreeSet<String> = kept.read()?.unwrap_or_default();
+        let state_file = StateFile::of(cx, STATE_FILE, &params.resource);
+        let mut off: BTreeSet<String> = state_file.read()?.unwrap_or_default();
         off.extend(active.iter().map(|job| (*job).clone()));
-        kept.write(&off)?;
+        state_file.write(&off)?;
         schedulers.switch(&active, false).await?;
         cx.note(format!("jobs switched off: {}", listed(&active)));
         Ok(Outputs::new())
@@ -119,10 +119,11 @@ async fn still_off(
     cx: &Context,
     params: &RestorePostgresJobs,
 ) -> Result<(Schedulers, Vec<String>), ActionError> {
-    let kept: Option<BTreeSet<String>> = StateFile::of(cx, STATE_FILE, &params.resource).read()?;
+    let state_file: Option<BTreeSet<String>> =
+        StateFile::of(cx, STATE_FILE, &params.resource).read()?;
     let schedulers = Schedulers::find(cx, &params.resource).await?;
     let now = schedulers.jobs().await?;
-    let off = kept
+    let off = state_file
         .unwrap_or_default()
         .into_iter()
         .filter(|job| now.get(job) == Some(&false))

@@ -37,7 +37,7 @@ enum Awaited {
 }
 
 impl Awaited {
-    fn told(&self) -> String {
+    fn progress(&self) -> String {
         match self {
             Self::Nothing => "everything has arrived".to_owned(),
             Self::Markers(tasks) => format!("no marker yet of {}", listed(tasks)),
@@ -120,7 +120,7 @@ impl Action for Await {
         params: &PostgresMarker,
     ) -> Result<Description, ActionError> {
         Ok(Description::of([format!(
-            "wait in {} for the marker {} of {}, then look at DMS's control tables",
+            "wait in {} for the marker {} of {}, then query DMS's control tables",
             params.marker_table,
             params.nonce,
             listed(&params.tasks)
@@ -166,7 +166,7 @@ impl Action for Await {
             if begun.elapsed() >= limit {
                 return Err(ActionError::new(
                     Code::LS2318,
-                    format!("{} after {} s", awaited.told(), limit.as_secs()),
+                    format!("{} after {} s", awaited.progress(), limit.as_secs()),
                 )
                 .state_left("Oracle is closed, PostgreSQL as it was")
                 .remedy(
@@ -175,7 +175,7 @@ impl Action for Await {
                 ));
             }
             if Instant::now() >= report_at {
-                cx.note(awaited.told());
+                cx.note(awaited.progress());
                 report_at += PROGRESS_INTERVAL;
             }
             session.pause(POLL).await?;

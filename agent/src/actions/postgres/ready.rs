@@ -150,7 +150,7 @@ impl Survey {
         let wal_level: String = row.get(0);
         if wal_level != "logical" {
             self.obstacles.push(format!(
-                "wal_level is {wal_level}; the way back needs logical (on Amazon RDS: \
+                "wal_level is {wal_level}; the reverse task needs logical (on Amazon RDS: \
                  rds.logical_replication = 1), which takes a restart"
             ));
         }
@@ -171,7 +171,7 @@ impl Survey {
         let keep: Option<String> = row.get(4);
         if let Some(keep) = keep.filter(|keep| keep != "-1") {
             self.remarks.push(format!(
-                "max_slot_wal_keep_size is {keep}: if the way back lags by more it is lost"
+                "max_slot_wal_keep_size is {keep}: if the reverse task lags by more, its slot is lost"
             ));
         }
         Ok(())
@@ -196,7 +196,7 @@ impl Survey {
         };
         if !lost.is_empty() {
             self.obstacles.push(format!(
-                "tables without a primary key lose updates and deletes on the way back: {}; give \
+                "tables without a primary key lose updates and deletes in the reverse task: {}; give \
                  them one",
                 listed(&names(lost))
             ));
@@ -352,7 +352,7 @@ impl Action for Ready {
         let survey = Survey::of(cx, params).await?;
         Ok(Description {
             would_do: vec![
-                "look at settings, slots, keys, tables, sequences, marker and control tables"
+                "query settings, slots, keys, tables, sequences, marker and control tables"
                     .to_owned(),
             ],
             obstacles: survey.obstacles,

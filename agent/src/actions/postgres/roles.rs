@@ -229,7 +229,7 @@ async fn end_sessions(
     session: &Session,
     roles: &[String],
 ) -> Result<(), ActionError> {
-    let mut told = BTreeMap::new();
+    let mut reported = BTreeMap::new();
     let mut calm = 0;
     let mut left = BTreeMap::new();
     for _ in 0..LOOKS {
@@ -239,7 +239,7 @@ async fn end_sessions(
             return no_prepared(session, roles).await;
         }
         for (pid, who) in &left {
-            if told.insert(*pid, ()).is_none() {
+            if reported.insert(*pid, ()).is_none() {
                 cx.note(format!("ending session {pid}: {who}"));
             }
         }

@@ -209,18 +209,18 @@ impl Compared {
                 Some((compared, wanted))
             })
             .collect();
-        let (mut told, mut same) = (Instant::now(), 0);
+        let (mut last_reported, mut same) = (Instant::now(), 0);
         for (compared, wanted) in &others {
             match self.one(session, compared, wanted).await? {
                 (_, Some(differs)) => cx.note(differs),
                 (_, None) => same += 1,
             }
-            if told.elapsed() >= PROGRESS_INTERVAL {
+            if last_reported.elapsed() >= PROGRESS_INTERVAL {
                 cx.note(format!(
                     "{same} of {} further tables the same",
                     others.len()
                 ));
-                told = Instant::now();
+                last_reported = Instant::now();
             }
         }
         if !others.is_empty() {

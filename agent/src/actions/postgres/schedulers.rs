@@ -189,7 +189,7 @@ async fn open_home(cx: &Context, resource: &str, home: &str) -> Result<Session, 
             Code::LS2336,
             format!("pg_cron lives in the database {home}, where the agent can't log in"),
         )
-        .state_left("nothing was changed; jobs that are kept there may run in this database")
+        .state_left("nothing was changed; jobs that are defined there may run in this database")
         .remedy(format!(
             "GRANT CONNECT ON DATABASE {} to the agent's role and let pg_hba.conf admit it, then \
              retry",

@@ -247,12 +247,12 @@ impl Action for Enable {
         let triggers = triggers(&session, &params.schemas, params.set).await?;
         // The state that an earlier attempt saved is older, so it is not
         // overwritten.
-        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
-        let mut modes: Modes = kept.read()?.unwrap_or_default();
+        let state_file = StateFile::of(cx, STATE_FILE, &params.resource);
+        let mut modes: Modes = state_file.read()?.unwrap_or_default();
         for trigger in triggers.iter().filter(|t| t.mode != wanted(params, t)) {
             modes.entry(trigger.key()).or_insert(trigger.mode);
         }
-        kept.write(&modes)?;
+        state_file.write(&modes)?;
         switch(cx, &session, &triggers, |t| Some(wanted(params, t))).await?;
         Ok(Outputs::new())
     }
@@ -303,8 +303,8 @@ impl Action for Restore {
         cx: &Context,
         params: &RestorePostgresTriggers,
     ) -> Result<Probe, ActionError> {
-        let kept: Option<Modes> = StateFile::of(cx, STATE_FILE, &params.resource).read()?;
-        let Some(modes) = kept else {
+        let state_file: Option<Modes> = StateFile::of(cx, STATE_FILE, &params.resource).read()?;
+        let Some(modes) = state_file else {
             // Nothing was switched by this agent.
             return Ok(found(Finding::Satisfied));
         };
@@ -338,12 +338,12 @@ impl Action for Restore {
         params: &RestorePostgresTriggers,
         _capture: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let kept = StateFile::of(cx, STATE_FILE, &params.resource);
-        let modes: Modes = kept.read()?.unwrap_or_default();
+        let state_file = StateFile::of(cx, STATE_FILE, &params.resource);
+        let modes: Modes = state_file.read()?.unwrap_or_default();
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;
         switch(cx, &session, &triggers, |t| modes.get(&t.key()).copied()).await?;
-        kept.forget()?;
+        state_file.forget()?;
         Ok(Outputs::new())
     }
 }

@@ -1,4 +1,4 @@
-//! Logging in to the instance, and handing a kept login over.
+//! Logins to the instance, and reuse of idle ones.
 //!
 //! A login can't be broken and has no time-out of its own, so it runs on a
 //! thread that is nobody else's and is left behind when its time is up.
@@ -20,7 +20,7 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(20);
 /// each holds a thread until it ends. A handful is under way in a busy moment;
 /// more only pile up on an instance that answers nobody.
 const LOGINS_LIMIT: usize = 16;
-/// A kept login whose server doesn't answer within this time is of no use.
+/// An idle login whose server doesn't answer within this time is discarded.
 const ALIVE_LIMIT: Duration = Duration::from_secs(2);
 /// A call that takes longer is given up. Checkpoints of a large cache and
 /// archiving of all threads take minutes; a task that is out of time breaks
@@ -60,14 +60,14 @@ impl Drop for Login {
     }
 }
 
-/// Gives a kept login to a task; nothing where it is of no use any more, or
+/// Gives an idle login to a task; none where it no longer works, or
 /// where its server is silent: that is then the new login's to find out.
 pub(super) async fn hand_over(
-    mut kept: Login,
+    mut idle: Login,
     action: String,
     cancel: &CancellationToken,
 ) -> Option<Arc<Connection>> {
-    let connection = kept.0.take()?;
+    let connection = idle.0.take()?;
     let named = tokio::task::spawn_blocking(move || {
         connection.set_call_timeout(Some(ALIVE_LIMIT)).ok()?;
         connection.execute(SET_MODULE, &[&MODULE, &action]).ok()?;
@@ -120,10 +120,10 @@ pub(super) async fn connect(
             "was not tried: {LOGINS_LIMIT} earlier ones have not ended"
         )));
     };
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (sender, outcome) = tokio::sync::oneshot::channel();
     let login = move || {
         // A session for which nobody waits any more is closed here.
-        drop(tell.send(log_in(&config, &action)));
+        drop(sender.send(log_in(&config, &action)));
         drop(under_way);
     };
     let thread = std::thread::Builder::new().name("oracle-login".to_owned());
@@ -133,7 +133,7 @@ pub(super) async fn connect(
         )));
     }
     tokio::select! {
-        told = told => told.unwrap_or_else(|_| Err(hung("ended without an answer".to_owned()))),
+        outcome = outcome => outcome.unwrap_or_else(|_| Err(hung("ended without an answer".to_owned()))),
         () = tokio::time::sleep(LOGIN_LIMIT) => Err(hung(format!(
             "has not come to an end within {} s",
             LOGIN_LIMIT.as_secs()

@@ -6,7 +6,7 @@
 //! transaction are repeated on a new session when the old one has died: what
 //! changes something never is.
 //!
-//! A login is kept for the next task when every call of the session before it
+//! A login is reused by the next task when every call of the session before it
 //! came to a good end ([`super::idle_pool`]); what a statement may have left open
 //! is rolled back first.
 //!
@@ -111,14 +111,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session for a task's work, under its tag, on a kept login if
+    /// Opens a session for a task's work, under its tag, on an idle login if
     /// there is one that is alive.
     ///
     /// # Errors
     /// Where the resource is not configured, or Oracle can't be reached.
     pub async fn open(cx: &Context, resource: &str) -> Result<Self, ActionError> {
-        while let Some(kept) = cx.host.oracle_logins.take(resource) {
-            if let Some(connection) = hand_over(kept, name_of(cx), &cx.cancel).await {
+        while let Some(idle) = cx.host.oracle_logins.take(resource) {
+            if let Some(connection) = hand_over(idle, name_of(cx), &cx.cancel).await {
                 return Self::on(cx, resource, connection);
             }
         }
@@ -234,7 +234,7 @@ impl Session {
 
     /// Runs blocking work on the connection, breaking its call when the task
     /// is cancelled. `what` names the work in errors. The work may leave
-    /// anything behind: the login is not kept.
+    /// anything behind: the login is not reused.
     ///
     /// # Errors
     /// [`OracleError`]
