@@ -27,17 +27,18 @@ and gives it `params`:
     units: [orders.service]
 ```
 
-A parameter that an action doesn't have is an error ([LS1002](errors/LS1002.md)). In place of any
-value `${step-id.output}` can stand, an output of a step in an earlier phase. The agent that runs
-the step must allow the action in the `[policy]` of its agent.toml.
+A parameter that an action doesn't have is an error ([LS1002](errors/LS1002.md)). Any value
+can be replaced by `${step-id.output}`, the output of a step in an earlier phase. The agent that runs
+the step must allow the action in the `[policy]` section of its agent.toml.
 
-- *Read-only*: it changes nothing.
-- *Watch*: it goes on checking until the phase that the step's `watch_until` names.
-- *Undoable*: a rollback restores what it changed.
-- *No undo*: what it changes, a rollback doesn't restore by itself.
+- *Read-only*: the action changes nothing.
+- *Watch*: the action keeps checking until the phase that `watch_until` of the step names is released.
+- *Undoable*: a rollback restores what the action changed.
+- *No undo*: a rollback doesn't automatically restore what the action changed.
 
-The default timeout is that of a step which leaves out whatever has a default and names one item in
-each list. An action that may take some time for each item of a list gets it for each.
+The default timeout is shown for a step that omits every parameter with a default and names one item
+in each list. If an action has a time limit for each item of a list, the timeout grows with their
+number.
 
 This page is generated from the parameter types in `crates/plan/src/catalogue`.
 ";
@@ -52,7 +53,7 @@ const AREAS: [(&str, &[&str], &str); 4] = [
         ],
         "Units, paths, processes and commands must be allowed by the agent's policy: `units`, \
          `paths`, `[policy.processes]`, `[policy.commands]`. `check.http` and `check.tcp` need \
-         nothing of that kind.",
+         no such permission.",
     ),
     (
         "Oracle",

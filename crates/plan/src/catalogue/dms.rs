@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `dms.task.ready`: the forward task is running, has no failed table, maps the
-/// marker table and does not map the canary table.
+/// `dms.task.ready`: checks that the forward task is running, has no failed table,
+/// maps the marker table and does not map the canary table.
 ///
 /// Outputs: `checkpoint`, `last_failure` (text; empty if there is none).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -144,8 +144,8 @@ impl ActionSpec for DmsConnection {
     }
 }
 
-/// `dms.reverse.create`: creates the CDC-only task back to Oracle and waits
-/// until it is `ready`. Undo deletes it.
+/// `dms.reverse.create`: creates the CDC-only reverse task, which replicates to
+/// Oracle, and waits until it is `ready`. Undo deletes it.
 ///
 /// Outputs: `task` (ARN).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -174,7 +174,7 @@ pub struct DmsReverseCreate {
 
 impl ActionSpec for DmsReverseCreate {
     const NAME: &'static str = "dms.reverse.create";
-    const SUMMARY: &'static str = "create the task back to Oracle";
+    const SUMMARY: &'static str = "create the reverse task";
     const OUTPUTS: &'static [&'static str] = &["task"];
     const EFFECT: Effect = Effect::Undoable;
 
@@ -183,9 +183,9 @@ impl ActionSpec for DmsReverseCreate {
     }
 }
 
-/// `dms.reverse.start`: starts that task for the first time and waits until it is
-/// running and its slot is active. Undo stops it and drops its slot; it fails,
-/// listing the tables, if the task has applied anything but the canary.
+/// `dms.reverse.start`: starts the reverse task for the first time and waits until
+/// it is running and its slot is active. Undo stops the task and drops its slot;
+/// undo fails, listing the tables, if the task has applied anything but the canary.
 ///
 /// Outputs: `slot` (name).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -204,7 +204,7 @@ pub struct DmsReverseStart {
 
 impl ActionSpec for DmsReverseStart {
     const NAME: &'static str = "dms.reverse.start";
-    const SUMMARY: &'static str = "start the task back to Oracle";
+    const SUMMARY: &'static str = "start the reverse task";
     const OUTPUTS: &'static [&'static str] = &["slot"];
     const EFFECT: Effect = Effect::Undoable;
 
@@ -213,7 +213,7 @@ impl ActionSpec for DmsReverseStart {
     }
 }
 
-/// `dms.reverse.delete`: stops and deletes the task, drops its slot.
+/// `dms.reverse.delete`: stops and deletes the reverse task and drops its slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DmsReverseDelete {
@@ -230,7 +230,7 @@ pub struct DmsReverseDelete {
 
 impl ActionSpec for DmsReverseDelete {
     const NAME: &'static str = "dms.reverse.delete";
-    const SUMMARY: &'static str = "delete the task back to Oracle";
+    const SUMMARY: &'static str = "delete the reverse task";
     const EFFECT: Effect = Effect::Permanent;
 
     fn limit_secs(&self) -> Option<u64> {

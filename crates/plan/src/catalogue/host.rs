@@ -5,7 +5,7 @@ use crate::actions::{ActionSpec, Effect, each};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `service.stop`: systemd units, both services and timers.
+/// `service.stop`: stops systemd units (services, timers) in the order of the list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopService {
@@ -31,7 +31,7 @@ impl ActionSpec for StopService {
     }
 }
 
-/// `service.start`: systemd units, both services and timers.
+/// `service.start`: starts systemd units (services, timers) in reverse order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartService {
@@ -56,7 +56,7 @@ impl ActionSpec for StartService {
     }
 }
 
-/// `service.restart`: systemd units, one after the other.
+/// `service.restart`: restarts systemd units one after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartService {
@@ -127,7 +127,7 @@ impl ActionSpec for StopProcess {
     }
 }
 
-/// `config.switch`: atomic swap of a file or of a symbolic link.
+/// `config.switch`: atomically replaces a file or a symbolic link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SwitchConfig {
@@ -140,7 +140,7 @@ pub struct SwitchConfig {
 
 impl ActionSpec for SwitchConfig {
     const NAME: &'static str = "config.switch";
-    const SUMMARY: &'static str = "swap a configuration file or link";
+    const SUMMARY: &'static str = "replace a configuration file or link";
     const EFFECT: Effect = Effect::Undoable;
 }
 
@@ -171,7 +171,7 @@ impl ActionSpec for CheckHttp {
     }
 }
 
-/// `check.tcp`: whether a port accepts connections.
+/// `check.tcp`: checks whether a port accepts connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckTcp {

@@ -336,8 +336,8 @@ pub struct OracleFence {
     pub window_secs: u64,
 }
 
-/// `oracle.fence.watch`: a watch. It is armed once the conditions have held for the
-/// window, and reports every later breach.
+/// `oracle.fence.watch`: a watch that is armed once the conditions have held for
+/// the window, and reports every later breach.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchFence(pub OracleFence);
 
