@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 mod forward_task;
@@ -46,9 +47,20 @@ const POSTGRES: &str = "CREATE SCHEMA shop; CREATE SCHEMA lockstep;
 const REPLICA: &str = "extra_connection_attributes = \
     \"executeTimeout=90;afterConnectScript=SET session_replication_role='replica'\"\n";
 
+/// A free port below the range from which the kernel assigns ports: one from that
+/// range may be assigned to some connection before the program binds it. Each test
+/// is a process, and processes with close ids draw from separate ports.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
+        assert!(drawn < 20, "no port is free");
+        let port = 10_000 + (std::process::id() % 1_000) * 20 + drawn;
+        let port = u16::try_from(port).expect("it is below 30,000");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A program of the range, ended with the test.

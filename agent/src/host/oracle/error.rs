@@ -53,11 +53,7 @@ pub enum OracleError {
     },
     /// The driver rejected a call: a value is not of the expected type.
     #[error("the result of a statement can't be used ({line}): {statement}")]
-    Driver {
-        /// The driver's message.
-        line: String,
-        statement: String,
-    },
+    Driver { line: String, statement: String },
     /// The session no longer exists; whether the statement took effect is unknown.
     #[error("the session ended during a statement: {statement}")]
     Dead { statement: String },
