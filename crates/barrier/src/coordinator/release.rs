@@ -57,10 +57,10 @@ impl Run {
         before_images: &BTreeMap<AgentName, BTreeMap<StepId, Value>>,
         agents: impl Iterator<Item = &'a AgentName>,
     ) -> Option<String> {
-        let kept = json_size(before_images);
-        if kept > MAX_RELEASE {
+        let size = json_size(before_images);
+        if size > MAX_RELEASE {
             return Some(format!(
-                "what the agents would change takes {kept} bytes to write down, more than the \
+                "the before-images of the agents take {size} bytes, more than the \
                  {MAX_RELEASE} of one phase"
             ));
         }
@@ -195,7 +195,7 @@ impl Run {
         let steps = self.state.phase(phase)?.tasks.get(agent)?;
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
         let mut before_images = BTreeMap::new();
-        let kept = self.state.before_images.get(agent);
+        let recorded = self.state.before_images.get(agent);
         let journal_lost = self.state.journals_lost.contains(agent);
         for step in steps {
             let (_, spec) = self.state.step(step)?;
@@ -208,7 +208,7 @@ impl Run {
                 }
             }
             if let (true, Some(of)) = (journal_lost, super::state::undone_by(spec)) {
-                let before_image = kept.and_then(|kept| kept.get(of)).cloned();
+                let before_image = recorded.and_then(|images| images.get(of)).cloned();
                 before_images.insert(of.clone(), before_image.unwrap_or(Value::Null));
             }
         }

@@ -183,7 +183,7 @@ impl Run {
                     decided_at,
                     verb.expected.unwrap_or(0)
                 ),
-                "look at the run again and repeat the request if it still fits",
+                "check the run again and repeat the request if it still applies",
             );
         }
         if self.state.abort.is_some() && !matches!(verb.action, VerbAction::Waive { .. }) {
@@ -300,8 +300,8 @@ impl Run {
         if let Some(((step, agent), _)) = self.state.open_tasks().next() {
             return reject(
                 RejectionCode::Open,
-                format!("{step} on {agent} is still open: nobody knows whether it runs"),
-                format!("wait until {agent} is heard, or waive that task"),
+                format!("{step} on {agent} is still open: it may be running"),
+                format!("wait until {agent} reports, or waive that task"),
             );
         }
         Ok(phase)
@@ -313,8 +313,8 @@ impl Run {
         match unclear {
             Some(((step, agent), _)) => reject(
                 RejectionCode::Unclear,
-                format!("nobody knows whether {step} on {agent} has taken effect"),
-                "look at the host, then resolve it as done or failed",
+                format!("it is unknown whether {step} on {agent} has taken effect"),
+                "check the host, then resolve it as done or failed",
             ),
             None => Ok(phase),
         }
