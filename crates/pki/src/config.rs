@@ -30,7 +30,7 @@ pub enum TlsConfigError {
     /// The certificate has another identity. Peers would reject it too; this error
     /// reports it at startup.
     #[error(
-        "the certificate {cert} belongs to {found}, but this must be {wanted}; issue it with \
+        "the certificate {cert} belongs to {found}, but this {role} must be {wanted}; issue it with \
          `lockstep pki issue {role}/{name}`"
     )]
     IdentityMismatch {
