@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds on CLOCK_BOOTTIME: it counts suspended time, which
 /// `std::time::Instant` leaves out on Linux (rust-lang/rust#87906), so a
-/// promise also lapses while the machine is suspended (R12). Changes of the wall
+/// promise also expires while the machine is suspended (R12). Changes of the wall
 /// clock don't affect it.
 pub fn boot_time() -> u64 {
     let mut now = libc::timespec {
@@ -13,7 +13,7 @@ pub fn boot_time() -> u64 {
     };
     // SAFETY: `now` is a valid timespec; CLOCK_BOOTTIME exists since Linux 2.6.39.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) } != 0;
-    debug_assert!(!failed, "CLOCK_BOOTTIME is always there on Linux");
+    debug_assert!(!failed, "CLOCK_BOOTTIME exists on every supported Linux");
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     seconds * 1000 + nanos / 1_000_000

@@ -13,7 +13,7 @@ pub enum ConfigFileError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The source names line, column and the fields that exist there.
+    /// The source contains line, column and the known fields.
     #[error("{code}: {path} is not a valid configuration of the {daemon}")]
     Parse {
         code: Code,
@@ -27,7 +27,7 @@ impl Daemon {
     /// Reads the configuration file, which is TOML.
     ///
     /// # Errors
-    /// It can't be read, or it is not of the type's form.
+    /// The file can't be read, or its content is not a valid `T`.
     pub fn load_config<T: DeserializeOwned>(&self, path: &Path) -> Result<T, ConfigFileError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigFileError::Read {
             code: self.codes.config_unreadable,
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_file_is_reported_with_code_and_place() {
+    fn an_unusable_file_is_reported_with_code_and_location() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.toml");
         let missing = TEST.load_config::<Config>(&path).unwrap_err();

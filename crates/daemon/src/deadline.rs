@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Returns at a deadline on the boot-time clock (milliseconds), at once if it
-/// has passed; without one, never.
+/// Waits for a deadline on the boot-time clock (milliseconds). Returns immediately if
+/// it has passed, and never if there is none.
 ///
 /// tokio's timer stops while the machine is suspended, so after a resume this
 /// may return late; it never returns early.

@@ -1,8 +1,8 @@
-//! What the agent and the coordinator share as processes: the configuration
-//! file, the store over the journal, signals, deadlines and the exit status.
+//! Code that the agent and the coordinator share: the configuration file, the store
+//! over the journal, signals, deadlines and the exit status.
 //!
-//! Each daemon describes itself in one [`Daemon`] constant. Error texts are the
-//! same for both; the codes that they carry are the daemon's own.
+//! Each daemon describes itself in one [`Daemon`] constant. The error messages are the
+//! same for both daemons, but each has its own error codes.
 
 mod config;
 mod deadline;
@@ -19,14 +19,14 @@ pub use process::{IdentityError, exit, shutdown_requested};
 use std::fmt;
 pub use store::{Store, StoreError};
 
-/// A daemon as its configuration, its journal and its errors name it.
+/// Properties in which the two daemons differ.
 #[derive(Debug)]
 pub struct Daemon {
     pub role: Role,
     pub codes: Codes,
 }
 
-/// Codes of the errors that both daemons can meet, each with its own.
+/// A daemon's codes for the errors that both daemons can report.
 #[derive(Debug)]
 pub struct Codes {
     pub config_unreadable: Code,

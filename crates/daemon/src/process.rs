@@ -1,4 +1,4 @@
-//! A daemon's identity, its end on a signal, and its exit status.
+//! A daemon's identity, its shutdown on a signal, and its exit status.
 
 use crate::Daemon;
 use lockstep_api::Code;
@@ -23,8 +23,8 @@ pub enum IdentityError {
 }
 
 impl Daemon {
-    /// Loads the certificate of the daemon with this name and follows its
-    /// files. Must be called within a tokio runtime.
+    /// Loads the certificate of the daemon with this name, and reloads it when its
+    /// files change. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The files are unusable, or the certificate names another identity.
@@ -58,7 +58,7 @@ pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// The exit status of a daemon that has ended. An error goes to standard error
+/// The exit status for the outcome of a daemon. An error is printed to standard error
 /// with all of its causes.
 pub fn exit(daemon: &Daemon, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
     match outcome {

@@ -1,7 +1,7 @@
 //! Typed records over the journal.
 //!
-//! An error of the journal ends the process (R23): the state on disk is then no
-//! longer known and is read again at the next start.
+//! The process must exit after an error of the journal (R23): the state on disk is
+//! then unknown and is read again at the next start.
 
 use crate::Daemon;
 use lockstep_barrier::record::{FormatVersion, UnknownFormat};
@@ -55,15 +55,15 @@ pub enum StoreError {
     },
 }
 
-/// A daemon's journal, which holds records as JSON.
+/// A daemon's journal, whose entries are records in JSON.
 pub struct Store {
     daemon: &'static Daemon,
     journal: Journal,
 }
 
 impl Store {
-    /// Opens the daemon's journal in the state directory; creates what is
-    /// missing.
+    /// Opens the daemon's journal in the state directory; creates both if they don't
+    /// exist.
     ///
     /// # Errors
     /// The directory or the journal is unusable, or another process owns it.
@@ -82,7 +82,7 @@ impl Store {
         &self.journal
     }
 
-    /// Whether the journal holds an entry with this hash at this position.
+    /// Whether the journal has an entry with this hash at this position.
     ///
     /// # Errors
     /// The journal can't be read.
@@ -142,7 +142,7 @@ impl Store {
             .collect()
     }
 
-    /// The record that an entry holds.
+    /// The record in an entry.
     ///
     /// # Errors
     /// The entry is not a record of this type.
@@ -201,11 +201,11 @@ impl Store {
     /// be called within a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// The process must end, because the state on disk is no longer known (R23).
+    /// The process must exit, because the state on disk is no longer known (R23).
     #[expect(clippy::disallowed_methods, reason = "measured only for the log")]
     pub fn append(&mut self, entries: &[NewEntry]) -> Result<Vec<Entry>, StoreError> {
         let began = Instant::now();
-        // fsync blocks; the runtime moves this thread's other tasks elsewhere.
+        // fsync blocks; block_in_place lets other threads run this thread's tasks.
         let written = tokio::task::block_in_place(|| {
             self.journal.append(entries, lockstep_clock::wall_time())
         })
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_error_carries_the_daemons_code_and_names_the_place() {
+    async fn an_error_has_the_daemons_code_and_the_location() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(&TEST, dir.path()).unwrap();
         store.append_record("run/a", "other", &"text").unwrap();

@@ -17,8 +17,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Longest body of one entry: 4 MiB, far more than a plan with every before-image;
-/// anything longer is a defect.
+/// Maximum length of an entry's body: 4 MiB, far more than a plan with every
+/// before-image; anything longer is a defect.
 pub const MAX_BODY: usize = 4 << 20;
 
 /// Predecessor hash of the first entry.
@@ -70,7 +70,7 @@ pub enum Error {
         doing: &'static str,
         source: rusqlite::Error,
     },
-    /// Another process owns it.
+    /// Another process owns the journal.
     #[error("the journal {path} is in use by another process; stop it first")]
     InUse { path: PathBuf },
     /// Written by a newer program.
@@ -83,11 +83,11 @@ pub enum Error {
         known: i64,
     },
     /// The journal of another kind of daemon.
-    #[error("the journal {path} belongs to a {found}, not to a {wanted}")]
+    #[error("the journal {path} belongs to a {found}, not to a {expected}")]
     Role {
         path: PathBuf,
         found: String,
-        wanted: String,
+        expected: String,
     },
     /// Another writer appended first, or the caller's state is stale.
     #[error("stream {stream} of the journal is at {found}, not at {expected}")]
@@ -123,8 +123,8 @@ impl Journal {
     /// kind of daemon; a journal is never shared between kinds.
     ///
     /// # Errors
-    /// When the file can't be opened, is owned by another process, was
-    /// written by a newer program or by another role, or was altered.
+    /// The file can't be opened, is owned by another process, was written by a newer
+    /// program or by another role, or was altered.
     pub fn open(path: &Path, role: &str) -> Result<Self, Error> {
         let store = |doing| move |source| failed(path, doing, source);
         let mut connection = Connection::open(path).map_err(store("opened"))?;
@@ -153,7 +153,7 @@ impl Journal {
     /// Hash (hex) of the entry at a position, if there is one.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// The file can't be read.
     pub fn hash_at(&self, position: u64) -> Result<Option<String>, Error> {
         let read = || -> rusqlite::Result<Option<[u8; 32]>> {
             self.connection
@@ -168,9 +168,9 @@ impl Journal {
     /// Appends entries, all or none. When it returns they are on disk.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when an entry's number is not the next of its
-    /// stream; any [`Error::Store`] must end the process (R23), because the
-    /// state on disk is no longer known.
+    /// [`Error::Conflict`] if an entry's number is not the next of its stream. After
+    /// any [`Error::Store`] the process must exit (R23), because the state on disk is
+    /// no longer known.
     pub fn append(&mut self, entries: &[NewEntry], at_ms: u64) -> Result<Vec<Entry>, Error> {
         let path = self.path.clone();
         let store = |doing| {
@@ -198,7 +198,7 @@ impl Journal {
     /// The entries of a stream after the given number, in order.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// The file can't be read.
     pub fn read(&self, stream: &str, after: u64) -> Result<Vec<Entry>, Error> {
         self.query("SELECT position, stream, seq, at_ms, kind, body, hash FROM entry WHERE stream = ?1 AND seq > ?2 ORDER BY seq", params![stream, after])
     }
@@ -206,7 +206,7 @@ impl Journal {
     /// Number of a stream's last entry; 0 for a stream without entries.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// The file can't be read.
     pub fn last_seq(&self, stream: &str) -> Result<u64, Error> {
         last_seq(&self.connection, stream).map_err(|source| failed(&self.path, "read", source))
     }
@@ -214,7 +214,7 @@ impl Journal {
     /// Names of all streams in the order of their first entry.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// The file can't be read.
     pub fn streams(&self) -> Result<Vec<String>, Error> {
         let read = || -> rusqlite::Result<Vec<String>> {
             let mut statement = self
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_there_after_reopening() {
+    fn appended_entries_survive_reopening() {
         let (_dir, path) = fresh();
         let mut journal = Journal::open(&path, "agent").unwrap();
         let id = journal.id().to_owned();
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_a_deletion_and_a_swap_are_noticed() {
+    fn an_edit_a_deletion_and_a_swap_are_detected() {
         for tampering in [
             "UPDATE entry SET body = '{}' WHERE position = 2",
             "DELETE FROM entry WHERE position = 2",

@@ -81,7 +81,7 @@ pub(super) fn adopt(connection: &mut Connection, path: &Path, role: &str) -> Res
         return Err(Error::Role {
             path: path.to_owned(),
             found,
-            wanted: role.to_owned(),
+            expected: role.to_owned(),
         });
     }
     transaction.commit().map_err(store)?;

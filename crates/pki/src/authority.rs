@@ -1,8 +1,8 @@
 //! A private certificate authority for installations without a PKI of their own.
 //!
 //! It is a directory with `ca.pem`, `ca-key.pem`, `crl.pem` and a pair of files
-//! for each party. Keys are ECDSA P-256. Nothing is ever overwritten except the
-//! revocation list, which is replaced as a whole.
+//! for each party. Keys are ECDSA P-256. No file is ever overwritten except the
+//! revocation list, which is replaced atomically.
 
 use crate::certificate;
 use crate::identity::{Identity, Role, TrustDomain};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
 
-/// Backdating of `not_before`: the clocks of hosts differ by less than this.
+/// Backdating of `not_before`. It must exceed the clock differences between hosts.
 const BACKDATING: Duration = Duration::from_secs(5 * 60);
 
 /// Validity of the authority itself: longer than any migration project, so that it
@@ -33,7 +33,7 @@ const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
 const CRL: &str = "crl.pem";
 
-/// A certificate authority opened for issuing.
+/// An open certificate authority, able to issue and revoke certificates.
 pub struct Authority {
     dir: PathBuf,
     trust_domain: TrustDomain,
@@ -42,7 +42,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-// The key must not show in a debug print.
+// Debug output must not contain the key.
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority")
@@ -56,7 +56,7 @@ impl Authority {
     /// Creates an authority in a directory, which is created if necessary.
     ///
     /// # Errors
-    /// [`AuthorityError::Exists`] when there already is one; nothing is changed then.
+    /// [`AuthorityError::Exists`] if the directory already has one; it is not changed.
     pub fn create(dir: &Path, trust_domain: TrustDomain) -> Result<Self, AuthorityError> {
         fs::create_dir_all(dir).map_err(|source| AuthorityError::Write {
             path: dir.to_owned(),
@@ -137,7 +137,7 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// Path of its revocation list.
+    /// Path of the revocation list.
     pub fn crl_path(&self) -> PathBuf {
         self.dir.join(CRL)
     }
@@ -148,11 +148,12 @@ impl Authority {
     }
 
     /// Creates a key and a certificate. Only a coordinator's certificate allows
-    /// server use and may contain host names and addresses (`names`), which
-    /// third-party tools check.
+    /// server use and may contain host names and IP addresses (`names`), which only
+    /// third-party tools verify.
     ///
     /// # Errors
-    /// [`AuthorityError::Outlives`] when the certificate would outlive the authority.
+    /// [`AuthorityError::Outlives`] if the certificate would outlive the authority,
+    /// [`AuthorityError::NamesOfClient`] for host names of a client.
     pub fn issue(
         &self,
         identity: &Identity,
@@ -202,7 +203,7 @@ impl Authority {
 
     /// Adds a certificate to the revocation list. Daemons with this list
     /// reject the certificate from then on and close its connections. Returns
-    /// whether the list has changed: revoking twice is not an error.
+    /// whether the list has changed; revoking a certificate again is not an error.
     ///
     /// # Errors
     /// The certificate isn't this authority's, or a file can't be read or written.
@@ -319,7 +320,7 @@ pub struct Issued {
     pub key_pem: String,
 }
 
-// The key must not show in a debug print.
+// Debug output must not contain the key.
 impl std::fmt::Debug for Issued {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Issued")
@@ -333,7 +334,7 @@ impl Issued {
     /// Writes `NAME.pem` and `NAME-key.pem` (0600) into a directory.
     ///
     /// # Errors
-    /// [`AuthorityError::Exists`] when either exists; nothing is written then.
+    /// [`AuthorityError::Exists`] if either file exists; nothing is written then.
     pub fn write(&self, dir: &Path) -> Result<IssuedFiles, AuthorityError> {
         let name = self.identity.name();
         let files = IssuedFiles {
@@ -437,7 +438,7 @@ fn read_text(path: &Path) -> Result<String, AuthorityError> {
     })
 }
 
-/// Error of the authority.
+/// Why an operation on the authority failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The operation would overwrite a file.

@@ -1,4 +1,4 @@
-//! Parsing of PEM files, and properties of certificates for display.
+//! Parsing of PEM files, and properties of certificates.
 
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -6,12 +6,12 @@ use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The certificates in a PEM text, in its order.
+/// The certificates in a PEM text, in their order.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
-/// The revocation lists in a PEM text, in its order.
+/// The revocation lists in a PEM text, in their order.
 pub(crate) fn revocation_lists(
     pem: &[u8],
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, pem::Error> {

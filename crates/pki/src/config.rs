@@ -5,7 +5,7 @@ use crate::identity::Role;
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// Certificate files of a daemon; read again when they change.
+/// Certificate files of a daemon; reloaded when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -14,7 +14,7 @@ pub struct TlsConfig {
     /// The daemon's certificate, PEM.
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Revoked certificates, PEM, if there are any.
+    /// Revocation lists, PEM; optional.
     #[serde(default)]
     pub crl: Option<PathBuf>,
     /// The trust domain of every identity.
@@ -30,22 +30,22 @@ pub enum TlsConfigError {
     /// The certificate has another identity. Peers would reject it too; this error
     /// reports it at startup.
     #[error(
-        "the certificate {cert} belongs to {found}, but this {role} must be {wanted}; issue it with \
+        "the certificate {cert} belongs to {found}, but this {role} must be {expected}; issue it with \
          `lockstep pki issue {role}/{name}`"
     )]
     IdentityMismatch {
         cert: PathBuf,
         found: String,
-        /// Whose it should be.
-        wanted: String,
+        /// The SPIFFE ID that the configuration requires.
+        expected: String,
         role: &'static str,
         name: String,
     },
 }
 
 impl TlsConfig {
-    /// The credentials of the daemon of this role and name, followed for as
-    /// long as they are held. Must be called within a tokio runtime.
+    /// Loads the credentials of the daemon with this role and name, and reloads them
+    /// on changes until they are dropped. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The files are unusable, or the certificate has another identity.
@@ -58,19 +58,19 @@ impl TlsConfig {
         })?;
         let loaded = credentials.current();
         let role = role.as_str();
-        let wanted = format!("spiffe://{}/{role}/{name}", self.trust_domain);
+        let expected = format!("spiffe://{}/{role}/{name}", self.trust_domain);
         let found = loaded
             .identity()
             .clone()
             .within(loaded.trust_domain().clone())
             .to_string();
-        if found == wanted {
+        if found == expected {
             return Ok(credentials);
         }
         Err(TlsConfigError::IdentityMismatch {
             cert: self.cert.clone(),
             found,
-            wanted,
+            expected,
             role,
             name: name.to_owned(),
         })
@@ -95,16 +95,16 @@ mod tests {
             .unwrap()
             .write(dir.path())
             .unwrap();
-        let section = TlsConfig {
+        let config = TlsConfig {
             ca: dir.path().join("ca.pem"),
             cert: files.cert,
             key: files.key,
             crl: None,
             trust_domain: "example.test".to_owned(),
         };
-        section.follow(Role::Agent, "app-1").unwrap();
+        config.follow(Role::Agent, "app-1").unwrap();
         for (role, name) in [(Role::Agent, "app-2"), (Role::Coordinator, "app-1")] {
-            let refused = section.follow(role, name).unwrap_err().to_string();
+            let refused = config.follow(role, name).unwrap_err().to_string();
             let remedy = format!("pki issue {}/{name}", role.as_str());
             assert!(refused.contains(&remedy), "{refused}");
         }

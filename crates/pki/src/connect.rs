@@ -16,13 +16,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
-/// How long the TCP connection and, separately, the handshake may take. Longer
-/// than the loss of a packet or two, short enough to try the next address.
+/// Time limit of the TCP connection and, separately, of the handshake. It tolerates
+/// the loss of one or two packets and is short enough to try the next address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects a channel; each later reconnection uses the credentials that are
-/// current at that time. The endpoint's address is `https://HOST:PORT`; its
-/// keep-alive and limits are the caller's.
+/// current at that time. The endpoint's address has the form `https://HOST:PORT`; the
+/// caller configures its keep-alive and limits.
 ///
 /// # Errors
 /// tonic's error, with a [`ConnectError`] among its sources.
@@ -115,12 +115,9 @@ impl tower::Service<Uri> for Connector {
 /// Why no connection to a coordinator was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The address has the wrong form.
+    /// The address is not of the form https://HOST:PORT.
     #[error("{address:?} is not a coordinator's address; it has the form https://HOST:PORT")]
-    Address {
-        /// The address as given.
-        address: String,
-    },
+    Address { address: String },
     /// The TCP connection failed.
     #[error("can't reach the coordinator at {address}")]
     Tcp { address: String, source: io::Error },

@@ -27,8 +27,8 @@ use tokio::sync::watch;
 /// of a revocation. Each check costs four `stat` calls.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Largest file that is read as PEM, in bytes: enough for a hundred CAs or a
-/// revocation list of ten thousand entries; rejects a wrong path to a disk image.
+/// Maximum size of a PEM file in bytes: enough for a hundred CAs or a revocation list
+/// of ten thousand entries, and a guard against a wrong path to a huge file.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// HTTP/2, the only protocol used inside TLS.
@@ -77,22 +77,24 @@ impl Loaded {
         &self.id.trust_domain
     }
 
-    /// End of validity of the own certificate.
+    /// End of validity of this process's certificate.
     pub fn not_after(&self) -> Option<SystemTime> {
         self.not_after
     }
 
-    /// SHA-256 of the own certificate, in hexadecimal.
+    /// SHA-256 of this process's certificate, in hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// For a server: clients must prove an identity of the trust domain.
+    /// Configuration of a server, whose clients must prove an identity of the trust
+    /// domain.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
 
-    /// For a client: the server must prove to be a coordinator of the trust domain.
+    /// Configuration of a client, whose server must prove that it is a coordinator of
+    /// the trust domain.
     pub fn client_config(&self) -> Arc<ClientConfig> {
         self.client.clone()
     }
@@ -152,8 +154,8 @@ impl Credentials {
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// As [`Credentials::load`]; later errors are logged and leave the last valid
-    /// state in effect.
+    /// As [`Credentials::load`]. Later errors are logged; the last valid state then
+    /// remains in effect.
     pub fn follow(files: CredentialFiles) -> Result<Self, CredentialsError> {
         let credentials = Self::load(files)?;
         tokio::spawn(poll(Arc::downgrade(&credentials.shared)));
@@ -174,7 +176,7 @@ impl Credentials {
     /// is in effect.
     ///
     /// # Errors
-    /// The files are invalid or inconsistent; the last valid state stays in effect.
+    /// The files are invalid or inconsistent; the last valid state remains in effect.
     pub fn reload(&self) -> Result<bool, CredentialsError> {
         self.shared.reload()
     }
@@ -183,7 +185,7 @@ impl Credentials {
 impl Shared {
     fn reload(&self) -> Result<bool, CredentialsError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Stamps are taken before reading, so a write in between is noticed next time.
+        // Stamps are taken before reading, so a write in between is detected next time.
         let now = stamps(&self.files);
         if *seen == now {
             return Ok(false);
@@ -216,7 +218,7 @@ async fn poll(shared: Weak<Shared>) {
             Ok((Err(error), loaded)) => tracing::warn!(
                 fingerprint = loaded.fingerprint(),
                 error = &error as &dyn std::error::Error,
-                "changed certificate files can't be used; the previous ones stay in force"
+                "changed certificate files can't be used; the previous ones remain in effect"
             ),
             // The runtime is shutting down.
             Err(_) => return,
@@ -436,7 +438,7 @@ pub enum CredentialsError {
         /// Error of the TLS library.
         source: rustls::Error,
     },
-    /// Peers would reject the own certificate.
+    /// Peers would reject this process's certificate.
     #[error("the certificate {} is not valid under {}", cert.display(), ca.display())]
     Refused {
         cert: PathBuf,

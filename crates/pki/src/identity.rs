@@ -1,18 +1,19 @@
-//! SPIFFE ids of the three kinds of parties, parsed strictly.
+//! SPIFFE IDs of the three kinds of parties, parsed strictly.
 //!
-//! Each identity has exactly one spelling, so that policies can compare text.
-//! Source of the format: the SPIFFE-ID standard
-//! (section 2) and its X.509-SVID profile (section 2: exactly one URI name).
+//! Each identity has exactly one spelling, so that policies can compare text. Sources
+//! of the format: the SPIFFE-ID standard (section 2) and its X.509-SVID profile
+//! (section 2: exactly one URI name).
 
 use std::fmt;
 use std::str::FromStr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Longest name of a party in bytes; fits into a file name with its suffix.
+/// Maximum length of a party's name in bytes, so that a file name can consist of it
+/// and a suffix.
 const MAX_NAME: usize = 128;
 
-/// Longest trust domain in bytes (SPIFFE-ID standard, section 2.1).
+/// Maximum length of a trust domain in bytes (SPIFFE-ID standard, section 2.1).
 const MAX_TRUST_DOMAIN: usize = 255;
 
 /// Role of a party; together with the RPC it determines authorization.
@@ -120,7 +121,6 @@ impl Identity {
         })
     }
 
-    /// Role of the party.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_read_back_as_it_was_written() {
+    fn an_identity_is_parsed_from_its_own_text() {
         for text in ["agent/db-1.example.org", "coordinator/main", "operator/a_b"] {
             let identity: Identity = text.parse().unwrap();
             assert_eq!(identity.to_string(), text);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_one_spelling_is_refused() {
+    fn every_other_spelling_is_refused() {
         let text = |found: &str| found.to_owned();
         let cases = [
             ("https://example.org/agent/a", "is not a SPIFFE id"),

@@ -12,8 +12,9 @@
 //! - [`Listener`] accepts mutually authenticated connections for the coordinator.
 //! - [`connect`] connects an agent or the command to a coordinator.
 //!
-//! Deliberately absent are plaintext, session resumption (a resumed session would
-//! skip the check for revocation) and authorization, which the coordinator decides.
+//! There is deliberately no plaintext mode, no session resumption (a resumed session
+//! would bypass the revocation check) and no authorization, which is the task of the
+//! coordinator.
 
 mod authority;
 mod certificate;
@@ -35,7 +36,7 @@ pub use refusal::Refusal;
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
-/// The provider of cryptography used throughout Lockstep.
+/// The cryptography provider that all of Lockstep uses.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -28,15 +28,16 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::transport::server::Connected;
 
-/// Listen backlog, sized for a whole fleet that reconnects at once. Linux caps it at `net.core.somaxconn` (4096).
+/// Listen backlog, sized for a whole fleet that reconnects at once. Linux caps it at
+/// `net.core.somaxconn` (4096 by default).
 const BACKLOG: u32 = 4096;
 
 /// Pause after a failed accept (out of file descriptors), so that the loop doesn't
 /// spin until connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time for a rejected client to read the alert, and number of bytes of it that are
-/// discarded meanwhile: a round trip, and the first frames of HTTP/2.
+/// Time that a rejected client has to read the alert, and the number of its bytes that
+/// are discarded meanwhile: a round trip, and the first frames of HTTP/2.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 16 * 1024;
 
@@ -44,7 +45,7 @@ const LINGER_BYTES: u64 = 16 * 1024;
 #[derive(Debug, Clone)]
 pub struct ListenerOptions {
     /// Time limit of a handshake. Two round trips and a signature are a
-    /// fraction of a second anywhere; more is a stalled or hostile peer.
+    /// fraction of a second on any network; a slower peer is stalled or hostile.
     pub handshake_timeout: Duration,
     /// Number of concurrent handshakes; bounds the memory that stalled peers can
     /// occupy.
@@ -66,8 +67,8 @@ impl Default for ListenerOptions {
 
 /// Accepts connections from agents and operators.
 ///
-/// As a [`Stream`] it suits tonic's `serve_with_incoming`; refused connections
-/// are then logged, each with its reason. Handlers find the [`Peer`] in the
+/// As a [`Stream`], it is the argument of tonic's `serve_with_incoming`; refused
+/// connections are then logged, each with its reason. Handlers find the [`Peer`] in the
 /// extensions of a request.
 #[derive(Debug)]
 pub struct Listener {
@@ -76,7 +77,7 @@ pub struct Listener {
     options: ListenerOptions,
     handshakes: JoinSet<Result<Connection, Refused>>,
     pause: Option<Pin<Box<Sleep>>>,
-    held: Arc<Mutex<HashMap<Identity, usize>>>,
+    counts: Arc<Mutex<HashMap<Identity, usize>>>,
 }
 
 impl Listener {
@@ -103,14 +104,14 @@ impl Listener {
             options,
             handshakes: JoinSet::new(),
             pause: None,
-            held: Arc::default(),
+            counts: Arc::default(),
         })
     }
 
-    /// Local address.
+    /// The address it listens on, with the port that was selected.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
@@ -153,9 +154,9 @@ impl Listener {
     fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
         let credentials = self.credentials.clone();
         let options = self.options.clone();
-        let held = self.held.clone();
+        let counts = self.counts.clone();
         self.handshakes.spawn(async move {
-            handshake(tcp, address, &credentials, &options, held)
+            handshake(tcp, address, &credentials, &options, counts)
                 .await
                 .map_err(|reason| Refused { address, reason })
         });
@@ -180,7 +181,7 @@ async fn handshake(
     address: SocketAddr,
     credentials: &Credentials,
     options: &ListenerOptions,
-    held: Arc<Mutex<HashMap<Identity, usize>>>,
+    counts: Arc<Mutex<HashMap<Identity, usize>>>,
 ) -> Result<Connection, Refusal> {
     // Barrier messages are small and latency-sensitive.
     tcp.set_nodelay(true)
@@ -216,27 +217,27 @@ async fn handshake(
         address,
         identity: identity.clone(),
     };
-    let place = match identity.role() {
-        Role::Agent => Some(Place::take(held, identity, options.connections_per_agent)?),
+    let slot = match identity.role() {
+        Role::Agent => Some(Slot::take(counts, identity, options.connections_per_agent)?),
         Role::Coordinator | Role::Operator => None,
     };
     Ok(Connection {
         stream,
         peer,
         changes: WatchStream::from_changes(changes),
-        _place: place,
+        _slot: slot,
     })
 }
 
 /// Closes a rejected connection so that the peer can read the alert with the
-/// reason. A client of TLS 1.3 has sent its first request by then; closing with that
-/// unread would reset the connection and take the alert with it.
+/// reason. By then a TLS 1.3 client has sent its first request; closing the socket with
+/// that data unread would reset the connection and discard the alert.
 async fn linger(mut tcp: TcpStream) {
     let drain = async {
         tcp.shutdown().await?;
         tokio::io::copy(&mut tcp.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // The connection is closed in any case.
+    // Whatever the outcome, the connection is closed.
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
@@ -255,7 +256,7 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     changes: WatchStream<Arc<Loaded>>,
-    _place: Option<Place>,
+    _slot: Option<Slot>,
 }
 
 impl Connection {
@@ -278,7 +279,7 @@ impl Connection {
                     identity = %self.peer.identity,
                     kind = reason.kind(),
                     %reason,
-                    "connection ended: its certificate is no longer accepted"
+                    "connection closed: its certificate is no longer accepted"
                 );
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
             }
@@ -301,7 +302,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // HTTP/2 always has a pending read, so every change is noticed here.
+        // HTTP/2 always has a pending read, so every change is detected here.
         self.poll_verify(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -339,36 +340,36 @@ impl AsyncWrite for Connection {
 
 /// A connection slot of an agent, released when dropped.
 #[derive(Debug)]
-struct Place {
-    held: Arc<Mutex<HashMap<Identity, usize>>>,
+struct Slot {
+    counts: Arc<Mutex<HashMap<Identity, usize>>>,
     identity: Identity,
 }
 
-impl Place {
+impl Slot {
     fn take(
-        held: Arc<Mutex<HashMap<Identity, usize>>>,
+        counts: Arc<Mutex<HashMap<Identity, usize>>>,
         identity: Identity,
         limit: usize,
     ) -> Result<Self, Refusal> {
         {
-            let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = held.entry(identity.clone()).or_default();
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(identity.clone()).or_default();
             if *count >= limit {
                 return Err(Refusal::TooManyConnections { identity, limit });
             }
             *count += 1;
         }
-        Ok(Self { held, identity })
+        Ok(Self { counts, identity })
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.identity) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.identity) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.identity);
+                counts.remove(&self.identity);
             }
         }
     }
@@ -378,13 +379,11 @@ impl Drop for Place {
 #[error("connection from {address} refused")]
 pub struct Refused {
     pub address: SocketAddr,
-    /// Reason of the rejection.
     #[source]
     pub reason: Refusal,
 }
 
 impl Refused {
-    /// Writes one line to the log.
     pub fn log(&self) {
         tracing::warn!(
             peer = %self.address,

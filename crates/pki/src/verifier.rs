@@ -1,8 +1,8 @@
-//! Both directions of verification: first the chain, then the identity.
+//! Verification of clients and of the server: first the chain, then the identity.
 //!
-//! Host names are not checked. The server's chain is verified for
-//! server use and against the revocation lists like a client's, and then its
-//! SPIFFE id must identify a coordinator of our trust domain.
+//! Host names are not verified. The server's chain is verified for server use and,
+//! like a client's, against the revocation lists. Its SPIFFE ID must then identify a
+//! coordinator of our trust domain.
 
 use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -29,7 +29,7 @@ impl PartyVerifier {
         crls: Vec<CertificateRevocationListDer<'static>>,
         trust_domain: TrustDomain,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        // Clients have only one certificate, so a list of acceptable CAs is of no use.
+        // Clients have only one certificate, so a list of acceptable CAs would be useless.
         let chain = WebPkiClientVerifier::builder_with_provider(roots, crate::provider())
             .with_crls(crls)
             .clear_root_hint_subjects()
@@ -114,7 +114,7 @@ impl CoordinatorVerifier {
         now: UnixTime,
     ) -> Result<(), webpki::Error> {
         let crls: Vec<_> = self.crls.iter().collect();
-        // The builder rejects an empty set; without lists nothing is revoked.
+        // The builder rejects an empty set, and without lists no certificate is revoked.
         let revocation = webpki::RevocationOptionsBuilder::new(&crls)
             .ok()
             .map(|builder| builder.build());

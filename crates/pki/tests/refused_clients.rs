@@ -1,10 +1,12 @@
-//! Everybody who must not get in, each with the reason that the log gives.
+//! Clients that the listener must refuse, each with the reason that is logged.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod forge;
 
-use forge::{Domain, HOUR, Leaf, Pair, Signer, reckless_client, reckless_client_of, self_signed};
+use forge::{
+    Domain, HOUR, Leaf, Pair, Signer, permissive_client, permissive_client_of, self_signed,
+};
 use lockstep_pki::{Connection, IdentityError, Listener, Refusal, Refused, Role};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose as Usage};
 use rustls::ClientConfig;
@@ -17,20 +19,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// What the other end does.
+/// What the client does.
 enum Attempt {
     Tls(Box<ClientConfig>),
-    /// Bytes, and then waiting for what comes back.
+    /// Sends bytes and waits for a response.
     Bytes(&'static [u8]),
     HangUp,
     Silence,
 }
 
 fn tls(pair: Pair) -> Attempt {
-    Attempt::Tls(Box::new(reckless_client(Some(pair))))
+    Attempt::Tls(Box::new(permissive_client(Some(pair))))
 }
 
-/// Makes the attempt while the listener takes its next connection.
+/// Makes the attempt while the listener accepts one connection.
 async fn attempt(listener: &mut Listener, attempt: Attempt) -> Result<Connection, Refused> {
     let address = listener.local_addr().unwrap();
     let client = tokio::spawn(make(address, attempt));
@@ -89,11 +91,11 @@ async fn check_names(cases: Vec<(&str, Vec<&'static str>, IdentityError)>) {
     check(&mut domain.listener(), cases).await;
 }
 
-/// Presents a certificate without having its key.
+/// Presents a certificate with the key of another one.
 #[derive(Debug)]
-struct Thief(Arc<CertifiedKey>);
+struct StolenCertificate(Arc<CertifiedKey>);
 
-impl ResolvesClientCert for Thief {
+impl ResolvesClientCert for StolenCertificate {
     fn resolve(
         &self,
         _root_hint_subjects: &[&[u8]],
@@ -107,33 +109,35 @@ impl ResolvesClientCert for Thief {
     }
 }
 
-fn thief(certificate: Pair, other: Pair) -> Attempt {
+fn stolen(certificate: Pair, other: Pair) -> Attempt {
     let key = forge::provider()
         .key_provider
         .load_private_key(other.key)
         .unwrap();
-    let mut config = reckless_client(None);
-    config.client_auth_cert_resolver =
-        Arc::new(Thief(Arc::new(CertifiedKey::new(certificate.chain, key))));
+    let mut config = permissive_client(None);
+    config.client_auth_cert_resolver = Arc::new(StolenCertificate(Arc::new(CertifiedKey::new(
+        certificate.chain,
+        key,
+    ))));
     Attempt::Tls(Box::new(config))
 }
 
 #[tokio::test]
-async fn no_certificate_of_another_issuer_or_time_gets_in() {
+async fn no_certificate_of_another_issuer_or_time_is_accepted() {
     let domain = Domain::new();
-    domain.issue("agent/withdrawn");
-    let withdrawn = domain.pair("withdrawn");
+    domain.issue("agent/revoked");
+    let revoked = domain.pair("revoked");
     domain
         .authority
-        .revoke(&domain.path("withdrawn.pem"))
+        .revoke(&domain.path("revoked.pem"))
         .unwrap();
     let ca = domain.signer();
-    let stranger = Signer::stranger("somebody else");
+    let stranger = Signer::stranger("another CA");
     let namesake = Signer::stranger("Lockstep example.org");
     let cases = vec![
         (
             "none",
-            Attempt::Tls(Box::new(reckless_client(None))),
+            Attempt::Tls(Box::new(permissive_client(None))),
             Refusal::NoCertificate,
         ),
         (
@@ -142,7 +146,7 @@ async fn no_certificate_of_another_issuer_or_time_gets_in() {
             Refusal::Expired,
         ),
         (
-            "early",
+            "not yet valid",
             tls(ca.sign(&Leaf::agent().between(HOUR, 2 * HOUR))),
             Refusal::NotYetValid,
         ),
@@ -152,7 +156,7 @@ async fn no_certificate_of_another_issuer_or_time_gets_in() {
             Refusal::UnknownIssuer,
         ),
         (
-            "a CA of our CA's name",
+            "a CA with our CA's name",
             tls(namesake.sign(&Leaf::agent())),
             Refusal::BadSignature,
         ),
@@ -161,13 +165,13 @@ async fn no_certificate_of_another_issuer_or_time_gets_in() {
             tls(self_signed(&Leaf::agent())),
             Refusal::UnknownIssuer,
         ),
-        ("revoked", tls(withdrawn), Refusal::Revoked),
+        ("revoked", tls(revoked), Refusal::Revoked),
     ];
     check(&mut domain.listener(), cases).await;
 }
 
 #[tokio::test]
-async fn no_certificate_of_another_kind_gets_in() {
+async fn no_certificate_of_another_kind_is_accepted() {
     let domain = Domain::new();
     let ca = domain.signer();
     let long = ca
@@ -188,13 +192,13 @@ async fn no_certificate_of_another_kind_gets_in() {
             Refusal::WrongUsage,
         ),
         (
-            "a CA's",
+            "a CA certificate",
             tls(ca.sign(&Leaf::agent().authority())),
             Refusal::AuthorityAsParty,
         ),
         (
             "signed by an agent",
-            tls(ca.usurper().sign(&Leaf::agent())),
+            tls(ca.party_as_ca().sign(&Leaf::agent())),
             Refusal::IssuerNotAuthority,
         ),
         (
@@ -203,8 +207,8 @@ async fn no_certificate_of_another_kind_gets_in() {
             Refusal::ChainTooLong,
         ),
         (
-            "without its key",
-            thief(good(), ca.sign(&Leaf::agent())),
+            "with the key of another",
+            stolen(good(), ca.sign(&Leaf::agent())),
             Refusal::BadSignature,
         ),
     ];
@@ -215,7 +219,7 @@ async fn no_certificate_of_another_kind_gets_in() {
 }
 
 #[tokio::test]
-async fn no_other_uri_or_trust_domain_gets_in() {
+async fn no_other_uri_or_trust_domain_is_accepted() {
     use IdentityError::{NoUri, NotSpiffe, SeveralUris};
     let both = &[
         "spiffe://example.org/agent/a",
@@ -253,7 +257,7 @@ async fn no_other_uri_or_trust_domain_gets_in() {
 }
 
 #[tokio::test]
-async fn no_malformed_name_gets_in() {
+async fn no_malformed_name_is_accepted() {
     use IdentityError::{BadName, UnknownRole, WrongPath};
     let named = |uris: &[&'static str]| uris.to_vec();
     let found = |text: &str| text.to_owned();
@@ -306,18 +310,18 @@ async fn no_malformed_name_gets_in() {
 }
 
 #[tokio::test]
-async fn no_other_protocol_gets_in() {
+async fn no_other_protocol_is_accepted() {
     const HELLO_1_0: &[u8] = b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x01\
         \x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\
         \x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\
         \x00\x00\x02\x00\x2f\x01\x00";
     let domain = Domain::new();
     let good = || domain.pair("a");
-    let mut http1 = reckless_client(Some(good()));
+    let mut http1 = permissive_client(Some(good()));
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let mut unsaid = reckless_client(Some(good()));
-    unsaid.alpn_protocols = Vec::new();
-    let tls12 = reckless_client_of(&rustls::version::TLS12, Some(good()));
+    let mut no_alpn = permissive_client(Some(good()));
+    no_alpn.alpn_protocols = Vec::new();
+    let tls12 = permissive_client_of(&rustls::version::TLS12, Some(good()));
 
     let cases = vec![
         (
@@ -330,7 +334,7 @@ async fn no_other_protocol_gets_in() {
             Attempt::Bytes(b"GET / HTTP/1.1\r\n\r\n"),
             Refusal::NotTls,
         ),
-        ("noise", Attempt::Bytes(&[0xff; 64]), Refusal::NotTls),
+        ("random bytes", Attempt::Bytes(&[0xff; 64]), Refusal::NotTls),
         ("TLS 1.0", Attempt::Bytes(HELLO_1_0), Refusal::TlsVersion),
         (
             "TLS 1.2",
@@ -338,28 +342,32 @@ async fn no_other_protocol_gets_in() {
             Refusal::TlsVersion,
         ),
         (
-            "HTTP/1.1 inside",
+            "HTTP/1.1 by ALPN",
             Attempt::Tls(Box::new(http1)),
             Refusal::NotHttp2,
         ),
         (
-            "nothing said of what is inside",
-            Attempt::Tls(Box::new(unsaid)),
+            "no ALPN",
+            Attempt::Tls(Box::new(no_alpn)),
             Refusal::NotHttp2,
         ),
-        ("hanging up", Attempt::HangUp, Refusal::Closed),
+        (
+            "closed during the handshake",
+            Attempt::HangUp,
+            Refusal::Closed,
+        ),
     ];
     check(&mut domain.listener(), cases).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_nothing_is_not_waited_for() {
+async fn a_silent_client_is_refused_at_the_timeout() {
     let domain = Domain::new();
     let expected = Refusal::HandshakeTimeout(std::time::Duration::from_secs(5));
     let half = Attempt::Bytes(b"\x16\x03\x01\x02\x00\x01");
     let cases = vec![
         ("silence", Attempt::Silence, expected.clone()),
-        ("half a hello", half, expected),
+        ("half a ClientHello", half, expected),
     ];
     check(&mut domain.listener(), cases).await;
 }
@@ -379,7 +387,7 @@ async fn a_certificate_that_no_revocation_list_covers_is_refused() {
 }
 
 #[tokio::test]
-async fn an_agent_has_two_connections_and_gets_a_new_one_for_each_that_ends() {
+async fn an_agent_has_at_most_two_connections_at_a_time() {
     let domain = Domain::new();
     let mut listener = domain.listener();
     let dial = || tls(domain.pair("a"));

@@ -1,10 +1,10 @@
-//! Everybody who must not pass for a coordinator.
+//! Servers that clients must not accept as the coordinator.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod forge;
 
-use forge::{Domain, HOUR, Leaf, Pair, Signer, reckless_server, self_signed};
+use forge::{Domain, HOUR, Leaf, Pair, Signer, permissive_server, self_signed};
 use lockstep_pki::{ConnectError, Connector, IdentityError, Refusal, Role};
 use rcgen::ExtendedKeyUsagePurpose as Usage;
 use rustls::ServerConfig;
@@ -20,7 +20,7 @@ enum Server {
 }
 
 fn tls(pair: Pair) -> Server {
-    Server::Tls(Box::new(reckless_server(&rustls::version::TLS13, pair)))
+    Server::Tls(Box::new(permissive_server(&rustls::version::TLS13, pair)))
 }
 
 async fn dial(domain: &Domain, server: Server) -> Result<(), ConnectError> {
@@ -66,7 +66,7 @@ async fn the_coordinator_itself_is_accepted() {
 }
 
 #[tokio::test]
-async fn no_other_name_passes_for_a_coordinator() {
+async fn no_other_identity_is_accepted() {
     let domain = Domain::new();
     let ca = domain.signer();
     let named = |uris: &[&'static str]| tls(ca.sign(&Leaf::coordinator().uris(uris)));
@@ -114,16 +114,16 @@ async fn no_other_name_passes_for_a_coordinator() {
 }
 
 #[tokio::test]
-async fn no_other_certificate_passes_for_a_coordinators() {
+async fn no_invalid_certificate_is_accepted() {
     let domain = Domain::new();
     let ca = domain.signer();
-    domain.issue("coordinator/withdrawn");
-    let withdrawn = domain.pair("withdrawn");
+    domain.issue("coordinator/revoked");
+    let revoked = domain.pair("revoked");
     domain
         .authority
-        .revoke(&domain.path("withdrawn.pem"))
+        .revoke(&domain.path("revoked.pem"))
         .unwrap();
-    let stranger = Signer::stranger("somebody else");
+    let stranger = Signer::stranger("another CA");
     let namesake = Signer::stranger("Lockstep example.org");
     let client_only = Leaf::coordinator().usages(&[Usage::ClientAuth]);
     let cases = vec![
@@ -138,18 +138,18 @@ async fn no_other_certificate_passes_for_a_coordinators() {
             Refusal::Expired,
         ),
         (
-            "early",
+            "not yet valid",
             tls(ca.sign(&Leaf::coordinator().between(HOUR, 2 * HOUR))),
             Refusal::NotYetValid,
         ),
-        ("revoked", tls(withdrawn), Refusal::Revoked),
+        ("revoked", tls(revoked), Refusal::Revoked),
         (
             "another CA",
             tls(stranger.sign(&Leaf::coordinator())),
             Refusal::UnknownIssuer,
         ),
         (
-            "a CA of our CA's name",
+            "a CA with our CA's name",
             tls(namesake.sign(&Leaf::coordinator())),
             Refusal::BadSignature,
         ),
@@ -159,13 +159,13 @@ async fn no_other_certificate_passes_for_a_coordinators() {
             Refusal::UnknownIssuer,
         ),
         (
-            "a CA's",
+            "a CA certificate",
             tls(ca.sign(&Leaf::coordinator().authority())),
             Refusal::AuthorityAsParty,
         ),
         (
             "signed by an agent",
-            tls(ca.usurper().sign(&Leaf::coordinator())),
+            tls(ca.party_as_ca().sign(&Leaf::coordinator())),
             Refusal::IssuerNotAuthority,
         ),
     ];
@@ -173,16 +173,16 @@ async fn no_other_certificate_passes_for_a_coordinators() {
 }
 
 #[tokio::test]
-async fn no_other_protocol_passes_for_a_coordinators() {
+async fn no_other_protocol_is_accepted() {
     let domain = Domain::new();
     let ca = domain.signer();
-    let tls12 = reckless_server(&rustls::version::TLS12, ca.sign(&Leaf::coordinator()));
-    let mut http1 = reckless_server(&rustls::version::TLS13, ca.sign(&Leaf::coordinator()));
+    let tls12 = permissive_server(&rustls::version::TLS12, ca.sign(&Leaf::coordinator()));
+    let mut http1 = permissive_server(&rustls::version::TLS13, ca.sign(&Leaf::coordinator()));
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
     let cases = vec![
         ("TLS 1.2", Server::Tls(Box::new(tls12)), Refusal::TlsVersion),
         (
-            "HTTP/1.1 inside",
+            "HTTP/1.1 by ALPN",
             Server::Tls(Box::new(http1)),
             Refusal::NotHttp2,
         ),
@@ -196,7 +196,7 @@ async fn no_other_protocol_passes_for_a_coordinators() {
 }
 
 #[tokio::test]
-async fn only_a_whole_https_address_is_dialled() {
+async fn only_a_complete_https_address_is_dialled() {
     let domain = Domain::new();
     let connector = Connector::new(&domain.credentials("a"));
     for uri in ["http://127.0.0.1:1", "https://localhost", "/path"] {

@@ -1,7 +1,7 @@
-//! Certificates change under way: new connections use the new files, and a
-//! withdrawn certificate's connections end.
+//! Rotation and revocation: new connections use the new files, and connections with a
+//! revoked certificate are closed.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 mod forge;
 
@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 use tower::ServiceExt;
 
 impl Domain {
-    /// Puts a new certificate and key where the party's files are.
+    /// Replaces the party's files by a new certificate and key; returns its fingerprint.
     fn renew(&self, identity: &str) -> String {
         let issued = self
             .authority
@@ -66,7 +66,7 @@ async fn changed_files_are_reloaded_without_a_signal() {
 }
 
 #[tokio::test]
-async fn half_a_renewal_changes_nothing_until_it_is_whole() {
+async fn an_incomplete_renewal_is_ignored_until_it_is_complete() {
     let domain = Domain::new();
     let credentials = domain.credentials("a");
     let before = credentials.current().fingerprint().to_owned();
@@ -89,7 +89,7 @@ async fn half_a_renewal_changes_nothing_until_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_loses_its_connection_and_gets_no_other() {
+async fn a_revoked_certificate_loses_its_connection_and_cannot_reconnect() {
     let domain = Domain::new();
     let coordinator = domain.credentials("main");
     let agent = domain.credentials("a");
@@ -116,13 +116,13 @@ async fn a_revoked_certificate_loses_its_connection_and_gets_no_other() {
 }
 
 #[tokio::test]
-async fn handlers_see_who_calls_and_never_see_who_was_refused() {
+async fn handlers_see_the_callers_identity_and_no_refused_caller() {
     let domain = Domain::new();
-    domain.issue("agent/withdrawn");
-    let withdrawn = domain.credentials("withdrawn");
+    domain.issue("agent/revoked");
+    let revoked = domain.credentials("revoked");
     domain
         .authority
-        .revoke(&domain.path("withdrawn.pem"))
+        .revoke(&domain.path("revoked.pem"))
         .unwrap();
     let listener = domain.listener();
     let address = format!("https://{}", listener.local_addr().unwrap());
@@ -154,7 +154,7 @@ async fn handlers_see_who_calls_and_never_see_who_was_refused() {
     };
     let response = call(domain.credentials("a")).await.unwrap();
     assert_eq!(response.headers()["peer"], "agent/a");
-    let error = call(withdrawn).await.unwrap_err();
+    let error = call(revoked).await.unwrap_err();
     let expected = Refusal::ByPeer("CertificateRevoked".to_owned());
     assert_eq!(Refusal::among(&error), Some(expected), "{error:?}");
     assert_eq!(calls.load(Ordering::Relaxed), 1);
@@ -162,7 +162,7 @@ async fn handlers_see_who_calls_and_never_see_who_was_refused() {
 }
 
 #[test]
-fn files_that_would_weaken_a_party_are_refused() {
+fn insecure_and_incomplete_files_are_refused() {
     let domain = Domain::new();
     let load = || Credentials::load(domain.files("a")).unwrap_err();
     let key = domain.path("a-key.pem");
@@ -194,7 +194,7 @@ fn files_that_would_weaken_a_party_are_refused() {
 }
 
 #[test]
-fn an_authority_overwrites_nothing_and_is_opened_as_it_was_made() {
+fn an_authority_overwrites_nothing_and_can_be_reopened() {
     let domain = Domain::new();
     let before = fs::read(domain.path("ca-key.pem")).unwrap();
     let again = Authority::create(domain.dir.path(), "example.org".parse().unwrap());

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_only_the_run_gives_counts_as_its_default() {
+    fn an_unresolved_limit_counts_as_its_default() {
         let params = json!({"units": ["a.service"], "timeout_secs": "${find.secs}"});
         let default = c::defaults::unit_secs();
         assert_eq!(limit_secs("service.stop", &params), Some(default));

@@ -1,7 +1,7 @@
-//! Problems of a plan file: code, place, message, remedy.
+//! Problems of a plan file: code, location, message, remedy.
 //!
-//! All problems of a file are reported together. Rendering is miette's; this
-//! module only supplies the parts.
+//! All problems of a file are reported together. This module supplies their parts, and
+//! miette renders them.
 
 use lockstep_api::Code;
 use miette::{
@@ -234,7 +234,6 @@ impl Problems {
         }
     }
 
-    /// Name of the file.
     pub fn file(&self) -> &str {
         &self.file
     }
@@ -243,12 +242,11 @@ impl Problems {
         self.all.iter()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Whether one of them prevents the plan from being run.
+    /// Whether any of them prevents the plan from being run.
     pub fn has_errors(&self) -> bool {
         self.all.iter().any(|problem| !problem.warning)
     }
@@ -268,7 +266,7 @@ impl Problems {
             if index > 0 {
                 report.push('\n');
             }
-            // Writing into a String cannot fail.
+            // Writing to a String can't fail.
             let _ = handler.render_report(&mut report, problem);
         }
         let errors = self.all.iter().filter(|problem| !problem.warning).count();

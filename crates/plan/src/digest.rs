@@ -75,7 +75,7 @@ impl Plan {
     pub fn to_json(&self) -> String {
         let mut json = String::new();
         // A plan consists of text, numbers, lists and maps with text keys, so
-        // its conversion to a JSON value cannot fail.
+        // its conversion to a JSON value can't fail.
         write_canonical(
             &serde_json::to_value(self).unwrap_or(Value::Null),
             &mut json,
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_reads_back_from_its_text() {
+    fn a_digest_is_parsed_from_its_own_text() {
         let digest = Digest([0xab; 32]);
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(digest.short(), "abababababab");

@@ -11,9 +11,9 @@ use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 use std::fmt;
 use std::ops::Range;
 
-/// Most bytes of a plan file. The largest real plan seen has 30 kB; a larger
-/// file is a mistake, the tree would take many times its size, and a run's
-/// first record contains the file as well as the plan.
+/// Maximum size of a plan file in bytes. The largest real plan so far has 30 kB. A file
+/// above the limit is a mistake; its tree would take many times its size, and the first
+/// record of a run contains the file as well as the plan.
 pub const MAX_BYTES: usize = 512 * 1024;
 
 /// A value and its location.
@@ -71,7 +71,7 @@ impl Node {
                 let fault = Fault::new(
                     diagnose::SYNTAX,
                     "",
-                    without_place(&error.to_string()),
+                    without_location(&error.to_string()),
                     "check the indentation, unclosed quotes and brackets, and the text before this \
                      location",
                 );
@@ -217,7 +217,7 @@ fn character(location: &Location, text: &str) -> Range<usize> {
 }
 
 /// Removes the location from a parser message; the report shows it.
-fn without_place(message: &str) -> String {
+fn without_location(message: &str) -> String {
     message
         .split(" at line ")
         .next()
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_knows_its_place() {
+    fn every_value_has_a_location() {
         assert_eq!(at(TEXT, "/name"), "shop");
         assert_eq!(at(TEXT, "/parties/apps"), "apps");
         assert_eq!(at(TEXT, "/parties/apps/labels/role"), "app");
@@ -325,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_points_at_what_is_around_it() {
+    fn a_missing_value_has_the_location_of_its_ancestor() {
         assert_eq!(at(TEXT, "/parties/apps/expected"), "apps");
         assert_eq!(at(TEXT, "/phases"), "name");
     }
 
     #[test]
-    fn broken_yaml_has_a_place() {
+    fn a_syntax_error_has_a_location() {
         let (fault, at) = Node::parse("a: 1\nb: [1, 2\nc: 3\n").unwrap_err();
         assert_eq!(fault.code, diagnose::SYNTAX);
         assert_eq!(&"a: 1\nb: [1, 2\nc: 3\n"[at], ":", "{fault}");

@@ -19,7 +19,7 @@ pub struct Duration {
 pub struct ParseDurationError(String);
 
 /// A week: longer than any run, so a larger value has the wrong unit.
-const MOST_MS: u64 = 7 * 24 * 3600 * 1000;
+const MAX_MS: u64 = 7 * 24 * 3600 * 1000;
 
 impl Duration {
     /// Value of `format` in the JSON Schema.
@@ -45,25 +45,25 @@ impl FromStr for Duration {
     type Err = ParseDurationError;
 
     fn from_str(text: &str) -> Result<Self, ParseDurationError> {
-        let no_duration = || ParseDurationError(text.to_owned());
+        let invalid = || ParseDurationError(text.to_owned());
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit_ms = match &text[digits.len()..] {
             "ms" => 1,
             "s" => 1000,
             "m" => 60 * 1000,
             "h" => 3600 * 1000,
-            _ => return Err(no_duration()),
+            _ => return Err(invalid()),
         };
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(no_duration());
+            return Err(invalid());
         }
         digits
             .parse::<u64>()
             .ok()
             .and_then(|number| number.checked_mul(unit_ms))
-            .filter(|ms| (1..=MOST_MS).contains(ms))
+            .filter(|ms| (1..=MAX_MS).contains(ms))
             .map(|ms| Self { ms })
-            .ok_or_else(no_duration)
+            .ok_or_else(invalid)
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_number_and_one_unit() {
+    fn a_duration_has_one_number_and_one_unit() {
         for (text, ms) in [
             ("500ms", 500),
             ("30s", 30_000),

@@ -1,4 +1,4 @@
-//! Turns the text of a plan file into a checked plan or a list of problems.
+//! Converts the text of a plan file to a checked plan or a list of problems.
 
 use crate::actions::Action;
 use crate::check::verify;
@@ -203,11 +203,11 @@ fn parameters(document: &Node, schema: &Value) -> Vec<Fault> {
                 at: 0..0,
             };
             let params = document.get(&pointer).unwrap_or(&none);
-            let wanted = schema::parameters(action);
+            let expected = schema::parameters(action);
             faults.extend(schema_check::check(
                 params,
                 &pointer,
-                &wanted,
+                &expected,
                 schema,
                 DeferredRefs::Outputs,
             ));

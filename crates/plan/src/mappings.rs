@@ -58,11 +58,11 @@ fn fits(pattern: &[char], name: &[char]) -> bool {
     }
 }
 
-fn in_set(set: &[char], wanted: char) -> bool {
+fn in_set(set: &[char], character: char) -> bool {
     match set {
         [] => false,
-        [from, '-', to, rest @ ..] => (*from..=*to).contains(&wanted) || in_set(rest, wanted),
-        [one, rest @ ..] => *one == wanted || in_set(rest, wanted),
+        [from, '-', to, rest @ ..] => (*from..=*to).contains(&character) || in_set(rest, character),
+        [one, rest @ ..] => *one == character || in_set(rest, character),
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_those_of_dms() {
+    fn patterns_match_as_in_dms() {
         for (pattern, name, fit) in [
             ("orders", "orders", true),
             ("orders", "ORDERS", false),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusion_wins_in_any_position() {
+    fn an_exclusion_takes_precedence_in_any_position() {
         let mappings = json!({"rules": [
             rule("exclude", "lockstep", "lockstep_marker"),
             rule("include", "lockstep", "%"),

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_longer_text_it_becomes_text() {
+    fn a_reference_inside_longer_text_becomes_text() {
         assert_eq!(
             resolved(&json!(
                 "/srv/${agent.name}/${agent.labels.site}/at-${finalize.scn}"
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_run_gives_stays_as_it_is_written() {
+    fn references_to_outputs_stay_unresolved_before_the_run() {
         let labels = agent_labels();
         let agent = AgentFacts {
             name: "app-1",
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_values_and_malformed_references_are_reported() {
         assert_eq!(
             resolved(&json!("${finalize.nonce}"))
                 .unwrap_err()

@@ -10,13 +10,13 @@ use crate::model::{Gate, Kind, Mode, OnFailure, Phase, Plan, Step};
 use serde_json::Value;
 use std::fmt::{self, Write as _};
 
-/// Most characters of one parameter's value; longer values are truncated with …
+/// Maximum number of characters of a parameter's value; longer ones are truncated, …
 const VALUE_WIDTH: usize = 60;
 
 /// The plan's header, its parties and the forward phases.
 pub fn forward(plan: &Plan) -> String {
     let mut text = String::new();
-    // Writing into a String cannot fail.
+    // Writing to a String can't fail.
     let _ = write_forward(&mut text, plan);
     text
 }
@@ -65,10 +65,10 @@ fn write_forward(out: &mut String, plan: &Plan) -> fmt::Result {
     for phase in &plan.phases {
         write_phase(out, plan, phase)?;
     }
-    let left_out = left_out(plan);
-    if !left_out.is_empty() {
+    let omitted = omitted(plan);
+    if !omitted.is_empty() {
         writeln!(out)?;
-        writeln!(out, "Omitted phases (no steps): {}", left_out.join(", "))?;
+        writeln!(out, "Omitted phases (no steps): {}", omitted.join(", "))?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn write_rollback(out: &mut String, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn left_out(plan: &Plan) -> Vec<&'static str> {
+fn omitted(plan: &Plan) -> Vec<&'static str> {
     if plan.kind != Kind::Cutover {
         return Vec::new();
     }

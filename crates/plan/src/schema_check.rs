@@ -66,9 +66,9 @@ impl Walk<'_> {
             self.alternatives(node, pointer, alternatives);
             return;
         }
-        let wanted = types(&schema);
-        if !wanted.is_empty() && !wanted.iter().any(|name| has_type(node, name)) {
-            self.wrong_type(node, pointer, &wanted, &schema);
+        let expected = types(&schema);
+        if !expected.is_empty() && !expected.iter().any(|name| has_type(node, name)) {
+            self.wrong_type(node, pointer, &expected, &schema);
             return;
         }
         match &node.content {
@@ -107,8 +107,8 @@ impl Walk<'_> {
             _ => None,
         });
         let Some(output) = output else {
-            let wanted = types(schema);
-            return wanted.is_empty() || wanted.contains(&"string");
+            let expected = types(schema);
+            return expected.is_empty() || expected.contains(&"string");
         };
         if self.deferred != DeferredRefs::Outputs {
             self.faults.push(Fault::new(
@@ -190,15 +190,15 @@ impl Walk<'_> {
         &mut self,
         node: &Node,
         pointer: &str,
-        wanted: &[&str],
+        expected: &[&str],
         schema: &Map<String, Value>,
     ) {
-        let names: Vec<&str> = wanted
+        let names: Vec<&str> = expected
             .iter()
             .filter(|name| **name != "null")
             .map(|name| in_words(name, schema))
             .collect();
-        let remedy = match (&node.content, wanted.first()) {
+        let remedy = match (&node.content, expected.first()) {
             (Content::Number(_) | Content::Bool(_), Some(&"string")) => {
                 format!("put it in quotes: \"{}\"", shown(&node.content))
             }

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_keep_their_type_and_take_overrides() {
+    fn overrides_are_converted_to_the_type_of_the_variable() {
         let text = "vars: {n: 3, unit: a.service, home: null}\nx: ${vars.n}\ny: go-${vars.unit}\n\
                     z: ${vars.home}\n";
         let mut node = Node::parse(text).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_without_a_value_are_all_named() {
+    fn all_variables_without_a_value_are_reported() {
         let text = "vars: {a: null}\nx: ${vars.b}\n";
         let mut node = Node::parse(text).unwrap();
         let overrides = BTreeMap::from([("c".to_owned(), "1".to_owned())]);

@@ -1,9 +1,9 @@
-//! `docs/actions.md` is made from the table of actions and the JSON Schema of
+//! `docs/actions.md` is generated from the table of actions and the JSON Schema of
 //! their parameters.
 //!
 //! `UPDATE=1 cargo test -p lockstep-plan --test actions_reference` writes it.
 
-#![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test fails at the first error")]
 
 use lockstep_plan::actions::{ACTIONS, Action, Effect, task_limit_secs};
 use schemars::SchemaGenerator;
@@ -43,8 +43,8 @@ number.
 This page is generated from the parameter types in `crates/plan/src/catalogue`.
 ";
 
-/// Areas by the beginning of an action's name, and what an agent needs for
-/// its actions besides their names in its policy.
+/// Areas by prefix of an action's name, and what an agent needs for the actions in
+/// addition to their names in its policy.
 const AREAS: [(&str, &[&str], &str); 4] = [
     (
         "Hosts",
@@ -75,7 +75,7 @@ const AREAS: [(&str, &[&str], &str); 4] = [
 
 struct Reference {
     definitions: Map<String, Value>,
-    /// Definitions that a parameter refers to, still to be described.
+    /// Definitions that parameters refer to; each needs a description.
     types: BTreeSet<String>,
     text: String,
 }
@@ -175,7 +175,7 @@ impl Reference {
         }
     }
 
-    /// What the parameters refer to, and what that refers to.
+    /// Describes the definitions that parameters refer to, directly or indirectly.
     fn all_types(&mut self) {
         self.line("\n## Types");
         let mut described = BTreeSet::new();
@@ -195,7 +195,7 @@ impl Reference {
         }
     }
 
-    /// The least that the schema accepts, with one item in each list.
+    /// The smallest value that the schema accepts, with one item in each list.
     fn sample(&self, schema: &Value) -> Value {
         let schema = self.resolved(schema);
         match schema["type"].as_str() {
@@ -277,15 +277,15 @@ fn reference() -> String {
 }
 
 #[test]
-fn the_page_of_actions_is_current() {
+fn the_actions_page_is_up_to_date() {
     let path = format!("{}/../../docs/actions.md", env!("CARGO_MANIFEST_DIR"));
-    let wanted = reference();
+    let expected = reference();
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &wanted).unwrap();
+        fs::write(&path, &expected).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        found == wanted,
+        found == expected,
         "docs/actions.md differs from the table of actions; \
          UPDATE=1 cargo test -p lockstep-plan --test actions_reference writes it"
     );

@@ -1,10 +1,10 @@
-//! The example plans are what readers start from: they load without a
-//! warning, and what they expand to is written down.
+//! The example plans, from which readers start: they load without a warning, and
+//! snapshots record their expansion.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "tests stop at the first surprise"
+    reason = "a test fails at the first error"
 )]
 
 use lockstep_plan::{Mode, OnFailure, Overrides, Plan, STANDARD_PHASES, check};
@@ -41,7 +41,7 @@ fn the_cutover_expands_to_the_standard_phases() {
 }
 
 #[test]
-fn every_step_of_the_seed_procedure_is_in_a_phase() {
+fn every_step_of_the_runbook_is_in_a_phase() {
     // Step 5 is off in the example, as Oracle recommends.
     let text = text("cutover.yaml").replace("queue_monitor: false", "queue_monitor: true");
     let plan = lockstep_plan::load("cutover.yaml", &text, &Overrides::default()).unwrap();
@@ -50,25 +50,27 @@ fn every_step_of_the_seed_procedure_is_in_a_phase() {
         .iter()
         .flat_map(|phase| phase.runbook_steps.iter().map(String::as_str))
         .collect();
-    let wanted = BTreeSet::from([
+    let expected = BTreeSet::from([
         "1", "2", "3", "4", "5", "6", "7", "8", "8.1", "8.2", "8.3", "9", "10", "10.1", "10.2",
     ]);
-    assert_eq!(covered, wanted);
+    assert_eq!(covered, expected);
 }
 
-/// Position of the phase that holds a step, on the way forward or back.
+/// Index of the phase that contains a step, among the forward or rollback phases.
 fn phase_of(plan: &Plan, id: &str) -> usize {
-    let both = [&plan.phases, &plan.rollback];
-    both.into_iter()
-        .find_map(|way| {
-            way.iter()
+    let tracks = [&plan.phases, &plan.rollback];
+    tracks
+        .into_iter()
+        .find_map(|phases| {
+            phases
+                .iter()
                 .position(|phase| phase.steps.iter().any(|step| step.id == id))
         })
         .unwrap_or_else(|| panic!("no step {id}"))
 }
 
 #[test]
-fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
+fn access_is_blocked_before_sessions_are_killed_and_restored_in_order() {
     let plan = cutover();
     let before = |first: &str, second: &str| {
         assert!(
@@ -76,12 +78,12 @@ fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
             "{first} before {second}"
         );
     };
-    for door in [
+    for block in [
         "oracle-listeners-stop",
         "oracle-accounts-lock",
         "oracle-jobs-disable",
     ] {
-        before(door, "oracle-sessions-kill");
+        before(block, "oracle-sessions-kill");
     }
     before("fence", "finalize");
     before("finalize", "marker-await");
@@ -102,7 +104,7 @@ fn doors_close_before_sessions_are_killed_and_open_in_the_right_order() {
 }
 
 #[test]
-fn roles_are_looked_at_again_in_the_vote_that_opens_them() {
+fn roles_are_verified_again_in_the_phase_that_opens_them() {
     let plan = cutover();
     let phase = plan.point_of_no_return().unwrap();
     let steps: Vec<&str> = phase.steps.iter().map(|step| step.id.as_str()).collect();
@@ -112,7 +114,7 @@ fn roles_are_looked_at_again_in_the_vote_that_opens_them() {
 }
 
 #[test]
-fn whatever_changes_before_the_point_of_no_return_is_undone() {
+fn every_change_before_the_point_of_no_return_is_undone() {
     let plan = cutover();
     let undone: BTreeSet<&str> = plan
         .rollback
@@ -140,12 +142,12 @@ fn a_failure_rolls_back_before_the_point_of_no_return_and_holds_after_it() {
     let mut passed = false;
     for phase in &plan.phases {
         passed |= phase.point_of_no_return;
-        let wanted = if passed {
+        let expected = if passed {
             OnFailure::Hold
         } else {
             OnFailure::Rollback
         };
-        assert_eq!(phase.on_failure, wanted, "{}", phase.name);
+        assert_eq!(phase.on_failure, expected, "{}", phase.name);
     }
     assert_eq!(plan.point_of_no_return().unwrap().name, "open-postgres");
 }
@@ -160,7 +162,7 @@ fn a_failure_of_dms_never_keeps_oracle_closed() {
 }
 
 #[test]
-fn the_written_out_plan_and_the_restart_expand() {
+fn the_plan_and_the_restart_expand() {
     let plan = load("plan.yaml", &[("release", "2026-11")]);
     insta::assert_snapshot!("plan-forward", lockstep_plan::render::forward(&plan));
     insta::assert_snapshot!("plan-rollback", lockstep_plan::render::rollback(&plan));
@@ -169,7 +171,7 @@ fn the_written_out_plan_and_the_restart_expand() {
 }
 
 #[test]
-fn the_digest_names_what_is_run() {
+fn the_digest_identifies_the_plan_and_unknown_formats_are_refused() {
     let plan = cutover();
     let read = Plan::from_json(&plan.to_json()).unwrap();
     assert_eq!(read, plan);
@@ -183,7 +185,7 @@ fn the_digest_names_what_is_run() {
 }
 
 #[test]
-fn without_options_the_phases_stay_with_fewer_steps() {
+fn omitted_options_omit_their_steps() {
     let text = text("cutover.yaml");
     let start = text.find("  # Step 8, optional").unwrap();
     let end = text.find("# Counted on both sides").unwrap();
@@ -206,7 +208,7 @@ fn without_options_the_phases_stay_with_fewer_steps() {
 }
 
 #[test]
-fn roles_open_alone_and_jobs_come_back_after_them() {
+fn roles_open_in_a_phase_of_their_own_before_jobs_are_restored() {
     let plan = cutover();
     let opening = plan.point_of_no_return().unwrap();
     let ids: Vec<&str> = opening.steps.iter().map(|step| step.id.as_str()).collect();
@@ -217,7 +219,7 @@ fn roles_open_alone_and_jobs_come_back_after_them() {
 }
 
 #[test]
-fn that_nobody_uses_oracle_is_proved_when_the_applications_have_started() {
+fn oracle_is_proved_unused_after_the_applications_have_started() {
     let plan = cutover();
     let started = phase_of(&plan, "shop-orders-services-start");
     let unused = phase_of(&plan, "oracle-unused");
@@ -233,7 +235,7 @@ fn that_nobody_uses_oracle_is_proved_when_the_applications_have_started() {
 }
 
 #[test]
-fn exceptions_are_looked_at_once_more_when_the_task_has_stopped() {
+fn apply_exceptions_are_checked_again_after_the_task_has_stopped() {
     let plan = cutover();
     assert_eq!(
         phase_of(&plan, "drain-check"),
@@ -244,7 +246,7 @@ fn exceptions_are_looked_at_once_more_when_the_task_has_stopped() {
     assert_eq!(check.party, "postgres");
 }
 
-/// The schemas on both sides in which tables that nobody names are counted.
+/// The pairs of schemas whose unlisted tables are counted.
 fn counted(edit: impl Fn(String) -> String) -> Vec<String> {
     let text = edit(text("cutover.yaml"));
     let plan = lockstep_plan::load("cutover.yaml", &text, &Overrides::default()).unwrap();
@@ -257,14 +259,14 @@ fn counted(edit: impl Fn(String) -> String) -> Vec<String> {
 }
 
 #[test]
-fn schemas_are_mapped_as_the_compared_tables_are() {
+fn schemas_are_mapped_like_the_compared_tables() {
     assert_eq!(counted(|text| text), ["SHOP=shop"]);
     let public = |text: String| {
         text.replace("schemas: [shop]", "schemas: [public]")
             .replace("postgres: shop.", "postgres: public.")
     };
     assert_eq!(counted(public), ["SHOP=public"]);
-    // Nothing but the one schema on either side.
+    // No compared table, but only one schema on each side.
     let odd = |text: String| text.replace("schemas: [shop]", "schemas: [store]");
     assert_eq!(counted(odd), ["SHOP=store"]);
     let two = |text: String| {
@@ -275,7 +277,7 @@ fn schemas_are_mapped_as_the_compared_tables_are() {
 }
 
 #[test]
-fn every_sequence_is_aligned_even_if_none_is_named() {
+fn every_sequence_is_aligned_even_if_none_is_listed() {
     let text = text("cutover.yaml");
     let start = text.find("  sequences:\n").unwrap();
     let end = text.find("  # pg_cron and pgAgent").unwrap();
@@ -286,7 +288,7 @@ fn every_sequence_is_aligned_even_if_none_is_named() {
 }
 
 #[test]
-fn the_preflight_changes_nothing_that_a_rollback_would_take_back() {
+fn the_preflight_changes_nothing_that_a_rollback_would_undo() {
     let plan = cutover();
     let preflight = plan.phases.first().unwrap();
     assert_eq!(preflight.name, "preflight");

@@ -9,13 +9,13 @@ use std::error::Error;
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
-    while let Some(beneath) = source {
-        let line = beneath.to_string();
+    while let Some(cause) = source {
+        let line = cause.to_string();
         if !text.contains(line.trim()) {
             text.push_str(": ");
             text.push_str(line.trim());
         }
-        source = beneath.source();
+        source = cause.source();
     }
     text
 }
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn every_layer_is_told_once() {
+    fn each_text_appears_once() {
         for (texts, chain) in [
             (&["a"][..], "a"),
             (&["can't open", "no such file"], "can't open: no such file"),

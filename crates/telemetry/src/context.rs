@@ -1,6 +1,6 @@
-//! W3C trace context: the `traceparent` that every message carries.
+//! W3C trace context: the `traceparent` of every message.
 //!
-//! Source of the form: W3C Trace Context, section 3.2.2. `tracestate` is not
+//! Source of the format: W3C Trace Context, section 3.2.2. `tracestate` is not
 //! propagated, because it is not used.
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -50,7 +50,7 @@ impl TraceContext {
     }
 
     /// Makes this context the parent of a span that has not been entered yet.
-    /// Without recording of traces this has no effect.
+    /// This has no effect if traces aren't recorded.
     pub fn adopt(&self, span: &Span) {
         let remote = SpanContext::new(
             self.trace_id,
@@ -60,11 +60,11 @@ impl TraceContext {
             TraceState::default(),
         );
         let parent = opentelemetry::Context::new().with_remote_span_context(remote);
-        // A span that was already entered is a defect of the caller; the other errors
-        // mean that the span isn't recorded.
+        // An already entered span is a bug of the caller; the other errors mean that the
+        // span isn't recorded.
         if let Err(tracing_opentelemetry::SetParentError::AlreadyStarted) = span.set_parent(parent)
         {
-            tracing::debug!(traceparent = %self, "span has started before its parent was given");
+            tracing::debug!(traceparent = %self, "the span was entered before its parent was set");
         }
     }
 }
@@ -116,8 +116,8 @@ impl FromStr for TraceContext {
     }
 }
 
-/// The `traceparent` for a message sent within a span. If the span isn't recorded,
-/// it starts a new trace, so that the receiver always gets one.
+/// The `traceparent` of a message that is sent within a span. If the span isn't
+/// recorded, it is that of a new trace, so that a message always has one.
 pub fn traceparent_of(span: &Span) -> String {
     TraceContext::of_span(span)
         .unwrap_or_else(TraceContext::generate)
@@ -128,7 +128,7 @@ pub fn traceparent_of(span: &Span) -> String {
 /// yet.
 ///
 /// # Errors
-/// The text isn't a traceparent; the span then begins a trace of its own.
+/// The text isn't a traceparent; the span then starts a new trace.
 pub fn set_parent(span: &Span, traceparent: &str) -> Result<(), ParseTraceparentError> {
     traceparent.parse::<TraceContext>()?.adopt(span);
     Ok(())
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_traceparent_is_read_back_as_it_was_written() {
+    fn a_traceparent_is_parsed_from_its_own_text() {
         let context = TraceContext::generate();
         assert_eq!(context.to_string().parse(), Ok(context));
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn malformed_traceparents_are_refused() {
         for text in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_belongs_to_the_trace_it_is_given_even_without_a_collector() {
+    fn a_span_joins_the_trace_of_its_parent_without_a_collector() {
         let (_provider, subscriber) = crate::subscriber::unexported("test");
         tracing::subscriber::with_default(subscriber, || {
             let run = TraceContext::generate();

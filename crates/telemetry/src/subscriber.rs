@@ -1,4 +1,4 @@
-//! Setting up a process's logs and traces.
+//! Sets up the logs and traces of a process.
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -15,8 +15,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// Time limit for exporting the last spans at exit. A collector that is down must
-/// not delay the stop of the service.
+/// Time limit for exporting the last spans at exit, so that an unreachable collector
+/// doesn't delay the stop of the service.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time limit for the export of one batch.
@@ -32,8 +32,8 @@ const TRACE_FILTER: &str = "off,lockstep=info";
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
     /// The collector's OTLP address over gRPC, such as `http://127.0.0.1:4317`.
-    /// Plain HTTP: a collector belongs on the same host. Without it nothing is
-    /// exported.
+    /// Only plain HTTP is supported, because the collector should run on the same
+    /// host. Without an address nothing is exported.
     pub otlp_endpoint: Option<String>,
     /// Log filter, such as `info` or `info,lockstep_agent=debug`.
     pub log: String,
@@ -86,7 +86,8 @@ impl Drop for Guard {
 /// called within a multi-threaded tokio runtime.
 ///
 /// # Errors
-/// The filter or the collector's address is not valid, or it was called before.
+/// The filter or the collector's address is invalid, or logs and traces are already
+/// set up.
 pub fn init(service_name: &'static str, config: &TelemetryConfig) -> Result<Guard, InitError> {
     let filter = EnvFilter::try_new(&config.log).map_err(|source| InitError::Filter {
         filter: config.log.clone(),
@@ -156,7 +157,7 @@ pub(crate) fn unexported(
 /// Why logs and traces could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The log filter can't be read.
+    /// The log filter is invalid.
     #[error("{filter:?} is not a log filter, such as info or info,lockstep_agent=debug")]
     Filter { filter: String, source: ParseError },
     /// The address of the collector has the wrong form.
@@ -166,10 +167,9 @@ pub enum InitError {
     #[error("can't export spans to {endpoint}")]
     Exporter {
         endpoint: String,
-        /// Error of the exporter.
         source: opentelemetry_otlp::ExporterBuildError,
     },
-    /// A process has one subscriber.
-    #[error("logs and traces are set up already")]
+    /// A process can have only one subscriber.
+    #[error("logs and traces are already set up")]
     Twice(#[source] TryInitError),
 }

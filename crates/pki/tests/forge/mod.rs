@@ -1,9 +1,9 @@
-//! Certificates as an attacker, a careless CA or the product's own CA makes them.
+//! Certificates made by the product's own CA, by an attacker or by a careless CA.
 
 #![expect(
     dead_code,
     unreachable_pub,
-    reason = "each test file takes what it needs"
+    reason = "each test file uses a part of this module"
 )]
 
 use lockstep_pki::{Authority, CredentialFiles, Credentials, Identity, Listener, ListenerOptions};
@@ -30,7 +30,7 @@ pub struct Pair {
     pub key: PrivateKeyDer<'static>,
 }
 
-/// What a forged certificate says.
+/// Content of a forged certificate.
 #[derive(Clone)]
 pub struct Leaf {
     pub uris: Vec<&'static str>,
@@ -42,7 +42,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// A good agent's certificate; each case changes one thing in it.
+    /// Content of a valid agent certificate; each case changes one property.
     pub fn agent() -> Self {
         Self {
             uris: vec!["spiffe://example.org/agent/a"],
@@ -53,7 +53,7 @@ impl Leaf {
         }
     }
 
-    /// A good coordinator's certificate.
+    /// Content of a valid coordinator certificate.
     pub fn coordinator() -> Self {
         Self {
             uris: vec!["spiffe://example.org/coordinator/main"],
@@ -102,7 +102,7 @@ impl Leaf {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the product checks these certificates by the wall clock"
+    reason = "the product checks these certificates against the wall clock"
 )]
 fn at(seconds: i64) -> SystemTime {
     let offset = Duration::from_secs(seconds.unsigned_abs());
@@ -114,7 +114,7 @@ fn at(seconds: i64) -> SystemTime {
     }
 }
 
-/// Somebody who signs certificates.
+/// A certificate authority, or a party that acts as one.
 pub struct Signer {
     issuer: Issuer<'static, KeyPair>,
     above: Vec<CertificateDer<'static>>,
@@ -122,7 +122,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// The product's own authority, opened by its files.
+    /// The product's own authority, opened from its files.
     pub fn of_authority(dir: &Path) -> Self {
         let pem = fs::read_to_string(dir.join("ca.pem")).unwrap();
         let key = KeyPair::from_pem(&fs::read_to_string(dir.join("ca-key.pem")).unwrap()).unwrap();
@@ -134,7 +134,7 @@ impl Signer {
         }
     }
 
-    /// Another authority that calls itself as it likes.
+    /// An unrelated authority with any name.
     pub fn stranger(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let params = Self::ca_params(name, BasicConstraints::Unconstrained);
@@ -146,13 +146,13 @@ impl Signer {
         }
     }
 
-    /// An authority below this one.
+    /// An intermediate authority below this one.
     pub fn intermediate(&self, name: &str, constraints: BasicConstraints) -> Self {
         self.below(Self::ca_params(name, constraints))
     }
 
-    /// A party that signs others with its own certificate.
-    pub fn usurper(&self) -> Self {
+    /// A party that issues certificates with its own, which isn't a CA certificate.
+    pub fn party_as_ca(&self) -> Self {
         self.below(Leaf::agent().params())
     }
 
@@ -188,7 +188,6 @@ impl Signer {
     }
 }
 
-/// A certificate that vouches for itself.
 pub fn self_signed(leaf: &Leaf) -> Pair {
     let key = KeyPair::generate().unwrap();
     let certificate = leaf.params().self_signed(&key).unwrap();
@@ -254,7 +253,7 @@ impl Domain {
         .unwrap()
     }
 
-    /// The certificate and key that the authority has written for a party.
+    /// The certificate and key that the authority issued to a party.
     pub fn pair(&self, name: &str) -> Pair {
         use rustls_pki_types::pem::PemObject;
         let files = self.files(name);
@@ -272,12 +271,12 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// A client that trusts any server: what an attacker's would do.
-pub fn reckless_client(pair: Option<Pair>) -> ClientConfig {
-    reckless_client_of(&rustls::version::TLS13, pair)
+/// A client that accepts any server, as an attacker's would.
+pub fn permissive_client(pair: Option<Pair>) -> ClientConfig {
+    permissive_client_of(&rustls::version::TLS13, pair)
 }
 
-pub fn reckless_client_of(
+pub fn permissive_client_of(
     version: &'static rustls::SupportedProtocolVersion,
     pair: Option<Pair>,
 ) -> ClientConfig {
@@ -294,8 +293,8 @@ pub fn reckless_client_of(
     config
 }
 
-/// A server that takes any client, with this certificate.
-pub fn reckless_server(
+/// A server that accepts any client.
+pub fn permissive_server(
     version: &'static rustls::SupportedProtocolVersion,
     pair: Pair,
 ) -> ServerConfig {

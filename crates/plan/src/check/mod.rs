@@ -16,24 +16,24 @@ use crate::model::{OnFailure, Phase, Plan};
 use std::collections::BTreeSet;
 pub(crate) use steps::longest_ms;
 
-/// Most phases of a plan, forward and rollback together: more than three times
-/// those of a cutover with every option.
+/// Maximum number of phases of a plan, forward and rollback together: more than three
+/// times those of a cutover with every option.
 pub const MAX_PHASES: usize = 128;
 
-/// Most steps of a plan: a run's state holds one task per step and agent.
+/// Maximum number of steps of a plan: a run's state holds one task per step and agent.
 pub const MAX_STEPS: usize = 1024;
 
-/// Most bytes of an expanded plan's JSON: a request to the coordinator contains
-/// it with its file, and the first record of a run contains it twice, as plan
-/// and as layout.
+/// Maximum size of an expanded plan's JSON in bytes: a request to the coordinator
+/// contains it with its file, and the first record of a run contains it twice, as plan
+/// and as resolved plan.
 pub const MAX_EXPANDED: usize = 1024 * 1024;
 
-/// Most agents of one party: a barrier waits for the slowest, and the
+/// Maximum number of agents of one party: a barrier waits for the slowest, and the
 /// coordinator's journal records every task.
 pub const MAX_AGENTS: u32 = 1000;
 
-/// Most characters of a name; names become parts of unit names and of columns
-/// on a terminal.
+/// Maximum number of characters of a name; names become parts of unit names and of
+/// columns on a terminal.
 pub const MAX_NAME: usize = 64;
 
 /// All faults of the plan, including warnings.

@@ -28,7 +28,7 @@ const BARRIER_MS: u64 = 15_000;
 /// A step with the default undo and timeout of its action.
 fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
     // Parameter types are plain maps with text keys, so the conversion to a JSON
-    // value cannot fail.
+    // value can't fail.
     let params = normalized(serde_json::to_value(params).unwrap_or(Value::Null));
     Step {
         id: id.into(),

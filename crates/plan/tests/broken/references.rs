@@ -30,8 +30,8 @@ pub const CASES: &[Case] = &[
     case(
         "plan",
         HEALTH_URL,
-        "\"${nobody.url}\"}\n\n  - name: stop",
-        &[("LS1012", "\"${nobody.url}\"")],
+        "\"${missing.url}\"}\n\n  - name: stop",
+        &[("LS1012", "\"${missing.url}\"")],
     ),
     case(
         "plan",
@@ -94,8 +94,8 @@ fn a_watch_ends_in_a_later_phase() {
     assert_eq!(codes_of(&plan), [""; 0]);
     for until in ["one", "three"] {
         let broken = plan.replace("watch_until: two", &format!("watch_until: {until}"));
-        let wanted = if until == "one" { "LS1026" } else { "LS1025" };
-        assert_eq!(codes_of(&broken), [wanted]);
+        let expected = if until == "one" { "LS1026" } else { "LS1025" };
+        assert_eq!(codes_of(&broken), [expected]);
     }
     assert_eq!(
         codes_of(&plan.replace(", watch_until: two", "")),

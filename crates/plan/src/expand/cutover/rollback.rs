@@ -1,9 +1,9 @@
 //! The rollback of a cutover.
 //!
-//! It is not the plain reverse order: PostgreSQL is verified to be closed before
-//! Oracle opens, and Oracle opens before any call to DMS, so that a failure of
-//! DMS never keeps applications from Oracle. Every undo probes first and leaves
-//! alone what was never changed.
+//! It is not simply the reverse order: PostgreSQL is verified to be closed before
+//! Oracle opens, and Oracle opens before any call to DMS, so that a failure of DMS
+//! never blocks applications from Oracle. Every undo probes first and doesn't touch
+//! what was never changed.
 
 use super::super::{phase, step};
 use super::{AWS, Draft, POSTGRES, applications, params};

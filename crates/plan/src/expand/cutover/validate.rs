@@ -136,9 +136,9 @@ fn reverse_mappings(source: &Cutover, faults: &mut Vec<Fault>) {
 }
 
 fn table_names(source: &Cutover, faults: &mut Vec<Fault>) {
-    let mut parts = |pointer: String, name: &str, wanted: usize, form: &str| {
+    let mut parts = |pointer: String, name: &str, expected: usize, form: &str| {
         let found = name.split('.').filter(|part| !part.is_empty()).count();
-        if found != wanted || name.split('.').count() != wanted {
+        if found != expected || name.split('.').count() != expected {
             faults.push(Fault::new(
                 diagnose::WRONG_VALUE,
                 pointer,
