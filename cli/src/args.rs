@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 /// Cut over from Oracle to PostgreSQL, every host in step.
 ///
 /// Exit codes: 0 done, 1 failed, 2 input refused, 3 coordinator unreachable,
-/// 4 timed out, 5 rolled back, 6 waiting for an operator.
+/// 4 timed out, 5 rolled back, 6 waiting at a gate or paused.
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, max_term_width = 100)]
 pub struct Arguments {

@@ -49,7 +49,7 @@ pub enum ConnectedCommand {
     Rollback(verbs::Rollback),
     /// Abort the run without undoing its changes.
     Abort(verbs::Abort),
-    /// Stop waiting for a lost task; its agent must undo it later.
+    /// Stop waiting for a lost task; its undo becomes outstanding.
     Waive(verbs::Waive),
     /// Record the outcome of a task whose outcome is unknown.
     Resolve(verbs::Resolve),
