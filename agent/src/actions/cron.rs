@@ -108,7 +108,7 @@ impl Action for Disable {
         for file in &params.files {
             if files::inspect(Path::new(file))? != FileState::Absent {
                 files::rename(Path::new(file), &hidden(file))?;
-                cx.note(format!("{file}: out of effect"));
+                cx.note(format!("{file}: disabled"));
             }
         }
         Ok(Outputs::new())
@@ -136,7 +136,7 @@ impl Action for Disable {
                             hidden(file).display()
                         )));
                     }
-                    cx.note(format!("{file}: back in effect"));
+                    cx.note(format!("{file}: enabled again"));
                     changed = true;
                 }
                 _ => {
@@ -195,7 +195,7 @@ impl Action for Restore {
                 .state_left("it is not in effect")
                 .remedy("put it back from a backup, then retry"));
             }
-            cx.note(format!("{file}: back in effect"));
+            cx.note(format!("{file}: enabled again"));
         }
         Ok(Outputs::new())
     }

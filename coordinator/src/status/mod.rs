@@ -81,8 +81,8 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStat
             .iter()
             .map(|outstanding_undo| {
                 format!(
-                    "{} owes the undo of {}",
-                    outstanding_undo.agent, outstanding_undo.step
+                    "undo of {} is outstanding on {}",
+                    outstanding_undo.step, outstanding_undo.agent
                 )
             })
             .collect(),

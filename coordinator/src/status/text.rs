@@ -112,7 +112,7 @@ pub(super) fn wait_text(state: &State, wait: &Wait) -> String {
             step,
             lost: true,
         } => {
-            format!("{step} on {agent}, which is overdue: its agent, or `waive`")
+            format!("{step} on {agent}, which is overdue: its report, or `waive`")
         }
         Wait::TakeOver { reason } => format!("a take-over: {reason}"),
         Wait::GiveUp { reasons } => format!("an operator's `abort`: {}", reasons.join("; ")),
@@ -127,7 +127,7 @@ pub fn summary(state: &State, record: &Record) -> String {
     match record {
         Record::Began { begin, .. } => format!("run began, started by {}", begin.by),
         Record::TermBegan { term } => {
-            format!("coordinator took the run up under term {}", term.number)
+            format!("coordinator continues the run under term {}", term.number)
         }
         Record::TookOver {
             agent,
@@ -150,7 +150,7 @@ pub fn summary(state: &State, record: &Record) -> String {
         }
         Record::Completed { phase } => of(phase, "complete"),
         Record::Skipped { phase, .. } => of(phase, "skipped"),
-        Record::RetryDecided { phase, .. } => of(phase, "to be tried again"),
+        Record::RetryDecided { phase, .. } => of(phase, "retry decided"),
         Record::Waived {
             agent,
             step,
@@ -165,7 +165,7 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Paused { request } => format!("paused {}", by(request)),
         Record::Resumed { request } => format!("resumed {}", by(request)),
         Record::RollbackDecided { .. } => format!("rollback decided: {}", reason(state)),
-        Record::RollbackBegan {} => "nothing forward is open any more; rollback begins".to_owned(),
+        Record::RollbackBegan {} => "no forward task is open; the rollback begins".to_owned(),
         Record::AbortDecided { request } => format!("abort decided {}", by(request)),
         Record::Breached {
             agent,
@@ -174,15 +174,15 @@ pub fn summary(state: &State, record: &Record) -> String {
         } => task(step, agent, &format!(" detected a breach: {detail}")),
         Record::Disarmed { agent, steps } => disarmed(agent, steps),
         Record::Contradicted { agent, detail, .. } => {
-            format!("{agent} contradicts what was recorded: {detail}")
+            format!("{agent} contradicts a recorded outcome: {detail}")
         }
         Record::UndoOutstanding { outstanding_undo } => format!(
-            "{} owes the undo of {}",
-            outstanding_undo.agent, outstanding_undo.step
+            "undo of {} is outstanding on {}",
+            outstanding_undo.step, outstanding_undo.agent
         ),
-        Record::JournalLost { agent } => format!("{agent} came back without its journal"),
+        Record::JournalLost { agent } => format!("{agent} reconnected without its journal"),
         Record::Ended { ending } => ended(*ending).to_owned(),
-        Record::ClosedBy { agent } => format!("{agent} is free of the run"),
+        Record::ClosedBy { agent } => format!("{agent} closed the run"),
     }
 }
 

@@ -38,7 +38,7 @@ where
             .remedy("fix the cause, then retry"));
         }
         if problem != last_reported {
-            cx.note(format!("{what}: {problem}; trying on"));
+            cx.note(format!("{what}: {problem}; retrying"));
             last_reported = problem;
         }
         tokio::time::sleep(PAUSE).await;

@@ -91,7 +91,7 @@ impl Action for Await {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        cx.note(format!("back after {} ms", began.elapsed().as_millis()));
+        cx.note(format!("returned after {} ms", began.elapsed().as_millis()));
         Ok(Outputs::new())
     }
 

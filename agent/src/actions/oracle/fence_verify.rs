@@ -75,7 +75,7 @@ impl Action for FenceVerify {
             .await
             .map_err(still_used)?;
         cx.note(format!(
-            "nobody has been in Oracle for {} s",
+            "no session has been in Oracle for {} s",
             params.window_secs
         ));
         Ok(Outputs::new())

@@ -89,7 +89,7 @@ async fn put_one_back(
         listeners.set_enabled(cx, name, enabled).await?;
     }
     cx.note(format!(
-        "{name}: back {}",
+        "{name}: restored to {}",
         if was.up { "up" } else { "down" }
     ));
     Ok(true)

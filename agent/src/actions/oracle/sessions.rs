@@ -174,7 +174,10 @@ async fn until_stable(
         if left.is_nothing() {
             let since = *quiet_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= stable {
-                cx.note(format!("nobody is left, for {} s", params.stable_secs));
+                cx.note(format!(
+                    "no session has been left for {} s",
+                    params.stable_secs
+                ));
                 return Ok(killers.killed.into_inner());
             }
         } else {

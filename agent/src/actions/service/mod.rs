@@ -69,7 +69,7 @@ async fn restore(
         _ => None,
     };
     if let Some(job) = job {
-        cx.note(format!("{unit}: back to {}", was.active));
+        cx.note(format!("{unit}: restored to {}", was.active));
         systemd.run(job, unit, limit).await?;
         changed = true;
     }

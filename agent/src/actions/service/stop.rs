@@ -80,7 +80,7 @@ impl Action for Stop {
             if !state.is_down() {
                 return Err(ActionError::new(
                     Code::LS2106,
-                    format!("{unit} came back after its stop"),
+                    format!("{unit} was started again after its stop"),
                 )
                 .state_left(format!("it is {}", state.active))
                 .remedy("see what starts it (a timer, a socket, another unit), stop that too"));
