@@ -1,29 +1,19 @@
 //! `dms.task.stop`: stops the forward task and checks that it stopped by
-//! request and without loss.
+//! request and without loss. A rollback resumes it with `dms.task.resume`.
 
 use super::health::Health;
-use super::{STOPPED_BY_REQUEST, resume, stop_and_wait};
-use crate::action::{
-    Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
-    with_before_image,
-};
+use super::{STOPPED_BY_REQUEST, stop_and_wait};
+use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Task};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::StopDmsTask;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 pub struct Stop;
-
-#[derive(Debug, Serialize, Deserialize)]
-struct BeforeImage {
-    /// `Status` before.
-    status: String,
-}
 
 fn outputs(task: &Task) -> Outputs {
     Outputs::from([
@@ -70,8 +60,7 @@ impl Action for Stop {
         } else {
             Finding::Pending
         };
-        let status = task.status;
-        with_before_image(finding, &BeforeImage { status })
+        Ok(found(finding))
     }
 
     async fn describe(
@@ -110,22 +99,5 @@ impl Action for Stop {
         Health::of(&dms, &task).await?.passed(&task)?;
         cx.note(format!("the task {}: stopped", task.identifier));
         Ok(outputs(&task))
-    }
-
-    async fn undo(
-        &self,
-        cx: &Context,
-        params: &StopDmsTask,
-        before_image: &Value,
-    ) -> Result<Undone, ActionError> {
-        let BeforeImage { status } = decode_before_image(before_image)?;
-        if !matches!(status.as_str(), "starting" | "running") {
-            return Ok(Undone::Unchanged);
-        }
-        let dms = Dms::of(cx, &params.resource).await?;
-        let limit = Duration::from_secs(params.timeout_secs);
-        Ok(Undone::restored_if(
-            resume(cx, &dms, &params.task, limit).await?,
-        ))
     }
 }
