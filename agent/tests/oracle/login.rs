@@ -52,17 +52,28 @@ async fn a_login_that_hangs_is_an_error_and_holds_up_nobody() {
     crate::range::until("late sessions stay", || agents() <= 3).await;
 }
 
+/// Whether a login's thread exists in this process.
+fn login_under_way() -> bool {
+    std::fs::read_dir("/proc/self/task").unwrap().any(|thread| {
+        // A thread may end while the directory is read.
+        let name = std::fs::read_to_string(thread.unwrap().path().join("comm"));
+        name.is_ok_and(|name| name.trim_end() == "oracle-login")
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_whose_task_is_cancelled_is_left_behind() {
     let range = Range::start("").await;
-    range.sys().await;
+    // Held, so that the task can't reuse this login and needs its own.
+    let _sys = range.sys().await;
+    crate::range::until("an earlier login has ended", || !login_under_way()).await;
     range.signal(libc::SIGSTOP);
     let cx = range.context();
     let cancel = cx.cancel.clone();
     let params = json!({"resource": "orcl"});
     let probe = action("oracle.logins.restrict").probe(&cx, &params);
     let later = async {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        crate::range::until("the login has begun", login_under_way).await;
         cancel.cancel();
     };
     let (error, ()) = tokio::join!(probe, later);
