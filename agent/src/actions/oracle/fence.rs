@@ -183,7 +183,7 @@ pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
 pub fn came_since(before: &Logins, now: &Logins, exempt: &ExemptSessions) -> Vec<String> {
     now.iter()
         .filter(|(user, login)| before.get(*user) != Some(login))
-        .filter(|(user, _)| *user != "SYS" && !session_class::is_spared_user(user, exempt))
+        .filter(|(user, _)| *user != "SYS" && !session_class::is_exempt_user(user, exempt))
         .map(|(user, login)| format!("{user} has logged in at {login}"))
         .collect()
 }

@@ -58,7 +58,7 @@ impl Action for FenceVerify {
     ) -> Result<Description, ActionError> {
         Ok(Description::of([format!(
             "verify for {} s that no session that counts and no transaction is in Oracle, and \
-             that its open_access are shut",
+             that its listeners and accounts are closed",
             params.window_secs
         )]))
     }

@@ -156,7 +156,7 @@ impl Watching<'_> {
                 () = self.breaches.closed() => return,
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            let seen = self.look(look.is_multiple_of(DOORS_EVERY)).await;
+            let seen = self.check(look.is_multiple_of(DOORS_EVERY)).await;
             if self.cx.cancel.is_cancelled() {
                 return;
             }
@@ -181,7 +181,7 @@ impl Watching<'_> {
         }
     }
 
-    async fn look(&mut self, open_access: bool) -> Result<Vec<String>, ActionError> {
+    async fn check(&mut self, with_access: bool) -> Result<Vec<String>, ActionError> {
         let (session, listeners, since) = match self.open.take() {
             Some(open) => self.open.insert(open),
             None => {
@@ -190,7 +190,7 @@ impl Watching<'_> {
             }
         };
         let mut seen = fence::inside(session, self.params).await?;
-        if open_access {
+        if with_access {
             seen.extend(fence::open_access(session, self.params).await?);
             seen.extend(fence::listeners(self.cx, listeners, &self.params.keep).await?);
             let now = fence::logins(session).await?;
@@ -210,7 +210,7 @@ impl Watching<'_> {
     /// A gap in the monitoring is a breach unless Oracle shows that there was no
     /// login during it.
     async fn ask_about_gap(&mut self) {
-        let breach = match self.look(true).await {
+        let breach = match self.check(true).await {
             Ok(seen) if seen.is_empty() => return,
             Ok(seen) => seen.join("; "),
             Err(e) => format!("Oracle doesn't tell who came: {}", e.report()),

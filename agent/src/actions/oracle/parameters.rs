@@ -139,7 +139,12 @@ impl Parameter {
     /// The statements that restore `before` where `now` is the zero set here,
     /// and the values that somebody else has changed. `file` includes the
     /// server parameter file.
-    fn way_back(self, before: &Values, now: &Values, file: bool) -> (Vec<String>, Vec<String>) {
+    fn restore_statements(
+        self,
+        before: &Values,
+        now: &Values,
+        file: bool,
+    ) -> (Vec<String>, Vec<String>) {
         let (mut statements, mut drifted) = (Vec::new(), Vec::new());
         let mut foreign = |place: String, found: &str, wanted: &str| {
             drifted.push(format!(
@@ -190,7 +195,7 @@ impl Parameter {
         file: bool,
     ) -> Result<Undone, ActionError> {
         let now = self.values(session).await?;
-        let (statements, drifted) = self.way_back(before, &now, file);
+        let (statements, drifted) = self.restore_statements(before, &now, file);
         for statement in &statements {
             cx.note(statement.clone());
             match session.execute(statement, &[]).await {
@@ -311,7 +316,7 @@ mod tests {
             &[("ORCL1", "0", false), ("ORCL2", "0", false)],
             &[("*", "0")],
         );
-        let (statements, drifted) = JOBS.way_back(&before, &now, true);
+        let (statements, drifted) = JOBS.restore_statements(&before, &now, true);
         assert_eq!(
             statements,
             [
@@ -321,7 +326,7 @@ mod tests {
             ]
         );
         assert!(drifted.is_empty());
-        let (statements, _) = JOBS.way_back(&before, &now, false);
+        let (statements, _) = JOBS.restore_statements(&before, &now, false);
         assert_eq!(statements.len(), 2, "the file is left alone");
     }
 
@@ -363,7 +368,7 @@ mod tests {
     fn what_somebody_else_has_set_is_left_alone() {
         let before = values(&[("ORCL1", "20", false)], &[]);
         let now = values(&[("ORCL1", "5", false)], &[]);
-        let (statements, drifted) = JOBS.way_back(&before, &now, true);
+        let (statements, drifted) = JOBS.restore_statements(&before, &now, true);
         assert!(statements.is_empty());
         assert_eq!(
             drifted,
@@ -384,7 +389,7 @@ mod tests {
         let now = values(&[], &[("*", "0"), ("ORCL2", "0")]);
         assert!(now.is_off_in_file());
         assert_eq!(
-            JOBS.way_back(&before, &now, true).0,
+            JOBS.restore_statements(&before, &now, true).0,
             [
                 "ALTER SYSTEM RESET JOB_QUEUE_PROCESSES SCOPE=SPFILE SID='*'",
                 "ALTER SYSTEM SET JOB_QUEUE_PROCESSES=3 SCOPE=SPFILE SID='ORCL2'",

@@ -240,19 +240,19 @@ impl Report {
         session: &Session,
         params: &OracleReady,
     ) -> Result<(), ActionError> {
-        let mut spared: BTreeMap<(String, String), u64> = BTreeMap::new();
+        let mut unrestricted: BTreeMap<(String, String), u64> = BTreeMap::new();
         for seen in session_class::all(session).await? {
             match seen.role(&params.exempt) {
                 SessionClass::Exempt => {
                     let text = |value: &Option<String>| value.clone().unwrap_or_default();
                     let from = (text(&seen.username), text(&seen.machine));
-                    *spared.entry(from).or_default() += 1;
+                    *unrestricted.entry(from).or_default() += 1;
                     self.remarks.push(format!("a session of DMS: {seen}"));
                 }
                 SessionClass::Application => {
                     let user = seen.username.clone().unwrap_or_default();
                     self.require(
-                        !session_class::is_spared_user(&user, &params.exempt),
+                        !session_class::is_exempt_user(&user, &params.exempt),
                         format!(
                             "the session {seen} has a user of DMS but not its machine, and would \
                              be killed; name its machine in the plan if it is DMS"
@@ -264,9 +264,9 @@ impl Report {
             }
         }
         if params.exempt.machines.is_empty() {
-            self.remarks.extend(spared.iter().map(from_anywhere));
+            self.remarks.extend(unrestricted.iter().map(from_anywhere));
         }
-        if spared.is_empty() && !params.exempt.users.is_empty() {
+        if unrestricted.is_empty() && !params.exempt.users.is_empty() {
             self.remarks.push(format!(
                 "no session of DMS ({}) is there now",
                 params.exempt.users.join(", ")
@@ -294,7 +294,7 @@ impl Report {
 /// DMS.
 fn from_anywhere(((user, machine), count): (&(String, String), &u64)) -> String {
     format!(
-        "{user} is logged in from {machine} ({count} sessions) and spared, for the plan names no \
+        "{user} is logged in from {machine} ({count} sessions) and exempt, because the plan names no \
          machine of DMS; name it in oracle.dms_machines if it is one, and find out who it is if not"
     )
 }

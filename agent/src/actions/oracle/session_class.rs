@@ -122,7 +122,7 @@ impl DbSession {
 }
 
 fn is_exempt(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
-    is_spared_user(user, exempt)
+    is_exempt_user(user, exempt)
         && (exempt.machines.is_empty()
             || exempt
                 .machines
@@ -131,7 +131,7 @@ fn is_exempt(user: &str, machine: &str, exempt: &ExemptSessions) -> bool {
 }
 
 /// Whether the plan exempts sessions of that user, at least from some machine.
-pub fn is_spared_user(user: &str, exempt: &ExemptSessions) -> bool {
+pub fn is_exempt_user(user: &str, exempt: &ExemptSessions) -> bool {
     exempt
         .users
         .iter()

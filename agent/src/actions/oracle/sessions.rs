@@ -235,7 +235,7 @@ async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, 
                 description.remarks.push(format!("now there: {seen}"))
             }
             session_class::SessionClass::Exempt => {
-                description.remarks.push(format!("spared: {seen}"))
+                description.remarks.push(format!("exempt: {seen}"))
             }
             session_class::SessionClass::Lockstep | session_class::SessionClass::Internal => {}
         }
