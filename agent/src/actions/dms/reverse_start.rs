@@ -57,18 +57,18 @@ async fn look(dms: &Dms, params: &DmsReverseStart) -> Result<Task, ActionError> 
 }
 
 async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> {
-    let how = if task.has_run {
-        How::Resume
+    let (how, done) = if task.has_run {
+        (How::Resume, "resumed")
     } else {
-        How::First
+        (How::First, "started")
     };
     match dms.start(&task.arn, how).await {
         // Someone else has started it; it is running, which is all that is
         // needed.
         Err(refused) if refused.is_wrong_state() && dms.task(&task.arn).await?.is_up() => {}
-        done => done?,
+        answer => answer?,
     }
-    cx.note(format!("the task {}: started ({how:?})", task.identifier));
+    cx.note(format!("the task {}: {done}", task.identifier));
     Ok(())
 }
 
