@@ -108,29 +108,65 @@ const fn entry<A: ActionSpec>() -> Action {
         schema: |generator| generator.subschema_for::<A>(),
         decode: |params| serde_json::from_value::<A>(params.clone()).map(drop),
         limit_secs: |params| {
-            serde_json::from_value::<A>(without_open_limits(params))
+            serde_json::from_value::<A>(with_stand_ins::<A>(params))
                 .ok()?
                 .limit_secs()
         },
     }
 }
 
-/// The parameters without durations (`…_secs`) that are references to outputs,
-/// whose values are known only during the run.
-fn without_open_limits(params: &Value) -> Value {
+/// The parameters as far as they are known before the run: a reference to an
+/// output becomes a list of one element where the type expects a list, and is left
+/// out where it expects a number or a truth value, which then has its default.
+fn with_stand_ins<A: ActionSpec>(params: &Value) -> Value {
+    let schema = SchemaGenerator::default().into_root_schema_for::<A>();
+    stand_in(params, schema.as_value(), schema.as_value())
+}
+
+fn stand_in(params: &Value, schema: &Value, root: &Value) -> Value {
     let Value::Object(fields) = params else {
         return params.clone();
     };
-    let open = |key: &str, field: &Value| {
-        key.ends_with("_secs") && field.as_str().is_some_and(|text| text.contains("${"))
-    };
-    Value::Object(
-        fields
-            .iter()
-            .filter(|(key, field)| !open(key, field))
-            .map(|(key, field)| (key.clone(), without_open_limits(field)))
-            .collect(),
-    )
+    let known = fields.iter().filter_map(|(key, field)| {
+        let property = resolved(&schema["properties"][key], root);
+        let open = field.as_str().is_some_and(|text| text.contains("${"));
+        let field = match (open, is_type(property, "array")) {
+            (false, _) => stand_in(field, property, root),
+            (true, false) if accepts_any_text(property) => field.clone(),
+            (true, false) => return None,
+            (true, true) if accepts_any_text(resolved(&property["items"], root)) => {
+                Value::Array(vec![field.clone()])
+            }
+            (true, true) => Value::Array(Vec::new()),
+        };
+        Some((key.clone(), field))
+    });
+    Value::Object(known.collect())
+}
+
+/// The definition that a schema refers to, or the schema itself.
+fn resolved<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    schema["$ref"]
+        .as_str()
+        .and_then(|reference| reference.strip_prefix('#'))
+        .and_then(|pointer| root.pointer(pointer))
+        .unwrap_or(schema)
+}
+
+/// Whether a reference decodes as a value of this schema.
+fn accepts_any_text(schema: &Value) -> bool {
+    let restricted = ["enum", "oneOf", "anyOf"]
+        .iter()
+        .any(|keyword| schema.get(keyword).is_some());
+    !restricted && (schema.get("type").is_none() || is_type(schema, "string"))
+}
+
+/// Whether values of this schema may have that JSON type.
+fn is_type(schema: &Value, name: &str) -> bool {
+    match &schema["type"] {
+        Value::Array(types) => types.iter().any(|one| one == name),
+        one => one == name,
+    }
 }
 
 /// All actions: hosts, Oracle, PostgreSQL, AWS.
@@ -280,6 +316,17 @@ mod tests {
         assert_eq!(limit_secs("oracle.finalize", &params), Some(905));
         assert_eq!(limit_secs("config.switch", &json!({})), None);
         assert_eq!(task_limit_secs("config.switch", &json!({})), 75);
+    }
+
+    #[test]
+    fn a_limit_holds_whatever_else_is_unresolved() {
+        let params = json!({"units": "${find.units}", "timeout_secs": 600});
+        assert_eq!(limit_secs("service.stop", &params), Some(600));
+        let params = json!({"units": ["${find.unit}", "b.service"], "timeout_secs": 600,
+            "enablement": "${find.disable}"});
+        assert_eq!(limit_secs("service.stop", &params), Some(1200));
+        let params = json!({"address": "db:1521", "expect": "${find.state}", "within_secs": 900});
+        assert_eq!(limit_secs("check.tcp", &params), Some(900));
     }
 
     #[test]
