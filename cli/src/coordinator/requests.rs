@@ -57,15 +57,18 @@ pub struct VerbRequest {
 pub struct Updates(Streaming<v1::WatchRunResponse>);
 
 impl Updates {
-    /// The next update; none at the end of the stream.
+    /// The next update; none at the end of the stream. Kinds of updates that this
+    /// version doesn't know are skipped.
     ///
     /// # Errors
     /// The connection was lost, or the message is not valid for this version.
     pub async fn next(&mut self) -> Result<Option<RunUpdate>, Status> {
-        let message = self.0.message().await?;
-        message
-            .map(|message| message.try_into().map_err(incomprehensible))
-            .transpose()
+        while let Some(message) = self.0.message().await? {
+            if message.update.is_some() {
+                return message.try_into().map(Some).map_err(incomprehensible);
+            }
+        }
+        Ok(None)
     }
 }
 

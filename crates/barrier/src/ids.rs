@@ -74,6 +74,7 @@ pub struct BootTime {
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[serde(deny_unknown_fields)]
 pub struct Term {
     /// Grows by one with each start of the coordinator.
     pub number: u64,
@@ -87,6 +88,7 @@ pub type Decision = u64;
 
 /// A phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PhaseRef {
     pub track: Track,
     /// Position in the track, from 0.
@@ -104,6 +106,7 @@ impl fmt::Display for PhaseRef {
 
 /// What every order carries (R1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Header {
     pub run: RunId,
     pub phase: PhaseRef,

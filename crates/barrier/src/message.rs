@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What a task is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "mode")]
+#[serde(rename_all = "lowercase", tag = "mode", deny_unknown_fields)]
 pub enum Mode {
     Execute,
     /// Restore the before-image that this forward step captured.
@@ -20,6 +20,7 @@ pub enum Mode {
 
 /// A task in an order. Action and parameters are opaque to the barrier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskOrder {
     pub step: StepId,
     pub action: String,
@@ -104,6 +105,7 @@ impl Order {
 
 /// Result of a probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Probe {
     pub finding: Finding,
     /// State before any change, for undo. `None` if the action changes nothing.
@@ -125,7 +127,7 @@ pub enum Verdict {
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "outcome")]
+#[serde(rename_all = "kebab-case", tag = "outcome", deny_unknown_fields)]
 pub enum Outcome {
     /// The action ran; for undo: the before-image is restored.
     Done,
@@ -174,6 +176,15 @@ impl Outcome {
         }
     }
 
+    /// Whether both report the same end. The diagnosis of a failure is not compared:
+    /// the same error may be worded differently after an upgrade.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed { .. }, Self::Failed { .. }) => true,
+            (one, other) => one == other,
+        }
+    }
+
     /// May be retried without an operator (R4).
     pub fn is_retried_automatically(&self) -> bool {
         match self {
@@ -218,6 +229,7 @@ impl Outcome {
 
 /// An agent's report that a task has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TaskReport {
     pub run: RunId,
     pub phase: PhaseRef,
@@ -303,6 +315,7 @@ pub fn json_size(value: &impl Serialize) -> usize {
 /// The state that an agent reports when it connects (R10), as far as the barrier
 /// needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentState {
     pub agent: AgentName,
     pub journal: JournalId,

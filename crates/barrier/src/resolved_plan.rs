@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A plan with its parties resolved to agents. Frozen when the run starts
 /// (R21).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ResolvedPlan {
     pub digest: Digest,
     pub forward: Vec<PhaseSpec>,
@@ -24,6 +25,7 @@ pub struct ResolvedPlan {
 
 /// How long applications may be without a writable database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Outage {
     pub budget: Millis,
     /// The clock starts with this forward phase's release.
@@ -35,6 +37,7 @@ pub struct Outage {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PhaseSpec {
     pub name: String,
     pub gate: Gate,
@@ -50,6 +53,7 @@ pub struct PhaseSpec {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StepSpec {
     pub id: StepId,
     /// The agents that run it; never empty (R21).
@@ -68,8 +72,7 @@ pub struct StepSpec {
     /// It is a watch, which is disarmed before this forward phase is released.
     pub watch_until: Option<u32>,
     /// It changes nothing, so in the phase of the point of no return it doesn't
-    /// count as opening access. Absent in older journals, where no step has it.
-    #[serde(default)]
+    /// count as opening access.
     pub read_only: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Structured errors.
 
-use super::{Invalid, MAX_SENTENCE, Result, some, truncated};
+use super::{MAX_SENTENCE, some, truncated};
 use crate::v1;
 use lockstep_api::{Code, Diagnosis};
 use prost::Message;
@@ -24,7 +24,9 @@ pub fn diagnosis_to_status(code: tonic::Code, diagnosis: &Diagnosis) -> tonic::S
 /// a code that this version doesn't know, and its message must do.
 pub fn diagnosis_from_status(status: &tonic::Status) -> Option<Diagnosis> {
     let bytes = status.metadata().get_bin(DIAGNOSIS_KEY)?.to_bytes().ok()?;
-    v1::Diagnosis::decode(bytes).ok()?.try_into().ok()
+    let diagnosis = v1::Diagnosis::decode(bytes).ok()?;
+    Code::find(&diagnosis.code)?;
+    Some(diagnosis.into())
 }
 
 impl From<Diagnosis> for v1::Diagnosis {
@@ -39,41 +41,30 @@ impl From<Diagnosis> for v1::Diagnosis {
     }
 }
 
-impl TryFrom<v1::Diagnosis> for Diagnosis {
-    type Error = Invalid;
-
-    fn try_from(diagnosis: v1::Diagnosis) -> Result<Self> {
-        let code = Code::find(&diagnosis.code).ok_or(Invalid::Unknown("code"))?;
-        Ok(Self {
+/// A code that this version doesn't have becomes LS4210 with the whole text: neither
+/// an agent's outcome nor the status of a run may be lost to it.
+impl From<v1::Diagnosis> for Diagnosis {
+    fn from(diagnosis: v1::Diagnosis) -> Self {
+        let (code, what) = match Code::find(&diagnosis.code) {
+            Some(code) => (code, diagnosis.what),
+            None => (
+                Code::LS4210,
+                format!("{}: {}", diagnosis.code, diagnosis.what),
+            ),
+        };
+        Self {
             code,
-            what: diagnosis.what,
+            what,
             causes: diagnosis.causes,
             state_left: some(diagnosis.state_left),
             remedy: some(diagnosis.remedy),
-        })
+        }
     }
 }
 
-/// A diagnosis from an agent. One with a code that this version doesn't have keeps
-/// its whole text under LS4210, because the outcome that it belongs to must not be
-/// lost.
+/// A diagnosis from an agent, truncated like any text that is recorded in the journal.
 pub fn from_agent(diagnosis: v1::Diagnosis) -> Diagnosis {
-    let known = Code::find(&diagnosis.code);
-    let (code, what) = match known {
-        Some(code) => (code, diagnosis.what),
-        None => (
-            Code::LS4210,
-            format!("{}: {}", diagnosis.code, diagnosis.what),
-        ),
-    };
-    let diagnosis = Diagnosis {
-        code,
-        what,
-        causes: diagnosis.causes,
-        state_left: some(diagnosis.state_left),
-        remedy: some(diagnosis.remedy),
-    };
-    short(diagnosis, MAX_SENTENCE)
+    short(diagnosis.into(), MAX_SENTENCE)
 }
 
 /// Truncates the texts of a diagnosis to so many bytes together. What happened and
@@ -86,8 +77,8 @@ pub fn short(diagnosis: Diagnosis, bytes: usize) -> Diagnosis {
         text
     };
     let what = fit(diagnosis.what);
-    let state_left = diagnosis.state_left.map(&mut fit);
-    let remedy = diagnosis.remedy.map(&mut fit);
+    let state_left = diagnosis.state_left.map(&mut fit).and_then(some);
+    let remedy = diagnosis.remedy.map(&mut fit).and_then(some);
     let causes = diagnosis
         .causes
         .into_iter()
@@ -141,5 +132,7 @@ mod tests {
         assert!(short.to_string().len() <= MAX_SENTENCE + 64);
         assert_eq!(short.remedy.as_deref(), Some("stop it by hand"));
         assert_eq!(short.causes.len(), 1, "an empty cause is dropped");
+        let long = Diagnosis::new(Code::LS2103, "é".repeat(MAX_SENTENCE)).remedy("stop it");
+        assert_eq!(super::short(long, MAX_SENTENCE).remedy, None);
     }
 }

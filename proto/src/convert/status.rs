@@ -146,7 +146,7 @@ impl TryFrom<v1::PhaseStatus> for PhaseStatus {
             released_at: timestamp(phase.released_at_ms),
             completed_at: timestamp(phase.completed_at_ms),
             tasks: all(phase.tasks)?,
-            failure: phase.failure.map(TryInto::try_into).transpose()?,
+            failure: phase.failure.map(Into::into),
             refusals: all(phase.refusals)?,
         })
     }
@@ -168,7 +168,7 @@ impl TryFrom<v1::Refusal> for Refusal {
         let diagnosis = refusal.diagnosis.ok_or(Invalid::Missing("diagnosis"))?;
         Ok(Self {
             agent: refusal.agent,
-            diagnosis: diagnosis.try_into()?,
+            diagnosis: diagnosis.into(),
         })
     }
 }
@@ -201,7 +201,7 @@ impl TryFrom<v1::TaskStatus> for TaskStatus {
             undo_of: some(task.undo_of),
             outcome: task_outcome(task.outcome)?,
             detail: task.detail,
-            diagnosis: task.diagnosis.map(TryInto::try_into).transpose()?,
+            diagnosis: task.diagnosis.map(Into::into),
             took_ms: task.took_ms,
             attempt: task.attempt,
             outputs: json("outputs", &task.outputs_json)?,

@@ -48,6 +48,11 @@ pub const RELEASE_MARGIN: Millis = 2_000;
 /// A breach within this window can remain undetected.
 pub const ATTESTATION_MAX_AGE: Millis = 2_000;
 
+/// Bytes of JSON of the refusals that one failure records in full. Beyond it, only
+/// the first reason of an agent is recorded, and shortened, so that the record of
+/// 10,000 agents' refusals can be stored.
+pub const MAX_REFUSALS: usize = 1 << 20;
+
 /// Bytes of JSON that one release records of all votes' before-images, and that it
 /// carries to one agent: half the limit of a journal entry and of a message, so
 /// that every release can be stored and received.

@@ -114,7 +114,7 @@ impl Run {
             TaskStatus::Waived => Classification::Contradiction(format!(
                 "{step} on {agent} was waived and the run went on; now it says {said}"
             )),
-            TaskStatus::Ended { report: known } if known.outcome != report.outcome => {
+            TaskStatus::Ended { report: known } if !known.outcome.agrees_with(&report.outcome) => {
                 let known = name_of(&known.outcome);
                 Classification::Contradiction(format!(
                     "{step} on {agent} was recorded as {known}; now it says {said}"

@@ -1,9 +1,9 @@
 //! Preparation of a phase: Prepare rounds, votes and the gate.
 
 use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
-use super::{Effect, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
+use super::{Effect, MAX_REFUSALS, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
-use crate::message::{Mode, Verdict};
+use crate::message::{Mode, Verdict, json_size};
 use crate::record::{
     Failure, OutstandingUndo, OutstandingUndoCause, PrepareReason, Record, SkipCause,
 };
@@ -275,6 +275,7 @@ impl Run {
             })
             .collect();
         if !reasons.is_empty() {
+            let reasons = bounded(reasons);
             return Some(self.fail(phase, Failure::Refused { reasons }, effects));
         }
         let voted = |verdict: &Verdict| self.live.votes.values().any(|v| v.verdict == *verdict);
@@ -390,5 +391,50 @@ impl Run {
             timeout: spec.timeout,
             watch: spec.watch_until.is_some() && spec.mode == Mode::Execute,
         })
+    }
+}
+
+/// Refusals within [`MAX_REFUSALS`]: an agent may send 1 MiB of them, and all of a
+/// phase's agents are in one record.
+fn bounded(
+    mut reasons: BTreeMap<AgentName, Vec<Diagnosis>>,
+) -> BTreeMap<AgentName, Vec<Diagnosis>> {
+    /// Bytes of a description when the room is used up.
+    const SHORT: usize = 100;
+    let mut room = MAX_REFUSALS;
+    for of_agent in reasons.values_mut() {
+        let size = json_size(of_agent);
+        if size <= room {
+            room -= size;
+            continue;
+        }
+        of_agent.truncate(1);
+        for reason in of_agent {
+            let end = reason.what.floor_char_boundary(SHORT);
+            let what = format!("{}…", &reason.what[..end]);
+            *reason = Diagnosis::new(reason.code, what);
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_api::Code;
+
+    #[test]
+    fn refusals_of_a_large_fleet_fit_into_a_journal_entry() {
+        let long = Diagnosis::new(Code::LS2103, "é".repeat(1 << 10)).remedy("x".repeat(900));
+        let reasons = (0..10_000)
+            .map(|number| (AgentName(format!("app-{number}")), vec![long.clone(); 4]))
+            .collect();
+        let reasons = bounded(reasons);
+        assert_eq!(reasons.len(), 10_000);
+        assert_eq!(reasons[&AgentName::from("app-0")][0], long, "in full");
+        assert_eq!(reasons[&AgentName::from("app-9999")].len(), 1);
+        let failure = Failure::Refused { reasons };
+        let size = json_size(&failure);
+        assert!(size < 7 << 19, "{size} bytes, and an entry holds 4 MiB");
     }
 }

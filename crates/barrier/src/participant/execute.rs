@@ -61,10 +61,10 @@ impl Participant {
                 attempt: header.attempt,
                 inputs,
                 before_images,
-                at: Some(BootTime {
+                at: BootTime {
                     boot: self.boot.clone(),
                     at: now,
-                }),
+                },
             },
             effects,
         );

@@ -36,13 +36,11 @@ impl State {
                     found: entry.seq,
                 });
             }
-            match (entry.seq, &entry.record) {
-                (1, ParticipantRecord::Opened { format }) => format.check()?,
-                (1, _) => return Err(ParticipantFoldError::NotOpened),
-                (seq, ParticipantRecord::Opened { .. }) => {
-                    return Err(ParticipantFoldError::OpenedTwice { seq });
-                }
-                (_, _) => {}
+            match (entry.seq, entry.record.opens()) {
+                (1, Some(format)) => format.check()?,
+                (1, None) => return Err(ParticipantFoldError::NotOpened),
+                (seq, Some(_)) => return Err(ParticipantFoldError::OpenedTwice { seq }),
+                (_, None) => {}
             }
             state.apply(entry);
         }
@@ -133,9 +131,7 @@ impl State {
                 ..
             } => {
                 let log = self.runs.entry(run).or_default();
-                if let Some(at) = at {
-                    log.released.entry(phase).or_insert(at);
-                }
+                log.released.entry(phase).or_insert(at);
                 if let Some(promise) = log.phases.get_mut(&phase) {
                     promise.status = PromiseStatus::Released {
                         inputs,

@@ -247,8 +247,7 @@ pub enum Record {
     TaskEnded {
         agent: AgentName,
         report: TaskReport,
-        /// Position of the agent's journal at the report. Absent in older
-        /// journals and in reports of older agents.
+        /// Position of the agent's journal at the report; none if the agent sent none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         position: Option<JournalPosition>,
     },

@@ -18,8 +18,10 @@ pub use coordinator::{
 pub use participant::{ParticipantRecord, Tombstone};
 use serde::{Deserialize, Serialize};
 
-/// Version of the record format. It changes whenever a journal written by one
-/// build can't be read, or would be interpreted differently, by another.
+/// Version of the record format. It changes when a record that a build can decode
+/// has another meaning in another build, or when an old record can't be decoded any
+/// more. A new record, field or error code needs no new version, because a build
+/// that doesn't have it rejects the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FormatVersion(pub u32);

@@ -79,9 +79,8 @@ pub enum ParticipantRecord {
         /// Before-images from the coordinator's journal, for undo.
         before_images: BTreeMap<StepId, Value>,
         /// Time of receipt, so that the release's age is known after a restart
-        /// (R13). Absent in older journals.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        at: Option<BootTime>,
+        /// (R13).
+        at: BootTime,
     },
     /// A task is about to change the host.
     Intent {
@@ -122,4 +121,26 @@ pub enum ParticipantRecord {
     Closed {
         run: RunId,
     },
+}
+
+impl ParticipantRecord {
+    /// The format that the record states, if it is the first record of a journal.
+    pub fn opens(&self) -> Option<FormatVersion> {
+        match self {
+            Self::Opened { format } => Some(*format),
+            Self::Accepted { .. }
+            | Self::Promised { .. }
+            | Self::Refused { .. }
+            | Self::Tombstoned { .. }
+            | Self::ForwardClosed { .. }
+            | Self::Released { .. }
+            | Self::Intent { .. }
+            | Self::Ended { .. }
+            | Self::Acked { .. }
+            | Self::WatchArmed { .. }
+            | Self::WatchBroke { .. }
+            | Self::Disarmed { .. }
+            | Self::Closed { .. } => None,
+        }
+    }
 }
