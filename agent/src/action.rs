@@ -73,7 +73,7 @@ pub trait Action: Send + Sync + 'static {
         &self,
         _cx: &Context,
         _params: &Self::Params,
-        _capture: &Value,
+        _before_image: &Value,
     ) -> Result<Undone, ActionError> {
         Ok(Undone::Unchanged)
     }
@@ -112,7 +112,7 @@ pub trait Watch<P>: Send + Sync {
 /// Result of an undo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undone {
-    /// The captured state was put back.
+    /// The before-image was restored.
     Restored,
     /// There was nothing to put back.
     Unchanged,
@@ -202,7 +202,7 @@ pub fn with_before_image(
 /// Where it isn't one: the journal is from another version.
 pub fn decode_before_image<T: DeserializeOwned>(before_image: &Value) -> Result<T, ActionError> {
     serde_json::from_value(before_image.clone()).map_err(|e| {
-        ActionError::new(Code::LS2004, "the captured state can't be read")
+        ActionError::new(Code::LS2004, "the before-image can't be read")
             .state_left("nothing was restored")
             .remedy("restore it by hand from the run's events, then skip this task")
             .source(e)

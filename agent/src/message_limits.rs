@@ -11,7 +11,7 @@ use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::message::{Outcome, Probe, json_size};
 use lockstep_proto::convert::diagnosis::short;
 use lockstep_proto::convert::{MAX_SENTENCE, brief};
-use lockstep_proto::limits::{MAX_CAPTURES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
+use lockstep_proto::limits::{MAX_BEFORE_IMAGES, MAX_OUTPUTS, MAX_REFUSAL, MAX_REPORT};
 
 /// Bytes of each further sentence when a refusal is full: enough for its code
 /// and what happened.
@@ -26,7 +26,7 @@ pub struct Vote {
 impl Vote {
     pub fn new() -> Self {
         Self {
-            before_images: MAX_CAPTURES,
+            before_images: MAX_BEFORE_IMAGES,
             sentences: MAX_REFUSAL,
         }
     }
@@ -48,7 +48,7 @@ impl Vote {
                 return Ok(probe);
             }
             let what = format!(
-                "the before-image of {action} takes {bytes} bytes, and {} of {MAX_CAPTURES} are \
+                "the before-image of {action} takes {bytes} bytes, and {} of {MAX_BEFORE_IMAGES} are \
                  left in this phase",
                 self.before_images
             );
@@ -84,7 +84,15 @@ pub fn outcome(action: &str, (outcome, outputs): (Outcome, Outputs)) -> (Outcome
         Outcome::Drifted { detail } => Outcome::Drifted {
             detail: brief(detail),
         },
-        other => other,
+        Outcome::Unknown { reason } => Outcome::Unknown {
+            reason: brief(reason),
+        },
+        outcome @ (Outcome::Done
+        | Outcome::Unchanged
+        | Outcome::Armed
+        | Outcome::Interrupted
+        | Outcome::NotStarted
+        | Outcome::Lapsed) => outcome,
     };
     (outcome, outputs)
 }
@@ -187,16 +195,16 @@ mod tests {
     fn a_vote_holds_captures_up_to_the_limit_and_refuses_beyond() {
         let mut room = Vote::new();
         let mut probes = BTreeMap::new();
-        for (step, bytes) in [("a", 1_000), ("b", MAX_CAPTURES - 1_000)] {
+        for (step, bytes) in [("a", 1_000), ("b", MAX_BEFORE_IMAGES - 1_000)] {
             let taken = room.fit("oracle.triggers.disable", probe(bytes)).unwrap();
             probes.insert(StepId::from(step), taken);
         }
         let size = vote(Verdict::Ready { probes });
-        assert!(size > MAX_CAPTURES && size <= MAX_MESSAGE, "{size}");
+        assert!(size > MAX_BEFORE_IMAGES && size <= MAX_MESSAGE, "{size}");
 
         let refused = room.fit("cron.disable", probe(3)).unwrap_err();
         assert_eq!(refused.code, Code::LS2012);
-        let refused = Vote::new().fit("cron.disable", probe(MAX_CAPTURES + 1));
+        let refused = Vote::new().fit("cron.disable", probe(MAX_BEFORE_IMAGES + 1));
         assert_eq!(refused.unwrap_err().code, Code::LS2012);
     }
 
@@ -228,7 +236,7 @@ mod tests {
             step: StepId::from("rows"),
             outcome: Outcome::Drifted { detail },
             outputs,
-            before_image: Some(of_size(MAX_CAPTURES)),
+            before_image: Some(of_size(MAX_BEFORE_IMAGES)),
             took: 1,
         };
         let size = encoded(Reply::Outcome(report));

@@ -42,7 +42,10 @@ pub async fn run(worker: &Worker, order: PreflightOrder) -> PreflightReport {
     let tasks = match order.tasks {
         Ok(tasks) => tasks,
         Err(invalid) => {
-            let obstacles = vec![format!("the coordinator sent an invalid task: {invalid}")];
+            let obstacles = vec![format!(
+                "LS2008: the coordinator sent an invalid task: {invalid}; nothing was done; \
+                 install the coordinator's version on this host"
+            )];
             let finding = PreflightFinding {
                 obstacles,
                 ..PreflightFinding::default()

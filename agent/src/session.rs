@@ -227,8 +227,6 @@ mod tests {
         for pause in &pauses[10..] {
             assert!((MAX_PAUSE..=MAX_PAUSE * 2).contains(pause), "{pause:?}");
         }
-        let again: Vec<Duration> = reconnect_pauses().take(100).collect();
-        assert_ne!(pauses, again, "the jitter is the same in every process");
         let rejected = rejected_pause().unwrap();
         assert!((REJECTED_PAUSE..=REJECTED_PAUSE * 2).contains(&rejected));
     }

@@ -1,4 +1,4 @@
-//! The driver's interface to everything that serves: methods, no channels.
+//! The driver's interface to the services: one method per request.
 
 use crate::agents::{Introduction, Outbox};
 use crate::plans::CheckedPlan;

@@ -1,4 +1,4 @@
-//! From a plan to a run: resolves parties to agents and phases to a layout.
+//! Resolves a plan's parties to agents, which turns its phases into the barrier's.
 
 use lockstep_barrier::ids::{AgentName, Digest, JournalId};
 use lockstep_barrier::message::{Mode, TaskOrder};

@@ -106,8 +106,13 @@ impl Preflights {
         let Some(pending) = self.pending.remove(&(request, agent.clone())) else {
             return;
         };
+        // What concerns no task is about the order as a whole.
+        let (of_order, of_tasks): (Vec<TaskFinding>, Vec<TaskFinding>) = findings
+            .into_iter()
+            .partition(|found| found.step.is_empty());
+        let obstacles = of_order.into_iter().flat_map(|found| found.obstacles);
         let mut findings: BTreeMap<String, TaskFinding> =
-            findings.into_iter().map(|f| (f.step.clone(), f)).collect();
+            of_tasks.into_iter().map(|f| (f.step.clone(), f)).collect();
         let tasks = pending
             .asked
             .into_iter()
@@ -129,7 +134,9 @@ impl Preflights {
         let part = PreflightReport {
             agent: Some(agent.to_string()),
             tasks,
-            obstacles: Vec::new(),
+            obstacles: obstacles
+                .map(|obstacle| format!("{agent}: {obstacle}"))
+                .collect(),
         };
         self.deliver(&pending.recipient, part);
     }

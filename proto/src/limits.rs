@@ -18,7 +18,7 @@ pub const MAX_ANSWER: usize = 32 << 20;
 /// Bytes of JSON of all before-images in one vote: the states of ten thousand
 /// triggers take half of it. A report holds one task's before-image and outputs
 /// next to each other.
-pub const MAX_CAPTURES: usize = 1 << 20;
+pub const MAX_BEFORE_IMAGES: usize = 1 << 20;
 
 /// Bytes of JSON of one task's outputs: digests or sequences of ten thousand
 /// tables.
@@ -31,5 +31,5 @@ pub const MAX_REFUSAL: usize = 64 * MAX_SENTENCE;
 /// the fixed fields of each task.
 pub const MAX_REPORT: usize = 2 << 20;
 
-const _: () = assert!(MAX_CAPTURES + MAX_OUTPUTS + MAX_SENTENCE < MAX_MESSAGE);
+const _: () = assert!(MAX_BEFORE_IMAGES + MAX_OUTPUTS + MAX_SENTENCE < MAX_MESSAGE);
 const _: () = assert!(MAX_REFUSAL < MAX_MESSAGE && MAX_REPORT < MAX_MESSAGE);

@@ -200,7 +200,7 @@ impl Action for Put {
         &self,
         cx: &Context,
         params: &CloudwatchAlarms,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let watch = CloudWatch::of(cx, &params.resource).await?;
         let definitions = defined(&watch, params).await?;

@@ -103,7 +103,7 @@ impl Action for Switch {
         &self,
         cx: &Context,
         params: &SwitchConfig,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (path, to) = (Path::new(&params.path), Path::new(&params.to));
         match files::inspect(path)? {

@@ -103,7 +103,7 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableCron,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
             if files::inspect(Path::new(file))? != FileState::Absent {
@@ -180,7 +180,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestoreCron,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for file in &params.files {
             if files::inspect(Path::new(file))? != FileState::Absent {

@@ -189,7 +189,7 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopProcess,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         for process in meant(cx, params)? {
             cx.note(format!("SIGTERM {} ({})", process.pid, process.command));

@@ -6,7 +6,7 @@
 //! on nothing, so they don't wait for the disk; and records on which nothing
 //! relies yet are written together with the next ones. If the process dies
 //! before that, it is as if their inputs had never arrived. Tasks, probes and
-//! watches run concurrently with the loop ([`crate::work`]); their results
+//! watches run concurrently with the loop ([`crate::worker`]); their results
 //! return as inputs.
 
 #![deny(clippy::wildcard_enum_match_arm)]

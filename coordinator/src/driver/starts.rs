@@ -18,6 +18,7 @@ use lockstep_api::{Code, Diagnosis, PreflightReport};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, Millis, RunId};
 use lockstep_barrier::record::Begin;
+use lockstep_plan::Digest;
 use lockstep_plan::model::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,9 +137,18 @@ impl Driver {
         reply: Reply<String>,
     ) {
         if let Some(run) = self.started_by(&request) {
-            self.post_commit(|_| drop(reply.send(Ok(run))));
+            let answer = if self.runs_plan(&run, plan.digest()) {
+                Ok(run)
+            } else {
+                Err(other_plan(&request))
+            };
+            self.post_commit(|_| drop(reply.send(answer)));
         } else if let Some(pending) = self.starts.of_request(&request) {
-            pending.replies.push(reply);
+            if pending.plan.digest() == plan.digest() {
+                pending.replies.push(reply);
+            } else {
+                drop(reply.send(Err(other_plan(&request))));
+            }
         } else if plan.plan().kind == Kind::Cutover {
             self.begin_preflight(plan, request, by, reply);
         } else {
@@ -153,6 +163,11 @@ impl Driver {
             .get(request)
             .filter(|_| !request.is_empty())
             .cloned()
+    }
+
+    fn runs_plan(&self, run: &str, digest: &Digest) -> bool {
+        let entry = self.runs.get(&RunId::from(run));
+        entry.is_some_and(|entry| entry.state().begin.resolved_plan.digest.0 == digest.to_string())
     }
 
     fn begin_preflight(
@@ -270,6 +285,15 @@ impl Driver {
         }
         Ok(id.to_string())
     }
+}
+
+/// A request id names one start of one plan.
+fn other_plan(request: &str) -> RequestError {
+    let what = format!("the request {request} starts another plan");
+    let diagnosis = Diagnosis::new(Code::LS4317, what)
+        .state_left("nothing was started by this request")
+        .remedy("submit this plan under a new request id");
+    RequestError::precondition(diagnosis)
 }
 
 /// The journal fails on a record beyond its limit, which ends the coordinator;

@@ -124,6 +124,8 @@ async fn requests_without_an_id_are_not_the_same_one() {
         let again = start(&handle, request, plan()).await.unwrap();
         if same {
             assert_eq!(again.unwrap(), first);
+            let other = start(&handle, request, cutover()).await.unwrap();
+            assert_eq!(other.unwrap_err().diagnosis.code, Code::LS4317);
         } else {
             // Its agent is in the first run.
             assert_eq!(again.unwrap_err().diagnosis.code, Code::LS4302);
@@ -139,6 +141,8 @@ async fn a_cutover_starts_once_every_agent_has_reported_without_obstacles() {
     let first = start(&handle, "r1", cutover());
     let request = preflight_order(&mut orders).await;
     let again = start(&handle, "r1", cutover());
+    let other = start(&handle, "r1", plan()).await.unwrap().unwrap_err();
+    assert_eq!(other.diagnosis.code, Code::LS4317);
     assert!(handle.list(9).await.unwrap().is_empty(), "not started yet");
     report(&handle, session, request, &[]).await;
     let run = first.await.unwrap().unwrap();

@@ -2,37 +2,38 @@
 
 use super::task;
 use lockstep_api::{Code, Diagnosis, Refusal};
-use lockstep_barrier::coordinator::{PhaseStatus, State, TaskState};
-use lockstep_barrier::ids::{AgentName, StepId};
+use lockstep_barrier::coordinator::{PhaseStatus, State, TaskKey, TaskState};
+use lockstep_barrier::ids::AgentName;
 use lockstep_barrier::record::Failure;
 
-pub(super) fn diagnosis(state: &State, failure: &Failure) -> Diagnosis {
+/// The failure as an error. It names agents and tasks; their own errors are in the
+/// refusals and in the status of the tasks.
+pub(super) fn diagnosis(failure: &Failure) -> Diagnosis {
+    let joined = |tasks: &[TaskKey]| -> String {
+        let names: Vec<String> = tasks.iter().map(name_of).collect();
+        names.join(", ")
+    };
     match failure {
         Failure::Refused { reasons } => {
-            let refusals: Vec<String> = reasons
-                .iter()
-                .map(|(agent, reasons)| format!("{agent} refused: {}", joined(reasons)))
-                .collect();
-            Diagnosis::new(Code::LS4401, refusals.join("; "))
+            let agents: Vec<&str> = reasons.keys().map(|agent| agent.0.as_str()).collect();
+            Diagnosis::new(Code::LS4401, format!("refused by {}", agents.join(", ")))
         }
         Failure::Silent { agents } => {
-            let what = format!("no vote in time from {}", joined_with(agents, ", "));
+            let agents: Vec<&str> = agents.iter().map(|agent| agent.0.as_str()).collect();
+            let what = format!("no vote in time from {}", agents.join(", "));
             Diagnosis::new(Code::LS4402, what)
         }
-        Failure::NoPromise { rounds } => Diagnosis::new(
-            Code::LS4403,
-            format!("promises lapsed in {rounds} rounds; the phase's start_by is too short"),
-        ),
+        Failure::NoPromise { rounds } => {
+            Diagnosis::new(Code::LS4403, format!("promises lapsed in {rounds} rounds"))
+                .remedy("raise the phase's start_by")
+        }
         Failure::MissingInput { step, detail } => {
             Diagnosis::new(Code::LS4404, format!("{step} lacks an input: {detail}"))
         }
-        Failure::Tasks { tasks } => Diagnosis::new(Code::LS4405, with_details(state, tasks)),
+        Failure::Tasks { tasks } => Diagnosis::new(Code::LS4405, joined(tasks)),
         Failure::Lost { tasks } => Diagnosis::new(
             Code::LS4406,
-            format!(
-                "no outcome in time, and still open: {}",
-                with_details(state, tasks)
-            ),
+            format!("no outcome in time, and still open: {}", joined(tasks)),
         ),
         Failure::Breach {
             step,
@@ -44,12 +45,34 @@ pub(super) fn diagnosis(state: &State, failure: &Failure) -> Diagnosis {
         ),
         Failure::Unattested { watches } => Diagnosis::new(
             Code::LS4408,
-            format!("no attestation from {}", with_details(state, watches)),
+            format!("no attestation from {}", joined(watches)),
         ),
         Failure::TooLarge { detail } => Diagnosis::new(Code::LS4409, detail.clone())
             .state_left("nothing was released")
             .remedy("spread these steps over several phases"),
     }
+}
+
+/// The failure as a sentence, with the errors of its tasks or agents.
+pub(super) fn sentence(state: &State, failure: &Failure) -> String {
+    let details: Vec<String> = match failure {
+        Failure::Refused { reasons } => reasons
+            .iter()
+            .map(|(agent, reasons)| {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                format!("{agent} refused: {}", reasons.join("; "))
+            })
+            .collect(),
+        Failure::Tasks { tasks } => tasks.iter().map(|key| with_detail(state, key)).collect(),
+        Failure::Lost { .. }
+        | Failure::Silent { .. }
+        | Failure::NoPromise { .. }
+        | Failure::MissingInput { .. }
+        | Failure::Breach { .. }
+        | Failure::Unattested { .. }
+        | Failure::TooLarge { .. } => return diagnosis(failure).to_string(),
+    };
+    format!("{}: {}", diagnosis(failure).code, details.join("; "))
 }
 
 /// The failure of a phase that failed.
@@ -87,29 +110,17 @@ pub(super) fn refusals(failure: &Failure) -> Vec<Refusal> {
         .collect()
 }
 
-/// Each task with the detail of its outcome, if it has one.
-fn with_details(state: &State, tasks: &[(StepId, AgentName)]) -> String {
-    let each: Vec<String> = tasks
-        .iter()
-        .map(|key| {
-            let (step, agent) = key;
-            let outcome = state.tasks.get(key).and_then(TaskState::outcome);
-            match outcome.map(task::detail) {
-                Some(detail) if !detail.is_empty() => format!("{step} on {agent}: {detail}"),
-                Some(_) | None => format!("{step} on {agent}"),
-            }
-        })
-        .collect();
-    each.join("; ")
+fn name_of((step, agent): &TaskKey) -> String {
+    format!("{step} on {agent}")
 }
 
-fn joined(reasons: &[Diagnosis]) -> String {
-    joined_with(reasons, "; ")
-}
-
-fn joined_with<T: ToString>(items: &[T], separator: &str) -> String {
-    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
-    texts.join(separator)
+/// A task with the detail of its outcome, if it has one.
+fn with_detail(state: &State, key: &TaskKey) -> String {
+    let outcome = state.tasks.get(key).and_then(TaskState::outcome);
+    match outcome.map(task::detail) {
+        Some(detail) if !detail.is_empty() => format!("{}: {detail}", name_of(key)),
+        Some(_) | None => name_of(key),
+    }
 }
 
 #[cfg(test)]

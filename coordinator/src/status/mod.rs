@@ -189,7 +189,7 @@ fn phase(
         completed_at: timestamp(times.ended),
         gate: spec.gate,
         tasks: tasks(run, at),
-        failure: failure.map(|failure| failure::diagnosis(run.state(), failure)),
+        failure: failure.map(failure::diagnosis),
         refusals: failure.map(failure::refusals).unwrap_or_default(),
     }
 }

@@ -1,4 +1,4 @@
-//! The status of a task, and the one spelling of its outcomes.
+//! The status of a task.
 
 use super::View;
 use lockstep_api::{Diagnosis, TaskOutcome};

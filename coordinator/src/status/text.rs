@@ -13,9 +13,7 @@ pub(super) fn reason(state: &State) -> String {
         .chain(&state.backward)
         .rev()
         .find_map(|phase| match &phase.status {
-            PhaseStatus::Failed { failure, .. } => {
-                Some(failure::diagnosis(state, failure).to_string())
-            }
+            PhaseStatus::Failed { failure, .. } => Some(failure::sentence(state, failure)),
             PhaseStatus::Pending
             | PhaseStatus::Preparing
             | PhaseStatus::Released
@@ -145,7 +143,7 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::TaskLost { agent, step } => task(step, agent, ": no outcome in time, still open"),
         Record::Revoked { phase, attempt } => of(phase, &format!("attempt {attempt} revoked")),
         Record::Failed { phase, failure, .. } => {
-            let failure = failure::diagnosis(state, failure);
+            let failure = failure::sentence(state, failure);
             of(phase, &format!("failed: {failure}"))
         }
         Record::Completed { phase } => of(phase, "complete"),

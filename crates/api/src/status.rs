@@ -212,7 +212,7 @@ pub struct PhaseStatus {
     pub released_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub tasks: Vec<TaskStatus>,
-    /// Why the phase failed, if it did; the errors of its tasks are in `tasks`.
+    /// Why the phase failed, if it did. It names the tasks; their errors are in `tasks`.
     pub failure: Option<Diagnosis>,
     /// Why agents refused the phase, if it failed for that.
     pub refusals: Vec<Refusal>,

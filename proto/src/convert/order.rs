@@ -159,7 +159,7 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
         M::Release(m) => Order::Release {
             header: header(m.header)?,
             inputs: json("inputs_json", &m.inputs_json)?,
-            before_images: json("captures_json", &m.before_images_json)?,
+            before_images: json("before_images_json", &m.before_images_json)?,
         },
         M::Revoke(m) => Order::Revoke {
             header: header(m.header)?,

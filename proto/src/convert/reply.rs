@@ -39,7 +39,7 @@ fn verdict(vote: &mut v1::Vote) -> Result<Verdict> {
             for result in std::mem::take(&mut vote.probes) {
                 let finding =
                     status::finding(result.finding)?.ok_or(Invalid::Unknown("finding"))?;
-                let before_image = json("capture_json", &result.before_image_json)?;
+                let before_image = json("before_image_json", &result.before_image_json)?;
                 probes.insert(
                     step(result.step_id)?,
                     Probe {
@@ -184,7 +184,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             attempt: m.attempt,
             step: step(m.step_id)?,
             outputs: json("outputs_json", &m.outputs_json)?,
-            before_image: json("capture_json", &m.before_image_json)?,
+            before_image: json("before_image_json", &m.before_image_json)?,
             took: m.took_ms,
         }),
         M::Attestation(m) => Reply::Attestation {

@@ -84,7 +84,7 @@ impl Action for Check {
         &self,
         cx: &Context,
         params: &CheckCommand,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let began = tokio::time::Instant::now();
         let limit = Duration::from_secs(params.within_secs);
@@ -132,7 +132,7 @@ impl Action for Run {
         &self,
         cx: &Context,
         params: &RunCommand,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let ended = once(cx, &params.command, Duration::from_secs(params.within_secs)).await?;
         match problem(&params.command, &ended) {

@@ -92,7 +92,7 @@ impl Action for Http {
         &self,
         cx: &Context,
         params: &CheckHttp,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         persist(cx, &params.url, params.within_secs, || look(params)).await?;
         Ok(Outputs::new())

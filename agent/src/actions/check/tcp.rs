@@ -64,7 +64,7 @@ impl Action for Tcp {
         &self,
         cx: &Context,
         params: &CheckTcp,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         persist(cx, &params.address, params.within_secs, || look(params)).await?;
         Ok(Outputs::new())

@@ -90,7 +90,7 @@ impl Action for Test {
         &self,
         cx: &Context,
         params: &DmsConnection,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         for endpoint in &params.endpoints {

@@ -192,7 +192,7 @@ impl Action for Create {
         &self,
         cx: &Context,
         params: &DmsReverseCreate,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let task = match usable(&dms, params).await? {

@@ -94,7 +94,7 @@ impl Action for Delete {
         &self,
         cx: &Context,
         params: &DmsReverseDelete,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let session = Session::open(cx, &params.postgres).await?;

@@ -89,7 +89,7 @@ impl Action for Drain {
         &self,
         cx: &Context,
         params: &DrainDmsTask,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let begun = Timestamp::now();
         let dms = Dms::of(cx, &params.resource).await?;

@@ -152,7 +152,7 @@ impl Action for Ready {
         &self,
         cx: &Context,
         params: &DmsTaskReady,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (task, health) = Seen::of(cx, params).await?.passed()?;
         for remark in health.remarks {

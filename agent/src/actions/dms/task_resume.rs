@@ -77,7 +77,7 @@ impl Action for Resume {
         &self,
         cx: &Context,
         params: &ResumeDmsTask,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);

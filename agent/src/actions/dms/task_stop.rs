@@ -89,7 +89,7 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopDmsTask,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let dms = Dms::of(cx, &params.resource).await?;
         let limit = Duration::from_secs(params.timeout_secs);

@@ -191,7 +191,7 @@ impl Action for Lock {
         &self,
         cx: &Context,
         params: &LockAccounts,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let statuses = statuses(&session, params).await?;
@@ -270,7 +270,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestoreAccounts,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;

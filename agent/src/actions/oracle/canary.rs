@@ -69,7 +69,7 @@ impl Action for Await {
         &self,
         cx: &Context,
         params: &OracleCanary,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let began = Instant::now();
@@ -99,7 +99,7 @@ impl Action for Await {
         &self,
         cx: &Context,
         params: &OracleCanary,
-        _capture: &Value,
+        _before_image: &Value,
     ) -> Result<Undone, ActionError> {
         let table = Qualified::read(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;

@@ -67,7 +67,7 @@ impl Action for FenceVerify {
         &self,
         cx: &Context,
         params: &VerifyFence,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;

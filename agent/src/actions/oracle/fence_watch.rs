@@ -81,7 +81,7 @@ impl Action for FenceWatch {
         &self,
         cx: &Context,
         params: &WatchFence,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;

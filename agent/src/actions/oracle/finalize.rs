@@ -104,7 +104,7 @@ impl Action for Finalize {
         &self,
         cx: &Context,
         params: &OracleFinalize,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let listeners = Listeners::of(cx, &params.resource).await?;

@@ -139,7 +139,7 @@ impl Action for Persist {
         &self,
         cx: &Context,
         params: &PersistFreeze,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let before = look(cx, params, &listeners).await?;

@@ -134,7 +134,7 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableOracleJobs,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = JOBS.values(&session).await?;
@@ -211,7 +211,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestoreOracleJobs,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;

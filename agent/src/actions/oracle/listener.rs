@@ -153,7 +153,7 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopListeners,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         for name in listeners.meant(params)? {
@@ -211,7 +211,7 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &StartListeners,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         for name in listeners.meant(params)? {

@@ -77,7 +77,7 @@ impl Action for Restrict {
         &self,
         cx: &Context,
         params: &RestrictLogins,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         session.execute(RESTRICT, &[]).await?;
@@ -134,7 +134,7 @@ impl Action for Open {
         &self,
         cx: &Context,
         params: &OpenLogins,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         session.execute(OPEN, &[]).await?;

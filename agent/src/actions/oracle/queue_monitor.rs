@@ -74,7 +74,7 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableQueueMonitor,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let values = MONITOR.values(&session).await?;
@@ -140,7 +140,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestoreQueueMonitor,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before: Values = saved_state::recall_first(cx, &params.resource, KIND)?;
         let session = Session::open(cx, &params.resource).await?;

@@ -333,7 +333,7 @@ impl Action for Ready {
         &self,
         cx: &Context,
         params: &OracleReady,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let report = Report::make(cx, params).await?;
         report.verdict()?;

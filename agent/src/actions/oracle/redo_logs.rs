@@ -255,7 +255,7 @@ impl Action for Ready {
         &self,
         cx: &Context,
         params: &OracleLogs,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let seen = look(cx, params).await?;
         if let Some(refusal) = refusal(&seen) {

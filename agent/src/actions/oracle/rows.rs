@@ -283,7 +283,7 @@ impl Action for Digest {
         &self,
         cx: &Context,
         params: &OracleRows,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let scn: i64 = params.scn.parse().map_err(|_| {
             ActionError::new(Code::LS2273, format!("{:?} is no SCN", params.scn))

@@ -274,7 +274,7 @@ impl Action for Drain {
         &self,
         cx: &Context,
         params: &DrainSessions,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         until_stable(cx, &session, params, false).await?;
@@ -314,7 +314,7 @@ impl Action for Kill {
         &self,
         cx: &Context,
         params: &KillSessions,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let killed = until_stable(cx, &session, params, true).await?;

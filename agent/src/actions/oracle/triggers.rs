@@ -174,7 +174,7 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisableOracleTriggers,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas).await?;
@@ -266,7 +266,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestoreOracleTriggers,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let before = Self::before(cx, params)?;
         let session = Session::open(cx, &params.resource).await?;

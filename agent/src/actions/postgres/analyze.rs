@@ -80,7 +80,7 @@ impl Action for Analyze {
         &self,
         cx: &Context,
         params: &PostgresAnalyze,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         session.without_limit().await?;

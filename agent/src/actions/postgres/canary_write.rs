@@ -73,7 +73,7 @@ impl Action for Write {
         &self,
         cx: &Context,
         params: &PostgresCanary,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let table = Table::parse(&params.canary_table)?;
         let session = Session::open(cx, &params.resource).await?;

@@ -58,7 +58,7 @@ impl Action for Check {
         &self,
         cx: &Context,
         params: &PostgresDrain,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let schema = &params.control_schema;
         let before = control::exceptions_before(&params.apply_exceptions)?;

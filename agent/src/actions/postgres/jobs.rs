@@ -64,7 +64,7 @@ impl Action for Disable {
         &self,
         cx: &Context,
         params: &DisablePostgresJobs,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let schedulers = Schedulers::find(cx, &params.resource).await?;
         let jobs = schedulers.jobs().await?;
@@ -163,7 +163,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestorePostgresJobs,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let (schedulers, off) = still_off(cx, params).await?;
         let off: Vec<&String> = off.iter().collect();

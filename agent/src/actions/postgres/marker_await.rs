@@ -148,7 +148,7 @@ impl Action for Await {
         &self,
         cx: &Context,
         params: &PostgresMarker,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let begun = Instant::now();

@@ -364,7 +364,7 @@ impl Action for Ready {
         &self,
         cx: &Context,
         params: &PostgresReady,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let survey = Survey::of(cx, params).await?.passed(&params.resource)?;
         for remark in &survey.remarks {

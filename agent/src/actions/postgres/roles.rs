@@ -328,7 +328,7 @@ impl Action for Close {
         &self,
         cx: &Context,
         params: &CloseRoles,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let logins = logins(&session, params).await?;
@@ -431,7 +431,7 @@ impl Action for Verify {
         &self,
         cx: &Context,
         params: &VerifyRoles,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         still_closed(cx, params).await?;
         Ok(Outputs::new())
@@ -474,7 +474,7 @@ impl Action for Open {
         &self,
         cx: &Context,
         params: &OpenRoles,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let logins = logins(&session, params).await?;

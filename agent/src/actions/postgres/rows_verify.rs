@@ -326,7 +326,7 @@ impl Action for Verify {
         &self,
         cx: &Context,
         params: &PostgresRows,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let expected = expected(params)?;
         let session = Session::open(cx, &params.resource).await?;

@@ -322,7 +322,7 @@ impl Action for Align {
         &self,
         cx: &Context,
         params: &PostgresSequences,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         // The greatest value of a column without an index may take minutes; a

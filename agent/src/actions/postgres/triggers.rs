@@ -241,7 +241,7 @@ impl Action for Enable {
         &self,
         cx: &Context,
         params: &EnablePostgresTriggers,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let triggers = triggers(&session, &params.schemas, params.set).await?;
@@ -336,7 +336,7 @@ impl Action for Restore {
         &self,
         cx: &Context,
         params: &RestorePostgresTriggers,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let state_file = StateFile::of(cx, STATE_FILE, &params.resource);
         let modes: Modes = state_file.read()?.unwrap_or_default();

@@ -50,7 +50,7 @@ impl Action for Restart {
         &self,
         cx: &Context,
         params: &RestartService,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
         for unit in &params.units {

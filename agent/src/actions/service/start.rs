@@ -58,7 +58,7 @@ impl Action for Start {
         &self,
         cx: &Context,
         params: &StartService,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
         for unit in params.units.iter().rev() {

@@ -65,7 +65,7 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopService,
-        _capture: Option<&Value>,
+        _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
         for unit in &params.units {
