@@ -1,4 +1,4 @@
-//! Identifiers, terms and decision numbers that every order carries.
+//! Identifiers, terms and decision numbers.
 
 pub use lockstep_api::Track;
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl fmt::Display for PhaseRef {
     }
 }
 
-/// What every order carries (R1).
+/// Header of every order about a phase (R1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
