@@ -1,5 +1,5 @@
-//! Logins in PostgreSQL that are kept between tasks: what the next task finds,
-//! and when there is nothing to be kept.
+//! Idle PostgreSQL logins between tasks: the state in which the next task finds one,
+//! and when a login is closed instead.
 
 #![expect(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ async fn setting(session: &Session, name: &str) -> String {
 async fn the_next_task_gets_the_login_and_nothing_else_of_the_last() {
     let site = Site::new("kept", "CREATE TABLE t (a int)", "").await;
     let first = open(&site.context()).await;
-    let kept = process(&first).await;
+    let reused = process(&first).await;
     let default = setting(&first, "statement_timeout").await;
     first.without_limit().await.unwrap();
     let changes = ["SET LOCAL lock_timeout = 1".to_owned()];
@@ -43,17 +43,17 @@ async fn the_next_task_gets_the_login_and_nothing_else_of_the_last() {
     let mut cx = site.context();
     cx.tag.step = "another".to_owned();
     let second = open(&cx).await;
-    assert_eq!(process(&second).await, kept);
+    assert_eq!(process(&second).await, reused);
     assert_eq!(setting(&second, "statement_timeout").await, default);
     assert_eq!(setting(&second, "lock_timeout").await, "5s");
     let name = setting(&second, "application_name").await;
     assert!(name.ends_with("/another/1"), "{name}");
 
-    let beside = open(&site.context()).await;
-    assert_ne!(process(&beside).await, kept, "one task, one session");
-    drop((second, beside));
+    let concurrent = open(&site.context()).await;
+    assert_ne!(process(&concurrent).await, reused, "one task, one session");
+    drop((second, concurrent));
     let proof = Session::anew(&site.context(), "shop").await.unwrap();
-    assert_ne!(process(&proof).await, kept, "that one can log in is proved");
+    assert_ne!(process(&proof).await, reused, "a login is proved possible");
 }
 
 #[tokio::test]
@@ -86,22 +86,22 @@ async fn what_may_leave_something_behind_is_not_kept() {
 async fn a_login_that_died_while_it_was_kept_is_made_anew() {
     let site = Site::new("died", "CREATE TABLE t (a int)", "").await;
     let session = open(&site.context()).await;
-    let kept = process(&session).await;
+    let reused = process(&session).await;
     drop(session);
-    let end = format!("SELECT pg_terminate_backend({kept}, 10000)");
+    let end = format!("SELECT pg_terminate_backend({reused}, 10000)");
     assert_eq!(site.sql.text(&end).await, "t");
     let session = open(&site.context()).await;
-    assert_ne!(process(&session).await, kept);
+    assert_ne!(process(&session).await, reused);
 }
 
 #[tokio::test]
 async fn closing_roles_neither_ends_nor_counts_kept_logins() {
     let site = Site::new("aside", "CREATE TABLE t (a int)", "").await;
     let session = open(&site.context()).await;
-    let kept = process(&session).await;
+    let reused = process(&session).await;
     drop(session);
     let roles = json!({"resource": "shop", "roles": ["aside_app"]});
     site.perform_once("postgres.roles.close", &roles).await;
     let session = open(&site.context()).await;
-    assert_eq!(process(&session).await, kept);
+    assert_eq!(process(&session).await, reused);
 }

@@ -219,7 +219,7 @@ fn an_agent_killed_while_it_takes_oracles_last_word_loses_nothing() {
 
 #[test]
 #[ignore = "every kill takes its time; make verify"]
-fn an_agent_killed_while_it_starts_the_way_back_loses_nothing() {
+fn an_agent_killed_while_it_starts_the_reverse_task_loses_nothing() {
     survives("pg-1:reverse-start:starting");
 }
 

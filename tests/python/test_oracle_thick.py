@@ -82,7 +82,7 @@ port = {port}
         [binary, "--config", work / "simulator.toml"], stdout=subprocess.PIPE, stderr=log, text=True
     )
     try:
-        # The one line it prints, once every door is open.
+        # The one line it prints, once every frontend is open.
         ready = process.stdout.readline()
         assert ready == "oracle-simulator ready\n", (work / "simulator.log").read_text()
         os.environ["ORACLE_HOME"] = str(home)

@@ -1,4 +1,4 @@
-"""python-oracledb in thin mode, unmodified, through the listener door.
+"""python-oracledb in thin mode, unmodified, through the listener frontend.
 
 The driver speaks Oracle Net by itself, so it is an independent check of what
 the applications of the rehearsal rely on. The simulator is the shipped
@@ -118,7 +118,7 @@ class Simulator:
         self.process = subprocess.Popen(
             [binary, "--config", config], stdout=self.log, stderr=self.log
         )
-        wait_until(self.is_up, "the simulator opens its doors")
+        wait_until(self.is_up, "the simulator opens its frontends")
 
     def is_up(self):
         log = (self.directory / "log").read_text

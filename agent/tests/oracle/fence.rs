@@ -74,14 +74,14 @@ async fn who_comes_while_it_is_watched_is_told_even_if_gone_at_once() {
     watch.execute(&cx, &rules, None).await.unwrap();
     assert_eq!(watch.attest(&cx, &rules).await.unwrap(), None);
 
-    let (breaches, mut heard) = mpsc::channel(16);
+    let (breaches, mut reports) = mpsc::channel(16);
     let watching = async { watch.watch(&cx, &rules, false, breaches).await.unwrap() };
     let story = async {
         // DMS may come.
         let dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();
-        let gone = tokio::task::spawn_blocking(|| shop("").unwrap().close().unwrap());
-        gone.await.unwrap();
-        let breach = tokio::time::timeout(PATIENCE, heard.recv())
+        let closed = tokio::task::spawn_blocking(|| shop("").unwrap().close().unwrap());
+        closed.await.unwrap();
+        let breach = tokio::time::timeout(PATIENCE, reports.recv())
             .await
             .unwrap()
             .unwrap();
@@ -92,7 +92,7 @@ async fn who_comes_while_it_is_watched_is_told_even_if_gone_at_once() {
 
         range.control(&json!({"op": "start", "name": "LISTENER", "by": "lsnrctl"}));
         loop {
-            let breach = tokio::time::timeout(PATIENCE, heard.recv())
+            let breach = tokio::time::timeout(PATIENCE, reports.recv())
                 .await
                 .unwrap()
                 .unwrap();
@@ -112,7 +112,7 @@ async fn a_watch_outlives_its_session() {
     let (cx, rules) = (range.context(), rules());
     let watch = action("oracle.fence.watch");
     watch.execute(&cx, &rules, None).await.unwrap();
-    let (breaches, mut heard) = mpsc::channel(16);
+    let (breaches, mut reports) = mpsc::channel(16);
     let watching = async { watch.watch(&cx, &rules, false, breaches).await.unwrap() };
     let story = async {
         let sys = range.sys().await;
@@ -121,13 +121,13 @@ async fn a_watch_outlives_its_session() {
         let watchers: Vec<String> = sys.rows(others, &[]).await.unwrap();
         for id in watchers {
             let kill = format!("ALTER SYSTEM KILL SESSION '{id}' IMMEDIATE");
-            // A session of a task that has ended may be gone by itself.
+            // A session of a task that has ended may have ended by itself.
             let _ = sys.execute(&kill, &[]).await;
         }
         sys.execute("ALTER USER BATCH ACCOUNT UNLOCK", &[])
             .await
             .unwrap();
-        let breach = tokio::time::timeout(PATIENCE, heard.recv())
+        let breach = tokio::time::timeout(PATIENCE, reports.recv())
             .await
             .unwrap()
             .unwrap();
@@ -146,14 +146,14 @@ async fn a_gap_in_watching_is_a_breach_only_if_somebody_came() {
     watch.execute(&range.context(), &rules, None).await.unwrap();
 
     let after_gap = async |range: &Range| {
-        let (cx, (breaches, mut heard)) = (range.context(), mpsc::channel(16));
+        let (cx, (breaches, mut reports)) = (range.context(), mpsc::channel(16));
         let watching = async { watch.watch(&cx, &rules, true, breaches).await.unwrap() };
-        let told = async {
+        let report = async {
             // A second breach, planted, ends the wait where there is no first.
             let sys = range.sys().await;
             let planted = "ALTER USER BATCH ACCOUNT UNLOCK";
             sys.execute(planted, &[]).await.unwrap();
-            let first = tokio::time::timeout(PATIENCE, heard.recv())
+            let first = tokio::time::timeout(PATIENCE, reports.recv())
                 .await
                 .unwrap()
                 .unwrap();
@@ -163,7 +163,7 @@ async fn a_gap_in_watching_is_a_breach_only_if_somebody_came() {
             cx.cancel.cancel();
             first
         };
-        tokio::join!(watching, told).1
+        tokio::join!(watching, report).1
     };
     let calm = after_gap(&range).await;
     assert!(!calm.contains("logged in"), "{calm}");
@@ -340,7 +340,7 @@ async fn who_is_in_oracle_after_the_switch_is_named_and_not_killed() {
     let name = "oracle.fence.verify";
     assert_eq!(range.finding(name, &rules()).await, Finding::Pending);
     range.execute(name, &rules()).await.unwrap();
-    // DMS may be there, and nobody else on any instance.
+    // Sessions of DMS are allowed, and no others on any instance.
     let _dms = oracle::Connection::connect("dms_user", "dms", "").unwrap();
     range.execute(name, &rules()).await.unwrap();
     let client = shop(&range.second_listener()).unwrap();

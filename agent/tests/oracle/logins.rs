@@ -1,5 +1,5 @@
-//! Logins in Oracle that are kept between tasks: what the next task finds,
-//! and that neither fence nor killing takes them for somebody's.
+//! Idle Oracle logins between tasks: the state in which the next task finds one,
+//! and that neither the fence nor sessions.kill treats them as an application's.
 
 use crate::range::{PATIENCE, Range};
 use lockstep_agent::host::oracle::Session;
@@ -19,27 +19,27 @@ async fn who(session: &Session) -> String {
 async fn the_next_task_gets_the_login_under_its_own_name() {
     let range = Range::start("").await;
     let first = range.sys().await;
-    let kept = who(&first).await;
+    let reused = who(&first).await;
     drop(first);
     let mut cx = range.context();
     cx.tag.step = "another".to_owned();
     let second = Session::open(&cx, "orcl").await.unwrap();
-    assert_eq!(who(&second).await, kept);
+    assert_eq!(who(&second).await, reused);
     let action: String = second.row(ACTION, &[]).await.unwrap();
     assert!(action.ends_with("/another/1"), "{action}");
 
-    let beside = range.sys().await;
-    assert_ne!(who(&beside).await, kept, "one task, one session");
-    drop((second, beside));
+    let concurrent = range.sys().await;
+    assert_ne!(who(&concurrent).await, reused, "one task, one session");
+    drop((second, concurrent));
     let proof = Session::anew(&range.context(), "orcl").await.unwrap();
-    assert_ne!(who(&proof).await, kept, "that one can log in is proved");
+    assert_ne!(who(&proof).await, reused, "a login is proved possible");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_transaction_is_kept() {
     let range = Range::start("").await;
     let first = range.sys().await;
-    let kept = who(&first).await;
+    let reused = who(&first).await;
     first
         .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
         .await
@@ -55,13 +55,13 @@ async fn no_transaction_is_kept() {
     while open().await > 0 {
         assert!(Instant::now() < deadline, "the transaction stays open");
     }
-    // Rolled back, it is kept: nobody waits for that, so it comes in a moment.
+    // After its rollback it is reused; the rollback runs in the background.
     let second = loop {
         let next = range.sys().await;
-        if who(&next).await == kept {
+        if who(&next).await == reused {
             break next;
         }
-        assert!(Instant::now() < deadline, "the login was not kept");
+        assert!(Instant::now() < deadline, "the login was not reused");
     };
     let rows: i64 = second
         .row("SELECT COUNT(*) FROM SHOP.ORDERS", &[])
@@ -86,18 +86,18 @@ async fn a_login_that_died_while_it_was_kept_is_made_anew() {
     let range = Range::start("").await;
     let other = Session::anew(&range.context(), "orcl").await.unwrap();
     let first = Session::anew(&range.context(), "orcl").await.unwrap();
-    let kept = who(&first).await;
+    let reused = who(&first).await;
     drop(first);
-    let kill = format!("ALTER SYSTEM KILL SESSION '{kept}' IMMEDIATE");
+    let kill = format!("ALTER SYSTEM KILL SESSION '{reused}' IMMEDIATE");
     other.execute(&kill, &[]).await.unwrap();
-    assert_ne!(who(&range.sys().await).await, kept);
+    assert_ne!(who(&range.sys().await).await, reused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_logins_are_neither_killed_nor_a_breach() {
     let range = Range::start("").await;
     let (first, second) = (range.sys().await, range.sys().await);
-    let kept = [who(&first).await, who(&second).await];
+    let reused = [who(&first).await, who(&second).await];
     drop((first, second));
     let params = json!({
         "resource": "orcl",
@@ -109,6 +109,6 @@ async fn kept_logins_are_neither_killed_nor_a_breach() {
     assert_eq!(outputs.unwrap()["killed"], 0);
     let (first, second) = (range.sys().await, range.sys().await);
     for session in [&first, &second] {
-        assert!(kept.contains(&who(session).await));
+        assert!(reused.contains(&who(session).await));
     }
 }

@@ -104,9 +104,9 @@ async fn neighbours_are_named_both_ways() {
     range.sys().await;
     let _shop = shop(&range.listener()).unwrap();
     let _crm = oracle::Connection::connect("crm", "crm", range.second_listener()).unwrap();
-    let told = described(&range, "oracle.ready", &ready()).await;
-    assert_eq!(told.obstacles, Vec::<String>::new());
-    let remarks = told.remarks.join("\n");
+    let description = described(&range, "oracle.ready", &ready()).await;
+    assert_eq!(description.obstacles, Vec::<String>::new());
+    let remarks = description.remarks.join("\n");
     for remark in [
         "the database link HR of PUBLIC leads to hr-db\n",
         "the database link STOCK of SHOP leads to stock-db as REPORTS\n",
@@ -156,8 +156,8 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     let params = logs(&json!(format!("checkpoint:V1#{checkpoint}")));
     assert_eq!(range.finding(name, &params).await, Finding::Pending);
     range.execute(name, &params).await.unwrap();
-    let told = format!("every log since the forward task's checkpoint at SCN {checkpoint}");
-    assert!(range.said().iter().any(|line| line.starts_with(&told)));
+    let remark = format!("every log since the forward task's checkpoint at SCN {checkpoint}");
+    assert!(range.said().iter().any(|line| line.starts_with(&remark)));
 
     // What lies before the checkpoint may go.
     let delete = |thread: u32, sequence: u32| {
@@ -180,8 +180,8 @@ async fn logs_since_the_checkpoint_must_be_there_in_every_thread() {
     }
     let error = range.execute(name, &params).await.unwrap_err();
     assert_eq!(error.code(), Code::LS2225);
-    let told = described(&range, name, &params).await;
-    assert_eq!(told.obstacles.len(), 1);
+    let description = described(&range, name, &params).await;
+    assert_eq!(description.obstacles.len(), 1);
     let now = logs(&json!(scn().await.to_string()));
     assert_eq!(range.finding(name, &now).await, Finding::Pending);
 }
@@ -197,9 +197,13 @@ async fn a_checkpoint_that_tells_no_scn_is_a_remark_and_no_refusal() {
             "is none of this database",
         ),
     ] {
-        let told = described(&range, "oracle.logs.ready", &logs(&checkpoint)).await;
-        assert_eq!(told.obstacles, Vec::<String>::new());
-        assert!(told.remarks[0].contains(why), "{why}: {:?}", told.remarks);
+        let description = described(&range, "oracle.logs.ready", &logs(&checkpoint)).await;
+        assert_eq!(description.obstacles, Vec::<String>::new());
+        assert!(
+            description.remarks[0].contains(why),
+            "{why}: {:?}",
+            description.remarks
+        );
         range
             .execute("oracle.logs.ready", &logs(&checkpoint))
             .await
@@ -207,8 +211,8 @@ async fn a_checkpoint_that_tells_no_scn_is_a_remark_and_no_refusal() {
         assert!(range.said().iter().any(|line| line.contains(why)), "{why}");
     }
     let before = logs(&json!("0"));
-    let told = described(&range, "oracle.logs.ready", &before).await;
-    assert!(told.remarks[0].contains("is none of this database"));
+    let description = described(&range, "oracle.logs.ready", &before).await;
+    assert!(description.remarks[0].contains("is none of this database"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,23 +221,33 @@ async fn the_service_for_dms_is_registered_statically_where_that_matters() {
     let dynamic = "LISTENER offers no service registered statically";
     let mut params = ready();
     params["dms_listener"] = json!("LISTENER");
-    let told = described(&range, "oracle.ready", &params).await;
-    assert_eq!(told.obstacles, Vec::<String>::new());
-    assert!(told.remarks.iter().any(|line| line.starts_with(dynamic)));
+    let description = described(&range, "oracle.ready", &params).await;
+    assert_eq!(description.obstacles, Vec::<String>::new());
+    assert!(
+        description
+            .remarks
+            .iter()
+            .any(|line| line.starts_with(dynamic))
+    );
 
     params["canary_table"] = json!("LOCKSTEP.LOCKSTEP_CANARY");
-    let told = described(&range, "oracle.ready", &params).await;
+    let description = described(&range, "oracle.ready", &params).await;
     assert!(
-        told.obstacles[0].starts_with(dynamic),
+        description.obstacles[0].starts_with(dynamic),
         "{:?}",
-        told.obstacles
+        description.obstacles
     );
     params["dms_listener"] = json!("LISTENER_DMS");
-    let told = described(&range, "oracle.ready", &params).await;
-    assert_eq!(told.obstacles, Vec::<String>::new());
+    let description = described(&range, "oracle.ready", &params).await;
+    assert_eq!(description.obstacles, Vec::<String>::new());
     // Neither listener's sqlnet.ora restricts anybody.
     let unseen = "nothing shows that LISTENER_DMS lets in DMS alone";
-    assert!(told.remarks.iter().any(|line| line.starts_with(unseen)));
+    assert!(
+        description
+            .remarks
+            .iter()
+            .any(|line| line.starts_with(unseen))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,8 +257,8 @@ async fn a_listener_whose_nodes_are_checked_gets_no_remark() {
     params["resource"] = json!("grid");
     params["dms_listener"] = json!("LISTENER");
     let unseen = async || {
-        let told = described(&range, "oracle.ready", &params).await;
-        let mut lines = told.remarks.into_iter();
+        let description = described(&range, "oracle.ready", &params).await;
+        let mut lines = description.remarks.into_iter();
         lines.any(|line| line.starts_with("nothing shows that"))
     };
     assert!(unseen().await);
@@ -259,9 +273,9 @@ async fn where_logins_are_restricted_dms_needs_the_privilege_and_a_static_servic
     let mut params = ready();
     params["restrict_logins"] = json!(true);
     params["dms_listener"] = json!("LISTENER");
-    let told = described(&range, "oracle.ready", &params).await;
-    let [listener, privilege] = told.obstacles.as_slice() else {
-        panic!("{:?}", told.obstacles);
+    let description = described(&range, "oracle.ready", &params).await;
+    let [listener, privilege] = description.obstacles.as_slice() else {
+        panic!("{:?}", description.obstacles);
     };
     assert!(listener.contains("ORA-12526"), "{listener}");
     assert!(privilege.contains("DMS_USER lacks the privilege RESTRICTED SESSION"));
@@ -275,12 +289,12 @@ async fn where_logins_are_restricted_dms_needs_the_privilege_and_a_static_servic
         ("GRANT RESTRICTED SESSION TO DMS_USER", 0),
     ] {
         sys.execute(grant, &[]).await.unwrap();
-        let told = described(&range, "oracle.ready", &params).await;
+        let description = described(&range, "oracle.ready", &params).await;
         assert_eq!(
-            told.obstacles.len(),
+            description.obstacles.len(),
             obstacles,
             "{grant}: {:?}",
-            told.obstacles
+            description.obstacles
         );
     }
 }
@@ -290,15 +304,15 @@ async fn with_no_machine_named_every_machine_of_a_spared_user_is_told() {
     let range = Range::start("").await;
     range.sys().await;
     let _dms = oracle::Connection::connect("dms_user", "dms", range.listener()).unwrap();
-    let from = |told: &Description| {
-        let lines = told.remarks.iter();
+    let from = |description: &Description| {
+        let lines = description.remarks.iter();
         lines
             .filter(|line| line.starts_with("DMS_USER is logged in from "))
             .count()
     };
     let mut params = ready();
-    let told = described(&range, "oracle.ready", &params).await;
-    assert_eq!(from(&told), 1, "{:?}", told.remarks);
+    let description = described(&range, "oracle.ready", &params).await;
+    assert_eq!(from(&description), 1, "{:?}", description.remarks);
     let machine: String = range
         .sys()
         .await
@@ -309,6 +323,6 @@ async fn with_no_machine_named_every_machine_of_a_spared_user_is_told() {
         .await
         .unwrap();
     params["exempt"]["machines"] = json!([machine]);
-    let told = described(&range, "oracle.ready", &params).await;
-    assert_eq!(from(&told), 0, "{:?}", told.remarks);
+    let description = described(&range, "oracle.ready", &params).await;
+    assert_eq!(from(&description), 0, "{:?}", description.remarks);
 }

@@ -153,7 +153,7 @@ async fn an_account_unlocked_since_is_locked_again_and_restored_as_it_was() {
     assert_eq!(range.finding(keep, &accounts).await, Finding::Pending);
     range.execute(keep, &accounts).await.unwrap();
     assert_eq!(range.world(), locked);
-    // The way back of days later knows the state from before the cutover.
+    // A fallback days later uses the state from before the cutover.
     range
         .execute("oracle.accounts.restore", &accounts)
         .await
@@ -366,23 +366,23 @@ async fn a_preflight_tells_what_would_be_done_and_changes_nothing() {
     let before = range.world();
     for (name, params) in changes() {
         let cx = range.context();
-        let told = action(name).describe(&cx, &params).await.unwrap();
-        assert!(!told.would_do.is_empty(), "{name} {params}");
-        assert_eq!(told.obstacles, Vec::<String>::new(), "{name}");
+        let description = action(name).describe(&cx, &params).await.unwrap();
+        assert!(!description.would_do.is_empty(), "{name} {params}");
+        assert_eq!(description.obstacles, Vec::<String>::new(), "{name}");
     }
     assert_eq!(range.world(), before);
     let cx = range.context();
     let params = json!({"resource": "orcl", "schemas": ["SHOP"]});
-    let told = action("oracle.triggers.disable")
+    let description = action("oracle.triggers.disable")
         .describe(&cx, &params)
         .await
         .unwrap();
     assert_eq!(
-        told.would_do,
+        description.would_do,
         [
             "ALTER TRIGGER \"SHOP\".\"ORDERS_AUDIT_TRG\" DISABLE",
             "ALTER TRIGGER \"SHOP\".\"orders upper\" DISABLE",
         ]
     );
-    assert!(told.remarks[0].contains("SHOP.ORDERS_OLD_TRG is disabled already"));
+    assert!(description.remarks[0].contains("SHOP.ORDERS_OLD_TRG is disabled already"));
 }

@@ -43,11 +43,11 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     fleet.wait_for("app-2", "first", Moment::Begins);
     fleet.kill_agent("app-2");
 
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(phase(&told.json, "one")["outcome"], "failed");
-    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "lost");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(phase(&output.json, "one")["outcome"], "failed");
+    assert_eq!(task(&output.json, "app-2", "first")["outcome"], "lost");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("LS4406"), "{reason}");
     assert!(reason.contains("first on app-2"), "{reason}");
     let retry = ["run", "retry", &run];
@@ -56,15 +56,17 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
 
     for step in ["first", "second"] {
         let waive = ["run", "waive", &run, "--agent", "app-2", "--step", step];
-        let told = fleet.lockstep(&[&waive[..], &["--reason", "its disk burnt"]].concat());
-        assert_eq!(told.code, 0, "{told}");
+        let output = fleet.lockstep(&[&waive[..], &["--reason", "its disk burnt"]].concat());
+        assert_eq!(output.code, 0, "{output}");
     }
-    let told = fleet.then_watch(&retry);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "waived");
+    let output = fleet.then_watch(&retry);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(task(&output.json, "app-2", "first")["outcome"], "waived");
     assert!(
-        told.json["outstanding_undo"].to_string().contains("app-2"),
-        "{told}"
+        output.json["outstanding_undo"]
+            .to_string()
+            .contains("app-2"),
+        "{output}"
     );
 
     // It comes back, and nothing of all that is carried out any more.
@@ -78,8 +80,8 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
     assert_eq!(fleet.count("app-2", "second", Moment::Begins), 0);
     let next = fleet.plan("calm", CALM);
-    let told = fleet.then_watch(&["run", "start", &next]);
-    assert_eq!(told.code, 0, "it takes part in the next run: {told}");
+    let output = fleet.then_watch(&["run", "start", &next]);
+    assert_eq!(output.code, 0, "it takes part in the next run: {output}");
 }
 
 #[test]
@@ -107,15 +109,15 @@ fn a_name_with_another_journal_waits_for_an_operator() {
         .lockstep(&["agents", "accept", "app-1", "--reason", "x"])
         .is_refused(&["app-1 is not in quarantine"]);
 
-    let told = fleet.lockstep(&["agents", "accept", "app-2", "--reason", "it has a new disk"]);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(told.json["quarantine"], Value::Null);
+    let output = fleet.lockstep(&["agents", "accept", "app-2", "--reason", "it has a new disk"]);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.json["quarantine"], Value::Null);
     fleet.kill_agent("app-2");
     fleet.start_agent("app-2");
     fleet.wait_connected(&["app-2"]);
     assert_ne!(fleet.agent("app-2")["journal_id"], known);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 0, "{output}");
 
     // What was accepted stays accepted.
     fleet.restart_coordinator();
@@ -135,8 +137,8 @@ fn a_journal_from_a_backup_waits_for_an_operator() {
     }
     fleet.start_agent("app-2");
     fleet.wait_connected(&["app-2"]);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 0, "{output}");
 
     fleet.kill_agent("app-2");
     fs::remove_dir_all(&state).unwrap();
@@ -167,17 +169,17 @@ fn reinstall(fleet: &mut Fleet, name: &str) {
     until("the agent to be in quarantine", || {
         (fleet.agent(name)["quarantine"] != Value::Null).then_some(())
     });
-    let told = fleet.lockstep(&["agents", "accept", name, "--reason", "it has a new disk"]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.lockstep(&["agents", "accept", name, "--reason", "it has a new disk"]);
+    assert_eq!(output.code, 0, "{output}");
     // An agent that was refused waits before it tries again.
     fleet.kill_agent(name);
     fleet.start_agent(name);
     fleet.wait_connected(&[name]);
 }
 
-const WITH_WAY_BACK: &str = r"
+const WITH_ROLLBACK: &str = r"
 kind: Plan
-name: way-back
+name: with-rollback
 parties:
   apps: { labels: { role: app }, expected: 2 }
   first: { labels: { host: app-1 }, expected: 1 }
@@ -201,16 +203,16 @@ phases:
 fn a_host_that_lost_its_journal_is_restored_from_the_coordinators() {
     let mut fleet = Fleet::of(&BOTH);
     let before = fleet.snapshot(&BOTH);
-    let plan = fleet.plan("way-back", WITH_WAY_BACK);
+    let plan = fleet.plan("with-rollback", WITH_ROLLBACK);
     fleet.host("app-1").hold("first");
     fleet.host("app-1").spoil("first");
     let run = fleet.run(&plan);
     fleet.wait_for("app-1", "first", Moment::Begins);
     reinstall(&mut fleet, "app-2");
     fleet.host("app-1").let_go("first");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 5, "{told}");
-    assert_eq!(told.json["still_changed"], json!([]));
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 5, "{output}");
+    assert_eq!(output.json["still_changed"], json!([]));
     assert_eq!(fleet.snapshot(&BOTH), before);
 }
 
@@ -234,12 +236,12 @@ fn work_that_was_open_when_the_journal_was_lost_is_unknown() {
     let run = fleet.run(&plan);
     fleet.wait_for("app-2", "first", Moment::Begins);
     reinstall(&mut fleet, "app-2");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "unknown");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(task(&output.json, "app-2", "first")["outcome"], "unknown");
     fleet.host("app-2").let_go("first");
     for (step, truth) in [("first", "failed"), ("second", "failed")] {
-        let told = fleet.lockstep(&[
+        let output = fleet.lockstep(&[
             "run",
             "resolve",
             &run,
@@ -252,10 +254,10 @@ fn work_that_was_open_when_the_journal_was_lost_is_unknown() {
             "--reason",
             "the host is new",
         ]);
-        assert_eq!(told.code, 0, "{told}");
+        assert_eq!(output.code, 0, "{output}");
     }
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 1);
     assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
     assert_eq!(fleet.count("app-1", "second", Moment::Ends), 1);

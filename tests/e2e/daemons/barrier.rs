@@ -39,9 +39,9 @@ fn everyone_waits_for_the_slowest() {
     );
 
     fleet.host("app-2").let_go("first");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(told.json["outcome"], "completed");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.json["outcome"], "completed");
 
     let effects = fleet.effects();
     let last_end = effects.iter().rposition(|effect| effect.command == "first");
@@ -66,8 +66,8 @@ fn one_run_can_follow_another_at_once() {
     let fleet = Fleet::of(&ALL);
     let plan = fleet.plan("two-phases", TWO_PHASES);
     for count in 1..=3 {
-        let told = fleet.then_watch(&["run", "start", &plan]);
-        assert_eq!(told.code, 0, "{told}");
+        let output = fleet.then_watch(&["run", "start", &plan]);
+        assert_eq!(output.code, 0, "{output}");
         assert_eq!(fleet.count("app-1", "second", Moment::Ends), count);
     }
     let runs = fleet.lockstep(&["run", "list"]).json;
@@ -93,8 +93,8 @@ fn runs_of_different_agents_do_not_wait_for_each_other() {
     fleet.host("app-1").hold("first");
     let slow = fleet.run(&slow);
     fleet.wait_for("app-1", "first", Moment::Begins);
-    let told = fleet.then_watch(&["run", "start", &quick]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &quick]);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.show(&slow)["outcome"], "running");
     fleet.host("app-1").let_go("first");
     assert_eq!(fleet.watch(&slow).code, 0);
@@ -115,7 +115,7 @@ fn a_newcomer_takes_no_part_in_a_run_that_has_begun() {
     fleet.start_agent("app-3");
     fleet.wait_connected(&ALL);
     fleet.host("app-2").let_go("first");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 0, "{output}");
     assert!(fleet.effects().iter().all(|effect| effect.agent != "app-3"));
 }

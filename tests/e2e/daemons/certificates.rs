@@ -1,4 +1,4 @@
-//! Who gets in: nobody without a certificate of the fleet's own authority,
+//! Admission: no peer without a certificate of the fleet's own authority,
 //! and each only where its role belongs. The coordinator's log says why.
 
 use crate::fleet::{Fleet, Plan, until};
@@ -25,7 +25,7 @@ fn said(fleet: &Fleet, texts: &[&str]) {
 }
 
 #[test]
-fn without_a_certificate_nobody_gets_in() {
+fn without_a_certificate_every_peer_is_rejected() {
     let fleet = Fleet::of(&["app-1"]);
     lockstep_pki::install_provider();
     let mut roots = rustls::RootCertStore::empty();
@@ -73,14 +73,14 @@ fn a_stranger_of_another_authority_is_refused() {
         .unwrap();
     issued.write(&fleet.path("pki")).unwrap();
     // The command itself says that certificate and authority don't match.
-    let told = fleet.lockstep_as("eve", &["agents", "list"]);
-    told.is_refused(&["LS5004", "eve.pem"]);
+    let output = fleet.lockstep_as("eve", &["agents", "list"]);
+    output.is_refused(&["LS5004", "eve.pem"]);
     // One that trusts both authorities is refused by the coordinator.
     let ours = fs::read_to_string(fleet.path("pki/ca.pem")).unwrap();
     fs::write(fleet.path("pki/both.pem"), ours + strangers.ca_pem()).unwrap();
-    let told = fleet.lockstep_trusting("both.pem", "eve", &["agents", "list"]);
-    assert_eq!(told.code, 3, "{told}");
-    assert!(told.error.contains("LS5002"), "{told}");
+    let output = fleet.lockstep_trusting("both.pem", "eve", &["agents", "list"]);
+    assert_eq!(output.code, 3, "{output}");
+    assert!(output.error.contains("LS5002"), "{output}");
     said(&fleet, &["connection refused", "kind=\"bad_signature\""]);
 }
 
@@ -140,7 +140,7 @@ fn session(fleet: &Fleet, certificate: &str, agent: &str) -> Status {
 }
 
 #[test]
-fn an_operator_is_no_agent_and_an_agent_is_nobody_else() {
+fn a_certificate_admits_its_own_role_and_name_only() {
     let fleet = Fleet::of(&["app-1", "app-2"]);
     let before = fleet.lockstep(&["agents", "list"]).json;
     let refused = session(&fleet, "ana", "app-3");

@@ -1,5 +1,5 @@
 //! `kill -9` of the coordinator and of agents, at chosen moments. Every
-//! effect happens exactly once, or somebody is asked.
+//! effect happens exactly once, or an operator is asked.
 
 use crate::fleet::{Fleet, Moment, phase, task, until};
 use serde_json::json;
@@ -33,9 +33,9 @@ fn terms(fleet: &Fleet, run: &str) -> Vec<u64> {
 }
 
 fn completed_once(fleet: &Fleet, run: &str) {
-    let told = fleet.watch(run);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(told.json["outcome"], "completed");
+    let output = fleet.watch(run);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.json["outcome"], "completed");
     for agent in BOTH {
         for command in ["first", "second", "third"] {
             for moment in [Moment::Begins, Moment::Ends] {
@@ -86,9 +86,9 @@ fn the_coordinator_dies_between_release_and_outcomes() {
     assert_eq!(terms(&fleet, &run), [1, 2, 3]);
 }
 
-const WITH_WAY_BACK: &str = r"
+const WITH_ROLLBACK: &str = r"
 kind: Plan
-name: way-back
+name: with-rollback
 parties:
   apps: { labels: { role: app }, expected: 2 }
   second: { labels: { host: app-2 }, expected: 1 }
@@ -117,7 +117,7 @@ phases:
 
 /// A run whose last phase is about to fail on app-2.
 fn about_to_roll_back(fleet: &Fleet) -> String {
-    let plan = fleet.plan("way-back", WITH_WAY_BACK);
+    let plan = fleet.plan("with-rollback", WITH_ROLLBACK);
     fleet.host("app-2").hold("first");
     fleet.host("app-2").spoil("first");
     let run = fleet.run(&plan);
@@ -138,10 +138,10 @@ fn the_coordinator_dies_in_the_rollback() {
     });
     fleet.restart_coordinator();
     fleet.thaw("app-1");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 5, "{told}");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 5, "{output}");
     assert_eq!(terms(&fleet, &run), [1, 2]);
-    assert_eq!(told.json["still_changed"], json!([]));
+    assert_eq!(output.json["still_changed"], json!([]));
     assert_eq!(fleet.snapshot(&BOTH), before);
     let undos = fleet.events(&run).into_iter().filter(|event| {
         event["kind"] == "task-ended" && event["record"]["report"]["phase"]["track"] == "rollback"
@@ -157,15 +157,15 @@ fn unknown(fleet: &mut Fleet) -> String {
     fleet.wait_for("app-2", "first", Moment::Begins);
     fleet.kill_agent("app-2");
     fleet.start_agent("app-2");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(told.json["outcome"], "waiting");
-    assert_eq!(task(&told.json, "app-2", "first")["outcome"], "unknown");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.json["outcome"], "waiting");
+    assert_eq!(task(&output.json, "app-2", "first")["outcome"], "unknown");
     assert_eq!(
-        task(&told.json, "app-2", "second")["outcome"],
+        task(&output.json, "app-2", "second")["outcome"],
         "not-started"
     );
-    let reason = told.json["reason"].as_str().unwrap();
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("first on app-2"), "{reason}");
     fleet
         .lockstep(&["run", "retry", &run])
@@ -175,7 +175,7 @@ fn unknown(fleet: &mut Fleet) -> String {
 }
 
 fn resolve(fleet: &Fleet, run: &str, truth: &str) {
-    let told = fleet.lockstep(&[
+    let output = fleet.lockstep(&[
         "run",
         "resolve",
         run,
@@ -186,9 +186,9 @@ fn resolve(fleet: &Fleet, run: &str, truth: &str) {
         "--as",
         truth,
         "--reason",
-        "looked at the host",
+        "checked the host",
     ]);
-    assert_eq!(told.code, 0, "{told}");
+    assert_eq!(output.code, 0, "{output}");
 }
 
 #[test]
@@ -196,8 +196,8 @@ fn an_agent_dies_at_work_and_its_task_had_its_effect() {
     let mut fleet = Fleet::of(&BOTH);
     let run = unknown(&mut fleet);
     resolve(&fleet, &run, "done");
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
     assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
     assert_eq!(fleet.count("app-1", "second", Moment::Ends), 1);
@@ -208,8 +208,8 @@ fn an_agent_dies_at_work_and_its_task_had_no_effect() {
     let mut fleet = Fleet::of(&BOTH);
     let run = unknown(&mut fleet);
     resolve(&fleet, &run, "failed");
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 1);
     assert_eq!(fleet.count("app-1", "first", Moment::Begins), 1);
 }
@@ -241,9 +241,9 @@ fn an_agent_dies_at_work_that_can_be_judged_and_it_is_done_without_asking() {
     fleet.kill_agent("app-2");
     fleet.host("app-2").let_go("first");
     fleet.start_agent("app-2");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(phase(&told.json, "switch")["attempt"], 2);
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(phase(&output.json, "switch")["attempt"], 2);
     let ends: BTreeSet<(u64, String)> = fleet
         .events(&run)
         .into_iter()
@@ -262,7 +262,7 @@ fn an_agent_dies_at_work_that_can_be_judged_and_it_is_done_without_asking() {
         (2, "healthy done"),
     ];
     let wanted = wanted.map(|(attempt, ended)| (attempt, ended.to_owned()));
-    assert_eq!(ends, BTreeSet::from(wanted), "{told}");
+    assert_eq!(ends, BTreeSet::from(wanted), "{output}");
     assert_eq!(fleet.count("app-1", "first", Moment::Begins), 1);
     assert_eq!(
         fleet.host("app-2").read("etc/database.toml"),
@@ -275,10 +275,10 @@ fn an_agent_restarts_between_its_promise_and_the_release() {
     let mut fleet = Fleet::of(&BOTH);
     let text = COMMANDS.replacen("name: two\n", "name: two\n    gate: approval\n", 1);
     let plan = fleet.plan("commands", &text);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 6, "{told}");
-    let run = told.json["id"].as_str().unwrap().to_owned();
-    let attempt = phase(&told.json, "two")["attempt"].as_u64().unwrap();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 6, "{output}");
+    let run = output.json["id"].as_str().unwrap().to_owned();
+    let attempt = phase(&output.json, "two")["attempt"].as_u64().unwrap();
     fleet.kill_agent("app-2");
     fleet.start_agent("app-2");
     // The promise has died with it: everyone is asked again.
@@ -287,8 +287,8 @@ fn an_agent_restarts_between_its_promise_and_the_release() {
         let two = phase(&now, "two");
         (two["outcome"] == "gated" && two["attempt"].as_u64() > Some(attempt)).then_some(())
     });
-    let told = fleet.then_watch(&["run", "approve", &run, "--phase", "two", "--plan", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "approve", &run, "--phase", "two", "--plan", &plan]);
+    assert_eq!(output.code, 0, "{output}");
     completed_once(&fleet, &run);
 }
 
@@ -298,24 +298,24 @@ fn the_coordinator_dies_at_a_gate_and_while_an_operator_decides() {
     let text = COMMANDS.replacen("name: two\n", "name: two\n    gate: approval\n", 1);
     let plan = fleet.plan("commands", &text);
     fleet.host("app-1").spoil("third");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    let run = told.json["id"].as_str().unwrap().to_owned();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    let run = output.json["id"].as_str().unwrap().to_owned();
     fleet.restart_coordinator();
     let again = fleet.watch(&run);
     assert_eq!(again.code, 6, "{again}");
     let approve = ["run", "approve", &run, "--phase", "two", "--plan", &plan];
-    let told = fleet.then_watch(&approve);
-    assert_eq!(told.code, 1, "{told}");
+    let output = fleet.then_watch(&approve);
+    assert_eq!(output.code, 1, "{output}");
     fleet.restart_coordinator();
     fleet.wait_connected(&BOTH);
     let again = fleet.watch(&run);
     assert_eq!(again.code, 1, "{again}");
-    assert_eq!(again.json["reason"], told.json["reason"]);
+    assert_eq!(again.json["reason"], output.json["reason"]);
     fleet.host("app-1").mend("third");
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 6, "{told}");
-    let told = fleet.then_watch(&approve);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 6, "{output}");
+    let output = fleet.then_watch(&approve);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.count("app-2", "third", Moment::Begins), 1);
 }
 
@@ -377,31 +377,31 @@ fn an_agent_dies_in_an_undo() {
     let mut fleet = Fleet::of(&BOTH);
     let before = fleet.snapshot(&BOTH);
     let run = about_to_roll_back(&fleet);
-    // Reading what was kept takes for ever.
-    let kept = fleet
+    // Reading the saved file never ends.
+    let saved = fleet
         .host("app-1")
         .path("etc/.database.toml.lockstep-previous");
     let aside = fleet.path("aside");
-    fs::rename(&kept, &aside).unwrap();
+    fs::rename(&saved, &aside).unwrap();
     assert!(
         Command::new("mkfifo")
-            .arg(&kept)
+            .arg(&saved)
             .status()
             .unwrap()
             .success()
     );
     fleet.host("app-2").let_go("first");
     let pipe = until("app-1 to be in its undo", || {
-        // A pipe can be opened for writing only while somebody reads it.
+        // A pipe can be opened for writing only while it is open for reading.
         let mut options = File::options();
         options.write(true).custom_flags(libc::O_NONBLOCK);
-        options.open(&kept).ok()
+        options.open(&saved).ok()
     });
     fleet.kill_agent("app-1");
     drop(pipe);
-    fs::rename(&aside, &kept).unwrap();
+    fs::rename(&aside, &saved).unwrap();
     fleet.start_agent("app-1");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 5, "{told}");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 5, "{output}");
     assert_eq!(fleet.snapshot(&BOTH), before);
 }

@@ -28,11 +28,11 @@ fn two_phases(fleet: &Fleet, of_first: &str, of_second: &str) -> String {
 fn holding(fleet: &Fleet, of_first: &str) -> String {
     let plan = two_phases(fleet, of_first, "");
     fleet.host("app-2").spoil("first");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(told.json["outcome"], "waiting");
-    assert_eq!(phase(&told.json, "one")["outcome"], "failed");
-    told.json["id"].as_str().unwrap().to_owned()
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.json["outcome"], "waiting");
+    assert_eq!(phase(&output.json, "one")["outcome"], "failed");
+    output.json["id"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -40,13 +40,13 @@ fn a_retry_runs_only_what_failed() {
     let fleet = Fleet::of(&BOTH);
     let run = holding(&fleet, "");
     fleet.host("app-2").mend("first");
-    let told = fleet.then_watch(&["run", "retry", &run, "--reason", "disk was full"]);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(told.json["outcome"], "completed");
+    let output = fleet.then_watch(&["run", "retry", &run, "--reason", "disk was full"]);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.json["outcome"], "completed");
     let begun = |agent| fleet.count(agent, "first", Moment::Begins);
     assert_eq!((begun("app-1"), begun("app-2")), (1, 2));
-    assert_eq!(task(&told.json, "app-2", "first")["attempt"], 2);
-    assert_eq!(task(&told.json, "app-1", "first")["attempt"], 1);
+    assert_eq!(task(&output.json, "app-2", "first")["attempt"], 2);
+    assert_eq!(task(&output.json, "app-1", "first")["attempt"], 1);
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn a_skip_needs_a_reason() {
         .lockstep(&["run", "skip", &run, "--reason", " "])
         .is_refused(&["a reason is required"]);
     assert_eq!(fleet.show(&run)["sequence"], before, "nothing was recorded");
-    let told = fleet.then_watch(&["run", "skip", &run, "--reason", "app-2 is retired"]);
-    assert_eq!(told.code, 0, "{told}");
-    assert_eq!(phase(&told.json, "one")["outcome"], "skipped");
-    assert_eq!(phase(&told.json, "two")["outcome"], "done");
+    let output = fleet.then_watch(&["run", "skip", &run, "--reason", "app-2 is retired"]);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(phase(&output.json, "one")["outcome"], "skipped");
+    assert_eq!(phase(&output.json, "two")["outcome"], "done");
     assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
 }
 
@@ -75,15 +75,15 @@ fn a_proof_is_never_skipped_and_an_abort_leaves_things_as_they_are() {
     fleet
         .lockstep(&["run", "skip", &run, "--reason", "it looked well"])
         .is_refused(&["first on app-2", "proof", "retry, roll back or abort"]);
-    let told = fleet.then_watch(&["run", "abort", &run, "--reason", "another night"]);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(told.json["outcome"], "aborted");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "abort", &run, "--reason", "another night"]);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.json["outcome"], "aborted");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(
         reason.contains("ana aborted the run: another night"),
         "{reason}"
     );
-    assert_eq!(phase(&told.json, "two")["outcome"], "pending");
+    assert_eq!(phase(&output.json, "two")["outcome"], "pending");
     assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
     // What is over takes no more verbs.
     fleet.lockstep(&["run", "retry", &run]).is_refused(&[]);
@@ -96,28 +96,28 @@ fn a_pause_lets_running_work_end_and_releases_nothing_more() {
     fleet.host("app-1").hold("first");
     let run = fleet.run(&plan);
     fleet.wait_for("app-1", "first", Moment::Begins);
-    let told = fleet.lockstep(&["run", "pause", &run, "--reason", "a look at the graphs"]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.lockstep(&["run", "pause", &run, "--reason", "checking the graphs"]);
+    assert_eq!(output.code, 0, "{output}");
     fleet.host("app-1").let_go("first");
     until("the first phase to be done", || {
         (phase(&fleet.show(&run), "one")["outcome"] == "done").then_some(())
     });
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 6, "{told}");
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 6, "{output}");
     assert!(
-        told.json["waits_on"]
+        output.json["waits_on"]
             .to_string()
             .contains("the end of the pause by ana")
     );
-    assert_eq!(phase(&told.json, "two")["outcome"], "pending");
+    assert_eq!(phase(&output.json, "two")["outcome"], "pending");
 
     // The pause ends, and the phase comes to its own gate.
-    let told = fleet.then_watch(&["run", "resume", &run]);
-    assert_eq!(told.code, 6, "{told}");
-    assert_eq!(phase(&told.json, "two")["outcome"], "gated");
+    let output = fleet.then_watch(&["run", "resume", &run]);
+    assert_eq!(output.code, 6, "{output}");
+    assert_eq!(phase(&output.json, "two")["outcome"], "gated");
     assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
-    let told = fleet.then_watch(&["run", "resume", &run]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "resume", &run]);
+    assert_eq!(output.code, 0, "{output}");
 }
 
 #[test]
@@ -127,11 +127,11 @@ fn an_approval_is_for_one_plan_and_serves_once() {
     let other_digest = digest(&fleet, &other);
     let plan = two_phases(&fleet, "", "    gate: approval\n");
     fleet.host("app-1").spoil("second");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 6, "{told}");
-    assert_eq!(phase(&told.json, "two")["outcome"], "gated");
-    assert_eq!(told.json["waits_on"], json!(["approval of phase two"]));
-    let run = told.json["id"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 6, "{output}");
+    assert_eq!(phase(&output.json, "two")["outcome"], "gated");
+    assert_eq!(output.json["waits_on"], json!(["approval of phase two"]));
+    let run = output.json["id"].as_str().unwrap();
     let approve = ["run", "approve", run, "--phase", "two"];
 
     fleet
@@ -143,24 +143,24 @@ fn an_approval_is_for_one_plan_and_serves_once() {
     assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
 
     let with_plan = [&approve[..], &["--plan", &plan]].concat();
-    let told = fleet.then_watch(&with_plan);
-    assert_eq!(told.code, 1, "app-1 fails: {told}");
+    let output = fleet.then_watch(&with_plan);
+    assert_eq!(output.code, 1, "app-1 fails: {output}");
     fleet.host("app-1").mend("second");
-    let told = fleet.then_watch(&["run", "retry", run]);
-    assert_eq!(told.code, 6, "the approval has served: {told}");
-    let told = fleet.then_watch(&with_plan);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", run]);
+    assert_eq!(output.code, 6, "the approval has served: {output}");
+    let output = fleet.then_watch(&with_plan);
+    assert_eq!(output.code, 0, "{output}");
     let begun = |agent| fleet.count(agent, "second", Moment::Begins);
     assert_eq!((begun("app-1"), begun("app-2")), (2, 1));
 }
 
 #[test]
-fn an_operator_can_ask_for_the_way_back() {
+fn an_operator_can_request_a_rollback() {
     let fleet = Fleet::of(&BOTH);
     let before = fleet.snapshot(&BOTH);
     let text = "\
 kind: Plan
-name: way-back
+name: with-rollback
 parties:
   apps: { labels: { role: app }, expected: 2 }
 phases:
@@ -179,15 +179,15 @@ phases:
       - { id: third, party: apps, action: command.run, params: { command: third } }
 ";
     let reversible = text.replacen("    point_of_no_return: true\n", "", 1);
-    let plan = fleet.plan("way-back", &reversible);
+    let plan = fleet.plan("with-rollback", &reversible);
     fleet.host("app-1").spoil("third");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 1, "{told}");
-    let run = told.json["id"].as_str().unwrap().to_owned();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 1, "{output}");
+    let run = output.json["id"].as_str().unwrap().to_owned();
     assert_ne!(fleet.snapshot(&BOTH), before);
-    let told = fleet.then_watch(&["run", "rollback", &run, "--reason", "too late tonight"]);
-    assert_eq!(told.code, 5, "{told}");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "rollback", &run, "--reason", "too late tonight"]);
+    assert_eq!(output.code, 5, "{output}");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(
         reason.contains("ana asked for the rollback: too late tonight"),
         "{reason}"
@@ -195,17 +195,17 @@ phases:
     assert_eq!(fleet.snapshot(&BOTH), before);
 
     // Behind the point of no return there is none.
-    let plan = fleet.plan("way-back", text);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(told.json["outcome"], "waiting");
-    let run = told.json["id"].as_str().unwrap().to_owned();
+    let plan = fleet.plan("with-rollback", text);
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.json["outcome"], "waiting");
+    let run = output.json["id"].as_str().unwrap().to_owned();
     fleet
         .lockstep(&["run", "rollback", &run])
         .is_refused(&["the point of no return is passed"]);
     fleet.host("app-1").mend("third");
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 0, "{output}");
 }
 
 /// Nobody knows yet what becomes of work that goes on, so a run never ends or
@@ -240,27 +240,29 @@ phases:
                 && fleet.count("app-2", "first", Moment::Begins) > begun;
             both.then_some(())
         });
-        let told = fleet.lockstep(&["run", verb, &run, "--reason", "enough"]);
-        assert_eq!(told.code, 0, "{told}");
-        assert_eq!(told.json["outcome"], "running", "{told}");
+        let output = fleet.lockstep(&["run", verb, &run, "--reason", "enough"]);
+        assert_eq!(output.code, 0, "{output}");
+        assert_eq!(output.json["outcome"], "running", "{output}");
         assert!(
-            told.json["waits_on"].to_string().contains("first on app-2"),
-            "{told}"
+            output.json["waits_on"]
+                .to_string()
+                .contains("first on app-2"),
+            "{output}"
         );
         assert!(!fleet.host("app-1").has("etc/report"));
         fleet.host("app-2").let_go("first");
-        let told = fleet.watch(&run);
+        let output = fleet.watch(&run);
         assert_eq!(
-            (told.code, &told.json["outcome"]),
+            (output.code, &output.json["outcome"]),
             (code, &json!(outcome)),
-            "{told}"
+            "{output}"
         );
         assert_eq!(
-            task(&told.json, "app-2", "report")["outcome"],
+            task(&output.json, "app-2", "report")["outcome"],
             "not-started"
         );
         if verb == "abort" {
-            assert_eq!(told.json["still_changed"], json!(["report on app-1"]));
+            assert_eq!(output.json["still_changed"], json!(["report on app-1"]));
             let hidden = fleet.host("app-1").path("etc/.report.lockstep-disabled");
             std::fs::rename(hidden, fleet.host("app-1").path("etc/report")).unwrap();
         }
@@ -274,15 +276,15 @@ fn a_command_that_waits_in_vain_says_so_and_changes_nothing() {
     let plan = two_phases(&fleet, "", "");
     fleet.host("app-1").hold("first");
     let run = fleet.run(&plan);
-    let told = fleet.lockstep(&["run", "watch", &run, "--timeout", "200ms"]);
-    assert_eq!(told.code, 4, "{told}");
-    assert!(told.error.contains("the run continues"), "{told}");
+    let output = fleet.lockstep(&["run", "watch", &run, "--timeout", "200ms"]);
+    assert_eq!(output.code, 4, "{output}");
+    assert!(output.error.contains("the run continues"), "{output}");
     fleet.host("app-1").let_go("first");
     assert_eq!(fleet.watch(&run).code, 0);
     fleet.stop_coordinator();
-    let told = fleet.lockstep(&["run", "show", &run]);
-    assert_eq!(told.code, 3, "{told}");
-    assert!(told.error.contains("LS5001"), "{told}");
+    let output = fleet.lockstep(&["run", "show", &run]);
+    assert_eq!(output.code, 3, "{output}");
+    assert!(output.error.contains("LS5001"), "{output}");
 }
 
 #[test]
@@ -290,8 +292,8 @@ fn a_verb_made_on_an_old_view_is_refused() {
     let fleet = Fleet::of(&BOTH);
     let run = holding(&fleet, "");
     let seen = fleet.show(&run)["sequence"].to_string();
-    let told = fleet.then_watch(&["run", "retry", &run, "--if-sequence", &seen]);
-    assert_eq!(told.code, 1, "it fails again: {told}");
+    let output = fleet.then_watch(&["run", "retry", &run, "--if-sequence", &seen]);
+    assert_eq!(output.code, 1, "it fails again: {output}");
     fleet
         .lockstep(&["run", "retry", &run, "--if-sequence", &seen])
         .is_refused(&["the run has moved on"]);
@@ -299,23 +301,23 @@ fn a_verb_made_on_an_old_view_is_refused() {
 }
 
 fn digest(fleet: &Fleet, plan: &str) -> String {
-    let told = fleet.lockstep(&["plan", "check", plan]);
-    told.json["digest"].as_str().unwrap().to_owned()
+    let output = fleet.lockstep(&["plan", "check", plan]);
+    output.json["digest"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn a_gate_that_outlives_the_promises_has_them_made_again() {
     let fleet = Fleet::of(&BOTH);
     let plan = two_phases(&fleet, "", "    gate: approval\n    start_by: 4s\n");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 6, "{told}");
-    let run = told.json["id"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 6, "{output}");
+    let run = output.json["id"].as_str().unwrap();
     let began = Instant::now();
     until("every promise to have lapsed", || {
         (began.elapsed() > Duration::from_secs(4)).then_some(())
     });
-    let told = fleet.then_watch(&["run", "approve", run, "--phase", "two", "--plan", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "approve", run, "--phase", "two", "--plan", &plan]);
+    assert_eq!(output.code, 0, "{output}");
     let rounds: Vec<Value> = fleet
         .events(run)
         .into_iter()

@@ -95,12 +95,12 @@ fn nothing_happened(fleet: &Fleet) {
 fn refused_everywhere(fleet: &Fleet, what: &str, plan: &str, named: &[&str]) {
     for command in [&["run", "start", plan][..], &["preflight", plan]] {
         println!("{what}: {command:?}");
-        let told = fleet.lockstep(command);
-        told.is_refused(named);
-        let error: Value = serde_json::from_str(&told.error).unwrap();
+        let output = fleet.lockstep(command);
+        output.is_refused(named);
+        let error: Value = serde_json::from_str(&output.error).unwrap();
         let problems = error["error"]["report"].as_array().into_iter().flatten();
         for problem in problems {
-            assert_ne!(problem["remedy"], "", "{told}");
+            assert_ne!(problem["remedy"], "", "{output}");
         }
     }
 }
@@ -159,14 +159,14 @@ fn a_plan_that_fits_no_fleet_is_refused() {
     for (what, replaced, by, named) in cases {
         let plan = fleet.plan("unfit", &SOUND.replacen(replaced, by, 1));
         println!("{what}");
-        let told = fleet.lockstep(&["run", "start", &plan]);
-        told.is_refused(named);
-        told.is_refused(&["LS4302"]);
-        let told = fleet.lockstep(&["preflight", &plan]);
-        assert_eq!(told.code, 2, "{told}");
-        let obstacles = told.json[0]["obstacles"].to_string();
+        let output = fleet.lockstep(&["run", "start", &plan]);
+        output.is_refused(named);
+        output.is_refused(&["LS4302"]);
+        let output = fleet.lockstep(&["preflight", &plan]);
+        assert_eq!(output.code, 2, "{output}");
+        let obstacles = output.json[0]["obstacles"].to_string();
         for text in named {
-            assert!(obstacles.contains(text), "{told}");
+            assert!(obstacles.contains(text), "{output}");
         }
     }
     nothing_happened(&fleet);
@@ -174,36 +174,36 @@ fn a_plan_that_fits_no_fleet_is_refused() {
 
 /// What only the agent can know: the coordinator holds no list of commands.
 #[test]
-fn a_policy_that_refuses_a_command_is_told_before_anything_is_done() {
+fn a_policy_that_refuses_a_command_is_reported_before_anything_is_done() {
     let fleet = Fleet::of(&BOTH);
     let plan = fleet.plan(
         "unfit",
         &SOUND.replacen("command: first", "command: fourth", 1),
     );
-    let told = fleet.lockstep(&["preflight", &plan]);
-    told.is_refused(&["LS5014", "2 obstacles"]);
-    for part in told.json.as_array().unwrap() {
+    let output = fleet.lockstep(&["preflight", &plan]);
+    output.is_refused(&["LS5014", "2 obstacles"]);
+    for part in output.json.as_array().unwrap() {
         let task = &part["tasks"][0];
         let obstacle = task["obstacles"][0].as_str().unwrap();
-        assert!(obstacle.contains("LS2001"), "{told}");
-        assert!(obstacle.contains("[policy.commands.fourth]"), "{told}");
-        assert_eq!(part["tasks"][1]["obstacles"], json!([]), "{told}");
+        assert!(obstacle.contains("LS2001"), "{output}");
+        assert!(obstacle.contains("[policy.commands.fourth]"), "{output}");
+        assert_eq!(part["tasks"][1]["obstacles"], json!([]), "{output}");
     }
     nothing_happened(&fleet);
 
     // Started all the same, the run holds before its first release.
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(phase(&told.json, "one")["outcome"], "failed");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(phase(&output.json, "one")["outcome"], "failed");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("refused: LS2001"), "{reason}");
-    let refusal = &phase(&told.json, "one")["refusals"][0];
-    assert_eq!(refusal["diagnosis"]["code"], "LS2001", "{told}");
+    let refusal = &phase(&output.json, "one")["refusals"][0];
+    assert_eq!(refusal["diagnosis"]["code"], "LS2001", "{output}");
     assert_eq!(refusal["diagnosis"]["state_left"], "nothing was done");
     assert_eq!(fleet.effects(), []);
-    let run = told.json["id"].as_str().unwrap();
-    let told = fleet.then_watch(&["run", "abort", run, "--reason", "not that command"]);
-    assert_eq!(told.json["outcome"], "aborted", "{told}");
+    let run = output.json["id"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "abort", run, "--reason", "not that command"]);
+    assert_eq!(output.json["outcome"], "aborted", "{output}");
 }
 
 /// The largest file and nearly the largest plan, whose last phase every agent
@@ -226,12 +226,12 @@ fn a_plan_near_its_limits_is_started_and_its_refusals_arrive() {
     }
     let plan = fleet.plan("large", &text);
     let big = format!("big={}", "x".repeat(BIG));
-    let told = fleet.lockstep(&["plan", "check", &plan, "--var", &big]);
-    assert_eq!(told.code, 0, "{told}");
-    let told = fleet.then_watch(&["run", "start", &plan, "--var", &big]);
-    assert_eq!(told.code, 1, "{}", told.error);
-    assert_eq!(phase(&told.json, "two")["outcome"], "done");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.lockstep(&["plan", "check", &plan, "--var", &big]);
+    assert_eq!(output.code, 0, "{output}");
+    let output = fleet.then_watch(&["run", "start", &plan, "--var", &big]);
+    assert_eq!(output.code, 1, "{}", output.error);
+    assert_eq!(phase(&output.json, "two")["outcome"], "done");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("refused: LS2001"), "{}", &reason[..200]);
     for agent in BOTH {
         assert_eq!(fleet.agent(agent)["connected"], true);
@@ -241,20 +241,20 @@ fn a_plan_near_its_limits_is_started_and_its_refusals_arrive() {
                 .contains("session with the coordinator broke")
         );
     }
-    let run = told.json["id"].as_str().unwrap();
-    let told = fleet.then_watch(&["run", "abort", run, "--reason", "it was a test"]);
-    assert_eq!(told.json["outcome"], "aborted", "{}", told.error);
-    let told = fleet.then_watch(&["run", "start", &fleet.plan("sound", SOUND)]);
-    assert_eq!(told.code, 0, "{told}");
+    let run = output.json["id"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "abort", run, "--reason", "it was a test"]);
+    assert_eq!(output.json["outcome"], "aborted", "{}", output.error);
+    let output = fleet.then_watch(&["run", "start", &fleet.plan("sound", SOUND)]);
+    assert_eq!(output.code, 0, "{output}");
 
-    let told = fleet.lockstep(&[
+    let output = fleet.lockstep(&[
         "run",
         "start",
         &plan,
         "--var",
         &format!("big={}", "x".repeat(2 * BIG)),
     ]);
-    told.is_refused(&["LS1008", "three", "split it"]);
+    output.is_refused(&["LS1008", "three", "split it"]);
 }
 
 #[test]
@@ -269,9 +269,9 @@ fn a_preflight_tells_what_would_be_done_and_does_nothing() {
         switch,
         1,
     );
-    let told = fleet.lockstep(&["preflight", &fleet.plan("sound", &text)]);
-    assert_eq!(told.code, 0, "{told}");
-    for part in told.json.as_array().unwrap() {
+    let output = fleet.lockstep(&["preflight", &fleet.plan("sound", &text)]);
+    assert_eq!(output.code, 0, "{output}");
+    for part in output.json.as_array().unwrap() {
         let agent = part["agent"].as_str().unwrap();
         let (command, file) = (&part["tasks"][0], &part["tasks"][1]);
         let script = fleet.host(agent).path("bin/first");

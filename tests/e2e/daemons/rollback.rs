@@ -1,6 +1,6 @@
-//! The way back: every host as it was, or the exact list of what is not.
+//! Rollback: every host as before, or the exact list of what is not.
 
-use crate::fleet::{Fleet, Moment, Told, phase, task};
+use crate::fleet::{CommandOutput, Fleet, Moment, phase, task};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -42,7 +42,7 @@ phases:
 ";
 
 /// Where `config.switch` keeps the file that stood there.
-const KEPT: &str = "etc/.database.toml.lockstep-previous";
+const PREVIOUS_FILE: &str = "etc/.database.toml.lockstep-previous";
 
 #[test]
 fn a_failure_brings_every_host_back_to_what_it_was() {
@@ -68,32 +68,32 @@ fn a_failure_brings_every_host_back_to_what_it_was() {
     assert!(!host.has("etc/report"));
 
     fleet.host("app-2").let_go("first");
-    let told = fleet.watch(&run);
-    assert_eq!(told.code, 5, "{told}");
-    assert_eq!(told.json["outcome"], "rolled-back");
-    assert_eq!(told.json["exit_code"], 5);
-    assert_eq!(told.json["still_changed"], json!([]));
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.watch(&run);
+    assert_eq!(output.code, 5, "{output}");
+    assert_eq!(output.json["outcome"], "rolled-back");
+    assert_eq!(output.json["exit_code"], 5);
+    assert_eq!(output.json["still_changed"], json!([]));
+    let reason = output.json["reason"].as_str().unwrap();
     for part in ["start", "app-2", "first exited with 3", "first is broken"] {
         assert!(reason.contains(part), "{part:?}: {reason}");
     }
     for name in ["stop", "switch"] {
-        assert_eq!(phase(&told.json, name)["outcome"], "undone", "{told}");
+        assert_eq!(phase(&output.json, name)["outcome"], "undone", "{output}");
     }
     assert_eq!(fleet.snapshot(&ALL), before);
 }
 
 /// Runs the plan until its last phase is about to fail on app-2, lets
-/// somebody meddle with a host, and lets it fail.
-fn meddled(fleet: &Fleet, plan: &str, meddle: impl FnOnce()) -> (String, Told) {
+/// somebody interfere with a host, and lets it fail.
+fn interfered(fleet: &Fleet, plan: &str, interfere: impl FnOnce()) -> (String, CommandOutput) {
     fleet.host("app-2").hold("first");
     fleet.host("app-2").spoil("first");
     let run = fleet.run(plan);
     fleet.wait_for("app-2", "first", Moment::Begins);
-    meddle();
+    interfere();
     fleet.host("app-2").let_go("first");
-    let told = fleet.watch(&run);
-    (run, told)
+    let output = fleet.watch(&run);
+    (run, output)
 }
 
 #[test]
@@ -103,12 +103,12 @@ fn an_undo_that_fails_holds_with_what_is_still_changed() {
     let before = fleet.snapshot(&ALL);
     let host = fleet.host("app-3");
     let mut kept = String::new();
-    let (run, told) = meddled(&fleet, &plan, || {
-        kept = host.read(KEPT);
-        host.write(KEPT, "somebody's notes");
+    let (run, output) = interfered(&fleet, &plan, || {
+        kept = host.read(PREVIOUS_FILE);
+        host.write(PREVIOUS_FILE, "somebody's notes");
     });
-    assert_eq!(told.code, 1, "{told}");
-    assert_eq!(told.json["outcome"], "waiting");
+    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.json["outcome"], "waiting");
     // The crontabs come after the files: on no host are they back.
     let still: Value = json!([
         "file on app-3",
@@ -116,23 +116,23 @@ fn an_undo_that_fails_holds_with_what_is_still_changed() {
         "report on app-2",
         "report on app-3"
     ]);
-    assert_eq!(told.json["still_changed"], still, "{told}");
-    let reason = told.json["reason"].as_str().unwrap();
+    assert_eq!(output.json["still_changed"], still, "{output}");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("LS2131"), "{reason}");
-    let failed: Vec<&Value> = (told.json["phases"].as_array().unwrap().iter())
+    let failed: Vec<&Value> = (output.json["phases"].as_array().unwrap().iter())
         .flat_map(|phase| phase["tasks"].as_array().unwrap())
         .filter(|task| task["outcome"] == "failed" && task["agent"] == "app-3")
         .collect();
-    assert_eq!(failed.len(), 1, "{told}");
+    assert_eq!(failed.len(), 1, "{output}");
     let diagnosis = &failed[0]["diagnosis"];
-    assert_eq!(diagnosis["code"], "LS2131", "{told}");
-    assert!(diagnosis["remedy"].is_string(), "{told}");
+    assert_eq!(diagnosis["code"], "LS2131", "{output}");
+    assert!(diagnosis["remedy"].is_string(), "{output}");
     assert_eq!(host.read("etc/database.toml"), "database = 'postgres'\n");
 
-    host.write(KEPT, &kept);
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 5, "{told}");
-    assert_eq!(told.json["still_changed"], json!([]));
+    host.write(PREVIOUS_FILE, &kept);
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 5, "{output}");
+    assert_eq!(output.json["still_changed"], json!([]));
     assert_eq!(fleet.snapshot(&ALL), before);
 }
 
@@ -143,13 +143,13 @@ fn what_somebody_else_has_changed_is_left_to_the_operator() {
     let before = fleet.snapshot(&ALL);
     let host = fleet.host("app-1");
     let foreign = "database = 'elsewhere'\n";
-    let (run, told) = meddled(&fleet, &plan, || host.write("etc/database.toml", foreign));
-    assert_eq!(told.code, 1, "{told}");
-    let undo = phase(&told.json, "undo-switch")["tasks"]
+    let (run, output) = interfered(&fleet, &plan, || host.write("etc/database.toml", foreign));
+    assert_eq!(output.code, 1, "{output}");
+    let undo = phase(&output.json, "undo-switch")["tasks"]
         .as_array()
         .unwrap();
     let drifted: Vec<&Value> = undo.iter().filter(|t| t["outcome"] == "drifted").collect();
-    assert_eq!(drifted.len(), 1, "{told}");
+    assert_eq!(drifted.len(), 1, "{output}");
     assert_eq!(
         (&drifted[0]["agent"], &drifted[0]["undo_of"]),
         (&json!("app-1"), &json!("file"))
@@ -162,7 +162,7 @@ fn what_somebody_else_has_changed_is_left_to_the_operator() {
         .lockstep(&["run", "retry", &run])
         .is_refused(&["app-1", "resolve"]);
     host.write("etc/database.toml", "database = 'postgres'\n");
-    let told = fleet.lockstep(&[
+    let output = fleet.lockstep(&[
         "run",
         "resolve",
         &run,
@@ -175,14 +175,14 @@ fn what_somebody_else_has_changed_is_left_to_the_operator() {
         "--reason",
         "the file was a mistake of mine",
     ]);
-    assert_eq!(told.code, 0, "{told}");
-    let told = fleet.then_watch(&["run", "retry", &run]);
-    assert_eq!(told.code, 5, "{told}");
-    assert_eq!(task(&told.json, "app-1", &step)["outcome"], "done");
+    assert_eq!(output.code, 0, "{output}");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 5, "{output}");
+    assert_eq!(task(&output.json, "app-1", &step)["outcome"], "done");
     assert_eq!(fleet.snapshot(&ALL), before);
 }
 
-/// An outage that may last four seconds, the last one for the way back.
+/// An outage that may last four seconds, the last one reserved for the rollback.
 const BUDGET: &str = r"
 kind: Plan
 name: budget
@@ -211,12 +211,12 @@ fn an_outage_that_gets_too_long_is_given_up() {
     let plan = fleet.plan("budget", BUDGET);
     let before = fleet.snapshot(&ALL);
     fleet.host("app-2").hold("first");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 5, "{told}");
-    let reason = told.json["reason"].as_str().unwrap();
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 5, "{output}");
+    let reason = output.json["reason"].as_str().unwrap();
     assert!(reason.contains("LS4410"), "{reason}");
-    assert_eq!(told.json["outage_budget_ms"], 4_000);
-    assert_eq!(phase(&told.json, "start")["outcome"], "pending");
+    assert_eq!(output.json["outage_budget_ms"], 4_000);
+    assert_eq!(phase(&output.json, "start")["outcome"], "pending");
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
     assert_eq!(fleet.snapshot(&ALL), before);
 }

@@ -4,7 +4,7 @@
 //! The moments are counted in what the commands themselves write, so they
 //! fall into promises, releases, work and reports alike.
 
-use crate::fleet::{Effect, Fleet, Moment, Told, until};
+use crate::fleet::{CommandOutput, Effect, Fleet, Moment, until};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ phases:
 ";
 
 /// Asserts that since `before`, each command has had its effect once.
-fn once_each(fleet: &Fleet, before: usize, told: &Told) {
+fn once_each(fleet: &Fleet, before: usize, output: &CommandOutput) {
     let effects = fleet.effects().split_off(before);
     for agent in BOTH {
         for command in COMMANDS {
             let end = Effect::new(agent, command, Moment::Ends);
             let ends = effects.iter().filter(|effect| **effect == end).count();
-            assert_eq!(ends, 1, "{command} on {agent}\n{effects:#?}\n{told}");
+            assert_eq!(ends, 1, "{command} on {agent}\n{effects:#?}\n{output}");
         }
     }
 }
@@ -58,9 +58,9 @@ fn the_coordinator_may_die_at_any_moment() {
         let run = fleet.run(&plan);
         wait_for_lines(&fleet, before + moment);
         fleet.restart_coordinator();
-        let told = fleet.watch(&run);
-        assert_eq!(told.code, 0, "killed after {moment} lines: {told}");
-        once_each(&fleet, before, &told);
+        let output = fleet.watch(&run);
+        assert_eq!(output.code, 0, "killed after {moment} lines: {output}");
+        once_each(&fleet, before, &output);
         assert_eq!(
             fleet.effects().len(),
             before + LINES,
@@ -69,12 +69,12 @@ fn the_coordinator_may_die_at_any_moment() {
     }
 }
 
-/// Tells the coordinator what became of each task that nobody knows about,
+/// Resolves each task whose outcome is unknown,
 /// as the host's own record has it; gives how many there were.
-fn resolve_unknown(fleet: &Fleet, before: usize, told: &Told) -> usize {
+fn resolve_unknown(fleet: &Fleet, before: usize, output: &CommandOutput) -> usize {
     let effects = fleet.effects().split_off(before);
-    let run = told.json["id"].as_str().unwrap();
-    let phases = told.json["phases"].as_array().unwrap().iter();
+    let run = output.json["id"].as_str().unwrap();
+    let phases = output.json["phases"].as_array().unwrap().iter();
     let tasks = phases.flat_map(|phase| phase["tasks"].as_array().unwrap());
     let unknown: Vec<&Value> = tasks.filter(|task| task["outcome"] == "unknown").collect();
     for task in &unknown {
@@ -84,7 +84,7 @@ fn resolve_unknown(fleet: &Fleet, before: usize, told: &Told) -> usize {
         );
         let had_effect = effects.contains(&Effect::new(agent, step, Moment::Ends));
         let truth = if had_effect { "done" } else { "failed" };
-        let told = fleet.lockstep(&[
+        let output = fleet.lockstep(&[
             "run",
             "resolve",
             run,
@@ -97,7 +97,7 @@ fn resolve_unknown(fleet: &Fleet, before: usize, told: &Told) -> usize {
             "--reason",
             "so says the host",
         ]);
-        assert_eq!(told.code, 0, "{told}");
+        assert_eq!(output.code, 0, "{output}");
     }
     unknown.len()
 }
@@ -112,20 +112,20 @@ fn an_agent_may_die_at_any_moment() {
         wait_for_lines(&fleet, before + moment);
         fleet.kill_agent("app-2");
         fleet.start_agent("app-2");
-        let mut told = fleet.watch(&run);
-        if told.code == 1 {
-            let unknown = resolve_unknown(&fleet, before, &told);
-            assert_eq!(unknown, 1, "killed after {moment} lines: {told}");
-            told = fleet.then_watch(&["run", "retry", &run]);
+        let mut output = fleet.watch(&run);
+        if output.code == 1 {
+            let unknown = resolve_unknown(&fleet, before, &output);
+            assert_eq!(unknown, 1, "killed after {moment} lines: {output}");
+            output = fleet.then_watch(&["run", "retry", &run]);
         }
-        assert_eq!(told.code, 0, "killed after {moment} lines: {told}");
-        once_each(&fleet, before, &told);
+        assert_eq!(output.code, 0, "killed after {moment} lines: {output}");
+        once_each(&fleet, before, &output);
     }
 }
 
-const WITH_WAY_BACK: &str = r"
+const WITH_ROLLBACK: &str = r"
 kind: Plan
-name: way-back
+name: with-rollback
 parties:
   apps: { labels: { role: app }, expected: 2 }
 phases:
@@ -160,9 +160,9 @@ phases:
 /// The delays only spread the moments over the rollback; what must come of
 /// it is the same at each.
 #[test]
-fn the_way_back_may_be_interrupted_at_any_moment() {
+fn a_rollback_may_be_interrupted_at_any_moment() {
     let mut fleet = Fleet::of(&BOTH);
-    let plan = fleet.plan("way-back", WITH_WAY_BACK);
+    let plan = fleet.plan("with-rollback", WITH_ROLLBACK);
     let before = fleet.snapshot(&BOTH);
     fleet.host("app-2").spoil("first");
     for (count, delay) in (0..80).step_by(8).enumerate() {
@@ -179,10 +179,13 @@ fn the_way_back_may_be_interrupted_at_any_moment() {
             fleet.kill_agent("app-1");
             fleet.start_agent("app-1");
         }
-        let told = fleet.watch(&run);
-        assert_eq!(told.code, 5, "after {delay} ms: {told}");
-        assert_eq!(told.json["still_changed"].as_array().map(Vec::len), Some(0));
-        assert_eq!(fleet.snapshot(&BOTH), before, "after {delay} ms: {told}");
+        let output = fleet.watch(&run);
+        assert_eq!(output.code, 5, "after {delay} ms: {output}");
+        assert_eq!(
+            output.json["still_changed"].as_array().map(Vec::len),
+            Some(0)
+        );
+        assert_eq!(fleet.snapshot(&BOTH), before, "after {delay} ms: {output}");
         // What ended belongs to the run; whoever was killed is back by then.
         fleet.wait_connected(&BOTH);
     }

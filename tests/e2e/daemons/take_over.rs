@@ -21,8 +21,8 @@ phases:
 fn a_coordinator_without_its_journal_is_fenced_until_it_takes_over() {
     let mut fleet = Fleet::of(&BOTH);
     let plan = fleet.plan("anything", PLAN);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 0, "{output}");
 
     fleet.kill_coordinator();
     fs::remove_dir_all(fleet.path("coordinator")).unwrap();
@@ -45,8 +45,8 @@ fn a_coordinator_without_its_journal_is_fenced_until_it_takes_over() {
         fleet.start_agent(agent);
     }
     fleet.wait_connected(&BOTH);
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 0, "{output}");
     assert_eq!(fleet.count("app-1", "first", Moment::Ends), 2);
 }
 
@@ -97,8 +97,8 @@ fn with_a_journal_from_a_backup_a_run_can_only_be_given_up() {
             .is_refused(&["another coordinator of this run", "abort it"]);
     }
     assert_eq!(fleet.count("app-1", "second", Moment::Begins), 1);
-    let told = fleet.then_watch(&["run", "abort", &run, "--reason", "its journal is old"]);
-    assert_eq!(told.json["outcome"], "aborted", "{told}");
+    let output = fleet.then_watch(&["run", "abort", &run, "--reason", "its journal is old"]);
+    assert_eq!(output.json["outcome"], "aborted", "{output}");
     until("both to be free of the run", || {
         let free = |name| fleet.agent(name)["run"] == serde_json::Value::Null;
         BOTH.into_iter().all(free).then_some(())
@@ -133,8 +133,8 @@ fn taking_over_closes_a_run_of_which_the_backup_has_never_heard() {
         (fleet.log("coordinator").matches(closing).count() >= BOTH.len()).then_some(())
     });
     fleet.host("app-2").let_go("second");
-    let told = fleet.then_watch(&["run", "start", &plan]);
-    assert_eq!(told.code, 0, "{told}");
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 0, "{output}");
     // What the lost run had begun was cancelled.
     assert_eq!(fleet.count("app-2", "second", Moment::Ends), 1);
 }

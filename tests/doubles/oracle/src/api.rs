@@ -1,8 +1,8 @@
-//! What a door sees of the engine: values, errors, logins, sessions.
+//! The interface between frontends and engine: values, errors, logins, sessions.
 //!
-//! Both doors (bequeath for the client library, TNS for thin drivers) speak
+//! Both frontends (bequeath for the client library, TNS for thin drivers) speak
 //! to the engine through this file alone, so that a statement means the same
-//! whichever way it came in. The types serialise: the bequeath door sends
+//! whichever frontend it uses. The types serialise: the bequeath frontend sends
 //! them over its Unix socket as they are.
 
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ pub struct Bind {
 /// What a statement gives back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// A query: every row at once. Doors cut them into fetches.
+    /// A query: every row at once. Frontends cut them into fetches.
     Rows {
         columns: Vec<Column>,
         /// The rows, each as long as `columns`.
@@ -155,7 +155,7 @@ impl OraError {
 pub enum Credentials {
     /// `/ as sysdba`: the operating system vouches. Bequeath only.
     OperatingSystem,
-    /// The door compared the password (O5LOGON) and found it right.
+    /// The frontend compared the password (O5LOGON) and found it right.
     Verified {
         /// User name, upper case.
         user: String,
@@ -168,23 +168,23 @@ pub enum Credentials {
     },
 }
 
-/// Which way a session came in.
+/// How a session was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Door {
+pub enum Frontend {
     /// The Unix socket of the instance.
     Bequeath,
     /// A listener, by its name (`LISTENER`, `LISTENER_DMS`).
     Listener(String),
 }
 
-/// Everything a login says about itself; it fills a row of V$SESSION.
+/// A login's own data, which fill a row of V$SESSION.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
     pub credentials: Credentials,
     pub sysdba: bool,
     /// Service asked for; empty for bequeath.
     pub service: String,
-    pub door: Door,
+    pub frontend: Frontend,
     pub machine: String,
     pub program: String,
     pub os_user: String,
@@ -194,7 +194,7 @@ pub struct Login {
     pub address: String,
 }
 
-/// What a door may do with the engine. The engine implements it; doors hold
+/// What a frontend may do with the engine. The engine implements it; frontends hold
 /// `Arc<dyn Database>`.
 pub trait Database: Send + Sync + 'static {
     /// The password of a user, for the verifier of O5LOGON; `None` where

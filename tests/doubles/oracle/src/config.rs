@@ -14,10 +14,10 @@ pub struct Config {
     pub database: String,
     /// Directory for the alert log.
     pub data_dir: PathBuf,
-    /// Script run as SYS before any door opens.
+    /// Script run as SYS before any frontend opens.
     #[serde(default)]
     pub init_sql: Option<PathBuf>,
-    /// Password of SYS; without it SYS comes in through the bequeath door only.
+    /// Password of SYS; without it SYS comes in through the bequeath frontend only.
     #[serde(default)]
     pub sys_password: Option<String>,
     /// The instances, `inst_id` 1 first.
@@ -47,7 +47,7 @@ fn with_spfile() -> bool {
 }
 
 impl Instance {
-    /// The socket of the bequeath door.
+    /// The socket of the bequeath frontend.
     #[must_use]
     pub fn bequeath_socket(&self) -> PathBuf {
         self.home

@@ -1,4 +1,4 @@
-//! An Oracle stand-in for rehearsals: one SQL and state engine, two doors.
+//! An Oracle stand-in for rehearsals: one SQL and state engine, two frontends.
 //!
 //! It holds what a cutover touches (sessions, transactions, jobs, triggers,
 //! sequences, parameters, redo) and nothing else. Whatever it does not do

@@ -1,7 +1,7 @@
 //! `oracle-simulator --config simulator.toml`: one database in memory with its
 //! instances, their bequeath sockets, listeners and control sockets.
 //!
-//! It prints `oracle-simulator ready` once every door is open, and ends with
+//! It prints `oracle-simulator ready` once every frontend is open, and ends with
 //! SIGTERM or SIGINT; the database ends with it.
 
 use clap::Parser;
@@ -86,21 +86,21 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
             source,
         })?;
     }
-    let doors = open(&config, &engine)?;
+    let frontends = open(&config, &engine)?;
     println!("oracle-simulator ready");
     wait_for(&signals).map_err(Error::Signals)?;
-    drop(doors);
+    drop(frontends);
     Ok(())
 }
 
-/// Everything that is open; dropping it closes the doors.
-struct Doors {
+/// Everything that is open; dropping it closes the frontends.
+struct Frontends {
     _sockets: Vec<bequeath::Bequeath>,
     _controls: Vec<control::Server>,
     _listeners: Arc<Manager>,
 }
 
-fn open(config: &Config, engine: &Engine) -> Result<Doors, Error> {
+fn open(config: &Config, engine: &Engine) -> Result<Frontends, Error> {
     let failed = |what: String| move |source| Error::Open { what, source };
     let mut sockets = Vec::new();
     let mut instances = Vec::new();
@@ -130,7 +130,7 @@ fn open(config: &Config, engine: &Engine) -> Result<Doors, Error> {
         };
         controls.push(control::serve(&path, control).map_err(failed(what))?);
     }
-    Ok(Doors {
+    Ok(Frontends {
         _sockets: sockets,
         _controls: controls,
         _listeners: listeners,

@@ -8,27 +8,27 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// What a call of the command came to.
+/// Result of a call of the command.
 #[derive(Debug)]
-pub struct Told {
+pub struct CommandOutput {
     pub code: i32,
-    /// What it printed, as JSON; null where that was nothing.
+    /// Standard output as JSON; null if it was empty.
     pub json: Value,
-    /// What it said about what went wrong.
+    /// Standard error.
     pub error: String,
 }
 
-impl Told {
-    /// Asserts that it was refused, and that what it says names all of these.
+impl CommandOutput {
+    /// Asserts that the request was refused, with an error that contains all of these.
     pub fn is_refused(&self, named: &[&str]) {
         assert_eq!(self.code, 2, "{self}");
         for text in named {
-            assert!(self.error.contains(text), "{text:?} is not said:\n{self}");
+            assert!(self.error.contains(text), "{text:?} is missing:\n{self}");
         }
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for CommandOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -52,17 +52,23 @@ fn call(address: SocketAddr, pki: &Path, ca: &str, name: &str, format: &str) -> 
 
 /// Calls the command with the certificate of that name, trusting the
 /// authorities in the file `ca`.
-pub fn lockstep(address: SocketAddr, pki: &Path, ca: &str, name: &str, arguments: &[&str]) -> Told {
+pub fn lockstep(
+    address: SocketAddr,
+    pki: &Path,
+    ca: &str,
+    name: &str,
+    arguments: &[&str],
+) -> CommandOutput {
     let mut command = call(address, pki, ca, name, "json");
-    let output = command.args(arguments).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    Told {
-        code: output.status.code().unwrap(),
+    let ended = command.args(arguments).output().unwrap();
+    let text = String::from_utf8(ended.stdout).unwrap();
+    CommandOutput {
+        code: ended.status.code().unwrap(),
         json: match text.trim() {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}")),
         },
-        error: String::from_utf8(output.stderr).unwrap(),
+        error: String::from_utf8(ended.stderr).unwrap(),
     }
 }
 

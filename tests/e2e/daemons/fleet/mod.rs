@@ -9,7 +9,7 @@ mod host;
 mod process;
 mod wait;
 
-pub use command::{Following, Told, phase, task};
+pub use command::{CommandOutput, Following, phase, task};
 pub use host::{Effect, Host, Moment, Snapshot};
 use lockstep_pki::{Authority, Identity, IssuedFiles, Role};
 use process::Daemon;
@@ -94,7 +94,7 @@ impl Fleet {
     /// Issues a certificate of this fleet's authority.
     pub fn issue(&self, role: Role, name: &str) -> IssuedFiles {
         let identity = Identity::new(role, name).unwrap();
-        // Only a client that is none of ours looks at a coordinator's address.
+        // Only a foreign client checks the coordinator's address.
         let hosts = match role {
             Role::Coordinator => vec![self.address.ip().to_string()],
             Role::Agent | Role::Operator => Vec::new(),
@@ -272,29 +272,29 @@ impl Fleet {
     }
 
     /// Calls the command as the operator ana.
-    pub fn lockstep(&self, arguments: &[&str]) -> Told {
+    pub fn lockstep(&self, arguments: &[&str]) -> CommandOutput {
         self.lockstep_as("ana", arguments)
     }
 
     /// Calls the command with that certificate.
-    pub fn lockstep_as(&self, name: &str, arguments: &[&str]) -> Told {
+    pub fn lockstep_as(&self, name: &str, arguments: &[&str]) -> CommandOutput {
         command::lockstep(self.address, &self.pki(), "ca.pem", name, arguments)
     }
 
     /// The same, trusting the authorities in that file.
-    pub fn lockstep_trusting(&self, ca: &str, name: &str, arguments: &[&str]) -> Told {
+    pub fn lockstep_trusting(&self, ca: &str, name: &str, arguments: &[&str]) -> CommandOutput {
         command::lockstep(self.address, &self.pki(), ca, name, arguments)
     }
 
     /// Starts a run and gives its id.
     pub fn run(&self, plan: &str) -> String {
-        let told = self.lockstep(&["run", "start", plan]);
-        assert_eq!(told.code, 0, "{told}");
-        told.json["id"].as_str().unwrap().to_owned()
+        let output = self.lockstep(&["run", "start", plan]);
+        assert_eq!(output.code, 0, "{output}");
+        output.json["id"].as_str().unwrap().to_owned()
     }
 
     /// Watches a run until it ends or waits for an operator.
-    pub fn watch(&self, run: &str) -> Told {
+    pub fn watch(&self, run: &str) -> CommandOutput {
         self.lockstep(&["run", "watch", run, "--timeout", wait::LIMIT_TEXT])
     }
 
@@ -305,7 +305,7 @@ impl Fleet {
     }
 
     /// Asks for something about a run, then watches it.
-    pub fn then_watch(&self, arguments: &[&str]) -> Told {
+    pub fn then_watch(&self, arguments: &[&str]) -> CommandOutput {
         let mut all = arguments.to_vec();
         all.extend(["--watch", "--timeout", wait::LIMIT_TEXT]);
         self.lockstep(&all)
@@ -313,14 +313,14 @@ impl Fleet {
 
     /// How a run stands.
     pub fn show(&self, run: &str) -> Value {
-        let told = self.lockstep(&["run", "show", run]);
-        assert_eq!(told.code, 0, "{told}");
-        told.json
+        let output = self.lockstep(&["run", "show", run]);
+        assert_eq!(output.code, 0, "{output}");
+        output.json
     }
 
     pub fn events(&self, run: &str) -> Vec<Value> {
-        let told = self.lockstep(&["run", "events", run]);
-        told.json.as_array().unwrap().clone()
+        let output = self.lockstep(&["run", "events", run]);
+        output.json.as_array().unwrap().clone()
     }
 
     /// Everything that commands did on all hosts, in the order in which it
@@ -363,7 +363,7 @@ impl Drop for Fleet {
     }
 }
 
-/// An address of the loopback network that nobody else has, made of this
+/// An address of the loopback network that no other process uses, derived from this
 /// process and a count, and a port that is free on it: the coordinator must
 /// come back to the same one.
 fn free_address() -> SocketAddr {

@@ -9,10 +9,11 @@
 //! | ora-2 | `shop-feed.service` | ora-2's own listener |
 //! | app-1 | a client that no unit owns | ora-1's listener, pooled |
 //!
-//! Nobody stops the last one: it was forgotten, as such clients are. Killed,
-//! it comes back at once, so only closed doors keep it out.
+//! No step stops the last one: it stands for a client that the plan forgot. It
+//! reconnects at once after a kill, so only locked accounts and stopped listeners
+//! keep it out.
 //!
-//! What an application reads is `/srv/shop/etc/database.toml`, a link to
+//! An application reads `/srv/shop/etc/database.toml`, a link to
 //! `oracle.toml`; `postgres.toml` lies next to it.
 
 use super::error::Error;

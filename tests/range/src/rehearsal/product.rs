@@ -27,10 +27,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// The command's exit code when it could reach no coordinator.
 pub(super) const UNREACHABLE: u8 = 3;
 
-/// Happenings that nobody has looked at yet; the watch waits beyond that.
+/// Updates that have not been read; the watch waits beyond that many.
 const HAPPENINGS: usize = 1024;
 
-/// How a run stands, as `lockstep run show -o json` prints it.
+/// Status of a run, as `lockstep run show -o json` prints it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunStatus {
@@ -53,7 +53,7 @@ pub struct RunStatus {
     pub phases: Vec<PhaseStatus>,
 }
 
-/// How a phase stands.
+/// Status of a phase.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PhaseStatus {
@@ -77,7 +77,7 @@ pub struct PhaseStatus {
     pub tasks: Vec<TaskStatus>,
 }
 
-/// How a task stands.
+/// Status of a task.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskStatus {
@@ -189,7 +189,7 @@ impl Product {
             {
                 let value = line.ok().and_then(|line| serde_json::from_str(&line).ok());
                 if let Some(value) = value {
-                    // With nobody listening any more the command still must
+                    // Without a receiver, the command still must
                     // not stall on a full pipe.
                     let _ = sender.send(value);
                 }
@@ -255,7 +255,7 @@ impl Product {
         }
     }
 
-    /// How the newest run stands.
+    /// Status of the newest run.
     ///
     /// # Errors
     /// When the command fails, or there is no run.
@@ -291,7 +291,7 @@ pub(super) fn exit_code(command: &mut Child) -> Result<Option<u8>, Error> {
         Ok(command.try_wait().ok().flatten())
     });
     if ended.is_err() {
-        // A child that can't be killed is gone already.
+        // A child that can't be killed has ended.
         let _ = command.kill();
         let _ = command.wait();
     }

@@ -108,8 +108,8 @@ pub struct Question {
     pub opened_scn: Option<u64>,
 }
 
-/// When Oracle was opened again: the simulator saw an account unlocked, which
-/// is the first of its doors to open.
+/// When Oracle was opened again: the simulator observed that an account was
+/// unlocked, which is the first step of opening.
 #[must_use]
 pub fn opened_again(began_ms: i64, observed: &Value) -> Option<u64> {
     let statements = observed["statements"].as_array().into_iter().flatten();

@@ -1,11 +1,11 @@
-//! A scripted database behind the door, and a home with the library in it.
+//! A scripted database behind the frontend, and a home with the library in it.
 //!
-//! Scripts answer exact statement texts, so that tests of the door decide what
+//! Scripts answer exact statement texts, so that tests of the frontend decide what
 //! comes back, to the last type and length.
 
 use oracle_simulator::api::{
-    Bind, Canceller, Column, Credentials, Database, Door, Kind, Login, OraError, Reply, Session,
-    StatementKind, Tags, Value,
+    Bind, Canceller, Column, Credentials, Database, Frontend, Kind, Login, OraError, Reply,
+    Session, StatementKind, Tags, Value,
 };
 use oracle_simulator::bequeath::{self, Bequeath};
 use std::collections::HashMap;
@@ -317,7 +317,7 @@ pub fn instance() -> &'static Instance {
                             "TNS:listener does not currently know of service requested in connect descriptor",
                         )),
                     };
-                    bequeath::serve_stream(stream.unwrap(), &shared, Door::Listener("LISTENER".into()), &admit);
+                    bequeath::serve_stream(stream.unwrap(), &shared, Frontend::Listener("LISTENER".into()), &admit);
                 });
             }
         });

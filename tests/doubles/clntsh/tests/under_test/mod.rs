@@ -24,7 +24,7 @@ const EXISTS: [i32; 2] = [955, 1920];
 
 /// Where the tests of this process run.
 pub enum Database {
-    /// Open at the bequeath door alone.
+    /// Open at the bequeath frontend alone.
     Simulator {
         _bequeath: Bequeath,
         _engine: Engine,

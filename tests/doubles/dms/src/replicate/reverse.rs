@@ -27,7 +27,7 @@ const TRANSACTIONS_AHEAD: usize = 256;
 /// Changes in one transaction, as for the other direction.
 const TRANSACTION_ROWS: usize = 200_000;
 
-/// How often the slot's position is confirmed and the task's end is looked for.
+/// Interval for confirming the slot's position and checking whether the task ends.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long the Oracle thread waits for its last transaction at the end of a run.
@@ -266,7 +266,7 @@ struct Writer {
     outcomes: mpsc::Receiver<Result<u64, OracleApplyError>>,
     /// Everything before this position is committed in Oracle.
     applied: u64,
-    /// Transactions handed over and not yet heard of.
+    /// Transactions handed over whose outcome has not been reported.
     outstanding: usize,
 }
 
@@ -298,7 +298,7 @@ impl Writer {
         })
     }
 
-    fn heard(
+    fn settle(
         &mut self,
         outcome: Option<Result<u64, OracleApplyError>>,
     ) -> Result<(), SessionError> {
@@ -321,7 +321,7 @@ fn write(
         None => applier.checkpoint().map(|found| found.unwrap_or(0)),
     };
     let failed = position.is_err();
-    // Nobody waits any more when the session was given up meanwhile.
+    // The session may have been closed meanwhile; then no receiver waits.
     if ready.send(position).is_err() || failed {
         return;
     }
@@ -350,7 +350,7 @@ struct Session<'a> {
     job: &'a Job,
     stream: LogicalStream,
     writer: Writer,
-    /// The transaction whose commit has not come yet.
+    /// The transaction whose commit has not arrived.
     open: Option<Transaction>,
 }
 
@@ -365,7 +365,7 @@ impl Session<'_> {
             let room = self.writer.transactions.capacity() > 0;
             tokio::select! {
                 message = self.stream.next(), if room => self.take(message?).await?,
-                outcome = self.writer.outcomes.recv() => self.writer.heard(outcome)?,
+                outcome = self.writer.outcomes.recv() => self.writer.settle(outcome)?,
                 _ = tick.tick() => self.stream.confirm(self.writer.applied).await?,
             }
         }
@@ -377,7 +377,7 @@ impl Session<'_> {
         self.writer.transactions = closed;
         let rest = async {
             while let Some(outcome) = self.writer.outcomes.recv().await {
-                if self.writer.heard(Some(outcome)).is_err() {
+                if self.writer.settle(Some(outcome)).is_err() {
                     break;
                 }
             }
@@ -456,7 +456,7 @@ impl Session<'_> {
             .progress
             .transaction_read(transaction.changes.len());
         self.writer.outstanding += 1;
-        // There is room: it was looked for before the message was read.
+        // There is room: it was checked before the message was read.
         self.writer
             .transactions
             .try_send(transaction)

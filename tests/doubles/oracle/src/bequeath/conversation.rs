@@ -2,7 +2,7 @@
 
 use super::Caller;
 use super::gate::Gate;
-use crate::api::{Bind, Credentials, Database, Door, Login, OraError, Reply, Session, Value};
+use crate::api::{Bind, Credentials, Database, Frontend, Login, OraError, Reply, Session, Value};
 use crate::wire::{Answer, Call, Execute, Logon, Request, Response, RowError};
 use std::collections::HashMap;
 
@@ -99,7 +99,7 @@ impl<'a> Conversation<'a> {
         }
         let credentials = match logon.password {
             Some((user, password)) => Credentials::Password { user, password },
-            None if self.caller.door != Door::Bequeath => {
+            None if self.caller.frontend != Frontend::Bequeath => {
                 return Err(OraError::new(
                     1017,
                     "invalid username/password; logon denied",
@@ -114,7 +114,7 @@ impl<'a> Conversation<'a> {
             credentials,
             sysdba: logon.sysdba,
             service: self.service.clone(),
-            door: self.caller.door.clone(),
+            frontend: self.caller.frontend.clone(),
             machine: logon.machine,
             program: logon.program,
             os_user: logon.os_user,

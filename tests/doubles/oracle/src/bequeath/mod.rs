@@ -1,4 +1,4 @@
-//! The bequeath door: sessions of the client library double.
+//! The bequeath frontend: sessions of the client library double.
 //!
 //! [`serve`] listens on the Unix socket of an instance and works with every
 //! TCP listener closed. [`serve_stream`] takes over a TCP connection whose
@@ -10,13 +10,13 @@
 //! connection that ends without a logoff drops its session, which rolls its
 //! transaction back.
 //!
-//! The door knows no SQL. Array executions are cut into single executions
+//! The frontend knows no SQL. Array executions are cut into single executions
 //! here, and the rows of a query are kept here until they are fetched.
 
 mod conversation;
 mod gate;
 
-use crate::api::{Database, Door, OraError};
+use crate::api::{Database, Frontend, OraError};
 use crate::wire::{self, Call, Hello, Message, Receiver, Response, Stream, Welcome, WireError};
 use conversation::Conversation;
 pub use conversation::MAX_CURSORS;
@@ -126,7 +126,7 @@ fn accept(listener: &UnixListener, db: &Arc<dyn Database>, stopping: &AtomicBool
             .spawn(move || {
                 let trusted = trusted_peer(&stream);
                 let caller = Caller {
-                    door: Door::Bequeath,
+                    frontend: Frontend::Bequeath,
                     address: String::new(),
                     trusted,
                 };
@@ -147,7 +147,7 @@ fn accept(listener: &UnixListener, db: &Arc<dyn Database>, stopping: &AtomicBool
 pub fn serve_stream(
     stream: TcpStream,
     db: &dyn Database,
-    door: Door,
+    frontend: Frontend,
     admit: &dyn Fn(&str) -> Result<(), OraError>,
 ) {
     let address = stream
@@ -159,16 +159,16 @@ pub fn serve_stream(
         tracing::debug!(%error, "bequeath: TCP_NODELAY");
     }
     let caller = Caller {
-        door,
+        frontend,
         address,
         trusted: false,
     };
     report(converse(Stream::Tcp(stream), db, caller, admit));
 }
 
-/// What the door knows of a client without asking it.
+/// What the frontend knows of a client without asking it.
 struct Caller {
-    door: Door,
+    frontend: Frontend,
     address: String,
     trusted: bool,
 }

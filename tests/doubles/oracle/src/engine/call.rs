@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// A result's columns as doors describe them.
+/// A result's columns as frontends describe them.
 pub fn columns(relation: &Relation) -> Vec<Column> {
     relation
         .cols
@@ -228,7 +228,7 @@ pub fn columns(relation: &Relation) -> Vec<Column> {
         .collect()
 }
 
-/// A result as doors hand it out.
+/// A result as frontends hand it out.
 fn rows(relation: &Relation) -> Outcome<Reply> {
     let mut rows = Vec::with_capacity(relation.rows.len());
     for row in &relation.rows {

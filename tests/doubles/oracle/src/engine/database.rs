@@ -1,4 +1,4 @@
-//! The engine's handles: the whole, an instance's door side, a session.
+//! The engine's handles: the whole, an instance's frontend side, a session.
 
 use super::call::Call;
 use super::environment::Environment;
@@ -77,7 +77,7 @@ impl Engine {
         script::run(self, text)
     }
 
-    /// The instance with that number, from 1, for its doors.
+    /// The instance with that number, from 1, for its frontends.
     #[must_use]
     pub fn instance(&self, inst: u32) -> Arc<dyn Database> {
         Arc::new(Handle {
@@ -156,7 +156,7 @@ impl Engine {
     }
 }
 
-/// One instance as the doors hold it.
+/// One instance as the frontends hold it.
 struct Handle {
     core: Arc<Core>,
     inst: u32,
@@ -261,7 +261,7 @@ fn admit(state: &State, inst: u32, user: &str, login: &Login) -> Result<(), OraE
     Ok(())
 }
 
-/// One session as a door holds it.
+/// One session as a frontend holds it.
 struct Connection {
     core: Arc<Core>,
     key: SessionKey,

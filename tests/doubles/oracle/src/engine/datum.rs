@@ -64,7 +64,7 @@ impl Datum {
         matches!(self, Self::Null)
     }
 
-    /// From the door's value.
+    /// From the frontend's value.
     pub fn from_value(value: &Value, kind: Kind) -> Outcome<Self> {
         Ok(match value {
             Value::Null => Self::Null,
@@ -83,7 +83,7 @@ impl Datum {
         })
     }
 
-    /// To the door's value, converted to the kind that was described.
+    /// To the frontend's value, converted to the kind that was described.
     pub fn to_value(&self, kind: Kind) -> Outcome<Value> {
         Ok(match (self, kind) {
             (Self::Null, _) => Value::Null,

@@ -2,7 +2,7 @@
 //! end; a block or a CREATE TRIGGER at a line that holds only `/`.
 
 use super::database::Engine;
-use crate::api::{Credentials, Door, Login, OraError};
+use crate::api::{Credentials, Frontend, Login, OraError};
 
 /// A statement of a script failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub fn run(engine: &Engine, text: &str) -> Result<(), ScriptError> {
         credentials: Credentials::OperatingSystem,
         sysdba: true,
         service: String::new(),
-        door: Door::Bequeath,
+        frontend: Frontend::Bequeath,
         machine: "localhost".to_owned(),
         program: "sqlplus".to_owned(),
         os_user: "oracle".to_owned(),

@@ -3,7 +3,7 @@
 use super::datum::Datum;
 use super::format::Nls;
 use super::txn::TxnId;
-use crate::api::{Door, Login};
+use crate::api::{Frontend, Login};
 use jiff::civil;
 use std::collections::HashMap;
 
@@ -82,9 +82,9 @@ impl SessionState {
             sysdba: login.sysdba,
             schema: user.to_owned(),
             service,
-            listener: match &login.door {
-                Door::Bequeath => None,
-                Door::Listener(name) => Some(name.clone()),
+            listener: match &login.frontend {
+                Frontend::Bequeath => None,
+                Frontend::Listener(name) => Some(name.clone()),
             },
             machine: login.machine.clone(),
             program: login.program.clone(),
@@ -117,7 +117,7 @@ impl SessionState {
             credentials: crate::api::Credentials::OperatingSystem,
             sysdba: true,
             service: String::new(),
-            door: Door::Bequeath,
+            frontend: Frontend::Bequeath,
             machine: host.to_owned(),
             program: format!("oracle@{host} ({process})"),
             os_user: "oracle".to_owned(),

@@ -12,7 +12,7 @@
 //! its answer is as said.
 
 use super::database::Engine;
-use crate::api::{Bind, Credentials, Door, Kind, Login, OraError, Reply, Session, Value};
+use crate::api::{Bind, Credentials, Frontend, Kind, Login, OraError, Reply, Session, Value};
 use crate::config::{Config, Instance};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -62,10 +62,10 @@ fn login(user: &str, password: &str) -> Login {
         },
         sysdba: sys,
         service: if sys { String::new() } else { "ORCL".into() },
-        door: if sys {
-            Door::Bequeath
+        frontend: if sys {
+            Frontend::Bequeath
         } else {
-            Door::Listener("LISTENER".into())
+            Frontend::Listener("LISTENER".into())
         },
         machine: if sys { "ora-1".into() } else { "app-1".into() },
         program: if sys {

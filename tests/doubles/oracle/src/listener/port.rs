@@ -1,8 +1,8 @@
 //! An open port: accepts connections, looks at the first byte and hands them
-//! to the door that speaks their protocol.
+//! to the frontend that speaks their protocol.
 
 use super::Instance;
-use crate::api::{Database, Door, OraError};
+use crate::api::{Database, Frontend, OraError};
 use crate::tns::{Gate, Refusal, Service, Wanted};
 use crate::{bequeath, config, tns, wire};
 use std::io::ErrorKind;
@@ -117,8 +117,8 @@ impl Endpoint {
     fn serve(&self, stream: TcpStream) {
         match first_byte(&stream) {
             Ok(byte) if byte == wire::MAGIC[0] => {
-                let door = Door::Listener(self.name.clone());
-                bequeath::serve_stream(stream, &*self.db, door, &|service| {
+                let frontend = Frontend::Listener(self.name.clone());
+                bequeath::serve_stream(stream, &*self.db, frontend, &|service| {
                     let wanted = Wanted::Service(service.to_owned());
                     self.decide(&wanted)
                         .map_err(|code| self.refusal(code, service))

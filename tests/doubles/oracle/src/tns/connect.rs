@@ -52,7 +52,7 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal(pub u32);
 
-/// A listener as the door sees it.
+/// A listener as the frontend sees it.
 pub trait Gate {
     /// Lets a client in or refuses it: ORA-12514, ORA-12505, ORA-12526.
     fn admit(&self, wanted: &Wanted) -> Result<Service, Refusal>;

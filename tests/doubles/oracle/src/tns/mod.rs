@@ -1,4 +1,4 @@
-//! The listener door: Oracle Net (TNS) and two-task common (TTC), as far as
+//! The listener frontend: Oracle Net (TNS) and two-task common (TTC), as far as
 //! unmodified thin drivers need it to log in and work.
 //!
 //! It stays small by negotiating down: protocol version 318 without fast
@@ -49,7 +49,7 @@ pub(crate) enum TnsError {
     /// What came is not TNS or TTC as agreed.
     #[error("the client sent {0}")]
     Malformed(&'static str),
-    /// The client asked for something this door doesn't do.
+    /// The client asked for something this frontend doesn't do.
     #[error("the client asked for {0}, which the simulator does not do")]
     Unsupported(String),
     /// A cryptographic primitive failed, which means a wrong length.

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::reply::{self, Ending};
 use super::request::{Call, Logon, Piggyback, Request};
 use super::{Gate, TnsError};
-use crate::api::{Credentials, Door, Login, OraError, Session};
+use crate::api::{Credentials, Frontend, Login, OraError, Session};
 use std::collections::HashMap;
 use std::net::TcpStream;
 
@@ -298,7 +298,7 @@ impl Connection<'_> {
             credentials: Credentials::Verified { user },
             sysdba,
             service: self.service.service.clone(),
-            door: Door::Listener(self.service.listener.clone()),
+            frontend: Frontend::Listener(self.service.listener.clone()),
             machine: take("AUTH_MACHINE"),
             program: take("AUTH_PROGRAM_NM"),
             os_user: take("AUTH_SID"),

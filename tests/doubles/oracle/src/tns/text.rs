@@ -2,7 +2,7 @@
 //!
 //! The driver finds the bind variables by itself and sends values by its own
 //! count: every occurrence in SQL, each name once in PL/SQL, and no values
-//! for variables after `RETURNING … INTO`. The door has to count the same
+//! for variables after `RETURNING … INTO`. The frontend has to count the same
 //! way, so this follows the driver's rules, not the engine's grammar.
 
 /// A bind variable as the driver counts it.

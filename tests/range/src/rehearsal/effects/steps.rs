@@ -95,7 +95,7 @@ impl Look {
     }
 
     /// Every unit stopped between the run's start and the fence, and no
-    /// report made while the doors were closed.
+    /// report made while Oracle was fenced.
     fn applications_stopped(&self) -> Effect {
         let stopped = self.stops.values().all(|at| self.before_fence(*at));
         let fence = self.fence_ms();

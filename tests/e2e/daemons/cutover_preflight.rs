@@ -1,4 +1,4 @@
-//! A cutover doesn't begin while an agent sees something in its way.
+//! A cutover doesn't begin while an agent reports an obstacle.
 
 use crate::fleet::{Fleet, Plan};
 use serde_json::json;
@@ -57,8 +57,8 @@ fn a_cutover_with_an_obstacle_is_not_begun() {
     fleet.wait_connected(&BOTH);
     let before = fleet.snapshot(&BOTH);
 
-    let told = fleet.lockstep(&["run", "start", &fleet.plan("blind", CUTOVER), "--watch"]);
-    told.is_refused(&[
+    let output = fleet.lockstep(&["run", "start", &fleet.plan("blind", CUTOVER), "--watch"]);
+    output.is_refused(&[
         "LS4316",
         "nothing was started",
         ": LS2001: ",

@@ -1,5 +1,5 @@
 //! The `oracle` crate, unmodified, through the client library double to a
-//! scripted database: what the door itself must get right.
+//! scripted database: what the frontend itself must get right.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -7,7 +7,7 @@ mod support;
 
 use oracle::sql_type::{OracleType, Timestamp};
 use oracle::{Connection, Connector, Error, Privilege};
-use oracle_simulator::api::{DateTime, Door, Kind, OraError, Reply, Value};
+use oracle_simulator::api::{DateTime, Frontend, Kind, OraError, Reply, Value};
 use oracle_simulator::wire::{Client, Execute, Logon, Request, Stream, Target};
 use std::thread;
 use std::time::Duration;
@@ -427,14 +427,14 @@ fn a_killed_session_is_told_once_and_stays_dead() {
 }
 
 #[test]
-fn the_listener_door_takes_passwords_and_no_operating_system_login() {
+fn the_listener_frontend_takes_passwords_and_no_operating_system_login() {
     let instance = instance();
     let dsn = format!("127.0.0.1:{}/ORCL", instance.port);
     let connection = Connection::connect("shop", "secret", &dsn).unwrap();
     connection.ping().unwrap();
     let sid = sid(&connection);
     let login = instance.database.login(sid);
-    assert_eq!(login.door, Door::Listener("LISTENER".into()));
+    assert_eq!(login.frontend, Frontend::Listener("LISTENER".into()));
     assert_eq!(
         (login.service.as_str(), login.address.as_str()),
         ("ORCL", "127.0.0.1")
