@@ -522,6 +522,7 @@ mod tests {
 
     fn task(action: &str, params: Value) -> TaskOrder {
         TaskOrder {
+            read_only: false,
             step: StepId("step".to_owned()),
             action: action.to_owned(),
             mode: Mode::Execute,

@@ -238,6 +238,7 @@ pub fn tasks_by_agent(
                     mode: mode(step),
                     params: step.params.clone(),
                     timeout: step.timeout_ms,
+                    read_only: Action::find(&step.action).is_some_and(Action::read_only),
                     watch: step.watch_until.is_some(),
                 };
                 tasks

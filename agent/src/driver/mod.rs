@@ -187,7 +187,7 @@ impl Driver {
         match &order {
             Order::Prepare { header, .. }
             | Order::Release { header, .. }
-            | Order::Revoke { header }
+            | Order::Revoke { header, .. }
             | Order::Attest { header, .. }
             | Order::Disarm { header, .. } => {
                 self.traces.insert(header.run.clone(), traceparent);

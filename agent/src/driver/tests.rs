@@ -36,6 +36,7 @@ async fn send_prepare(handle: &Handle) {
         digest: Digest("d".into()),
     };
     let task = TaskOrder {
+        read_only: false,
         step: StepId("s".into()),
         action: "check.tcp".into(),
         mode: Mode::Execute,

@@ -30,6 +30,8 @@ pub struct TaskOrder {
     pub params: Value,
     /// How long the action may take, in milliseconds.
     pub timeout: Millis,
+    /// The action changes nothing.
+    pub read_only: bool,
     /// The task is a watch: it ends as `armed` and keeps running afterwards
     /// (R16).
     pub watch: bool,
@@ -63,7 +65,12 @@ pub enum Order {
         before_images: BTreeMap<StepId, Value>,
     },
     /// Start no further task of the phase, and report the outcome of each.
-    Revoke { header: Header },
+    Revoke {
+        header: Header,
+        /// The run turns back: also cancel a running task that changes nothing,
+        /// such as a wait, because its result has no use any more.
+        cancel_read_only: bool,
+    },
     /// Attest that the watch has seen no breach up to now (R17).
     Attest {
         header: Header,

@@ -42,6 +42,7 @@ impl From<TaskOrder> for v1::TaskOrder {
             undo_of,
             params_json: text(&task.params),
             timeout_ms: task.timeout,
+            read_only: task.read_only,
             watch: task.watch,
         }
     }
@@ -64,6 +65,7 @@ impl TryFrom<v1::TaskOrder> for TaskOrder {
             mode,
             params: json("params_json", &task.params_json)?,
             timeout: task.timeout_ms,
+            read_only: task.read_only,
             watch: task.watch,
         })
     }
@@ -102,8 +104,12 @@ impl From<Order> for v1::session_response::Message {
                 inputs_json: text(&inputs),
                 before_images_json: text(&before_images),
             }),
-            Order::Revoke { header } => Self::Revoke(v1::Revoke {
+            Order::Revoke {
+                header,
+                cancel_read_only,
+            } => Self::Revoke(v1::Revoke {
                 header: Some(header.into()),
+                cancel_read_only,
             }),
             Order::Attest {
                 header,
@@ -163,6 +169,7 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
         },
         M::Revoke(m) => Order::Revoke {
             header: header(m.header)?,
+            cancel_read_only: m.cancel_read_only,
         },
         M::Attest(m) => Order::Attest {
             header: header(m.header)?,
@@ -221,6 +228,7 @@ mod tests {
             mode: Mode::Undo { of: "stop".into() },
             params: json!({"units": ["a.service"]}),
             timeout: 5000,
+            read_only: true,
             watch: false,
         };
         let inputs = BTreeMap::from([(
@@ -243,7 +251,10 @@ mod tests {
                 inputs,
                 before_images,
             },
-            Order::Revoke { header: header() },
+            Order::Revoke {
+                header: header(),
+                cancel_read_only: true,
+            },
             Order::Attest {
                 header: header(),
                 step: "watch".into(),
@@ -272,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_missing_header_is_named() {
-        let revoke = v1::session_response::Message::Revoke(v1::Revoke { header: None });
+        let revoke = v1::session_response::Message::Revoke(v1::Revoke::default());
         assert_eq!(order(revoke), Err(Invalid::Missing("header")));
     }
 }

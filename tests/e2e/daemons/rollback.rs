@@ -220,3 +220,23 @@ fn an_outage_that_gets_too_long_is_given_up() {
     assert_eq!(fleet.count("app-2", "first", Moment::Ends), 0);
     assert_eq!(fleet.snapshot(&ALL), before);
 }
+
+/// A wait that has 200 seconds left when the outage's budget is used up.
+#[test]
+fn a_rollback_does_not_wait_for_what_only_waits() {
+    let fleet = Fleet::of(&ALL);
+    let wait = "{ id: work, party: apps, action: check.tcp, \
+                params: { address: '127.0.0.1:1', within_secs: 200 } }";
+    let text = BUDGET.replace("    finish_by: 4s\n", "").replace(
+        "{ id: work, party: apps, action: command.run, params: { command: first } }",
+        wait,
+    );
+    let plan = fleet.plan("waits", &text);
+    let before = fleet.snapshot(&ALL);
+    let output = fleet.then_watch(&["run", "start", &plan]);
+    assert_eq!(output.code, 5, "{output}");
+    for agent in ALL {
+        assert_eq!(task(&output.json, agent, "work")["outcome"], "interrupted");
+    }
+    assert_eq!(fleet.snapshot(&ALL), before);
+}

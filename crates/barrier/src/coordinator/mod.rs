@@ -224,6 +224,8 @@ struct Live {
     grace_until: Option<Millis>,
     /// When disarming was first requested for the coming release or rollback.
     disarming_since: Option<Millis>,
+    /// The phase whose Revoke was sent since the run turned back.
+    revoke_repeated: Option<PhaseRef>,
     /// An agent has accepted another coordinator's orders, so this one makes no
     /// more decisions (R11). The evidence, in a sentence.
     fenced: Option<String>,

@@ -389,6 +389,7 @@ impl Run {
             mode: spec.mode.clone(),
             params: spec.params.clone(),
             timeout: spec.timeout,
+            read_only: spec.read_only,
             watch: spec.watch_until.is_some() && spec.mode == Mode::Execute,
         })
     }

@@ -204,7 +204,7 @@ impl Run {
         for phase in phases {
             let revoked = self.state.phase(phase).is_some_and(|p| p.revoked);
             let order = if revoked {
-                self.header(phase).map(|header| Order::Revoke { header })
+                self.revoke_order(phase)
             } else {
                 self.release_order(phase, agent)
             };
@@ -252,10 +252,18 @@ impl Run {
             .into_iter()
             .flat_map(|p| p.tasks.keys());
         for agent in agents {
-            if let Some(header) = self.header(phase) {
-                self.send(agent, Order::Revoke { header }, effects);
+            if let Some(order) = self.revoke_order(phase) {
+                self.send(agent, order, effects);
             }
         }
+    }
+
+    fn revoke_order(&self, phase: PhaseRef) -> Option<Order> {
+        let header = self.header(phase)?;
+        Some(Order::Revoke {
+            header,
+            cancel_read_only: self.state.rollback.is_some() || self.state.abort.is_some(),
+        })
     }
 
     pub(super) fn send_close(&self, agent: &AgentName, effects: &mut Vec<Effect>) {

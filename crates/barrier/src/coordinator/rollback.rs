@@ -54,9 +54,19 @@ impl Run {
             PhaseStatus::Failed { .. } => self.state.open_tasks().next().is_some(),
             PhaseStatus::Pending | PhaseStatus::Completed | PhaseStatus::Skipped { .. } => false,
         };
-        if state.revoked || !revocable {
+        if !revocable {
             return false;
         }
+        if state.revoked {
+            // It was revoked before the run turned back: repeated, because only now
+            // are tasks that change nothing cancelled.
+            if self.live.revoke_repeated != Some(phase) {
+                self.live.revoke_repeated = Some(phase);
+                self.send_revoke(phase, effects);
+            }
+            return false;
+        }
+        self.live.revoke_repeated = Some(phase);
         let attempt = state.attempt;
         self.persist(Record::Revoked { phase, attempt }, effects);
         self.send_revoke(phase, effects);

@@ -28,6 +28,26 @@ impl End {
     }
 }
 
+impl Execution {
+    /// Cancels the running task if it changes nothing.
+    fn abandon(&mut self, effects: &mut Vec<Effect>) {
+        let Stage::Acting(step) = &self.stage else {
+            return;
+        };
+        let task = self.tasks.iter().find(|task| task.step == *step);
+        if self.cancelled || !task.is_some_and(|task| task.read_only) {
+            return;
+        }
+        self.cancelled = true;
+        self.abandoned = true;
+        effects.push(Effect::Cancel {
+            run: self.run.clone(),
+            step: step.clone(),
+            attempt: self.attempt,
+        });
+    }
+}
+
 impl Participant {
     /// Starts a released attempt, if its promise is live (R3).
     pub(super) fn release(
@@ -78,6 +98,7 @@ impl Participant {
             stage: Stage::Idle,
             stop: false,
             cancelled: false,
+            abandoned: false,
             closing: false,
         });
         self.proceed(now, effects);
@@ -98,12 +119,20 @@ impl Participant {
     }
 
     /// Starts no further task of the phase.
-    pub(super) fn revoke(&mut self, header: &Header, effects: &mut Vec<Effect>) {
+    pub(super) fn revoke(
+        &mut self,
+        header: &Header,
+        cancel_read_only: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(execution) = &mut self.live.execution
             && execution.run == header.run
             && execution.phase == header.phase
         {
             execution.stop = true;
+            if cancel_read_only {
+                execution.abandon(effects);
+            }
             self.send_reports_of(header, effects);
             if self.between_tasks() {
                 self.settle_rest(effects);
@@ -403,11 +432,16 @@ impl Participant {
         run: &RunId,
         step: &StepId,
         (phase, attempt): (PhaseRef, u32),
-        end: End,
+        mut end: End,
         effects: &mut Vec<Effect>,
     ) {
         if self.acting() != Some((run, phase, attempt, step)) {
             return;
+        }
+        let abandoned = self.live.execution.as_ref().is_some_and(|e| e.abandoned);
+        if abandoned && !end.outcome.is_good() {
+            // It changed nothing, and its error is only that it was cancelled.
+            end.outcome = Outcome::Interrupted;
         }
         if end.outcome == Outcome::Armed {
             let task = self

@@ -211,6 +211,8 @@ struct Execution {
     stop: bool,
     /// [`Effect::Cancel`] was emitted.
     cancelled: bool,
+    /// It was emitted because the run turns back, for a task that changes nothing.
+    abandoned: bool,
     /// `Close` arrived while a task was running.
     closing: bool,
 }
@@ -419,9 +421,12 @@ impl Participant {
                     self.release(now, header, inputs, before_images, effects);
                 }
             }
-            Order::Revoke { header } => {
+            Order::Revoke {
+                header,
+                cancel_read_only,
+            } => {
                 if self.accept_order(&header, effects) {
-                    self.revoke(&header, effects);
+                    self.revoke(&header, cancel_read_only, effects);
                 }
             }
             Order::Attest {

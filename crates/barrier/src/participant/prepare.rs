@@ -386,6 +386,7 @@ mod tests {
         Event::Order(Order::Prepare {
             header,
             tasks: vec![TaskOrder {
+                read_only: false,
                 step: StepId::from("stop"),
                 action: "service.stop".to_owned(),
                 mode: Mode::Execute,

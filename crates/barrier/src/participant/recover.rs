@@ -44,6 +44,7 @@ impl Participant {
             stage,
             stop: true,
             cancelled: false,
+            abandoned: false,
             closing: false,
         });
         match pending {

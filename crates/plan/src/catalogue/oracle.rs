@@ -289,7 +289,7 @@ pub struct DrainSessions(pub OracleSessions);
 impl ActionSpec for DrainSessions {
     const NAME: &'static str = "oracle.sessions.drain";
     const SUMMARY: &'static str = "wait until sessions have disconnected";
-    const EFFECT: Effect = Effect::Permanent;
+    const EFFECT: Effect = Effect::ReadOnly;
 
     fn limit_secs(&self) -> Option<u64> {
         Some(self.timeout_secs)
