@@ -7,7 +7,7 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
-    Dimension, DimensionFilter, Metric, MetricAlarm, MetricDataQuery, MetricStat,
+    Dimension, DimensionFilter, Metric, MetricAlarm, MetricDataQuery, MetricStat, RecentlyActive,
 };
 use jiff::Timestamp;
 
@@ -23,6 +23,9 @@ const PERIODS: [(&str, i32); 2] = [("fine", 1), ("coarse", 60)];
 
 /// Seconds beyond now to query, for clocks that differ.
 const AHEAD_SECS: i64 = 60;
+
+/// Names and values of a metric's dimensions.
+pub type Dimensions = Vec<(String, String)>;
 
 /// Epoch seconds and values, oldest first.
 pub type Points = Vec<(i64, f64)>;
@@ -57,7 +60,9 @@ impl CloudWatch {
         Ok(aws::call(&self.cx, "cloudwatch", operation, on, work).await?)
     }
 
-    /// All dimensions of the metric that has this dimension.
+    /// The dimensions of every metric of that name which has this dimension and
+    /// recent data. After MoveReplicationTask there are several: those of the old
+    /// instance stay listed for hours.
     ///
     /// # Errors
     /// As [`aws::call`].
@@ -66,9 +71,9 @@ impl CloudWatch {
         namespace: &str,
         metric: &str,
         (name, value): (&str, &str),
-    ) -> Result<Option<Vec<(String, String)>>, ActionError> {
+    ) -> Result<Vec<Dimensions>, ActionError> {
         let filter = DimensionFilter::builder().name(name).value(value).build();
-        let mut token = None;
+        let (mut found, mut token) = (Vec::new(), None);
         for _ in 0..PAGES {
             let request = self
                 .client
@@ -76,19 +81,18 @@ impl CloudWatch {
                 .namespace(namespace)
                 .metric_name(metric)
                 .dimensions(filter.clone())
+                .recently_active(RecentlyActive::Pt3H)
                 .set_next_token(token);
             let answer = self
                 .call("ListMetrics", metric, Box::pin(request.send()))
                 .await?;
-            if let Some(found) = answer.metrics().first() {
-                return Ok(Some(pairs(found.dimensions())));
-            }
+            found.extend(answer.metrics().iter().map(|one| pairs(one.dimensions())));
             token = answer.next_token;
             if token.is_none() {
                 break;
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Maximum by period since then, in the finest resolution that has data.

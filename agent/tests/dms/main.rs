@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+mod drain;
 mod forward_task;
 mod reverse_task;
 #[path = "../site/mod.rs"]

@@ -239,6 +239,11 @@ pub struct Dms {
     /// How long to wait for markers and for states of tasks; 5m by default.
     #[serde(default)]
     pub timeout: Option<Duration>,
+    /// How long to wait, within the outage, for CloudWatch to confirm that
+    /// nothing is pending; not at all by default. Data points take up to four
+    /// minutes, and the run goes on without them: the marker is the proof.
+    #[serde(default)]
+    pub confirm: Option<Duration>,
     /// Write a second marker after the first has arrived, and verify the
     /// fence with it. With batch apply a single marker proves nothing.
     #[serde(default = "enabled")]

@@ -80,8 +80,10 @@ pub struct Timing {
     pub retry_base_ms: u64,
     /// The longest wait between two attempts to connect.
     pub retry_cap_ms: u64,
-    /// Between two data points of a metric.
+    /// Between two data points of a metric; a minute with real DMS.
     pub metrics_ms: u64,
+    /// From a data point until CloudWatch shows it; a minute or more in AWS.
+    pub metrics_late_ms: u64,
 }
 
 impl Default for Timing {
@@ -97,6 +99,7 @@ impl Default for Timing {
             retry_base_ms: 250,
             retry_cap_ms: 5_000,
             metrics_ms: 1_000,
+            metrics_late_ms: 0,
         }
     }
 }

@@ -293,6 +293,7 @@ fn final_changes(draft: &mut Draft<'_>) {
             &c::DrainDmsTask {
                 resource: source.dms.resource.clone(),
                 task: source.dms.task.clone(),
+                confirm_secs: source.dms.confirm.map(Duration::secs),
                 timeout_secs: dms_secs(source),
             },
         )

@@ -6,16 +6,20 @@
 //! | `GET /control/calls`, `DELETE` | the call log: epoch_ms, service, operation, parameters, error |
 //! | `GET /control/tasks` | every task: arn, status, and all its numbers |
 //! | `GET /control/alarms` | the names of the alarms that stand |
+//! | `POST /control/metrics` | a data point of DMS: metric, dimensions, value, age_ms |
 //! | `GET /control/endpoints` | ARNs of the instance and of the endpoints |
 //! | `GET /control/timing`, `PUT` | delays and intervals ([`Timing`]; a partial document keeps the rest) |
 //! | `GET /control/faults`, `POST`, `DELETE` | list, arm one ([`FaultSpec`]), disarm all |
 
 use super::App;
 use crate::config::Timing;
+use crate::metrics::{DMS_NAMESPACE, MetricId};
 use crate::task::faults::{CallLog, FaultSpec};
+use crate::task::state::now_ms;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -58,6 +62,28 @@ pub(super) async fn tasks(State(app): State<App>) -> Json<Value> {
 pub(super) async fn alarms(State(app): State<App>) -> Json<Vec<String>> {
     let alarms = app.metrics.alarms();
     Json(alarms.into_iter().map(|alarm| alarm.name).collect())
+}
+
+/// A data point as DMS would have published it some time ago.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Published {
+    metric: String,
+    dimensions: BTreeMap<String, String>,
+    value: f64,
+    age_ms: i64,
+}
+
+pub(super) async fn publish(
+    State(app): State<App>,
+    Json(point): Json<Published>,
+) -> Result<StatusCode, Refusal> {
+    let dimensions = point.dimensions.into_iter().collect();
+    let id = MetricId::new(DMS_NAMESPACE, point.metric, dimensions);
+    app.metrics
+        .put(id, now_ms().saturating_sub(point.age_ms), point.value)
+        .map_err(|why| (StatusCode::CONFLICT, why))?;
+    Ok(StatusCode::CREATED)
 }
 
 pub(super) async fn endpoints(State(app): State<App>) -> Json<Value> {

@@ -41,6 +41,7 @@ pub fn router(app: App) -> Router {
         .route("/control/tasks", get(control::tasks))
         .route("/control/alarms", get(control::alarms))
         .route("/control/endpoints", get(control::endpoints))
+        .route("/control/metrics", post(control::publish))
         .route(
             "/control/timing",
             get(control::timing).put(control::set_timing),

@@ -279,6 +279,8 @@ fn get_metric_data(app: &App, request: &GetMetricData) -> Result<Vec<u8>, Fault>
             pairs(&stat.metric.dimensions),
         );
         let (from, to) = (epoch_ms(request.start_time), epoch_ms(request.end_time));
+        let late = i64::try_from(app.registry.timing().metrics_late_ms).unwrap_or(i64::MAX);
+        let to = to.min(now_ms().saturating_sub(late).saturating_add(1));
         let mut values = app.metrics.values(&id, statistic, stat.period, from, to);
         if request.scan_by.as_deref() != Some("TimestampAscending") {
             values.reverse();
