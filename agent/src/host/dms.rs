@@ -9,13 +9,13 @@
 use super::aws::{self, Refused};
 use crate::error::ActionError;
 use crate::host::context::Context;
+use crate::host::endpoint::Endpoint;
 use aws_sdk_databasemigration::Client;
 use aws_sdk_databasemigration::types::{
     Filter, MigrationTypeValue, ReplicationTask, StartReplicationTaskTypeValue, TableStatistics,
     Tag,
 };
 use lockstep_api::Code;
-use serde_json::Value;
 use std::time::Duration;
 
 /// Records on one page of a Describe call: DMS takes 20 to 100 for tasks, up
@@ -117,6 +117,16 @@ pub struct Documents {
     pub settings: String,
 }
 
+impl Documents {
+    fn of(task: &ReplicationTask) -> Self {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        Self {
+            mappings: text(task.table_mappings()),
+            settings: text(task.replication_task_settings()),
+        }
+    }
+}
+
 /// What a new task is to be: changes only.
 #[derive(Debug, Clone)]
 pub struct NewTask<'a> {
@@ -132,31 +142,6 @@ pub struct NewTask<'a> {
     pub mappings: String,
     /// `ReplicationTaskSettings`, JSON.
     pub settings: String,
-}
-
-/// What of an endpoint matters to a cutover.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `EndpointIdentifier`.
-    pub identifier: String,
-    /// `PostgreSQLSettings.SlotName`: a slot that the customer made.
-    pub slot: Option<String>,
-    /// `PostgreSQLSettings.AfterConnectScript`.
-    pub after_connect: Option<String>,
-    /// `ExtraConnectionAttributes`: the same settings in their older form,
-    /// `afterConnectScript=…;slotName=…`.
-    pub extra: Option<String>,
-}
-
-impl Endpoint {
-    /// Its sessions set `session_replication_role`, in whichever form the
-    /// endpoint says so.
-    pub fn sets_replication_role(&self) -> bool {
-        [&self.after_connect, &self.extra]
-            .into_iter()
-            .flatten()
-            .any(|text| text.to_lowercase().contains("session_replication_role"))
-    }
 }
 
 /// A connection from the instance to an endpoint.
@@ -232,16 +217,16 @@ impl Dms {
             .map(Task::of))
     }
 
-    /// `TableMappings` of a task; null where they are no JSON, and null
-    /// selects nothing.
+    /// The documents of a task.
     ///
     /// # Errors
     /// LS2405 where there is no such task; else as [`aws::call`].
-    pub async fn mappings(&self, arn: &str) -> Result<Value, ActionError> {
+    pub async fn documents(&self, arn: &str) -> Result<Documents, ActionError> {
         let found = self.describe("replication-task-arn", arn, true).await?;
-        let task = found.ok_or_else(|| no_task(arn))?;
-        let text = task.table_mappings().unwrap_or_default();
-        Ok(serde_json::from_str(text).unwrap_or_default())
+        found
+            .as_ref()
+            .map(Documents::of)
+            .ok_or_else(|| no_task(arn))
     }
 
     /// As [`Self::find_named`], with the task's documents.
@@ -255,16 +240,9 @@ impl Dms {
         let found = self
             .describe("replication-task-id", identifier, true)
             .await?;
-        Ok(found.as_ref().map(|task| {
-            let documents = Documents {
-                mappings: task.table_mappings().unwrap_or_default().to_owned(),
-                settings: task
-                    .replication_task_settings()
-                    .unwrap_or_default()
-                    .to_owned(),
-            };
-            (Task::of(task), documents)
-        }))
+        Ok(found
+            .as_ref()
+            .map(|task| (Task::of(task), Documents::of(task))))
     }
 
     /// Whether this run created the task: it carries the run's tag.
@@ -477,14 +455,7 @@ impl Dms {
                 .state_left("nothing was done")
                 .remedy("correct the ARN in the plan")
         })?;
-        let settings = found.postgre_sql_settings();
-        let text = |text: Option<&str>| text.filter(|t| !t.is_empty()).map(str::to_owned);
-        Ok(Endpoint {
-            identifier: found.endpoint_identifier().unwrap_or_default().to_owned(),
-            slot: text(settings.and_then(|settings| settings.slot_name())),
-            after_connect: text(settings.and_then(|settings| settings.after_connect_script())),
-            extra: text(found.extra_connection_attributes()),
-        })
+        Ok(Endpoint::of(found))
     }
 
     async fn call<T, E>(

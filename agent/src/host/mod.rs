@@ -6,6 +6,7 @@ pub mod cloudwatch;
 pub mod command;
 pub mod context;
 pub mod dms;
+pub mod endpoint;
 pub mod files;
 pub mod idle_pool;
 mod listener_tool;

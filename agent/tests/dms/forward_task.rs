@@ -78,3 +78,10 @@ async fn only_a_failure_that_was_not_known_before_spoils_the_stop() {
         assert_eq!(error.code(), Code::LS2417, "{}", error.report());
     }
 }
+
+#[tokio::test]
+async fn what_the_forward_task_does_not_carry_is_named() {
+    let range = Range::start("limits").await;
+    let remarks = range.site.remarks(READY, &range.ready()).await.join("; ");
+    assert!(remarks.contains("with LogMiner"), "{remarks}");
+}

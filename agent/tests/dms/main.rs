@@ -289,20 +289,50 @@ fn double(site: &Site, dir: &Path, port: u16, oracle_port: u16) -> Program {
     );
     text += "[timing]\ncreating_ms = 50\nstarting_ms = 50\nstopping_ms = 50\ndeleting_ms = 50\n\
              testing_ms = 50\nmetrics_ms = 200\n";
-    // The last has a slot of the customer's own.
-    for (kind, name, slot) in [
-        ("source", "source", ""),
-        ("target", "target", ""),
-        ("source", "slot", "slot_name = \"way_back\"\n"),
+    // Kind, name, and settings of the Oracle and of the PostgreSQL endpoint.
+    let none = "capture_ddls = false\n";
+    for (kind, name, oracle, postgres) in [
+        (
+            "source",
+            "source",
+            "",
+            "extra_connection_attributes = \"captureDDLs=N\"\n",
+        ),
+        ("target", "target", "", REPLICA),
+        // A slot of the customer's own, in both forms.
+        (
+            "source",
+            "slot",
+            "",
+            "capture_ddls = false\nslot_name = \"way_back\"\n",
+        ),
+        (
+            "source",
+            "attribute",
+            "use_logminer_reader = false\n",
+            "extra_connection_attributes = \"captureddls = n; SLOTNAME='way_back';\"\n",
+        ),
+        (
+            "source",
+            "ddl",
+            "",
+            "extra_connection_attributes = \"captureDDLs=Y\"\n",
+        ),
+        ("source", "silent", "", ""),
+        (
+            "target",
+            "escape",
+            "extra_connection_attributes = \"escapeCharacter=#\"\n",
+            none,
+        ),
     ] {
-        let extra = if name == "target" { REPLICA } else { "" };
         text += &format!(
             "[[endpoint]]\nengine = \"oracle\"\nidentifier = \"oracle-{name}\"\ntype = {kind:?}\n\
              host = \"127.0.0.1\"\nport = {oracle_port}\nservice = \"ORCL\"\nuser = \"DMS_USER\"\n\
-             password = \"secret\"\n\
+             password = \"secret\"\n{oracle}\
              [[endpoint]]\nengine = \"postgres\"\nidentifier = \"postgres-{name}\"\n\
              type = {kind:?}\nhost = \"127.0.0.1\"\nport = {}\ndbname = \"{}\"\n\
-             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n{slot}{extra}",
+             user = \"{}_app\"\npassword = {PASSWORD:?}\nca_file = {:?}\n{postgres}",
             site.cluster.port,
             site.name,
             site.name,

@@ -17,13 +17,26 @@ async fn refused(range: &Range, create: &Value, code: Code, says: &str) {
 }
 
 #[tokio::test]
-async fn an_endpoint_with_a_slot_of_its_own_is_refused_before_anything_is_created() {
-    let range = Range::start("own_slot").await;
+async fn an_endpoint_that_stops_the_reverse_task_is_refused_before_anything_is_created() {
+    let range = Range::start("unusable").await;
+    for (endpoint, code, says) in [
+        ("postgres-slot", Code::LS2426, "way_back"),
+        ("postgres-attribute", Code::LS2426, "way_back"),
+        ("postgres-ddl", Code::LS2428, "captures DDL"),
+        // Capturing is DMS's default.
+        ("postgres-silent", Code::LS2428, "captures DDL"),
+    ] {
+        let mut create = range.reverse();
+        create["source_endpoint"] = range.endpoint(endpoint);
+        refused(&range, &create, code, says).await;
+        let error = range.site.try_execute(CREATE, &create).await.unwrap_err();
+        assert_eq!(error.code(), code);
+    }
     let mut create = range.reverse();
-    create["source_endpoint"] = range.endpoint("postgres-slot");
-    refused(&range, &create, Code::LS2426, "way_back").await;
-    let error = range.site.try_execute(CREATE, &create).await.unwrap_err();
-    assert_eq!(error.code(), Code::LS2426);
+    create["target_endpoint"] = range.endpoint("oracle-escape");
+    let table = "/rules/1/object-locator/table-name";
+    *create["table_mappings"].pointer_mut(table).unwrap() = json!("canary#_1");
+    refused(&range, &create, Code::LS2429, "escapeCharacter=#").await;
     assert_eq!(range.calls("CreateReplicationTask"), 0);
 }
 

@@ -1,33 +1,76 @@
 //! Evaluates which tables a DMS table mapping selects.
 //!
 //! Source: AWS DMS user guide, "Selection rules and actions" and "Wildcards in
-//! table mapping". Only names are evaluated; filters and
+//! table mapping", which describes `escapeCharacter`. Only names are evaluated; filters and
 //! transformations change the replicated rows, not the selection of tables.
 
 use serde_json::Value;
 
-/// Whether the mapping selects this table: some rule includes it and none
-/// excludes it. `name` is `schema.table` as spelled in the source database.
-pub fn selects(mappings: &Value, name: &str) -> bool {
-    let Some((schema, table)) = name.split_once('.') else {
-        return false;
-    };
-    let rules = mappings.get("rules").and_then(Value::as_array);
-    let mut included = false;
-    for rule in rules.into_iter().flatten() {
-        if text(rule, "/rule-type") != "selection" {
-            continue;
-        }
-        let hit = matches(text(rule, "/object-locator/schema-name"), schema)
-            && matches(text(rule, "/object-locator/table-name"), table);
-        match text(rule, "/rule-action") {
-            "exclude" if hit => return false,
-            "include" | "explicit" => included |= hit,
-            _ => {}
-        }
-    }
-    included
+/// The selection rules of a task.
+pub struct Mappings<'a> {
+    rules: &'a Value,
+    escape: Option<char>,
 }
+
+impl<'a> Mappings<'a> {
+    /// `escape` is the `escapeCharacter` of the task's Oracle endpoint, if it has
+    /// one: the character after it is no wildcard.
+    pub fn of(rules: &'a Value, escape: Option<char>) -> Self {
+        Self { rules, escape }
+    }
+
+    /// Whether the mapping selects this table: some rule includes it and none
+    /// excludes it. `name` is `schema.table` as spelled in the source database.
+    pub fn selects(&self, name: &str) -> bool {
+        let Some((schema, table)) = name.split_once('.') else {
+            return false;
+        };
+        let mut included = false;
+        for rule in self.selections() {
+            let hit =
+                self.matches(text(rule, SCHEMA), schema) && self.matches(text(rule, TABLE), table);
+            match text(rule, "/rule-action") {
+                "exclude" if hit => return false,
+                "include" | "explicit" => included |= hit,
+                _ => {}
+            }
+        }
+        included
+    }
+
+    /// Whether a name in a selection rule contains the character, which may mean
+    /// that it is escaped.
+    pub fn contain(&self, character: char) -> bool {
+        self.selections().any(|rule| {
+            [SCHEMA, TABLE]
+                .iter()
+                .any(|at| text(rule, at).contains(character))
+        })
+    }
+
+    fn selections(&self) -> impl Iterator<Item = &'a Value> {
+        let rules = self.rules.get("rules").and_then(Value::as_array);
+        let selection = |rule: &&Value| text(rule, "/rule-type") == "selection";
+        rules.into_iter().flatten().filter(selection)
+    }
+
+    /// `%` matches any text, `_` one character, `[…]` one character of a set in
+    /// which `a-d` is a range; so `[_]` is an underscore. Case-sensitive.
+    fn matches(&self, pattern: &str, name: &str) -> bool {
+        let pattern: Vec<char> = pattern.chars().collect();
+        let name: Vec<char> = name.chars().collect();
+        fits(&pattern, &name, self.escape)
+    }
+}
+
+/// Whether the mapping selects this table, where no endpoint defines an
+/// `escapeCharacter`.
+pub fn selects(rules: &Value, name: &str) -> bool {
+    Mappings::of(rules, None).selects(name)
+}
+
+const SCHEMA: &str = "/object-locator/schema-name";
+const TABLE: &str = "/object-locator/table-name";
 
 fn text<'a>(rule: &'a Value, pointer: &str) -> &'a str {
     rule.pointer(pointer)
@@ -35,17 +78,13 @@ fn text<'a>(rule: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// `%` matches any text, `_` one character, `[…]` one character of a set in
-/// which `a-d` is a range; so `[_]` is an underscore. Case-sensitive.
-fn matches(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let name: Vec<char> = name.chars().collect();
-    fits(&pattern, &name)
-}
-
-fn fits(pattern: &[char], name: &[char]) -> bool {
+fn fits(pattern: &[char], name: &[char], escape: Option<char>) -> bool {
+    let fits = |pattern: &[char], name: &[char]| fits(pattern, name, escape);
     match pattern {
         [] => name.is_empty(),
+        [sign, literal, rest @ ..] if Some(*sign) == escape => {
+            matches!(name, [first, left @ ..] if literal == first && fits(rest, left))
+        }
         ['%', rest @ ..] => (0..=name.len()).any(|skipped| fits(rest, &name[skipped..])),
         ['[', rest @ ..] if rest.contains(&']') => {
             let end = rest.iter().position(|c| *c == ']').unwrap_or(rest.len());
@@ -92,8 +131,34 @@ mod tests {
             ("t[a-c]", "td", false),
             ("t[", "t[", true),
         ] {
-            assert_eq!(matches(pattern, name), fit, "{pattern} {name}");
+            let mappings = Mappings::of(&Value::Null, None);
+            assert_eq!(mappings.matches(pattern, name), fit, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn an_escaped_wildcard_is_an_ordinary_character() {
+        // The guide's own example: "TEST#_T%" with escapeCharacter=#.
+        for (escape, pattern, name, fit) in [
+            (Some('#'), "TEST#_T%", "TEST_T1", true),
+            (Some('#'), "TEST#_T%", "TESTXT1", false),
+            (None, "TEST#_T%", "TEST_T1", false),
+            (Some('#'), "A#%", "A%", true),
+            (Some('#'), "A#%", "AB", false),
+            (Some('#'), "A##", "A#", true),
+            (Some('#'), "A#[B]", "A[B]", true),
+            // Nothing follows it.
+            (Some('#'), "A#", "A#", true),
+        ] {
+            let mappings = Mappings::of(&Value::Null, escape);
+            let found = mappings.matches(pattern, name);
+            assert_eq!(found, fit, "{escape:?} {pattern} {name}");
+        }
+        let rules = json!({"rules": [rule("include", "LOCKSTEP", "LOCKSTEP#_MARKER")]});
+        let marker = "LOCKSTEP.LOCKSTEP_MARKER";
+        assert!(Mappings::of(&rules, Some('#')).selects(marker));
+        assert!(!selects(&rules, marker));
+        assert!(Mappings::of(&rules, None).contain('#'));
     }
 
     #[test]

@@ -13,11 +13,13 @@ use crate::action::{
     with_before_image,
 };
 use crate::host::dms::{Dms, Documents, NewTask, RUN_TAG, Task};
+use crate::host::endpoint::Endpoint;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsReverseCreate;
+use lockstep_plan::mappings::Mappings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -71,6 +73,11 @@ fn mappings(params: &DmsReverseCreate) -> String {
     }
 }
 
+/// The mappings as JSON; null, which selects nothing, where they are none.
+fn rules(params: &DmsReverseCreate) -> Value {
+    serde_json::from_str(&mappings(params)).unwrap_or_default()
+}
+
 /// Why a task of that identifier is a different one.
 fn identity(params: &DmsReverseCreate, task: &Task) -> Vec<String> {
     let pairs = [
@@ -111,14 +118,20 @@ fn differences(
     Ok(differences)
 }
 
+/// What of the source endpoint would stop the task, or the steps after its start.
+fn source_usable(endpoint: &Endpoint) -> Result<(), ActionError> {
+    refuse_slot(endpoint)?;
+    refuse_ddl_capture(endpoint)
+}
+
 /// A slot that the customer created requires a `CdcStartPosition` not older
 /// than its confirmed position, and DMS reports that only when the task is
 /// started, during the outage.
 ///
-/// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`.
-async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionError> {
-    let endpoint = dms.endpoint(&params.source_endpoint).await?;
-    let Some(slot) = endpoint.slot else {
+/// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`; user guide,
+/// "Using native CDC start points to set up a CDC load of a PostgreSQL source".
+fn refuse_slot(endpoint: &Endpoint) -> Result<(), ActionError> {
+    let Some(slot) = &endpoint.slot else {
         return Ok(());
     };
     Err(ActionError::new(
@@ -133,9 +146,64 @@ async fn refuse_slot(dms: &Dms, params: &DmsReverseCreate) -> Result<(), ActionE
     .remedy("remove SlotName (slotName) from the endpoint so that DMS makes a slot, then retry"))
 }
 
+/// To capture DDL, DMS installs the event trigger `awsdms_intercept_ddl` when the
+/// task starts: every ALTER TABLE, such as the ENABLE TRIGGER before PostgreSQL is
+/// opened, then writes to `awsdms_ddl_audit` with the rights of its caller, counts
+/// as a change of the task, and may be repeated in Oracle. Capturing is the
+/// default.
+///
+/// Source: AWS DMS API reference, `PostgreSQLSettings.CaptureDdls`; user guide,
+/// "Migrating an Amazon RDS for PostgreSQL database without using the master
+/// user account".
+fn refuse_ddl_capture(endpoint: &Endpoint) -> Result<(), ActionError> {
+    if !endpoint.captures_ddl {
+        return Ok(());
+    }
+    Err(ActionError::new(
+        Code::LS2428,
+        format!(
+            "the source endpoint {} captures DDL: enabling triggers in PostgreSQL could fail, or \
+             count as a change that forbids the rollback, or be repeated in Oracle",
+            endpoint.identifier
+        ),
+    )
+    .state_left("nothing was changed")
+    .remedy(
+        "set CaptureDdls to false on the endpoint (and captureDDLs=N, if its extra connection \
+         attributes name it), then retry",
+    ))
+}
+
+/// The plan's check of the mappings takes every wildcard for one; an Oracle
+/// endpoint with `escapeCharacter` may make some of them ordinary characters, so
+/// that the task selects other tables than those checked.
+///
+/// Source: AWS DMS user guide, "Wildcards in table mapping".
+fn refuse_escapes(target: &Endpoint, params: &DmsReverseCreate) -> Result<(), ActionError> {
+    let rules = rules(params);
+    let escape = target.escape;
+    let Some(escape) = escape.filter(|sign| Mappings::of(&rules, escape).contain(*sign)) else {
+        return Ok(());
+    };
+    Err(ActionError::new(
+        Code::LS2429,
+        format!(
+            "the target endpoint {} has escapeCharacter={escape}, and a selection rule of the \
+             table mappings contains {escape}: which tables it selects was checked without it",
+            target.identifier
+        ),
+    )
+    .state_left("nothing was changed")
+    .remedy(
+        "write [_] for an underscore in dms.reverse.table_mappings, or remove escapeCharacter from \
+         the endpoint, then retry",
+    ))
+}
+
 /// The existing task of that identifier, if it can be used.
 async fn usable(dms: &Dms, params: &DmsReverseCreate) -> Result<Option<Task>, ActionError> {
-    refuse_slot(dms, params).await?;
+    source_usable(&dms.endpoint(&params.source_endpoint).await?)?;
+    refuse_escapes(&dms.endpoint(&params.target_endpoint).await?, params)?;
     let Some((task, documents)) = dms.find_whole(&params.identifier).await? else {
         return Ok(None);
     };

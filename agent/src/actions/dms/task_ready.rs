@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::DmsTaskReady;
-use lockstep_plan::mappings::selects;
+use lockstep_plan::mappings::Mappings;
 use serde_json::{Value, json};
 
 pub struct Ready;
@@ -32,18 +32,18 @@ impl Seen {
         let task = dms.task(&params.task).await?;
         let mut health = Health::of(&dms, &task).await?;
         state(&task, &mut health);
-        if dms.endpoint(&task.target).await?.sets_replication_role() {
+        if dms.endpoint(&task.target).await?.sets_replication_role {
             health.remarks.push(
                 "its sessions set session_replication_role: triggers of mode origin don't fire \
                  for what it applies"
                     .to_owned(),
             );
         }
-        let mapped = if params.marker_table.is_some() || params.canary_table.is_some() {
-            mapped(&task, &dms.mappings(&task.arn).await?, params)
-        } else {
-            Ok(())
-        };
+        let documents = dms.documents(&task.arn).await?;
+        let rules: Value = serde_json::from_str(&documents.mappings).unwrap_or_default();
+        let source = dms.endpoint(&task.source).await?;
+        health.remarks.push(source.log_reader.limits());
+        let mapped = mapped(&task, &Mappings::of(&rules, source.escape), params);
         Ok(Self {
             task,
             health,
@@ -81,7 +81,7 @@ fn state(task: &Task, health: &mut Health) {
 
 /// The forward task carries the marker and the reverse task the canary: the
 /// rows of a table that both tasks map would be replicated in a loop.
-fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), ActionError> {
+fn mapped(task: &Task, mappings: &Mappings<'_>, params: &DmsTaskReady) -> Result<(), ActionError> {
     let error = |what: String, remedy: String| {
         Err(ActionError::new(Code::LS2427, what)
             .state_left("nothing was changed")
@@ -89,7 +89,7 @@ fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), Ac
     };
     let name = &task.identifier;
     if let Some(marker) = &params.marker_table
-        && !selects(mappings, marker)
+        && !mappings.selects(marker)
     {
         return error(
             format!(
@@ -103,7 +103,7 @@ fn mapped(task: &Task, mappings: &Value, params: &DmsTaskReady) -> Result<(), Ac
         );
     }
     if let Some(canary) = &params.canary_table
-        && selects(mappings, canary)
+        && mappings.selects(canary)
     {
         return error(
             format!(

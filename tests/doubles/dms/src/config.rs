@@ -149,6 +149,10 @@ pub struct OracleEndpoint {
     pub service: String,
     pub user: String,
     pub password: String,
+    /// `OracleSettings.UseLogminerReader`, shown only: DMS's default is true.
+    pub use_logminer_reader: Option<bool>,
+    /// `ExtraConnectionAttributes`, shown only.
+    pub extra_connection_attributes: Option<String>,
 }
 
 /// Where a PostgreSQL database is and who logs in.
@@ -171,7 +175,10 @@ pub struct PostgresEndpoint {
     /// `PostgreSQLSettings.AfterConnectScript`, run in every session; the place
     /// for `SET session_replication_role = 'replica'`.
     pub after_connect_script: Option<String>,
-    /// `ExtraConnectionAttributes`, of which `afterConnectScript=…` is heeded.
+    /// `PostgreSQLSettings.CaptureDdls`, shown only; DMS's default is true.
+    pub capture_ddls: Option<bool>,
+    /// `ExtraConnectionAttributes`, of which `afterConnectScript` and `slotName`
+    /// are heeded.
     pub extra_connection_attributes: Option<String>,
 }
 
@@ -179,15 +186,34 @@ impl PostgresEndpoint {
     /// What every session begins with.
     #[must_use]
     pub fn script(&self) -> &str {
-        let extra = self.extra_connection_attributes.as_deref();
-        let attributes = extra.unwrap_or_default().split(';');
-        let named = attributes
-            .filter_map(|attribute| attribute.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("afterConnectScript"));
         self.after_connect_script
             .as_deref()
-            .or(named.map(|(_, script)| script))
+            .or_else(|| self.attribute("afterConnectScript"))
             .unwrap_or_default()
+    }
+
+    /// The customer's slot, in whichever form the endpoint names it.
+    #[must_use]
+    pub fn slot(&self) -> Option<&str> {
+        self.slot_name
+            .as_deref()
+            .or_else(|| self.attribute("slotName"))
+            .filter(|slot| !slot.is_empty())
+    }
+
+    /// An extra connection attribute: `name=value`, separated by semicolons, the
+    /// value in quotes or not.
+    fn attribute(&self, wanted: &str) -> Option<&str> {
+        let extra = self.extra_connection_attributes.as_deref()?;
+        let pairs = extra.split(';').filter_map(|one| one.split_once('='));
+        let (_, value) = pairs
+            .into_iter()
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))?;
+        let value = value.trim();
+        let bare = ['\'', '"']
+            .iter()
+            .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        Some(bare.unwrap_or(value))
     }
 }
 
@@ -373,6 +399,23 @@ mod tests {
             load(&EXAMPLE.replace("table_mappings =", "table_mappings_file =")),
             Err(ConfigError::Read { .. })
         ));
+    }
+
+    #[test]
+    fn a_slot_is_heeded_in_both_forms() {
+        let with = |line: &str| {
+            let own = "capture_ddls = false\n# slot_name = \"way_back\"";
+            let config = load(&EXAMPLE.replace(own, line)).unwrap();
+            let EndpointConfig::Postgres(source) = config.endpoints[2].clone() else {
+                panic!("the third endpoint is the source of the way back")
+            };
+            source.slot().map(str::to_owned)
+        };
+        let slot = Some("way_back".to_owned());
+        assert_eq!(with("#"), None);
+        assert_eq!(with("slot_name = \"way_back\" #"), slot);
+        let extra = "extra_connection_attributes = \"captureDDLs=N; SlotName='way_back';\" #";
+        assert_eq!(with(extra), slot);
     }
 
     #[test]

@@ -75,6 +75,8 @@ impl Forward {
             service: "ORCL".into(),
             user: "u".into(),
             password: "p".into(),
+            use_logminer_reader: None,
+            extra_connection_attributes: None,
         };
         let (stop, asked) = watch::channel(false);
         let job = Job {

@@ -171,7 +171,7 @@ fn configuration(layout: &Layout, passwords: &Passwords, postgres: &Postgres) ->
         text += &format!(
             "\n[[endpoint]]\nengine = \"postgres\"\nidentifier = \"postgres-{kind}\"\n\
              type = {kind:?}\nhost = \"127.0.0.1\"\nport = {}\ndbname = \"shop\"\n\
-             user = \"dms_user\"\npassword = {:?}\nca_file = {:?}\n",
+             user = \"dms_user\"\npassword = {:?}\nca_file = {:?}\ncapture_ddls = false\n",
             ports::POSTGRES,
             passwords.postgres["dms_user"],
             postgres.ca,

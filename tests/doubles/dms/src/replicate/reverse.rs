@@ -121,7 +121,7 @@ pub fn own_slot(task: &Definition) -> String {
 /// # Errors
 /// A sentence that names the slot.
 pub async fn drop_own_slot(task: &Definition, source: &PostgresEndpoint) -> Result<(), String> {
-    if source.slot_name.is_some() {
+    if source.slot().is_some() {
         return Ok(());
     }
     let slot = own_slot(task);
@@ -195,9 +195,8 @@ async fn ensure_slot(
     client: &tokio_postgres::Client,
 ) -> Result<(String, u64), SessionError> {
     let slot = source
-        .slot_name
-        .clone()
-        .unwrap_or_else(|| own_slot(&job.task));
+        .slot()
+        .map_or_else(|| own_slot(&job.task), str::to_owned);
     let found = client
         .query_opt(
             "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1",
@@ -206,7 +205,7 @@ async fn ensure_slot(
         .await?;
     let confirmed: Option<String> = match found {
         Some(row) => row.try_get(0)?,
-        None if source.slot_name.is_some() || job.start == StartType::ResumeProcessing => {
+        None if source.slot().is_some() || job.start == StartType::ResumeProcessing => {
             return Err(SessionError::NoSlot(slot));
         }
         None => {

@@ -124,7 +124,7 @@ impl Registry {
         let Some(text) = given else { return Ok(None) };
         match self.resources.endpoints.get(source_arn).map(AsRef::as_ref) {
             Some(Oracle(_)) if text.parse::<u64>().is_ok() => Ok(Some(text)),
-            Some(Postgres(e)) if e.slot_name.is_none() => Err(Fault::combination(
+            Some(Postgres(e)) if e.slot().is_none() => Err(Fault::combination(
                 "CdcStartPosition needs an endpoint with PostgreSQLSettings.SlotName",
             )),
             Some(Postgres(_)) if crate::replicate::stream::parse_lsn(&text).is_some() => {
@@ -140,11 +140,12 @@ impl Registry {
 impl Registry {
     /// A task on a slot that the customer made must say from where it reads.
     ///
-    /// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`.
+    /// Source: AWS DMS API reference, `PostgreSQLSettings.SlotName`; user guide,
+    /// "Using native CDC start points to set up a CDC load of a PostgreSQL source".
     pub(super) fn check_slot(&self, definition: &Definition) -> Result<(), Fault> {
         let source = self.resources.endpoints.get(&definition.source_arn);
         let named = match source.map(AsRef::as_ref) {
-            Some(crate::config::EndpointConfig::Postgres(source)) => source.slot_name.as_deref(),
+            Some(crate::config::EndpointConfig::Postgres(source)) => source.slot(),
             _ => None,
         };
         match named {

@@ -168,6 +168,7 @@ impl Cluster {
             user: "dms_user".into(),
             password: PASSWORD.into(),
             ca_file: self.directory.path().join("ca.crt"),
+            capture_ddls: Some(false),
             slot_name: None,
             after_connect_script: None,
             extra_connection_attributes: None,

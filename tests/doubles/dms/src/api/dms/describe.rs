@@ -126,7 +126,8 @@ fn endpoint_shape(arn: &str, endpoint: &Arc<EndpointConfig>) -> Value {
             "DatabaseName": e.service,
             "SslMode": "none",
             "OracleSettings": {"Username": e.user, "ServerName": e.host, "Port": e.port,
-                "DatabaseName": e.service, "ArchivedLogsOnly": false, "UseLogminerReader": true},
+                "DatabaseName": e.service, "ArchivedLogsOnly": false, "UseLogminerReader": e.use_logminer_reader},
+            "ExtraConnectionAttributes": e.extra_connection_attributes,
         }),
         EndpointConfig::Postgres(e) => json!({
             "EngineDisplayName": "PostgreSQL",
@@ -138,7 +139,7 @@ fn endpoint_shape(arn: &str, endpoint: &Arc<EndpointConfig>) -> Value {
             "ExtraConnectionAttributes": e.extra_connection_attributes,
             "PostgreSQLSettings": {"Username": e.user, "ServerName": e.host, "Port": e.port,
                 "DatabaseName": e.dbname, "SlotName": e.slot_name, "PluginName": "test-decoding",
-                "AfterConnectScript": e.after_connect_script},
+                "AfterConnectScript": e.after_connect_script, "CaptureDdls": e.capture_ddls},
         }),
     };
     match (common, special) {
