@@ -84,4 +84,5 @@ async fn what_the_forward_task_does_not_carry_is_named() {
     let range = Range::start("limits").await;
     let remarks = range.site.remarks(READY, &range.ready()).await.join("; ");
     assert!(remarks.contains("with LogMiner"), "{remarks}");
+    assert!(remarks.contains("it cuts LOBs at 32 KB"), "{remarks}");
 }

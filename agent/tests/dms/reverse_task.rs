@@ -41,6 +41,66 @@ async fn an_endpoint_that_stops_the_reverse_task_is_refused_before_anything_is_c
 }
 
 #[tokio::test]
+async fn settings_that_would_lose_data_are_not_left_to_the_defaults() {
+    let range = Range::start("settings").await;
+    let (site, create) = (&range.site, range.reverse());
+    for (settings, says) in [
+        (
+            json!({"ChangeProcessingDdlHandlingPolicy": {"HandleSourceTableDropped": true}}),
+            "HandleSourceTableDropped is true",
+        ),
+        (
+            json!({"TargetMetadata": {"LimitedSizeLobMode": true}}),
+            "32 KB",
+        ),
+    ] {
+        let mut given = create.clone();
+        given["settings"] = settings;
+        refused(&range, &given, Code::LS2420, says).await;
+    }
+    let mut chosen = create.clone();
+    chosen["settings"] = json!({"TargetMetadata": {"LobMaxSize": 64},
+        "ErrorBehavior": {"ApplyErrorInsertPolicy": "LOG_ERROR"}});
+    let remarks = site.remarks(CREATE, &chosen).await.join("; ");
+    assert!(remarks.contains("64 KB"), "{remarks}");
+    assert!(
+        remarks.contains("ApplyErrorInsertPolicy is LOG_ERROR"),
+        "{remarks}"
+    );
+
+    site.perform("dms.task.stop", &range.forward(30)).await;
+    let (_, outputs) = site.perform(CREATE, &create).await;
+    let log = range.control("GET", "/control/calls", &Value::Null);
+    let mut calls = log["calls"].as_array().unwrap().iter();
+    let call = calls.find(|call| call["operation"] == "CreateReplicationTask");
+    let text = call.unwrap()["parameters"]["ReplicationTaskSettings"].as_str();
+    let settings: Value = serde_json::from_str(text.unwrap()).unwrap();
+    for what in ["Dropped", "Truncated", "Altered"] {
+        let name = format!("HandleSourceTable{what}");
+        assert_eq!(settings["ChangeProcessingDdlHandlingPolicy"][name], false);
+    }
+    assert_eq!(settings["TargetMetadata"]["FullLobMode"], true);
+
+    // An error stops the task, from which it can be resumed, and loses nothing.
+    let start = json!({"resource": "dms", "postgres": "shop", "task": outputs["task"],
+        "timeout_secs": 30});
+    site.perform("dms.reverse.start", &start).await;
+    range.fault(
+        json!({"kind": "apply_error", "task": "reverse", "schema": "shop",
+        "table": "orders", "message": "ORA-01438"}),
+    );
+    site.sql
+        .run("INSERT INTO shop.orders VALUES (2, 'second')")
+        .await;
+    let failure = eventually("the stop", async || {
+        let task = range.task("reverse")?;
+        (task["status"] == "failed").then(|| task["last_failure"].to_string())
+    })
+    .await;
+    assert!(failure.contains("ApplyErrorInsertPolicy"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_task_of_an_earlier_run_is_used_if_it_is_the_same_and_left_alone() {
     let range = Range::start("earlier").await;
     let (site, mut create) = (&range.site, range.reverse());

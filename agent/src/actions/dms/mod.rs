@@ -2,8 +2,10 @@
 
 pub mod connection_test;
 mod health;
+mod lobs;
 pub mod reverse_create;
 pub mod reverse_delete;
+mod reverse_settings;
 pub mod reverse_start;
 mod slots;
 mod task_diff;

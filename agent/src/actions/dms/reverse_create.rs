@@ -1,13 +1,15 @@
 //! `dms.reverse.create`: creates the task back to Oracle and waits until it is
 //! `ready`.
 //!
-//! It before-images changes only and prepares no table: the tables are in sync. An
+//! It captures changes only, and its settings are those of a fallback
+//! ([`super::reverse_settings`]): the tables are in sync. An
 //! existing task of that identifier is used if it is the same and has never
 //! run; one that differs is an error that lists the differences. Undo deletes
 //! only a task that this run created, by the task's tag: another may have been
 //! created between the probe and the work.
 
-use super::{task_diff, wait};
+use super::reverse_settings::Settings;
+use super::{lobs, task_diff, wait};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image,
     with_before_image,
@@ -30,40 +32,6 @@ pub struct Create;
 struct BeforeImage {
     /// It existed before this run.
     existed: bool,
-}
-
-/// The plan's settings, with those that a cutover requires.
-fn settings(params: &DmsReverseCreate) -> Result<String, ActionError> {
-    let mut settings = match &params.settings {
-        Value::Null => json!({}),
-        Value::Object(map) => Value::Object(map.clone()),
-        Value::String(text) => serde_json::from_str(text)
-            .map_err(|e| contradiction("settings are not JSON".to_owned()).source(e))?,
-        other => {
-            return Err(contradiction(format!(
-                "settings are {other}, not an object"
-            )));
-        }
-    };
-    let load = &mut settings["FullLoadSettings"];
-    if load.is_null() {
-        *load = json!({});
-    }
-    match load.get("TargetTablePrepMode").and_then(Value::as_str) {
-        None | Some("DO_NOTHING") => load["TargetTablePrepMode"] = json!("DO_NOTHING"),
-        Some(other) => {
-            return Err(contradiction(format!(
-                "TargetTablePrepMode is {other}, which would empty Oracle's tables"
-            )));
-        }
-    }
-    Ok(settings.to_string())
-}
-
-fn contradiction(what: String) -> ActionError {
-    ActionError::new(Code::LS2420, what)
-        .state_left("nothing was changed")
-        .remedy("correct dms.reverse.settings in the plan")
 }
 
 fn mappings(params: &DmsReverseCreate) -> String {
@@ -101,7 +69,10 @@ fn differences(
 ) -> Result<Vec<String>, ActionError> {
     let mut differences = identity(params, task);
     differences.extend(task_diff::mappings(&documents.mappings, &mappings(params)));
-    differences.extend(task_diff::settings(&documents.settings, &settings(params)?));
+    differences.extend(task_diff::settings(
+        &documents.settings,
+        &Settings::of(&params.settings)?.text(),
+    ));
     let usable = matches!(
         task.status.as_str(),
         "creating" | "modifying" | "ready" | "stopped"
@@ -232,7 +203,7 @@ impl Action for Create {
     }
 
     async fn probe(&self, cx: &Context, params: &DmsReverseCreate) -> Result<Probe, ActionError> {
-        settings(params)?;
+        Settings::of(&params.settings)?;
         let dms = Dms::of(cx, &params.resource).await?;
         let existed = usable(&dms, params).await?.is_some();
         // Always pending, because later steps need the ARN.
@@ -244,7 +215,7 @@ impl Action for Create {
         cx: &Context,
         params: &DmsReverseCreate,
     ) -> Result<Description, ActionError> {
-        settings(params)?;
+        let settings = Settings::of(&params.settings)?;
         let dms = Dms::of(cx, &params.resource).await?;
         let line = match usable(&dms, params).await? {
             Some(task) => format!("use the task {} that is there", task.identifier),
@@ -253,7 +224,10 @@ impl Action for Create {
                 params.identifier, params.source_endpoint, params.target_endpoint
             ),
         };
-        Ok(Description::of([line]))
+        let mut description = Description::of([line, settings.summary()]);
+        description.remarks = settings.remarks;
+        description.remarks.extend(lobs::of_tables(&rules(params)));
+        Ok(description)
     }
 
     async fn execute(
@@ -272,7 +246,7 @@ impl Action for Create {
                     source: &params.source_endpoint,
                     target: &params.target_endpoint,
                     mappings: mappings(params),
-                    settings: settings(params)?,
+                    settings: Settings::of(&params.settings)?.text(),
                 };
                 dms.create(&new).await?
             }
@@ -347,40 +321,4 @@ pub async fn delete_and_wait(
     wait(cx, dms, &task.arn, limit, "deleted", |task| task.is_none()).await?;
     cx.note(format!("the task {}: deleted", task.identifier));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn params(settings: Value) -> DmsReverseCreate {
-        serde_json::from_value(json!({
-            "resource": "dms", "identifier": "reverse", "instance": "i",
-            "source_endpoint": "s", "target_endpoint": "t",
-            "table_mappings": {"rules": []}, "settings": settings,
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn tables_are_never_prepared() {
-        for given in [
-            Value::Null,
-            json!({"Logging": {"EnableLogging": true}}),
-            json!({"FullLoadSettings": {"TargetTablePrepMode": "DO_NOTHING"}}),
-            json!("{\"FullLoadSettings\": {}}"),
-        ] {
-            let text = settings(&params(given)).unwrap();
-            let settings: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(
-                settings["FullLoadSettings"]["TargetTablePrepMode"],
-                "DO_NOTHING"
-            );
-        }
-        let emptying = json!({"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"}});
-        assert_eq!(
-            settings(&params(emptying)).unwrap_err().code(),
-            Code::LS2420
-        );
-    }
 }

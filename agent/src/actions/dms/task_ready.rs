@@ -6,6 +6,7 @@
 //! an earlier failure, so that only another one counts when the task is stopped.
 
 use super::health::Health;
+use super::lobs::{self, Lobs};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::dms::{Dms, Task};
 use crate::policy::Permission;
@@ -41,8 +42,13 @@ impl Seen {
         }
         let documents = dms.documents(&task.arn).await?;
         let rules: Value = serde_json::from_str(&documents.mappings).unwrap_or_default();
+        let settings: Value = serde_json::from_str(&documents.settings).unwrap_or_default();
         let source = dms.endpoint(&task.source).await?;
         health.remarks.push(source.log_reader.limits());
+        health
+            .remarks
+            .extend(Lobs::of(&settings).remark("it cuts LOBs"));
+        health.remarks.extend(lobs::of_tables(&rules));
         let mapped = mapped(&task, &Mappings::of(&rules, source.escape), params);
         Ok(Self {
             task,

@@ -174,8 +174,9 @@ pub struct DmsReverseCreate {
     pub target_endpoint: String,
     /// Table mappings in the JSON format of DMS.
     pub table_mappings: serde_json::Value,
-    /// Task settings in addition to those that a cutover needs
-    /// (`TargetTablePrepMode=DO_NOTHING`).
+    /// Task settings in addition to those that a fallback needs: no prepared
+    /// tables, no repeated DDL (both can't be changed), full LOB mode,
+    /// `STOP_TASK` for errors of rows and tables.
     #[serde(default)]
     pub settings: serde_json::Value,
     /// Seconds to wait for `ready`.

@@ -268,7 +268,9 @@ pub struct Reverse {
     /// Table mappings in the JSON format of DMS; they must select the canary
     /// table and not the marker table.
     pub table_mappings: Value,
-    /// Task settings in addition to `TargetTablePrepMode=DO_NOTHING`.
+    /// Task settings in addition to those of a fallback: tables are not
+    /// prepared and DDL is not repeated. By default LOBs are replicated whole
+    /// and the task stops at the first error; preflight shows other choices.
     #[serde(default)]
     pub settings: Option<Value>,
 }

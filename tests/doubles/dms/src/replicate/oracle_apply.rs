@@ -21,17 +21,52 @@ const EXCEPTION_TEXT: usize = 2_000;
 
 /// Why a transaction was not applied; nothing of it is.
 #[derive(Debug, thiserror::Error)]
-#[error("Oracle, {doing}: {}", oracle_text(source))]
-pub struct OracleApplyError {
-    doing: &'static str,
-    source: Box<oracle::Error>,
+pub enum OracleApplyError {
+    #[error("Oracle, {doing}: {}", oracle_text(source))]
+    Oracle {
+        doing: &'static str,
+        source: Box<oracle::Error>,
+    },
+    /// A policy of `ErrorBehavior` stops the task.
+    #[error("{policy} is STOP_TASK, and {table}: {error}")]
+    Stopped {
+        policy: &'static str,
+        table: TableName,
+        error: String,
+    },
 }
 
 fn doing(doing: &'static str) -> impl Fn(oracle::Error) -> OracleApplyError {
-    move |source| OracleApplyError {
+    move |source| OracleApplyError::Oracle {
         doing,
         source: Box::new(source),
     }
+}
+
+/// The policy that decides about a change that Oracle refuses.
+fn policy(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "ApplyErrorInsertPolicy",
+        Operation::Update => "ApplyErrorUpdatePolicy",
+        Operation::Delete => "ApplyErrorDeletePolicy",
+    }
+}
+
+/// An error where the task's settings say `STOP_TASK`.
+fn go_on(
+    job: &Job,
+    policy: &'static str,
+    table: &TableName,
+    error: &str,
+) -> Result<(), OracleApplyError> {
+    if job.task.settings.stops_on.contains(&policy) {
+        return Err(OracleApplyError::Stopped {
+            policy,
+            table: table.clone(),
+            error: error.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// How a column is bound.
@@ -204,18 +239,19 @@ impl OracleApplier {
             return Ok(Effect::LostWithoutKey(change.table.clone()));
         }
         let suspend = |reason: &str| {
+            go_on(job, "TableErrorPolicy", &change.table, reason)?;
             tracing::warn!(task = %job.task.identifier, table = %change.table, reason, "table suspended");
             job.progress.suspend(&change.table, reason);
-            Effect::Skipped(change.table.clone())
+            Ok(Effect::Skipped(change.table.clone()))
         };
         let fault = job.faults.for_change(&job.task.identifier, &change.table);
         if let Some(ChangeFault::Suspend(reason)) = &fault {
-            return Ok(suspend(reason));
+            return suspend(reason);
         }
         let mapped = map_change(&job.task.mappings, change);
         let target = self.target(&mapped.target)?;
         if target.kinds.is_empty() {
-            return Ok(suspend(&format!("table {} does not exist", mapped.target)));
+            return suspend(&format!("table {} does not exist", mapped.target));
         }
         let (sql, values) = target.statement(
             &mapped.target,
@@ -224,6 +260,7 @@ impl OracleApplier {
             &mapped.after,
         );
         if let Some(ChangeFault::Exception(error)) = fault {
+            go_on(job, policy(change.operation), &change.table, &error)?;
             self.log_exception(&mapped.target, &sql, &error)?;
             return Ok(Effect::Exception(change.table.clone()));
         }
@@ -233,14 +270,24 @@ impl OracleApplier {
             .execute(&sql, &binds)
             .and_then(|s| s.row_count());
         match outcome {
+            // By default a DELETE without a row is ignored, not logged.
+            Ok(0) if change.operation == Operation::Delete => {
+                let none = "0 rows affected";
+                go_on(job, policy(change.operation), &change.table, none)?;
+                Ok(Effect::Applied(change.table.clone(), change.operation))
+            }
             Ok(0) if change.operation == Operation::Update => {
-                self.log_exception(&mapped.target, &sql, "0 rows affected")?;
+                let none = "0 rows affected";
+                go_on(job, policy(change.operation), &change.table, none)?;
+                self.log_exception(&mapped.target, &sql, none)?;
                 Ok(Effect::Exception(change.table.clone()))
             }
             Ok(_) => Ok(Effect::Applied(change.table.clone(), change.operation)),
             Err(error) if oracle_session_lost(&error) => Err(doing("applying a change")(error)),
             Err(error) => {
-                self.log_exception(&mapped.target, &sql, &oracle_text(&error))?;
+                let text = oracle_text(&error);
+                go_on(job, policy(change.operation), &change.table, &text)?;
+                self.log_exception(&mapped.target, &sql, &text)?;
                 Ok(Effect::Exception(change.table.clone()))
             }
         }

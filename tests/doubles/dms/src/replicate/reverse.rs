@@ -70,7 +70,8 @@ impl SessionError {
             Self::Postgres(e) => e
                 .code()
                 .is_some_and(|c| !c.code().starts_with("57") && !c.code().starts_with("53")),
-            Self::Oracle(_) | Self::Thread => false,
+            Self::Oracle(OracleApplyError::Stopped { .. }) => true,
+            Self::Oracle(OracleApplyError::Oracle { .. }) | Self::Thread => false,
         }
     }
 }

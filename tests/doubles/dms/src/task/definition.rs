@@ -67,13 +67,22 @@ impl Registry {
             )));
         }
         self.check_endpoints(&new)?;
+        let settings = TaskSettings::parse(new.settings.as_deref()).map_err(Fault::invalid)?;
+        let source = self.resources.endpoints.get(&new.source_arn);
+        if source.is_some_and(|source| source.engine_name() == "oracle")
+            && let Some(policy) = settings.stops_on.first()
+        {
+            return Err(Fault::invalid(format!(
+                "ErrorBehavior.{policy} = STOP_TASK is supported here from PostgreSQL only"
+            )));
+        }
         Ok(Definition {
             identifier: new.identifier,
             arn,
             migration_type: migration_type(&new.migration_type)?,
             mappings: mappings(&new.table_mappings)?,
             mappings_text: new.table_mappings,
-            settings: TaskSettings::parse(new.settings.as_deref()).map_err(Fault::invalid)?,
+            settings,
             cdc_start_position: self.start_position(&new.source_arn, new.cdc_start_position)?,
             cdc_stop_position: stop_position(new.cdc_stop_position)?,
             source_arn: new.source_arn,

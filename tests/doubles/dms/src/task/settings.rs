@@ -6,6 +6,19 @@
 
 use serde_json::{Value, json};
 
+/// The policies for errors and their defaults. The double knows these and
+/// [`STOP`], which [`crate::replicate::oracle_apply`] obeys.
+const POLICIES: [(&str, &str); 6] = [
+    ("DataErrorPolicy", "LOG_ERROR"),
+    ("DataTruncationErrorPolicy", "LOG_ERROR"),
+    ("TableErrorPolicy", "SUSPEND_TABLE"),
+    ("ApplyErrorInsertPolicy", "LOG_ERROR"),
+    ("ApplyErrorUpdatePolicy", "LOG_ERROR"),
+    ("ApplyErrorDeletePolicy", "IGNORE_RECORD"),
+];
+
+const STOP: &str = "STOP_TASK";
+
 /// The settings of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSettings {
@@ -19,6 +32,8 @@ pub struct TaskSettings {
     pub suspended_table: bool,
     /// `FullLoadSettings.TargetTablePrepMode` is `TRUNCATE_BEFORE_LOAD`.
     pub truncate_before_load: bool,
+    /// The policies of `ErrorBehavior` that are `STOP_TASK`.
+    pub stops_on: Vec<&'static str>,
 }
 
 impl TaskSettings {
@@ -67,6 +82,11 @@ impl TaskSettings {
             status_table: flag("/ControlTablesSettings/StatusTableEnabled"),
             suspended_table: flag("/ControlTablesSettings/SuspendedTablesTableEnabled"),
             truncate_before_load,
+            stops_on: POLICIES
+                .iter()
+                .map(|(policy, _)| *policy)
+                .filter(|policy| policy_of(&document, policy) == Some(STOP))
+                .collect(),
             text: document.to_string(),
         })
     }
@@ -75,12 +95,16 @@ impl TaskSettings {
 fn defaults() -> Value {
     json!({
         "TargetMetadata": {"TargetSchema": "", "SupportLobs": true, "FullLobMode": false,
-            "LimitedSizeLobMode": true, "LobMaxSize": 32, "BatchApplyEnabled": false,
+            "LimitedSizeLobMode": true, "LobMaxSize": 32, "LobChunkSize": 64,
+            "BatchApplyEnabled": false,
             "TaskRecoveryTableEnabled": true},
         "FullLoadSettings": {"TargetTablePrepMode": "DO_NOTHING", "MaxFullLoadSubTasks": 1},
         "ControlTablesSettings": {"ControlSchema": "", "HistoryTableEnabled": false,
             "StatusTableEnabled": false, "SuspendedTablesTableEnabled": false},
-        "ErrorBehavior": {"DataErrorPolicy": "LOG_ERROR", "TableErrorPolicy": "SUSPEND_TABLE",
+        "ChangeProcessingDdlHandlingPolicy": {"HandleSourceTableDropped": true,
+            "HandleSourceTableTruncated": true, "HandleSourceTableAltered": true},
+        "ErrorBehavior": {"DataErrorPolicy": "LOG_ERROR",
+            "DataTruncationErrorPolicy": "LOG_ERROR", "TableErrorPolicy": "SUSPEND_TABLE",
             "ApplyErrorInsertPolicy": "LOG_ERROR", "ApplyErrorUpdatePolicy": "LOG_ERROR",
             "ApplyErrorDeletePolicy": "IGNORE_RECORD", "RecoverableErrorCount": -1},
         "ValidationSettings": {"EnableValidation": false},
@@ -108,23 +132,42 @@ fn refuse_unsupported(document: &Value) -> Result<(), String> {
             return Err(format!("{name} = true is not supported here"));
         }
     }
-    for (policy, only) in [
-        ("DataErrorPolicy", "LOG_ERROR"),
-        ("TableErrorPolicy", "SUSPEND_TABLE"),
-        ("ApplyErrorInsertPolicy", "LOG_ERROR"),
-        ("ApplyErrorUpdatePolicy", "LOG_ERROR"),
-        ("ApplyErrorDeletePolicy", "IGNORE_RECORD"),
-    ] {
-        let given = document
-            .pointer(&format!("/ErrorBehavior/{policy}"))
-            .and_then(Value::as_str);
-        if given.is_some_and(|g| g != only) {
+    refuse_lob_modes(document)?;
+    for (policy, default) in POLICIES {
+        let given = policy_of(document, policy);
+        if given.is_some_and(|given| given != default && given != STOP) {
             return Err(format!(
-                "ErrorBehavior.{policy} is supported as {only} only"
+                "ErrorBehavior.{policy} is supported as {default} and {STOP} only"
             ));
         }
     }
     Ok(())
+}
+
+/// With SupportLobs exactly one mode is on, and limited LOB mode has a size (user
+/// guide, "Target metadata task settings").
+fn refuse_lob_modes(document: &Value) -> Result<(), String> {
+    let metadata = &document["TargetMetadata"];
+    let on = |name: &str| metadata[name] == true;
+    if !on("SupportLobs") {
+        return Ok(());
+    }
+    if on("FullLobMode") == on("LimitedSizeLobMode") {
+        return Err("exactly one of FullLobMode and LimitedSizeLobMode must be true".into());
+    }
+    if on("LimitedSizeLobMode") && metadata["LobMaxSize"] == 0 {
+        return Err("LimitedSizeLobMode needs LobMaxSize".into());
+    }
+    if on("FullLobMode") && metadata["LobChunkSize"] == 0 {
+        return Err("FullLobMode needs LobChunkSize".into());
+    }
+    Ok(())
+}
+
+fn policy_of<'a>(document: &'a Value, policy: &str) -> Option<&'a str> {
+    document
+        .pointer(&format!("/ErrorBehavior/{policy}"))
+        .and_then(Value::as_str)
 }
 
 /// Lays `given` over `base`, object by object.
@@ -162,7 +205,10 @@ mod tests {
             "[]",
             "{",
             r#"{"TargetMetadata":{"BatchApplyEnabled":true}}"#,
-            r#"{"ErrorBehavior":{"TableErrorPolicy":"STOP_TASK"}}"#,
+            r#"{"ErrorBehavior":{"TableErrorPolicy":"LOG_ERROR"}}"#,
+            r#"{"TargetMetadata":{"FullLobMode":true}}"#,
+            r#"{"TargetMetadata":{"FullLobMode":true,"LimitedSizeLobMode":false,"LobChunkSize":0}}"#,
+            r#"{"TargetMetadata":{"LobMaxSize":0}}"#,
             r#"{"FullLoadSettings":{"TargetTablePrepMode":"DROP_AND_CREATE"}}"#,
         ] {
             assert!(TaskSettings::parse(Some(text)).is_err(), "{text}");
