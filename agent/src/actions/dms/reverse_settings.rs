@@ -78,7 +78,7 @@ fn fixed() -> [(&'static str, &'static str, Value, &'static str); 4] {
 #[derive(Debug)]
 pub struct Settings {
     document: Map<String, Value>,
-    /// A sentence each.
+    /// What the plan's choices lose, a sentence each.
     pub remarks: Vec<String>,
 }
 
