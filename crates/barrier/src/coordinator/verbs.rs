@@ -223,8 +223,11 @@ impl Run {
         if self.state.current() != Some(phase) || gate != Some(Gate::Approval) {
             return reject(
                 RejectionCode::WrongPhase,
-                format!("phase {phase} does not wait for an approval now"),
-                "see which phase the run is in",
+                format!(
+                    "phase {} does not wait for an approval now",
+                    self.phase_name(phase)
+                ),
+                self.waiting_gate(),
             );
         }
         if self.gate_already_open(phase) {
@@ -235,6 +238,40 @@ impl Run {
             );
         }
         self.check_ready(phase)
+    }
+
+    /// Name of a phase in sentences for the operator.
+    fn phase_name(&self, phase: PhaseRef) -> String {
+        let spec = self.state.spec(phase);
+        spec.map_or_else(|| phase.to_string(), |spec| spec.name.clone())
+    }
+
+    /// The verb for what the current phase waits for.
+    fn waiting_gate(&self) -> String {
+        let Some(phase) = self.state.current() else {
+            return "see what the run waits for".to_owned();
+        };
+        let name = self.phase_name(phase);
+        let failed = self
+            .state
+            .phase(phase)
+            .is_some_and(|state| match state.status {
+                PhaseStatus::Failed { .. } => true,
+                PhaseStatus::Pending
+                | PhaseStatus::Preparing
+                | PhaseStatus::Released
+                | PhaseStatus::Completed
+                | PhaseStatus::Skipped { .. } => false,
+            });
+        if failed {
+            return format!("phase {name} has failed: retry, skip, rollback or abort");
+        }
+        let gate = self.state.spec(phase).map(|spec| spec.gate);
+        match gate.filter(|_| !self.gate_already_open(phase)) {
+            Some(Gate::Approval) => format!("phase {name} waits for `approve`"),
+            Some(Gate::Hold) => format!("phase {name} waits for `resume`"),
+            Some(Gate::None) | None => "see what the run waits for".to_owned(),
+        }
     }
 
     fn gate_already_open(&self, phase: PhaseRef) -> bool {
@@ -256,7 +293,8 @@ impl Run {
         reject(
             RejectionCode::NotReady,
             format!(
-                "phase {phase} is not ready; missing: {}",
+                "phase {} is not ready; missing: {}",
+                self.phase_name(phase),
                 missing.join(", ")
             ),
             "open the gate when every agent has voted ready",
@@ -277,7 +315,7 @@ impl Run {
             return reject(
                 RejectionCode::NotNeeded,
                 "the run is neither paused nor held",
-                "a failed phase takes retry, skip, rollback or abort",
+                self.waiting_gate(),
             );
         };
         self.check_ready(phase)?;
