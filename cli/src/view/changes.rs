@@ -3,21 +3,39 @@
 
 use crate::view::run::{outage, task_line};
 use crate::view::{duration, short};
+use jiff::Timestamp;
 use lockstep_api::{
     LineKind, PhaseOutcome, PhaseStatus, RunOutcome, RunStatus, TaskLine, TaskOutcome, TaskStatus,
     Track,
 };
 
+/// A line and the time of its event; none if the status doesn't have the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub at: Option<Timestamp>,
+    pub text: String,
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Self {
+        Self { at: None, text }
+    }
+}
+
 /// Lines for the differences between two states. There is no `before` at the first
-/// state of a watch.
-pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
+/// state of a watch, which may be hours after the run began: each line has the time
+/// of its event.
+pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<Line> {
     let mut lines = Vec::new();
     if before.is_none() {
         let digest = short(&next.digest);
-        lines.push(format!(
-            "run {}: plan {} ({}), digest {digest}",
-            next.id, next.plan, next.kind
-        ));
+        lines.push(Line {
+            at: next.started_at,
+            text: format!(
+                "run {}: plan {} ({}), digest {digest}",
+                next.id, next.plan, next.kind
+            ),
+        });
     }
     for phase in &next.phases {
         let was = before
@@ -30,17 +48,29 @@ pub fn between(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
 }
 
 /// The output, start or note of a running task, as one line.
-pub fn of_line(line: &TaskLine) -> String {
-    match line.kind {
+pub fn of_line(line: &TaskLine) -> Line {
+    let text = match line.kind {
         LineKind::Output => format!("{} {} | {}", line.agent, line.step, line.line),
         LineKind::Started => format!("{} {} started {}", line.agent, line.step, line.line),
         LineKind::Note => format!("{} {}: {}", line.agent, line.step, line.line),
+    };
+    Line {
+        at: line.at,
+        text: text.trim_end().to_owned(),
     }
-    .trim_end()
-    .to_owned()
 }
 
-fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<String>) {
+/// When the phase reached its state, as far as the status says.
+fn reached_at(phase: &PhaseStatus) -> Option<Timestamp> {
+    match phase.outcome {
+        PhaseOutcome::Preparing | PhaseOutcome::Gated => phase.prepared_at,
+        PhaseOutcome::Executing => phase.released_at,
+        PhaseOutcome::Done | PhaseOutcome::Undone => phase.completed_at,
+        PhaseOutcome::Pending | PhaseOutcome::Failed | PhaseOutcome::Skipped => None,
+    }
+}
+
+fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<Line>) {
     let old = was
         .map(|was| (was.outcome, was.attempt))
         .unwrap_or_default();
@@ -51,7 +81,10 @@ fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<S
     );
     let changed = old != (phase.outcome, phase.attempt);
     if changed && begins {
-        lines.push(phase_line(phase));
+        lines.push(Line {
+            at: reached_at(phase),
+            text: phase_line(phase),
+        });
     }
     for task in &phase.tasks {
         let old = was.and_then(|was| {
@@ -59,12 +92,17 @@ fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<S
                 .iter()
                 .find(|old| old.agent == task.agent && old.step == task.step)
         });
-        if let Some(line) = task_change(old, task) {
-            lines.push(line);
+        if let Some(text) = task_change(old, task) {
+            // A task's own time isn't in the status; its phase's end is close.
+            let at = phase.completed_at;
+            lines.push(Line { at, text });
         }
     }
     if changed && !begins && phase.outcome != PhaseOutcome::Pending {
-        lines.push(phase_line(phase));
+        lines.push(Line {
+            at: reached_at(phase),
+            text: phase_line(phase),
+        });
     }
 }
 
@@ -101,18 +139,18 @@ fn task_change(old: Option<&TaskStatus>, task: &TaskStatus) -> Option<String> {
     Some(task_line(task))
 }
 
-fn run_lines(before: Option<&RunStatus>, next: &RunStatus, lines: &mut Vec<String>) {
+fn run_lines(before: Option<&RunStatus>, next: &RunStatus, lines: &mut Vec<Line>) {
     if next.outcome == RunOutcome::Waiting {
         let same =
             before.is_some_and(|run| run.outcome == next.outcome && run.waits_on == next.waits_on);
         if !same {
             if !next.reason.is_empty() {
-                lines.push(format!("run waits: {}", next.reason));
+                lines.push(format!("run waits: {}", next.reason).into());
             }
             lines.extend(
                 next.waits_on
                     .iter()
-                    .map(|what| format!("run waits for {what}")),
+                    .map(|what| format!("run waits for {what}").into()),
             );
         }
     }
@@ -122,26 +160,46 @@ fn run_lines(before: Option<&RunStatus>, next: &RunStatus, lines: &mut Vec<Strin
         if !next.reason.is_empty() {
             line.push_str(&format!(": {}", next.reason));
         }
-        lines.push(line);
+        let at = next.ended_at;
+        let mut ends = vec![line];
         if next.write_outage_ms > 0 {
-            lines.push(format!("write outage {}", outage(next)));
+            ends.push(format!("write outage {}", outage(next)));
         }
-        lines.extend(
+        ends.extend(
             next.still_changed
                 .iter()
                 .map(|what| format!("still changed: {what}")),
         );
-        lines.extend(
+        ends.extend(
             next.outstanding_undo
                 .iter()
                 .map(|what| format!("undo outstanding: {what}")),
         );
+        lines.extend(ends.into_iter().map(|text| Line { at, text }));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn texts(before: Option<&RunStatus>, next: &RunStatus) -> Vec<String> {
+        let lines = between(before, next).into_iter();
+        lines.map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn what_happened_before_the_watch_has_its_own_time() {
+        let mut done = run(PhaseOutcome::Done, TaskOutcome::Done);
+        done.started_at = lockstep_api::timestamp(1_000);
+        done.phases[0].completed_at = lockstep_api::timestamp(3_000);
+        let times: Vec<Option<Timestamp>> = between(None, &done)
+            .into_iter()
+            .map(|line| line.at)
+            .collect();
+        let (began, completed) = (done.started_at, done.phases[0].completed_at);
+        assert_eq!(times, [began, completed, completed]);
+    }
 
     fn run(outcome: PhaseOutcome, task: TaskOutcome) -> RunStatus {
         RunStatus {
@@ -183,7 +241,7 @@ mod tests {
             run(PhaseOutcome::Executing, TaskOutcome::Done),
             done,
         ] {
-            lines.extend(between(before.as_ref(), &next));
+            lines.extend(texts(before.as_ref(), &next));
             before = Some(next);
         }
         assert_eq!(
@@ -207,7 +265,7 @@ mod tests {
         waiting.waits_on = vec!["an operator".to_owned()];
         let before = run(PhaseOutcome::Executing, TaskOutcome::Open);
         assert_eq!(
-            between(Some(&before), &waiting),
+            texts(Some(&before), &waiting),
             [
                 "app-1 web (service.stop) failed after 700 ms",
                 "phase stop: failed",

@@ -8,12 +8,12 @@ pub mod watch;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Date and time in the local time zone, to the second.
+/// Date and time with the local time zone, to the second.
 pub fn moment(at: Option<Timestamp>) -> String {
     match at {
         Some(at) => at
             .to_zoned(TimeZone::system())
-            .strftime("%Y-%m-%d %H:%M:%S")
+            .strftime("%Y-%m-%d %H:%M:%S %Z")
             .to_string(),
         None => "–".to_owned(),
     }

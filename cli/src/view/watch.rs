@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use crate::view::changes::Line;
 use crate::view::live::Live;
 use crate::view::{changes, clock};
 use jiff::Timestamp;
@@ -71,7 +72,7 @@ impl View {
     /// # Errors
     /// The output can't be written.
     pub fn note(&mut self, text: &str) -> Result<(), Failure> {
-        self.lines(&[text.to_owned()])
+        self.lines(&[text.to_owned().into()])
     }
 
     /// Removes the live rows, or prints the final document.
@@ -87,11 +88,11 @@ impl View {
         Ok(())
     }
 
-    fn lines(&mut self, lines: &[String]) -> Result<(), Failure> {
-        let now = clock(Timestamp::now());
+    fn lines(&mut self, lines: &[Line]) -> Result<(), Failure> {
+        let now = Timestamp::now();
         let text: String = lines
             .iter()
-            .map(|line| format!("{now}  {line}\n"))
+            .map(|line| format!("{}  {}\n", clock(line.at.unwrap_or(now)), line.text))
             .collect();
         match &self.form {
             _ if text.is_empty() => Ok(()),

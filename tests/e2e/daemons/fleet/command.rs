@@ -14,7 +14,7 @@ pub struct CommandOutput {
     pub code: i32,
     /// Standard output as JSON; null if it was empty.
     pub json: Value,
-    /// Standard error.
+    /// Text of the standard error output.
     pub error: String,
 }
 
