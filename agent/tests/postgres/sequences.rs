@@ -75,3 +75,122 @@ async fn sequences_that_the_plan_does_not_name_go_past_their_columns() {
         "{remarks:?}"
     );
 }
+
+#[tokio::test]
+async fn text_columns_are_compared_as_numbers() {
+    let site = Site::new(
+        "textsequence",
+        "CREATE SCHEMA shop; CREATE SEQUENCE shop.vseq; CREATE SEQUENCE shop.cseq; \
+         CREATE TABLE shop.v (no varchar(20) DEFAULT nextval('shop.vseq') PRIMARY KEY); \
+         CREATE TABLE shop.c (no char(9) DEFAULT nextval('shop.cseq')); \
+         INSERT INTO shop.v SELECT i FROM generate_series(1, 2500) i; \
+         INSERT INTO shop.c VALUES ('0090'), ('100')",
+        "",
+    )
+    .await;
+    let params = json!({"resource": "shop", "margin": 10, "schemas": ["shop"],
+        "sequences": [{"column": "shop.v.no"}]});
+    site.perform_once("postgres.sequences.align", &params).await;
+    // By the order of text, 999 and 0090 are the greatest.
+    for (next, value) in [("shop.vseq", "2511"), ("shop.cseq", "111")] {
+        let sql = format!("SELECT nextval('{next}')");
+        assert_eq!(site.sql.text(&sql).await, value, "{next}");
+    }
+}
+
+#[tokio::test]
+async fn large_floats_are_not_rounded_down() {
+    let site = Site::new(
+        "floatsequence",
+        "CREATE SCHEMA shop; CREATE SEQUENCE shop.fseq; \
+         CREATE TABLE shop.f (id float8 DEFAULT nextval('shop.fseq')); \
+         INSERT INTO shop.f VALUES (9007199254740991)",
+        "",
+    )
+    .await;
+    let params = json!({"resource": "shop", "margin": 0, "schemas": ["shop"], "sequences": []});
+    site.perform_once("postgres.sequences.align", &params).await;
+    let next = site.sql.text("SELECT nextval('shop.fseq')").await;
+    assert_eq!(next, "9007199254740992");
+}
+
+/// Whatever can't be read as a number: refused before the run and in it, and
+/// no sequence is moved.
+#[tokio::test]
+async fn values_that_are_no_numbers_are_an_error() {
+    let site = Site::new(
+        "nanseq",
+        "CREATE SCHEMA shop; CREATE SEQUENCE shop.odd; \
+         CREATE TABLE shop.a (id bigserial); INSERT INTO shop.a VALUES (700)",
+        "",
+    )
+    .await;
+    let params = json!({"resource": "shop", "margin": 10, "schemas": ["shop"], "sequences": []});
+    for (kind, values) in [
+        ("numeric", "(5000), ('NaN')"),
+        ("float8", "(5000), ('NaN')"),
+        ("float4", "(5000), ('Infinity')"),
+        ("varchar(20)", "('5000'), ('secret17')"),
+        ("text", "('5000'), ('')"),
+        ("numeric", "(1e60)"),
+    ] {
+        site.sql
+            .run(&format!(
+                "DROP TABLE IF EXISTS shop.n; \
+                 CREATE TABLE shop.n (id {kind} DEFAULT nextval('shop.odd')); \
+                 INSERT INTO shop.n VALUES {values}"
+            ))
+            .await;
+        let error = site
+            .try_execute("postgres.sequences.align", &params)
+            .await
+            .unwrap_err();
+        let report = error.report();
+        assert_eq!(error.code(), Code::LS2338, "{kind}: {report}");
+        assert!(report.contains("shop.n.id"), "{kind}: {report}");
+        assert!(!report.contains("secret"), "{report}");
+        let foreseen = site.foreseen("postgres.sequences.align", &params).await;
+        assert!(foreseen.join("").contains("LS2338"), "{kind}: {foreseen:?}");
+        let moved = "SELECT is_called FROM shop.a_id_seq UNION SELECT is_called FROM shop.odd";
+        assert_eq!(site.sql.text(moved).await, "f", "{kind}");
+    }
+}
+
+/// A sequence counts further than the column that it feeds can hold.
+#[tokio::test]
+async fn the_bounds_of_columns_count_before_anything_is_moved() {
+    let site = Site::new(
+        "narrowseq",
+        "CREATE SCHEMA shop; CREATE SEQUENCE shop.wide; \
+         CREATE TABLE shop.a (id bigserial); INSERT INTO shop.a VALUES (700)",
+        "",
+    )
+    .await;
+    let params = json!({"resource": "shop", "margin": 1000, "schemas": ["shop"], "sequences": []});
+    for (kind, value) in [
+        ("smallint", "32000"),
+        ("int", "2147483000"),
+        ("numeric(4)", "9100"),
+        ("numeric(6,2)", "9100"),
+        ("varchar(4)", "'9100'"),
+    ] {
+        site.sql
+            .run(&format!(
+                "DROP TABLE IF EXISTS shop.n; \
+                 CREATE TABLE shop.n (id {kind} DEFAULT nextval('shop.wide')); \
+                 INSERT INTO shop.n VALUES ({value})"
+            ))
+            .await;
+        let report = site
+            .try_execute("postgres.sequences.align", &params)
+            .await
+            .unwrap_err()
+            .report();
+        assert!(report.contains("LS2331"), "{kind}: {report}");
+        assert!(report.contains("shop.n.id"), "{kind}: {report}");
+        let foreseen = site.foreseen("postgres.sequences.align", &params).await;
+        assert!(foreseen.join("").contains("LS2331"), "{kind}: {foreseen:?}");
+        let moved = "SELECT is_called FROM shop.a_id_seq";
+        assert_eq!(site.sql.text(moved).await, "f", "{kind}");
+    }
+}

@@ -12,6 +12,7 @@ pub mod roles;
 pub mod rows_verify;
 mod schedulers;
 mod schema_checks;
+mod sequence_column;
 mod sequences;
 pub mod sequences_align;
 pub mod triggers;

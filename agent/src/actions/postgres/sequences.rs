@@ -13,8 +13,8 @@ pub struct Feed {
     pub sequence: String,
     pub table: Table,
     pub column: String,
-    /// The column holds the sequence's values unchanged: it is a number, and
-    /// its default is `nextval` alone.
+    /// The column holds the sequence's values unchanged: it is a number or
+    /// text, and its default is `nextval` alone.
     pub plain: bool,
 }
 
@@ -38,10 +38,11 @@ pub struct Sequences {
 /// Sequences by their owning column (`a` a serial, `i` an identity) and by
 /// the defaults that depend on them.
 const FEEDS: &str = "SELECT s.oid::regclass::text, n.nspname::text, c.relname::text, \
-      a.attname::text, t.typcategory = 'N' AND coalesce( \
-        pg_get_expr(d.adbin, d.adrelid) !~ 'nextval' OR \
+      a.attname::text, t.typcategory IN ('N', 'S') AND coalesce( \
+        t.typcategory = 'N' AND pg_get_expr(d.adbin, d.adrelid) !~ 'nextval' OR \
         regexp_replace(pg_get_expr(d.adbin, d.adrelid), \
-          'nextval\\(''([^'']|'''')*''::regclass\\)|::[a-z ]+|[()]', '', 'g') = '', true), \
+          'nextval\\(''([^'']|'''')*''::regclass\\)|::[a-z ]+(\\([0-9]+\\))?|[()]', '', 'g') = '', \
+        t.typcategory = 'N'), \
       has_sequence_privilege(s.oid, 'SELECT') AND has_sequence_privilege(s.oid, 'UPDATE') \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \

@@ -6,12 +6,13 @@
 //! alone: which of Oracle's sequences fed them isn't guessed. None is moved
 //! back, so there is nothing to undo: a gap does no harm.
 
+use super::sequence_column::FedColumn;
 use super::sequences::{Sequences, column, find};
 use super::{Table, listed};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, satisfied_if, with_before_image,
 };
-use crate::host::postgres::{Session, quoted};
+use crate::host::postgres::Session;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -19,8 +20,13 @@ use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::PostgresSequences;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 pub struct Align;
+
+/// For reading columns before their targets are known. A preflight allows a
+/// task 30 s in all.
+const PREVIEW_LIMIT: Duration = Duration::from_secs(10);
 
 /// The current state of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +74,8 @@ impl SequenceState {
         let stride = self.increment.abs().max(1);
         let steps = distance.max(0).div_euclid(stride) + i128::from(distance.max(0) % stride != 0);
         let value = self.start + steps * self.increment;
-        if !self.cycle && !(self.min..=self.max).contains(&value) {
+        // The next value must exist as well: it is the first to be given out.
+        if !self.cycle && !(self.min..=self.max).contains(&(value + self.increment)) {
             return Err(value);
         }
         let value = value.clamp(self.min, self.max);
@@ -104,34 +111,53 @@ struct Aligned {
 
 impl Aligned {
     /// Computes the target of one sequence.
-    async fn look(
+    async fn of(
         session: &Session,
         sequence: String,
         known: Known,
         margin: u64,
     ) -> Result<Self, ActionError> {
-        let state = state(session, &sequence).await?;
-        let farthest = |a: Option<i128>, b: i128| Some(a.map_or(b, |a| state.farther(a, b)));
-        let last = known.oracle.into_iter().fold(None, farthest);
-        let mut held = None;
         let mut columns = Vec::with_capacity(known.columns.len());
         for (table, column) in known.columns {
-            if let Some(extreme) = extreme(session, &table, &column, &state).await? {
+            columns.push(FedColumn::of(session, table, column).await?);
+        }
+        Self::past(session, sequence, known.oracle, columns, margin).await
+    }
+
+    async fn past(
+        session: &Session,
+        sequence: String,
+        oracle: Vec<i128>,
+        columns: Vec<FedColumn>,
+        margin: u64,
+    ) -> Result<Self, ActionError> {
+        let state = state(session, &sequence).await?;
+        let farthest = |a: Option<i128>, b: i128| Some(a.map_or(b, |a| state.farther(a, b)));
+        let last = oracle.into_iter().fold(None, farthest);
+        let mut held = None;
+        for column in &columns {
+            if let Some(extreme) = column.extreme(session, state.increment > 0).await? {
                 held = farthest(held, extreme);
             }
-            columns.push(format!("{table}.{column}"));
         }
-        let target = state.target(last, held, margin).map_err(|value| {
-            ActionError::new(
-                Code::LS2331,
-                format!("{sequence} would go to {value}, beyond its bounds"),
-            )
-            .state_left("no sequence was moved by this step")
-            .remedy("widen it with ALTER SEQUENCE, or lessen the margin, then retry")
-        })?;
+        let target = state
+            .target(last, held, margin)
+            .map_err(|value| beyond(&sequence, value, "its bounds"))?;
+        // A sequence may count further than its columns do: the first value to
+        // be given out must fit into each.
+        let given = target.unwrap_or_else(|| state.given());
+        let next = if state.cycle {
+            given
+        } else {
+            given + state.increment
+        };
+        if let Some(narrow) = columns.iter().find(|column| !column.holds(next)) {
+            let bounds = format!("what {} can hold", narrow.typed_place());
+            return Err(beyond(&sequence, given, &bounds));
+        }
         Ok(Self {
             sequence,
-            columns,
+            columns: columns.iter().map(FedColumn::place).collect(),
             state,
             target,
         })
@@ -143,24 +169,31 @@ impl Aligned {
     }
 }
 
-/// All targets, before any sequence is moved; and the sequences whose target is
-/// unknown.
-async fn look(
+fn beyond(sequence: &str, value: i128, bounds: &str) -> ActionError {
+    let what = format!("{sequence} would go to {value}, beyond {bounds}");
+    ActionError::new(Code::LS2331, what)
+        .state_left("no sequence was moved by this step")
+        .remedy(
+            "widen it with ALTER SEQUENCE, and its column with ALTER COLUMN … TYPE, or lessen \
+             the margin, then retry",
+        )
+}
+
+/// The sequences to set, and those whose target is unknown. `oracle` is
+/// `None` before the run, which alone knows Oracle's numbers.
+async fn known(
     session: &Session,
     params: &PostgresSequences,
-) -> Result<(Vec<Aligned>, Vec<String>), ActionError> {
-    let oracle: BTreeMap<String, Value> = match &params.oracle {
-        Value::Object(map) => map.clone().into_iter().collect(),
-        _ => BTreeMap::new(),
-    };
+    oracle: Option<&Value>,
+) -> Result<(BTreeMap<String, Known>, Vec<String>), ActionError> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     for wanted in &params.sequences {
         let sequence = find(session, &wanted.column).await?;
         let (table, column) = column(&wanted.column)?;
         let known = known.entry(sequence).or_default();
         known.columns.insert((table, column.to_owned()));
-        if let Some(name) = &wanted.oracle {
-            known.oracle.push(last_number(&oracle, name)?);
+        if let (Some(name), Some(oracle)) = (&wanted.oracle, oracle) {
+            known.oracle.push(last_number(oracle, name)?);
         }
     }
     let named = known.keys().cloned().collect();
@@ -170,15 +203,59 @@ async fn look(
         let known = known.entry(feed.sequence).or_default();
         known.columns.insert((feed.table, feed.column));
     }
+    Ok((known, left_alone))
+}
+
+/// All targets, before any sequence is moved; and the sequences whose target is
+/// unknown.
+async fn look(
+    session: &Session,
+    params: &PostgresSequences,
+) -> Result<(Vec<Aligned>, Vec<String>), ActionError> {
+    let (known, left_alone) = known(session, params, Some(&params.oracle)).await?;
     let mut all = Vec::with_capacity(known.len());
     for (sequence, known) in known {
-        all.push(Aligned::look(session, sequence, known, params.margin).await?);
+        all.push(Aligned::of(session, sequence, known, params.margin).await?);
     }
     Ok((all, left_alone))
 }
 
+/// Finds days before the run what would stop it: values that are no numbers,
+/// and bounds that the data alone exceeds. Columns that take long to read
+/// are left out, with a remark.
+async fn preview(
+    session: &Session,
+    params: &PostgresSequences,
+    description: &mut Description,
+) -> Result<(), ActionError> {
+    let began = Instant::now();
+    let (known, _) = known(session, params, None).await?;
+    let mut unread = Vec::new();
+    for (sequence, known) in known {
+        let mut columns = Vec::with_capacity(known.columns.len());
+        for (table, column) in known.columns {
+            let column = FedColumn::of(session, table, column).await?;
+            if column.is_quick() && began.elapsed() < PREVIEW_LIMIT {
+                columns.push(column);
+            } else {
+                unread.push(column.place());
+            }
+        }
+        let aligned = Aligned::past(session, sequence, Vec::new(), columns, params.margin).await;
+        description.obstacle(aligned);
+    }
+    if !unread.is_empty() {
+        description.remarks.push(format!(
+            "not read before the run, for it takes long without an index: {}; whether all their \
+             values are numbers and the next ones fit shows only in the run",
+            listed(&unread)
+        ));
+    }
+    Ok(())
+}
+
 /// Oracle's LAST_NUMBER, a number or the text of one (it has up to 28 digits).
-fn last_number(oracle: &BTreeMap<String, Value>, name: &str) -> Result<i128, ActionError> {
+fn last_number(oracle: &Value, name: &str) -> Result<i128, ActionError> {
     let value = oracle.get(name).map(|one| &one["last_number"]);
     let number = match value {
         Some(Value::String(text)) => text.parse().ok(),
@@ -211,27 +288,6 @@ async fn state(session: &Session, sequence: &str) -> Result<SequenceState, Actio
         max: number(5),
         cycle: row.get(6),
     })
-}
-
-/// The column's greatest value; its least where the sequence descends.
-async fn extreme(
-    session: &Session,
-    table: &Table,
-    column: &str,
-    state: &SequenceState,
-) -> Result<Option<i128>, ActionError> {
-    let (function, round) = if state.increment > 0 {
-        ("max", "ceil")
-    } else {
-        ("min", "floor")
-    };
-    let sql = format!(
-        "SELECT {round}({function}({})::numeric)::text FROM {}",
-        quoted(column),
-        table.sql()
-    );
-    let text: Option<String> = session.row(&sql, &[]).await?.get(0);
-    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// The sequence that feeds a column, if the agent's role may set it.
@@ -295,8 +351,8 @@ impl Action for Align {
         Ok(description)
     }
 
-    /// The targets are known only in the run, and the greatest value of a large
-    /// column takes long: only whether each sequence can be set is checked.
+    /// The targets are known only in the run. Checked is whether each sequence
+    /// can be set, and goes past what its columns hold already.
     async fn describe_unresolved(
         &self,
         cx: &Context,
@@ -314,6 +370,9 @@ impl Action for Align {
                 "setval('{sequence}', …, true), past {}{oracle}",
                 wanted.column
             ));
+        }
+        if foreseen.obstacles.is_empty() {
+            preview(&session, params, &mut foreseen).await?;
         }
         Ok(foreseen)
     }
@@ -419,6 +478,9 @@ mod tests {
     fn bounds_are_kept_and_cycles_wrap() {
         let short = SequenceState { max: 100, ..UP };
         assert_eq!(short.target(None, Some(99), 10), Err(109));
+        // The last value would be taken, and the next one an error.
+        assert_eq!(short.target(None, Some(90), 10), Err(100));
+        assert_eq!(short.target(None, Some(89), 10), Ok(Some(99)));
         let round = SequenceState {
             cycle: true,
             ..short
@@ -429,10 +491,7 @@ mod tests {
 
     #[test]
     fn oracles_number_may_be_text() {
-        let oracle = BTreeMap::from([
-            ("S.A".to_owned(), json!({"last_number": "21"})),
-            ("S.B".to_owned(), json!({"last_number": 22})),
-        ]);
+        let oracle = json!({"S.A": {"last_number": "21"}, "S.B": {"last_number": 22}});
         assert_eq!(last_number(&oracle, "S.A").unwrap(), 21);
         assert_eq!(last_number(&oracle, "S.B").unwrap(), 22);
         assert_eq!(
