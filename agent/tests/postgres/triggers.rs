@@ -143,3 +143,39 @@ async fn a_cancelled_task_leaves_no_statement_behind() {
     assert_eq!(error.code(), Code::LS2305, "{}", error.report());
     assert_eq!(site.sql.text(&ours).await, "0");
 }
+
+/// What `ALTER TABLE … DISABLE TRIGGER ALL` before a load leaves behind.
+#[tokio::test]
+async fn foreign_keys_that_are_not_enforced_are_refused_before_the_run() {
+    let site = Site::new("unenforced", TRIGGERS, "").await;
+    site.sql
+        .run(
+            "ALTER TABLE shop.\"Lines\" DISABLE TRIGGER ALL; \
+             ALTER TABLE shop.orders DISABLE TRIGGER ALL",
+        )
+        .await;
+    let obstacles = site
+        .obstacles("postgres.triggers.enable", &triggers())
+        .await
+        .join("\n");
+    for named in [
+        "shop.Lines (Lines_order_id_fkey)",
+        "shop.orders (Lines_order_id_fkey)",
+        "ENABLE TRIGGER ALL",
+    ] {
+        assert!(obstacles.contains(named), "{named}: {obstacles}");
+    }
+    let error = site
+        .try_probe("postgres.triggers.enable", &triggers())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2325, "{}", error.report());
+
+    // A superuser's session switches them with the others.
+    site.sql.run("ALTER ROLE unenforced_agent SUPERUSER").await;
+    let mut params = triggers();
+    params["set"] = json!("all");
+    site.perform_once("postgres.triggers.enable", &params).await;
+    let off = "SELECT count(*) FROM pg_trigger WHERE tgisinternal AND tgenabled <> 'O'";
+    assert_eq!(site.sql.text(off).await, "0");
+}

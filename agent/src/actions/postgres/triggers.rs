@@ -136,6 +136,18 @@ async fn obstacles(
                 .to_owned(),
         );
     }
+    if params.set == TriggerSet::User {
+        let unenforced = unenforced_keys(session, &params.schemas).await?;
+        if !unenforced.is_empty() {
+            obstacles.push(format!(
+                "foreign keys aren't enforced, because their internal triggers are disabled, which \
+                 `set: user` doesn't switch: {}; say `set: all` with a superuser in this \
+                 resource, or ALTER TABLE … ENABLE TRIGGER ALL as one, or drop these constraints \
+                 and add them again",
+                listed(&unenforced)
+            ));
+        }
+    }
     if !replica.is_empty() {
         obstacles.push(format!(
             "triggers set to fire would not, by a setting of the database ({}): ALTER DATABASE \
@@ -144,6 +156,25 @@ async fn obstacles(
         ));
     }
     Ok(obstacles)
+}
+
+/// `table (constraint)` of the internal triggers that don't fire: those of
+/// foreign keys on both tables, and of deferrable unique constraints. `ALTER
+/// TABLE … DISABLE TRIGGER ALL` turns them off too (PostgreSQL, ALTER TABLE),
+/// and `ENABLE TRIGGER USER` not on again.
+async fn unenforced_keys(
+    session: &Session,
+    schemas: &[String],
+) -> Result<Vec<String>, ActionError> {
+    let sql = "SELECT DISTINCT n.nspname || '.' || c.relname \
+                 || ' (' || coalesce(k.conname, t.tgname) || ')' \
+               FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint \
+               WHERE n.nspname = ANY($1) AND t.tgisinternal AND t.tgenabled IN ('D', 'R') \
+               ORDER BY 1";
+    let rows = session.rows(sql, &[&schemas]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Roles in whose sessions ordinary triggers don't fire. Right for the role
