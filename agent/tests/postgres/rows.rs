@@ -225,3 +225,16 @@ async fn compared_tables_that_can_not_be_read_are_told_before_the_run() {
     let told = "LS2322: the agent's role may not read shop.lines;";
     assert!(obstacles[0].starts_with(told), "{obstacles:?}");
 }
+
+#[tokio::test]
+async fn constraints_never_validated_are_found_before_the_run() {
+    let more = "ALTER TABLE shop.lines ADD CONSTRAINT positive CHECK (id > 0) NOT VALID";
+    let site = Site::new("notvalid", &format!("{PROOFS}; {more}"), "").await;
+    let params = json!({"resource": "shop", "tables": [], "schemas": ["shop"],
+        "expected": "${oracle.tables}"});
+    let foreseen = site.foreseen("postgres.rows.verify", &params).await;
+    let foreseen = foreseen.join("\n");
+    for named in ["positive of shop.lines", "VALIDATE CONSTRAINT"] {
+        assert!(foreseen.contains(named), "{named}: {foreseen}");
+    }
+}

@@ -319,6 +319,15 @@ impl Action for Verify {
         let mut foreseen = self.describe(cx, params).await?;
         let session = Session::open(cx, &params.resource).await?;
         foreseen.obstacle(readable(&session, &params.tables).await);
+        // The run would find them only after the fence.
+        let invalid = schema_checks::invalid(&session, &params.schemas).await?;
+        if !invalid.is_empty() {
+            foreseen.obstacles.push(format!(
+                "{}; ALTER TABLE … VALIDATE CONSTRAINT or REINDEX INDEX before the run, which \
+                 otherwise stops at them with Oracle closed",
+                listed(&invalid)
+            ));
+        }
         Ok(foreseen)
     }
 

@@ -20,7 +20,7 @@ pub async fn problems(session: &Session, schemas: &[String]) -> Result<Vec<Strin
 }
 
 /// Constraints `NOT VALID` and indexes that an interrupted build left.
-async fn invalid(session: &Session, schemas: &[String]) -> Result<Vec<String>, ActionError> {
+pub async fn invalid(session: &Session, schemas: &[String]) -> Result<Vec<String>, ActionError> {
     let sql = "SELECT 'the constraint ' || c.conname || ' of ' || c.conrelid::regclass::text \
                  || ' is NOT VALID' FROM pg_constraint c \
                JOIN pg_namespace n ON n.oid = c.connamespace \
