@@ -20,6 +20,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// to 1005).
 const WAS_SO: i32 = 2;
 
+/// `Invalid command line option`: under Oracle Restart srvctl has no `-node`
+/// ("SRVCTL does not accept the -node parameter when run from a noncluster
+/// database home", Oracle Real Application Clusters Administration and
+/// Deployment Guide, "SRVCTL Command Reference"). The command line is checked
+/// before anything is done.
+const INVALID_OPTION: &str = "PRKO-2002";
+
 /// Beginning of the names of SCAN listeners; a number follows.
 const SCAN: &str = "LISTENER_SCAN";
 
@@ -41,21 +48,68 @@ pub struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    fn arguments(&self, verb: &'a str) -> Vec<&'a str> {
-        match self.name.strip_prefix(SCAN) {
+    /// The number of a SCAN listener.
+    ///
+    /// # Errors
+    /// If more than a number follows, as in LISTENER_SCAN1_NET2: SCAN listeners
+    /// of a further network are numbered anew, and whether `-netnum` and
+    /// `-scannumber` may be combined differs by verb and release.
+    fn scan_number(&self) -> Result<Option<&'a str>, ActionError> {
+        let Some((prefix, number)) = self.name.split_at_checked(SCAN.len()) else {
+            return Ok(None);
+        };
+        if !prefix.eq_ignore_ascii_case(SCAN) {
+            return Ok(None);
+        }
+        if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some(number));
+        }
+        Err(ActionError::new(
+            Code::LS2210,
+            format!(
+                "{} is not the name of a SCAN listener of the first network",
+                self.name
+            ),
+        )
+        .state_left("nothing was done")
+        .remedy(format!(
+            "name SCAN listeners as {SCAN}1 in agent.toml; the agent can't control those of a \
+             further network (…_NET2): remove them there and stop them by hand"
+        )))
+    }
+
+    fn arguments(&self, verb: &'a str) -> Result<Vec<&'a str>, ActionError> {
+        Ok(match self.scan_number()? {
             Some(number) => vec![verb, "scan_listener", "-scannumber", number],
             None => vec![verb, "listener", "-listener", self.name, "-node", self.node],
-        }
+        })
     }
+}
+
+/// Whether srvctl refused the command line for its option `-node`. A cluster's
+/// never does, so that the command without it can't apply to other nodes.
+fn refuses_node(ended: &Ended) -> bool {
+    ended.code != Some(0)
+        && ended.lines.iter().any(|line| {
+            line.contains(INVALID_OPTION) && line.split_whitespace().any(|word| word == "-node")
+        })
 }
 
 async fn call(
     cx: &Context,
     oracle: &OracleConfig,
-    arguments: &[&str],
+    listener: Listener<'_>,
+    verb: &str,
 ) -> Result<Ended, ActionError> {
+    let mut arguments = listener.arguments(verb)?;
     let tool = Tool::of(oracle, "srvctl");
-    let ended = run(cx, &tool.program(arguments.to_vec(), LIMIT)).await?;
+    let mut ended = run(cx, &tool.program(arguments.clone(), LIMIT)).await?;
+    if refuses_node(&ended)
+        && let Some(at) = arguments.iter().position(|argument| *argument == "-node")
+    {
+        arguments.truncate(at);
+        ended = run(cx, &tool.program(arguments.clone(), LIMIT)).await?;
+    }
     if matches!(ended.code, Some(0 | WAS_SO)) {
         return Ok(ended);
     }
@@ -89,7 +143,7 @@ pub async fn state(
         progress: Progress::silent(),
         ..cx.clone()
     };
-    let ended = call(&quiet, oracle, &listener.arguments("status")).await?;
+    let ended = call(&quiet, oracle, listener, "status").await?;
     read_state(&ended.text(), listener).ok_or_else(|| {
         ActionError::new(
             Code::LS2212,
@@ -105,13 +159,16 @@ fn read_state(text: &str, listener: Listener<'_>) -> Option<State> {
     let up = match (line("is running"), line("is not running")) {
         // A local listener may run on other nodes only.
         (Some(running), _) => {
-            listener.name.starts_with(SCAN)
+            listener
+                .name
+                .get(..SCAN.len())
+                .is_some_and(|prefix| prefix.eq_ignore_ascii_case(SCAN))
                 || running
                     .rsplit(':')
                     .next()
                     .unwrap_or("")
                     .split(',')
-                    .any(|node| node.trim() == listener.node)
+                    .any(|node| node.trim().eq_ignore_ascii_case(listener.node))
         }
         (None, Some(_)) => false,
         (None, None) => return None,
@@ -133,9 +190,7 @@ pub async fn stop(
     oracle: &OracleConfig,
     listener: Listener<'_>,
 ) -> Result<(), ActionError> {
-    call(cx, oracle, &listener.arguments("stop"))
-        .await
-        .map(drop)
+    call(cx, oracle, listener, "stop").await.map(drop)
 }
 
 /// Starts the listener.
@@ -147,9 +202,7 @@ pub async fn start(
     oracle: &OracleConfig,
     listener: Listener<'_>,
 ) -> Result<(), ActionError> {
-    call(cx, oracle, &listener.arguments("start"))
-        .await
-        .map(drop)
+    call(cx, oracle, listener, "start").await.map(drop)
 }
 
 /// Allows Clusterware to start the listener, or forbids it.
@@ -163,7 +216,7 @@ pub async fn set_enabled(
     enabled: bool,
 ) -> Result<(), ActionError> {
     let verb = if enabled { "enable" } else { "disable" };
-    call(cx, oracle, &listener.arguments(verb)).await.map(drop)
+    call(cx, oracle, listener, verb).await.map(drop)
 }
 
 #[cfg(test)]
@@ -186,6 +239,12 @@ mod tests {
         assert_eq!(read_state(up, LOCAL), state(true, true));
         assert_eq!(read_state(elsewhere, LOCAL), state(false, true));
         assert_eq!(read_state(down, LOCAL), state(false, false));
+        // Node names are lower case, whatever the system's host name.
+        let capitals = Listener {
+            node: "ORA-2",
+            ..LOCAL
+        };
+        assert_eq!(read_state(up, capitals), state(true, true));
         assert_eq!(read_state("PRCR-1001 : no such resource", LOCAL), None);
     }
 
@@ -196,11 +255,11 @@ mod tests {
             node: "ora-2",
         };
         assert_eq!(
-            scan.arguments("stop"),
+            scan.arguments("stop").unwrap(),
             ["stop", "scan_listener", "-scannumber", "2"]
         );
         assert_eq!(
-            LOCAL.arguments("stop"),
+            LOCAL.arguments("stop").unwrap(),
             [
                 "stop",
                 "listener",
@@ -218,5 +277,45 @@ mod tests {
                 enabled: true
             })
         );
+    }
+
+    #[test]
+    fn a_scan_listener_of_another_network_is_refused() {
+        for name in [
+            "LISTENER_SCAN1_NET2",
+            "LISTENER_SCAN",
+            "listener_scan1_net2",
+        ] {
+            let scan = Listener { name, ..LOCAL };
+            let error = scan.arguments("stop").unwrap_err();
+            assert_eq!(error.code(), Code::LS2210, "{name}");
+        }
+        let lower = Listener {
+            name: "listener_scan3",
+            ..LOCAL
+        };
+        assert_eq!(lower.scan_number().unwrap(), Some("3"));
+    }
+
+    #[test]
+    fn only_the_refusal_of_node_lets_it_be_left_out() {
+        let ended = |code, line: &str| Ended {
+            code: Some(code),
+            lines: vec![line.to_owned()],
+        };
+        let refusal = "PRKO-2002 : Invalid command line option: -node";
+        assert!(refuses_node(&ended(1, refusal)));
+        for (code, line) in [
+            (0, refusal),
+            (1, "PRKO-2002 : Invalid command line option: -nodes"),
+            (1, "PRKO-2001 : Invalid command line syntax"),
+            (
+                1,
+                "Usage: srvctl stop listener [-listener NAME] [-node NODE]",
+            ),
+            (1, "PRKC-1056 : Failed to get the hostname for node -node"),
+        ] {
+            assert!(!refuses_node(&ended(code, line)), "{line}");
+        }
     }
 }
