@@ -17,6 +17,17 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// `TNS:no listener`: nothing listens at its address.
 const NO_LISTENER: &str = "TNS-12541";
+/// No connection gets as far as the listener's address: destination host
+/// unreachable (12543), host or object doesn't exist (12545). (Oracle Database
+/// Error Messages, TNS.) A virtual address that has moved away or a name that
+/// doesn't resolve gives them. They don't prove that the listener is down.
+const UNREACHABLE: [&str; 2] = ["TNS-12543", "TNS-12545"];
+/// Static services for which no database instance answers a login of DMS:
+/// external procedures (Oracle Database Net Services Administrator's Guide,
+/// "Configuring Oracle Net Services for External Procedures").
+const EXTERNAL_PROCEDURES: [&str; 2] = ["PLSEXTPROC", "CLREXTPROC"];
+/// Ends of the names of the broker's services (Data Guard Broker, "Prerequisites").
+const BROKER: [&str; 2] = ["_DGMGRL", "_DGB"];
 /// `Listener using listener name … has already been started`.
 const ALREADY_STARTED: &str = "TNS-01106";
 
@@ -53,23 +64,99 @@ fn failed(verb: &str, name: &str, ended: &Ended) -> ActionError {
            TNS_ADMIN, fix what it reports, then retry")
 }
 
-/// Whether the listener is up.
-///
-/// # Errors
-/// Where lsnrctl fails: no such listener, no permission.
-pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
-    let ended = call(&quiet(cx), oracle, "status", name).await?;
-    if ended.code == Some(0) {
-        Ok(true)
-    } else if ended.text().contains(NO_LISTENER) {
-        Ok(false)
-    } else {
-        Err(failed("status", name, &ended))
+/// What `lsnrctl status` shows of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Up,
+    Down,
+    /// It may be up or down: nobody can connect from here.
+    Unreachable,
+}
+
+impl Reach {
+    fn read(ended: &Ended) -> Option<Self> {
+        let text = ended.text();
+        if ended.code == Some(0) {
+            Some(Self::Up)
+        } else if UNREACHABLE.iter().any(|code| text.contains(code)) {
+            // Of several addresses one may answer TNS-12541.
+            Some(Self::Unreachable)
+        } else if text.contains(NO_LISTENER) {
+            Some(Self::Down)
+        } else {
+            None
+        }
     }
 }
 
-/// Whether the listener offers a service that is registered statically
-/// (status UNKNOWN): a restricted session closes dynamic ones (ORA-12526).
+async fn reach(
+    cx: &Context,
+    oracle: &OracleConfig,
+    name: &str,
+) -> Result<(Option<Reach>, Ended), ActionError> {
+    let ended = call(&quiet(cx), oracle, "status", name).await?;
+    Ok((Reach::read(&ended), ended))
+}
+
+/// Whether the listener is up. One that can't be reached is an error, because
+/// it can't be said to be closed.
+///
+/// # Errors
+/// Where lsnrctl fails: no such listener, no permission, no way to it.
+pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
+    match reach(cx, oracle, name).await? {
+        (Some(Reach::Up), _) => Ok(true),
+        (Some(Reach::Down), _) => Ok(false),
+        (Some(Reach::Unreachable) | None, ended) => Err(failed("status", name, &ended)),
+    }
+}
+
+/// Whether the listener needs no start. One that can't be reached is started:
+/// if it is up, lsnrctl says so and nothing changes.
+///
+/// # Errors
+/// Where lsnrctl fails: no such listener, no permission.
+pub async fn is_reachable(
+    cx: &Context,
+    oracle: &OracleConfig,
+    name: &str,
+) -> Result<bool, ActionError> {
+    match reach(cx, oracle, name).await? {
+        (Some(Reach::Up), _) => Ok(true),
+        (Some(Reach::Down | Reach::Unreachable), _) => Ok(false),
+        (None, ended) => Err(failed("status", name, &ended)),
+    }
+}
+
+/// The quoted name at the beginning of a line, after `label`.
+fn named<'a>(line: &'a str, label: &str) -> Option<&'a str> {
+    let rest = line.trim().strip_prefix(label)?.trim_start();
+    rest.strip_prefix('"')?.split('"').next()
+}
+
+/// Whether a service without its domain is one that DMS can log in to.
+fn is_of_database(service: &str) -> bool {
+    let name = service.split('.').next().unwrap_or(service).to_uppercase();
+    !EXTERNAL_PROCEDURES.contains(&name.as_str()) && !BROKER.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a database service of the instance is registered statically, which
+/// the summary shows as status UNKNOWN (Oracle Database Net Services
+/// Reference, "SERVICES").
+fn offers_statically(summary: &str, instance: &str) -> bool {
+    let mut service = "";
+    summary.lines().any(|line| {
+        if let Some(name) = named(line, "Service ") {
+            service = name;
+        }
+        named(line, "Instance ").is_some_and(|name| name.eq_ignore_ascii_case(instance))
+            && line.contains("status UNKNOWN")
+            && is_of_database(service)
+    })
+}
+
+/// Whether the listener offers a service of this instance's database that is
+/// registered statically: a restricted session closes dynamic ones (ORA-12526).
 ///
 /// # Errors
 /// Where lsnrctl fails.
@@ -80,7 +167,7 @@ pub async fn has_static_service(
 ) -> Result<bool, ActionError> {
     let ended = call(&quiet(cx), oracle, "status", name).await?;
     if ended.code == Some(0) {
-        Ok(ended.text().contains("status UNKNOWN"))
+        Ok(offers_statically(&ended.text(), &oracle.sid))
     } else {
         Err(failed("status", name, &ended))
     }
@@ -109,5 +196,71 @@ pub async fn start(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<()
         Ok(())
     } else {
         Err(failed("start", name, &ended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: i32, text: &str) -> Ended {
+        Ended {
+            code: Some(code),
+            lines: text.lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn only_a_refused_connection_proves_that_a_listener_is_down() {
+        let read = |text: &str| Reach::read(&ended(1, text));
+        let tail = "\n TNS-12560: TNS:protocol adapter error\n  TNS-00511: No listener";
+        assert_eq!(
+            read(&format!("TNS-12541: TNS:no listener{tail}")),
+            Some(Reach::Down)
+        );
+        for code in [
+            "TNS-12543: TNS:destination host",
+            "TNS-12545: Connect failed",
+        ] {
+            assert_eq!(read(&format!("{code}{tail}")), Some(Reach::Unreachable));
+        }
+        let both = "TNS-12541: TNS:no listener\nTNS-12545: Connect failed";
+        assert_eq!(read(both), Some(Reach::Unreachable));
+        // It is up and admits other nodes, or it belongs to somebody else.
+        for up in [
+            "TNS-12537: TNS:connection closed",
+            "TNS-01190: not authorized",
+        ] {
+            assert_eq!(read(up), None, "{up}");
+        }
+        assert_eq!(Reach::read(&ended(0, "")), Some(Reach::Up));
+    }
+
+    #[test]
+    fn a_static_service_of_the_instance_is_needed() {
+        let summary = |service: &str, instance: &str, status: &str| {
+            format!(
+                "Services Summary...\nService \"{service}\" has 1 instance(s).\n  Instance \
+                 \"{instance}\", status {status}, has 1 handler(s) for this service...\n"
+            )
+        };
+        let offers = |service, instance| {
+            let other = summary("SHOPXDB", "ORCL1", "READY");
+            offers_statically(&(summary(service, instance, "UNKNOWN") + &other), "orcl1")
+        };
+        assert!(offers("SHOP", "ORCL1") && offers("shop.example.com", "orcl1"));
+        for (service, instance) in [
+            ("PLSExtProc", "PLSExtProc"),
+            ("CLRExtProc", "ORCL1"),
+            ("SHOP_DGMGRL", "ORCL1"),
+            ("shop_DGMGRL.example.com", "orcl1"),
+            ("SHOP", "CRM1"),
+        ] {
+            assert!(!offers(service, instance), "{service} of {instance}");
+        }
+        assert!(!offers_statically(
+            &summary("SHOP", "ORCL1", "READY"),
+            "ORCL1"
+        ));
     }
 }

@@ -31,15 +31,9 @@ pub struct Stop;
 /// `oracle.listener.start`
 pub struct Start;
 
-async fn probe(
-    cx: &Context,
-    params: &ListenerSelection,
-    is_so: fn(State) -> bool,
-) -> Result<Probe, ActionError> {
-    let listeners = Listeners::of(cx, &params.resource).await?;
-    let states = listeners.states(cx, &listeners.meant(params)?).await?;
+fn probe(states: &States, is_so: fn(State) -> bool) -> Result<Probe, ActionError> {
     let so = states.values().all(|state| is_so(*state));
-    with_before_image(satisfied_if(so), &states)
+    with_before_image(satisfied_if(so), states)
 }
 
 /// Restores every listener, continuing after failures: one broken listener must
@@ -74,7 +68,11 @@ async fn put_one_back(
     name: &str,
     was: State,
 ) -> Result<bool, ActionError> {
-    let now = listeners.state(cx, name).await?;
+    let now = if was.up {
+        listeners.state_for_start(cx, name).await?
+    } else {
+        listeners.state(cx, name).await?
+    };
     if now == was {
         return Ok(false);
     }
@@ -129,7 +127,9 @@ impl Action for Stop {
     }
 
     async fn probe(&self, cx: &Context, params: &StopListeners) -> Result<Probe, ActionError> {
-        probe(cx, params, State::is_closed).await
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let states = listeners.states(cx, &listeners.meant(params)?).await?;
+        probe(&states, State::is_closed)
     }
 
     async fn describe(
@@ -184,7 +184,13 @@ impl Action for Start {
     }
 
     async fn probe(&self, cx: &Context, params: &StartListeners) -> Result<Probe, ActionError> {
-        probe(cx, params, State::is_open).await
+        let listeners = Listeners::of(cx, &params.resource).await?;
+        let mut states = States::new();
+        for name in listeners.meant(params)? {
+            let state = listeners.state_for_start(cx, &name).await?;
+            states.insert(name, state);
+        }
+        probe(&states, State::is_open)
     }
 
     async fn describe(
@@ -195,7 +201,7 @@ impl Action for Start {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let mut description = Description::default();
         for name in listeners.meant(params)? {
-            let state = listeners.state(cx, &name).await?;
+            let state = listeners.state_for_start(cx, &name).await?;
             description.remarks.push(shown(&name, state));
             if !state.is_open() {
                 description.would_do.extend(listeners.opening(&name));
@@ -215,7 +221,7 @@ impl Action for Start {
     ) -> Result<Outputs, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         for name in listeners.meant(params)? {
-            if !listeners.state(cx, &name).await?.is_open() {
+            if !listeners.state_for_start(cx, &name).await?.is_open() {
                 listeners.open(cx, &name).await?;
                 cx.note(format!("{name}: started"));
             }

@@ -141,6 +141,21 @@ impl Listeners {
         })
     }
 
+    /// The state as a start needs it: a listener that can't be reached counts as
+    /// down, so that it is started. For a stop that would be no proof.
+    ///
+    /// # Errors
+    /// If the listener control tool reports no state.
+    pub async fn state_for_start(&self, cx: &Context, name: &str) -> Result<State, ActionError> {
+        if self.clustered() {
+            return self.state(cx, name).await;
+        }
+        Ok(State {
+            up: lsnrctl::is_reachable(cx, &self.config, name).await?,
+            enabled: None,
+        })
+    }
+
     /// # Errors
     /// If the listener control tool reports no state for one of them.
     pub async fn states(&self, cx: &Context, names: &[String]) -> Result<States, ActionError> {
