@@ -6,6 +6,12 @@
 //! Database Net Services Reference, "Listener Control Utility"); `srvctl` has
 //! to be that of the Grid home for what belongs to it (Oracle Real Application
 //! Clusters Administration and Deployment Guide, "SRVCTL Usage Information").
+//!
+//! The agent passes no other environment on. A listener hands its own to the
+//! dedicated servers that it starts, so it gets what the setup of a home sets:
+//! `ORACLE_HOME`, `LD_LIBRARY_PATH` (its `lib`), `TNS_ADMIN` where configured,
+//! and the agent's `TZ` where that is set. `ORACLE_BASE` isn't passed: a home
+//! holds it in `install/orabasetab`.
 
 use super::command::Program;
 use crate::config::OracleConfig;
@@ -23,7 +29,14 @@ impl<'a> Tool<'a> {
     /// The tool of that name, from the listeners' home.
     pub fn of(oracle: &'a OracleConfig, name: &str) -> Self {
         let home = oracle.listener_home();
-        let mut environment = vec![("ORACLE_HOME", home.to_string_lossy())];
+        let libraries = home.join("lib").to_string_lossy().into_owned();
+        let mut environment = vec![
+            ("ORACLE_HOME", home.to_string_lossy()),
+            ("LD_LIBRARY_PATH", libraries.into()),
+        ];
+        if let Ok(zone) = std::env::var("TZ") {
+            environment.push(("TZ", zone.into()));
+        }
         if let Some(directory) = &oracle.tns_admin {
             environment.push(("TNS_ADMIN", directory.to_string_lossy()));
         }
