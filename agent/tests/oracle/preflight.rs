@@ -265,6 +265,14 @@ async fn a_listener_whose_nodes_are_checked_gets_no_remark() {
     let text = "TCP.VALIDNODE_CHECKING = YES\nTCP.INVITED_NODES = (10.20.0.17)\n";
     std::fs::write(range.directory().join("net/sqlnet.ora"), text).unwrap();
     assert!(!unseen().await);
+    // The file is that of the applications' listeners too, read at their next start.
+    let description = described(&range, "oracle.ready", &params).await;
+    let shared = "applies to LISTENER_DMS as well as to LISTENER";
+    assert!(
+        description.remarks.iter().any(|line| line.contains(shared)),
+        "{:?}",
+        description.remarks
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

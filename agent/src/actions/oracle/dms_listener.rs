@@ -118,8 +118,10 @@ impl DmsListener {
             Ok(true) => {}
             Ok(false) => {
                 let what = format!(
-                    "{name} offers no service registered statically; name it in SID_LIST_{name} \
-                     of its listener.ora"
+                    "{name} offers no service registered statically for the instance {}; name it \
+                     in SID_LIST_{name} of its listener.ora (entries for external procedures and \
+                     for Data Guard's broker don't count)",
+                    listeners.config().sid
                 );
                 match needed {
                     Some(why) => self.obstacles.push(format!("{what}: {why}")),
@@ -140,15 +142,25 @@ impl DmsListener {
     /// A firewall can't be detected from here, so this is no obstacle.
     fn nodes(&mut self, listeners: &Listeners, name: &str) {
         let path = sqlnet::path(listeners.config());
-        let text = std::fs::read_to_string(&path);
-        if !text.is_ok_and(|text| sqlnet::checks_nodes(&text)) {
-            self.remarks.push(format!(
-                "nothing shows that {name} lets in DMS alone: {} sets no TCP.VALIDNODE_CHECKING = \
-                 YES with TCP.INVITED_NODES; see that a firewall does it \
-                 (VALID_NODE_CHECKING_REGISTRATION limits who registers, not who connects)",
-                path.display()
-            ));
-        }
+        let checks = std::fs::read_to_string(&path).is_ok_and(|text| sqlnet::checks_nodes(&text));
+        let others = listeners.except(&[name.to_owned()]);
+        self.remarks.push(if !checks {
+            format!(
+                "nothing shows that {name} lets in DMS alone: see that a firewall does it, or a \
+                 TNS_ADMIN of that listener's own with TCP.VALIDNODE_CHECKING, or \
+                 DBMS_SFW_ACL_ADMIN (VALID_NODE_CHECKING_REGISTRATION limits who registers, not \
+                 who connects)"
+            )
+        } else if !others.is_empty() {
+            format!(
+                "{} admits certain nodes only, and applies to {} as well as to {name} from their \
+                 next start: a rollback would shut out every application that isn't invited",
+                path.display(),
+                others.join(", ")
+            )
+        } else {
+            return;
+        });
     }
 
     async fn privileges(&mut self, session: &Session, users: &[String]) -> Result<(), ActionError> {
