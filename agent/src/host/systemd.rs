@@ -6,6 +6,7 @@
 use crate::error::ActionError;
 use lockstep_api::Code;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
@@ -55,6 +56,7 @@ trait Manager {
 )]
 trait Properties {
     fn get(&self, interface: &str, name: &str) -> zbus::Result<OwnedValue>;
+    fn get_all(&self, interface: &str) -> zbus::Result<HashMap<String, OwnedValue>>;
 }
 
 /// A unit's state in systemd: what a task before-images before a change.
@@ -85,6 +87,59 @@ impl UnitState {
     pub fn is_enabled(&self) -> bool {
         matches!(self.file.as_str(), "enabled" | "enabled-runtime")
     }
+}
+
+/// What decides whether a unit can be started and stopped, and whether it stays
+/// so: org.freedesktop.systemd1(5), "Unit Objects" and "Service Unit Objects".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub load: String,
+    pub active: String,
+    /// `running`, `auto-restart`, `waiting`, …
+    pub sub: String,
+    /// `CanStart`: false too for `RefuseManualStart=yes`.
+    pub can_start: bool,
+    /// `CanStop`: false too for `RefuseManualStop=yes`.
+    pub can_stop: bool,
+    /// The files on disk are newer than what systemd has loaded.
+    pub needs_reload: bool,
+    /// Differs for every start of the unit.
+    pub invocation: Vec<u8>,
+    /// Sockets, timers and paths that start it.
+    pub triggered_by: Vec<String>,
+    /// The units that this socket, timer or path starts.
+    pub triggers: Vec<String>,
+    /// A stop of the unit stops these too.
+    pub stops_with_it: Vec<String>,
+    /// A start of the unit stops these.
+    pub conflicts: Vec<String>,
+    /// Of a service: `simple`, `oneshot`, …; empty for other units.
+    pub service_type: String,
+    /// Of a service: automatic restarts since its last start by a job.
+    pub restarts: u32,
+}
+
+impl Facts {
+    /// It is active, and not merely on its way there or between two restarts.
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading")
+    }
+
+    /// A oneshot that ran and ended: its start job succeeds only if it did.
+    pub fn has_run(&self) -> bool {
+        self.service_type == "oneshot" && self.active == "inactive"
+    }
+}
+
+/// A property, or its type's default where this systemd doesn't have it.
+fn property<T>(all: &HashMap<String, OwnedValue>, name: &str) -> T
+where
+    T: TryFrom<OwnedValue> + Default,
+{
+    all.get(name)
+        .and_then(|value| value.try_clone().ok())
+        .and_then(|value| T::try_from(value).ok())
+        .unwrap_or_default()
 }
 
 /// What to do with a unit.
@@ -175,6 +230,84 @@ impl Systemd {
                 format!("systemd doesn't tell the state of {unit}"),
             )
             .remedy("see `systemctl status` of it")
+            .source(e)
+        })
+    }
+
+    /// A unit's dependencies and abilities.
+    ///
+    /// # Errors
+    /// Where systemd doesn't answer.
+    pub async fn facts(&self, unit: &str) -> Result<Facts, ActionError> {
+        let read = async {
+            let path = self.manager.load_unit(unit).await?;
+            let properties = PropertiesProxy::builder(&self.connection)
+                .path(path)?
+                .build()
+                .await?;
+            let all = properties.get_all("org.freedesktop.systemd1.Unit").await?;
+            let service = match unit.ends_with(".service") {
+                true => {
+                    properties
+                        .get_all("org.freedesktop.systemd1.Service")
+                        .await?
+                }
+                false => HashMap::new(),
+            };
+            // systemd.unit(5): a stop passes along the inverses of Requires=,
+            // Requisite=, BindsTo= and PartOf=, and along PropagatesStopTo=.
+            let stops = [
+                "RequiredBy",
+                "RequisiteOf",
+                "BoundBy",
+                "ConsistsOf",
+                "PropagatesStopTo",
+            ];
+            let conflicts = ["Conflicts", "ConflictedBy"];
+            let lists = |names: &[&str]| -> Vec<String> {
+                names
+                    .iter()
+                    .flat_map(|name| property::<Vec<String>>(&all, name))
+                    .collect()
+            };
+            Ok(Facts {
+                load: property(&all, "LoadState"),
+                active: property(&all, "ActiveState"),
+                sub: property(&all, "SubState"),
+                can_start: property(&all, "CanStart"),
+                can_stop: property(&all, "CanStop"),
+                needs_reload: property(&all, "NeedDaemonReload"),
+                invocation: property(&all, "InvocationID"),
+                triggered_by: lists(&["TriggeredBy"]),
+                triggers: lists(&["Triggers"]),
+                stops_with_it: lists(&stops),
+                conflicts: lists(&conflicts),
+                service_type: property(&service, "Type"),
+                restarts: property(&service, "NRestarts"),
+            })
+        };
+        limited(read).await.map_err(|e| {
+            ActionError::new(
+                Code::LS2102,
+                format!("systemd doesn't tell the properties of {unit}"),
+            )
+            .remedy("see `systemctl show` of it")
+            .source(e)
+        })
+    }
+
+    /// Reads all unit files anew.
+    ///
+    /// # Errors
+    /// Where systemd rejects it.
+    pub async fn reload(&self, unit: &str) -> Result<(), ActionError> {
+        limited(self.manager.reload()).await.map_err(|e| {
+            ActionError::new(
+                Code::LS2103,
+                format!("systemd has an old configuration of {unit} and can't reload"),
+            )
+            .state_left(format!("{unit} was not started"))
+            .remedy("run `systemctl daemon-reload`, then retry")
             .source(e)
         })
     }

@@ -1,6 +1,7 @@
 //! systemd units: services and timers alike.
 
 pub mod restart;
+mod settle;
 pub mod start;
 pub mod stop;
 
@@ -70,7 +71,13 @@ async fn restore(
     };
     if let Some(job) = job {
         cx.note(format!("{unit}: restored to {}", was.active));
-        systemd.run(job, unit, limit).await?;
+        match job {
+            Job::Start | Job::Restart => {
+                let up = settle::bring_up(cx, job, unit, limit).await?;
+                settle::stay_up(cx, &[up]).await?;
+            }
+            Job::Stop => systemd.run(job, unit, limit).await?,
+        }
         changed = true;
     }
     Ok(changed)

@@ -3,12 +3,11 @@
 //! A restart leaves no trace in a unit's state, so there is nothing to
 //! restore, and after a crash the probe can't tell whether it happened.
 
-use super::{absent, existing, required_permissions, states};
+use super::{absent, existing, required_permissions, settle, states};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::systemd::Job;
 use crate::policy::Permission;
 use async_trait::async_trait;
-use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
 use lockstep_plan::catalogue::RestartService;
 use serde_json::Value;
@@ -52,23 +51,13 @@ impl Action for Restart {
         params: &RestartService,
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let systemd = cx.host.systemd().await?;
+        let mut up = Vec::new();
         for unit in &params.units {
-            systemd
-                .run(Job::Restart, unit, Duration::from_secs(params.timeout_secs))
-                .await?;
-            let state = systemd.state(unit).await?;
-            if !state.is_up() {
-                return Err(
-                    ActionError::new(Code::LS2107, format!("{unit} did not stay up"))
-                        .state_left(format!("it is {}", state.active))
-                        .remedy(format!(
-                            "see `systemctl status {unit}` and its journal, then retry"
-                        )),
-                );
-            }
+            let limit = Duration::from_secs(params.timeout_secs);
+            up.push(settle::bring_up(cx, Job::Restart, unit, limit).await?);
             cx.note(format!("{unit}: restarted"));
         }
+        settle::stay_up(cx, &up).await?;
         Ok(Outputs::new())
     }
 }

@@ -1,7 +1,7 @@
 //! `service.start`: starts units, last named first, and enables them where the
 //! plan says so.
 
-use super::{States, absent, existing, put_all_back, required_permissions, states};
+use super::{States, absent, existing, put_all_back, required_permissions, settle, states};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
@@ -9,7 +9,6 @@ use crate::action::{
 use crate::host::systemd::Job;
 use crate::policy::Permission;
 use async_trait::async_trait;
-use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::StartService;
 use serde_json::Value;
@@ -61,26 +60,17 @@ impl Action for Start {
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
+        let mut up = Vec::new();
         for unit in params.units.iter().rev() {
             if params.enablement && !systemd.state(unit).await?.is_enabled() {
                 systemd.set_enabled(unit, true).await?;
                 cx.note(format!("{unit}: enabled"));
             }
-            systemd
-                .run(Job::Start, unit, Duration::from_secs(params.timeout_secs))
-                .await?;
-            let state = systemd.state(unit).await?;
-            if !state.is_up() {
-                return Err(
-                    ActionError::new(Code::LS2107, format!("{unit} did not stay up"))
-                        .state_left(format!("it is {}", state.active))
-                        .remedy(format!(
-                            "see `systemctl status {unit}` and its journal, then retry"
-                        )),
-                );
-            }
+            let limit = Duration::from_secs(params.timeout_secs);
+            up.push(settle::bring_up(cx, Job::Start, unit, limit).await?);
             cx.note(format!("{unit}: started"));
         }
+        settle::stay_up(cx, &up).await?;
         Ok(Outputs::new())
     }
 

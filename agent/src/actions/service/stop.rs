@@ -1,6 +1,6 @@
 //! `service.stop`: stops units, and disables them where the plan says so.
 
-use super::{States, absent, existing, put_all_back, required_permissions, states};
+use super::{States, absent, existing, put_all_back, required_permissions, settle, states};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
@@ -48,6 +48,10 @@ impl Action for Stop {
             obstacles: absent(&states),
             ..Description::default()
         };
+        if let Some(unheld) = description.obstacle(settle::unheld_triggers(cx, &params.units).await)
+        {
+            description.obstacles.extend(unheld);
+        }
         for (unit, state) in &states {
             description
                 .would_do
@@ -68,25 +72,24 @@ impl Action for Stop {
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let systemd = cx.host.systemd().await?;
+        if let Some(unheld) = settle::unheld_triggers(cx, &params.units)
+            .await?
+            .into_iter()
+            .next()
+        {
+            return Err(ActionError::new(Code::LS2106, unheld).state_left("nothing was stopped"));
+        }
         for unit in &params.units {
             if params.enablement && systemd.state(unit).await?.is_enabled() {
                 systemd.set_enabled(unit, false).await?;
                 cx.note(format!("{unit}: disabled"));
             }
-            systemd
-                .run(Job::Stop, unit, Duration::from_secs(params.timeout_secs))
-                .await?;
-            let state = systemd.state(unit).await?;
-            if !state.is_down() {
-                return Err(ActionError::new(
-                    Code::LS2106,
-                    format!("{unit} was started again after its stop"),
-                )
-                .state_left(format!("it is {}", state.active))
-                .remedy("see what starts it (a timer, a socket, another unit), stop that too"));
-            }
+            let limit = Duration::from_secs(params.timeout_secs);
+            systemd.run(Job::Stop, unit, limit).await?;
+            settle::wait_for_triggered(cx, unit, limit).await?;
             cx.note(format!("{unit}: stopped"));
         }
+        settle::stay_down(cx, &params.units).await?;
         Ok(Outputs::new())
     }
 

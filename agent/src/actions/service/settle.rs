@@ -1,0 +1,158 @@
+//! A unit's state is proved over time: one instant is not a state.
+//!
+//! A service whose program ends at once is `active` for some milliseconds, and
+//! a socket, a timer or another unit brings a stopped one back seconds later.
+
+use crate::action::{ActionError, Context};
+use crate::host::systemd::{Facts, Job};
+use lockstep_api::Code;
+use std::time::Duration;
+
+/// How long units must stay as they were put before the task counts as done.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// How often states are read meanwhile.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// A unit as it was right after its start job.
+pub struct Started {
+    unit: String,
+    facts: Facts,
+}
+
+/// Starts or restarts a unit, with its current configuration.
+///
+/// # Errors
+/// Where the job fails or the unit isn't active after it. A oneshot needn't be:
+/// systemd ends its start job with `done` only if its program succeeded
+/// (systemd.service(5), `Type=`).
+pub async fn bring_up(
+    cx: &Context,
+    job: Job,
+    unit: &str,
+    limit: Duration,
+) -> Result<Started, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    if systemd.facts(unit).await?.needs_reload {
+        systemd.reload(unit).await?;
+        cx.note(format!("{unit}: its changed files were loaded"));
+    }
+    systemd.run(job, unit, limit).await?;
+    let facts = systemd.facts(unit).await?;
+    if !facts.is_active() && !facts.has_run() {
+        return Err(not_up(unit, &facts));
+    }
+    Ok(Started {
+        unit: unit.to_owned(),
+        facts,
+    })
+}
+
+/// Waits for the settle time and requires that every unit is still active, by
+/// the same start. A oneshot that has run has nothing to keep.
+///
+/// # Errors
+/// Where a unit ended or was restarted meanwhile.
+pub async fn stay_up(cx: &Context, started: &[Started]) -> Result<(), ActionError> {
+    if started.iter().all(|one| one.facts.has_run()) {
+        return Ok(());
+    }
+    tokio::time::sleep(SETTLE).await;
+    let systemd = cx.host.systemd().await?;
+    for Started { unit, facts } in started.iter().filter(|one| !one.facts.has_run()) {
+        let now = systemd.facts(unit).await?;
+        let same = now.invocation == facts.invocation && now.restarts == facts.restarts;
+        if !now.is_active() || !same {
+            return Err(not_up(unit, &now));
+        }
+    }
+    Ok(())
+}
+
+fn not_up(unit: &str, now: &Facts) -> ActionError {
+    ActionError::new(Code::LS2107, format!("{unit} did not stay up"))
+        .state_left(format!(
+            "it is {} ({}), after {} restarts by itself",
+            now.active, now.sub, now.restarts
+        ))
+        .remedy(format!(
+            "see `systemctl status {unit}` and its journal, then retry"
+        ))
+}
+
+/// Watches stopped units for the settle time.
+///
+/// # Errors
+/// Where something started one of them again.
+pub async fn stay_down(cx: &Context, units: &[String]) -> Result<(), ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let until = tokio::time::Instant::now() + SETTLE;
+    loop {
+        for unit in units {
+            let state = systemd.state(unit).await?;
+            if !state.is_down() {
+                return Err(ActionError::new(
+                    Code::LS2106,
+                    format!("{unit} was started again after its stop"),
+                )
+                .state_left(format!("it is {}", state.active))
+                .remedy("see what starts it (a timer, a socket, another unit), stop that too"));
+            }
+        }
+        if tokio::time::Instant::now() >= until {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Waits until the oneshots that a stopped timer or path had started are over.
+///
+/// # Errors
+/// Where one of them still runs at the end of `limit`.
+pub async fn wait_for_triggered(
+    cx: &Context,
+    trigger: &str,
+    limit: Duration,
+) -> Result<(), ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let until = tokio::time::Instant::now() + limit;
+    for unit in systemd.facts(trigger).await?.triggers {
+        loop {
+            let facts = systemd.facts(&unit).await?;
+            if facts.service_type != "oneshot" || facts.active != "activating" {
+                break;
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(ActionError::new(
+                    Code::LS2103,
+                    format!("{unit}, started by {trigger}, did not end in time"),
+                )
+                .state_left(format!("{trigger} is stopped, {unit} still runs"))
+                .remedy(format!("wait until {unit} has ended, then retry")));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+    Ok(())
+}
+
+/// Active sockets, timers and paths that would start a unit of the list again,
+/// and aren't stopped with it: a sentence each.
+///
+/// # Errors
+/// Where systemd doesn't answer.
+pub async fn unheld_triggers(cx: &Context, units: &[String]) -> Result<Vec<String>, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let mut unheld = Vec::new();
+    for unit in units {
+        for trigger in systemd.facts(unit).await?.triggered_by {
+            if !units.contains(&trigger) && !systemd.state(&trigger).await?.is_down() {
+                unheld.push(format!(
+                    "{trigger} is active and starts {unit} again; name {trigger} before {unit} in the plan"
+                ));
+            }
+        }
+    }
+    Ok(unheld)
+}
