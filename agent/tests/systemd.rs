@@ -170,6 +170,12 @@ async fn a_stop_holds_what_starts_the_unit_again() {
         .start_units(&["echo.service", "echo.socket"])
         .await
         .unwrap();
+    // An earlier step may stop the socket, so it is no obstacle before the run.
+    let stop = actions::find("service.stop").unwrap();
+    let params = serde_json::json!({ "units": ["echo.service"] });
+    let seen = stop.describe(&manager.context(), &params).await.unwrap();
+    assert_eq!(seen.obstacles, Vec::<String>::new());
+    assert!(seen.remarks[0].starts_with("echo.socket"), "{seen:?}");
     let error = manager.stop_units(&["echo.service"]).await.unwrap_err();
     assert!(error.contains("echo.socket"), "{error}");
     manager.stop_units(&pair).await.unwrap();

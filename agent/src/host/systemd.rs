@@ -89,18 +89,12 @@ impl UnitState {
     }
 }
 
-/// What decides whether a unit can be started and stopped, and whether it stays
-/// so: org.freedesktop.systemd1(5), "Unit Objects" and "Service Unit Objects".
+/// What decides whether a unit stays started or stopped: org.freedesktop.systemd1(5), "Unit Objects" and "Service Unit Objects".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    pub load: String,
     pub active: String,
     /// `running`, `auto-restart`, `waiting`, …
     pub sub: String,
-    /// `CanStart`: false too for `RefuseManualStart=yes`.
-    pub can_start: bool,
-    /// `CanStop`: false too for `RefuseManualStop=yes`.
-    pub can_stop: bool,
     /// The files on disk are newer than what systemd has loaded.
     pub needs_reload: bool,
     /// Differs for every start of the unit.
@@ -109,10 +103,6 @@ pub struct Facts {
     pub triggered_by: Vec<String>,
     /// The units that this socket, timer or path starts.
     pub triggers: Vec<String>,
-    /// A stop of the unit stops these too.
-    pub stops_with_it: Vec<String>,
-    /// A start of the unit stops these.
-    pub conflicts: Vec<String>,
     /// Of a service: `simple`, `oneshot`, …; empty for other units.
     pub service_type: String,
     /// Of a service: automatic restarts since its last start by a job.
@@ -195,6 +185,14 @@ impl Systemd {
         })
     }
 
+    async fn properties(&self, unit: &str) -> zbus::Result<PropertiesProxy<'_>> {
+        let path = self.manager.load_unit(unit).await?;
+        PropertiesProxy::builder(&self.connection)
+            .path(path)?
+            .build()
+            .await
+    }
+
     /// A unit's current state.
     ///
     /// # Errors
@@ -202,11 +200,7 @@ impl Systemd {
     /// (`not-found`), not an error.
     pub async fn state(&self, unit: &str) -> Result<UnitState, ActionError> {
         let read = async {
-            let path = self.manager.load_unit(unit).await?;
-            let properties = PropertiesProxy::builder(&self.connection)
-                .path(path)?
-                .build()
-                .await?;
+            let properties = self.properties(unit).await?;
             let get = async |name: &str| -> zbus::Result<String> {
                 let value = properties
                     .get("org.freedesktop.systemd1.Unit", name)
@@ -234,17 +228,13 @@ impl Systemd {
         })
     }
 
-    /// A unit's dependencies and abilities.
+    /// What decides whether a unit stays as it is.
     ///
     /// # Errors
     /// Where systemd doesn't answer.
     pub async fn facts(&self, unit: &str) -> Result<Facts, ActionError> {
         let read = async {
-            let path = self.manager.load_unit(unit).await?;
-            let properties = PropertiesProxy::builder(&self.connection)
-                .path(path)?
-                .build()
-                .await?;
+            let properties = self.properties(unit).await?;
             let all = properties.get_all("org.freedesktop.systemd1.Unit").await?;
             let service = match unit.ends_with(".service") {
                 true => {
@@ -254,34 +244,13 @@ impl Systemd {
                 }
                 false => HashMap::new(),
             };
-            // systemd.unit(5): a stop passes along the inverses of Requires=,
-            // Requisite=, BindsTo= and PartOf=, and along PropagatesStopTo=.
-            let stops = [
-                "RequiredBy",
-                "RequisiteOf",
-                "BoundBy",
-                "ConsistsOf",
-                "PropagatesStopTo",
-            ];
-            let conflicts = ["Conflicts", "ConflictedBy"];
-            let lists = |names: &[&str]| -> Vec<String> {
-                names
-                    .iter()
-                    .flat_map(|name| property::<Vec<String>>(&all, name))
-                    .collect()
-            };
             Ok(Facts {
-                load: property(&all, "LoadState"),
                 active: property(&all, "ActiveState"),
                 sub: property(&all, "SubState"),
-                can_start: property(&all, "CanStart"),
-                can_stop: property(&all, "CanStop"),
                 needs_reload: property(&all, "NeedDaemonReload"),
                 invocation: property(&all, "InvocationID"),
-                triggered_by: lists(&["TriggeredBy"]),
-                triggers: lists(&["Triggers"]),
-                stops_with_it: lists(&stops),
-                conflicts: lists(&conflicts),
+                triggered_by: property(&all, "TriggeredBy"),
+                triggers: property(&all, "Triggers"),
                 service_type: property(&service, "Type"),
                 restarts: property(&service, "NRestarts"),
             })

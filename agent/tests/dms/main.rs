@@ -12,17 +12,19 @@ use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 mod drain;
 mod forward_task;
+#[path = "../site/ports.rs"]
+mod ports;
 mod reverse_task;
 #[path = "../site/mod.rs"]
 mod site;
+use ports::free_port;
 use site::{PASSWORD, Site};
 
 /// A guard against waiting for ever; no test waits for it.
@@ -47,22 +49,6 @@ const POSTGRES: &str = "CREATE SCHEMA shop; CREATE SCHEMA lockstep;
 /// The target's sessions are those of a replica, said in the older form.
 const REPLICA: &str = "extra_connection_attributes = \
     \"executeTimeout=90;afterConnectScript=SET session_replication_role='replica'\"\n";
-
-/// A free port below the range from which the kernel assigns ports: one from that
-/// range may be assigned to some connection before the program binds it. Each test
-/// is a process, and processes with close ids draw from separate ports.
-fn free_port() -> u16 {
-    static DRAWN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
-        assert!(drawn < 20, "no port is free");
-        let port = 10_000 + (std::process::id() % 1_000) * 20 + drawn;
-        let port = u16::try_from(port).expect("it is below 30,000");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// A program of the range, ended with the test.
 struct Program(Child);

@@ -6,6 +6,8 @@
 mod fence;
 mod login;
 mod logins;
+#[path = "../site/ports.rs"]
+mod ports;
 mod preflight;
 mod range;
 mod rows;

@@ -4,6 +4,7 @@
 //! The driver takes its home from the process's environment, once. Where tests
 //! share a process they take turns, each with a fresh database in that home.
 
+use crate::ports::free_port;
 use lockstep_agent::action::{
     ActionError, AnyAction, Context, Line, Outputs, Progress, Undone, WorkId,
 };
@@ -13,11 +14,9 @@ use lockstep_agent::host::{Host, oracle as session};
 use lockstep_barrier::message::{Finding, Probe};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -104,22 +103,6 @@ fn built(name: &str) -> PathBuf {
         path.display()
     );
     path
-}
-
-/// A free port below the range from which the kernel assigns ports: one from that
-/// range may be assigned to some connection before the program binds it. Each test
-/// is a process, and processes with close ids draw from separate ports.
-fn free_port() -> u16 {
-    static DRAWN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
-        assert!(drawn < 20, "no port is free");
-        let port = 10_000 + (std::process::id() % 1_000) * 20 + drawn;
-        let port = u16::try_from(port).expect("it is below 30,000");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A database and the host that acts on it.

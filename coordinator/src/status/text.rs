@@ -1,7 +1,7 @@
 //! A run in sentences: why it holds, what it waits for, what happened.
 
 use super::{failure, task};
-use lockstep_barrier::coordinator::{PhaseStatus, State, Wait};
+use lockstep_barrier::coordinator::{State, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
 use lockstep_barrier::message::TaskReport;
 use lockstep_barrier::record::{Ending, OperatorRequest, Record, Resolution, RollbackCause};
@@ -12,14 +12,8 @@ pub(super) fn reason(state: &State) -> String {
         .iter()
         .chain(&state.backward)
         .rev()
-        .find_map(|phase| match &phase.status {
-            PhaseStatus::Failed { failure, .. } => Some(failure::sentence(state, failure)),
-            PhaseStatus::Pending
-            | PhaseStatus::Preparing
-            | PhaseStatus::Released
-            | PhaseStatus::Completed
-            | PhaseStatus::Skipped { .. } => None,
-        });
+        .find_map(|phase| failure::of_phase(&phase.status))
+        .map(|failure| failure::sentence(state, failure));
     let why_back = state
         .rollback
         .as_ref()

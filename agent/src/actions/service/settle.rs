@@ -149,7 +149,8 @@ pub async fn unheld_triggers(cx: &Context, units: &[String]) -> Result<Vec<Strin
         for trigger in systemd.facts(unit).await?.triggered_by {
             if !units.contains(&trigger) && !systemd.state(&trigger).await?.is_down() {
                 unheld.push(format!(
-                    "{trigger} is active and starts {unit} again; name {trigger} before {unit} in the plan"
+                    "{trigger} is active and starts {unit} again; stop {trigger} before {unit}, in this \
+                     step or an earlier one"
                 ));
             }
         }

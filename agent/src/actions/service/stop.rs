@@ -50,7 +50,8 @@ impl Action for Stop {
         };
         if let Some(unheld) = description.obstacle(settle::unheld_triggers(cx, &params.units).await)
         {
-            description.obstacles.extend(unheld);
+            // An earlier step may stop them, as a cutover's timers are.
+            description.remarks.extend(unheld);
         }
         for (unit, state) in &states {
             description
