@@ -128,6 +128,7 @@ impl Action for Switch {
         let path = Path::new(&params.path);
         let now = files::inspect(path)?;
         if now == before_image.before {
+            remove_leftovers(path, &before_image)?;
             return Ok(Undone::Unchanged);
         }
         if now != before_image.after {
@@ -143,6 +144,22 @@ impl Action for Switch {
         }
         Ok(Undone::Restored)
     }
+}
+
+/// Removes what an agent that was killed in the middle of this action or of its
+/// undo left in the directory: the half-written replacement, and the saved copy of
+/// the file that is in place again.
+fn remove_leftovers(path: &Path, image: &BeforeImage) -> Result<(), ActionError> {
+    files::discard_unfinished(path)?;
+    let FileState::File { .. } = image.before else {
+        return Ok(());
+    };
+    let previous = previous(path);
+    files::discard_unfinished(&previous)?;
+    if image.before != image.after && files::inspect(&previous)? == image.before {
+        files::remove(&previous)?;
+    }
+    Ok(())
 }
 
 fn restore(path: &Path, digest: &str) -> Result<(), ActionError> {
@@ -251,6 +268,29 @@ mod tests {
     #[tokio::test]
     async fn what_was_absent_is_absent_again() {
         there_and_back(&site()).await;
+    }
+
+    /// Killed before anything was replaced, and killed when only the removal of the
+    /// saved copy was left: the undo leaves the directory as it was.
+    #[tokio::test]
+    async fn an_undo_removes_what_a_killed_agent_left() {
+        let (site, cx) = (site(), context());
+        fs::write(&site.path, "oracle").unwrap();
+        let listing = || -> Vec<_> {
+            let entries = fs::read_dir(site.path.parent().unwrap()).unwrap();
+            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = listing();
+        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        let before_image = probe.before_image.unwrap();
+        fs::write(files::aside(&site.path, "new"), "half").unwrap();
+        fs::write(previous(&site.path), "oracle").unwrap();
+        fs::write(files::aside(&previous(&site.path), "new"), "half").unwrap();
+        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
+        assert_eq!(undone, Undone::Unchanged);
+        assert_eq!(listing(), before);
     }
 
     #[tokio::test]

@@ -130,6 +130,19 @@ pub fn remove(path: &Path) -> Result<(), ActionError> {
         .map_err(|e| unwritable(path, e))
 }
 
+/// Removes the replacement of a file that an interrupted [`point`] or [`replace`]
+/// left beside it; where there is none, nothing is done.
+///
+/// # Errors
+/// Where it can't be removed.
+pub fn discard_unfinished(path: &Path) -> Result<(), ActionError> {
+    let unfinished = aside(path, "new");
+    if inspect(&unfinished)? == FileState::Absent {
+        return Ok(());
+    }
+    remove(&unfinished)
+}
+
 /// The name under which a file is saved in the directory of `path`: hidden,
 /// so that neither cron nor a wildcard include reads it.
 pub fn aside(path: &Path, purpose: &str) -> PathBuf {

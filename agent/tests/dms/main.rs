@@ -19,12 +19,10 @@ use std::time::{Duration, Instant};
 
 mod drain;
 mod forward_task;
-#[path = "../site/ports.rs"]
-mod ports;
 mod reverse_task;
 #[path = "../site/mod.rs"]
 mod site;
-use ports::free_port;
+use site::ports::free_port;
 use site::{PASSWORD, Site};
 
 /// A guard against waiting for ever; no test waits for it.

@@ -19,6 +19,8 @@ use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::CancellationToken;
 
+pub mod ports;
+
 /// The password of every role; what is special in it must do no harm.
 pub const PASSWORD: &str = r"it's \ secret";
 
