@@ -71,7 +71,7 @@ fn request(message: Message) -> v1::SessionRequest {
 fn to_wire(progress: TaskProgress) -> v1::Progress {
     let (kind, line) = match progress.line {
         Line::Started => (v1::ProgressKind::Started, String::new()),
-        Line::Note(line) => (v1::ProgressKind::Note, line),
+        Line::Note(line) | Line::Effect(line) => (v1::ProgressKind::Note, line),
         Line::Output(line) => (v1::ProgressKind::Output, line),
     };
     v1::Progress {

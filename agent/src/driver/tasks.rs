@@ -199,6 +199,7 @@ fn truncated(line: Line) -> Line {
     match line {
         Line::Started => Line::Started,
         Line::Note(line) => Line::Note(brief(line)),
+        Line::Effect(line) => Line::Effect(brief(line)),
         Line::Output(line) => Line::Output(brief(line)),
     }
 }

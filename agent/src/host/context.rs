@@ -24,6 +24,14 @@ impl Context {
         self.progress.send(Line::Note(line.into()));
     }
 
+    /// Reports one effect on the host, after it took place: a session killed, a
+    /// statement run, a unit stopped, a file replaced, an API call. Unlike a note it
+    /// belongs to the record of the run, so it names what was changed and never
+    /// contains a secret.
+    pub fn effect(&self, line: impl Into<String>) {
+        self.progress.send(Line::Effect(line.into()));
+    }
+
     /// Sends a line of a tool's output as progress.
     pub fn output(&self, line: impl Into<String>) {
         self.progress.send(Line::Output(line.into()));
@@ -57,6 +65,8 @@ impl fmt::Display for WorkId {
 pub enum Line {
     Started,
     Note(String),
+    /// A change that the task has made to its host.
+    Effect(String),
     /// From a tool that the action runs.
     Output(String),
 }

@@ -186,7 +186,7 @@ impl Range {
         lines
             .iter()
             .filter_map(|line| match line {
-                Line::Note(line) => Some(line.clone()),
+                Line::Note(line) | Line::Effect(line) => Some(line.clone()),
                 Line::Started | Line::Output(_) => None,
             })
             .collect()

@@ -308,7 +308,7 @@ impl Site {
             },
             cancel: CancellationToken::new(),
             progress: Progress::to(move |line| {
-                if let Line::Note(note) = line {
+                if let Line::Note(note) | Line::Effect(note) = line {
                     notes.lock().unwrap().push(note);
                 }
             }),
