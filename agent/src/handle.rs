@@ -1,12 +1,14 @@
 //! The interface to the agent's event loop: a [`Handle`] with a method for
 //! each input, and the [`Outbox`] through which the loop answers.
 
+use crate::driver::Recorder;
 use crate::host::context::Line;
 use crate::preflight::{PreflightOrder, PreflightReport};
 use lockstep_barrier::ids::{BootId, PhaseRef, RunId, StepId};
 use lockstep_barrier::message::{AgentState, Order, Reply};
 use lockstep_barrier::participant::Event;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Inputs that may wait for the loop: a burst of orders and of tasks that
@@ -91,6 +93,8 @@ pub(crate) enum Input {
     Preflight(PreflightOrder),
     /// From a probe, a task or a watch, or the passing of time.
     Event(Event),
+    /// A running task has changed the host.
+    Changed(Arc<Recorder>),
     Stop,
 }
 
@@ -164,6 +168,11 @@ impl Handle {
     /// ended doesn't need it: the next process recovers from the journal.
     pub(crate) async fn event(&self, event: Event) {
         let _ = self.send(Input::Event(event)).await;
+    }
+
+    /// Queues an input if there is room, without waiting.
+    pub(crate) fn offer(&self, input: Input) {
+        let _ = self.inputs.try_send(input);
     }
 
     /// Ends the loop once the inputs before this one are handled.

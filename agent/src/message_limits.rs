@@ -141,8 +141,8 @@ mod tests {
     use crate::handle::{JournalEntry, Outgoing};
     use crate::preflight::PreflightReport;
     use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Term, Track};
-    use lockstep_barrier::message::{Finding, Reply, TaskReport, Verdict};
-    use lockstep_proto::limits::MAX_MESSAGE;
+    use lockstep_barrier::message::{Change, Changes, Finding, Reply, TaskReport, Verdict};
+    use lockstep_proto::limits::{MAX_CHANGE, MAX_MESSAGE};
     use prost::Message as _;
     use serde_json::Value;
     use std::collections::BTreeMap;
@@ -237,6 +237,16 @@ mod tests {
             outcome: Outcome::Drifted { detail },
             outputs,
             before_image: Some(of_size(MAX_BEFORE_IMAGES)),
+            changes: Changes {
+                made: vec![
+                    Change {
+                        at: u64::from(u32::MAX) * 1_000,
+                        what: "x".repeat(MAX_CHANGE),
+                    };
+                    Changes::MAX
+                ],
+                omitted: u64::MAX,
+            },
             took: 1,
         };
         let size = encoded(Reply::Outcome(report));

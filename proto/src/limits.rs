@@ -5,6 +5,7 @@
 //! session too.
 
 use crate::convert::MAX_SENTENCE;
+use lockstep_barrier::message::Changes;
 
 /// Largest message between a coordinator and an agent, and largest request of
 /// an operator: as long as an entry of a journal may be, which keeps what
@@ -24,6 +25,12 @@ pub const MAX_BEFORE_IMAGES: usize = 1 << 20;
 /// tables.
 pub const MAX_OUTPUTS: usize = 1 << 20;
 
+/// Bytes of the sentence that records one change of a host.
+pub const MAX_CHANGE: usize = 500;
+
+/// Bytes of all changes of one report, each with its time and framing.
+const MAX_CHANGES: usize = Changes::MAX * (MAX_CHANGE + 64);
+
 /// Bytes of the reasons of one refusal, all tasks together.
 pub const MAX_REFUSAL: usize = 64 * MAX_SENTENCE;
 
@@ -31,5 +38,5 @@ pub const MAX_REFUSAL: usize = 64 * MAX_SENTENCE;
 /// the fixed fields of each task.
 pub const MAX_REPORT: usize = 2 << 20;
 
-const _: () = assert!(MAX_BEFORE_IMAGES + MAX_OUTPUTS + MAX_SENTENCE < MAX_MESSAGE);
+const _: () = assert!(MAX_BEFORE_IMAGES + MAX_OUTPUTS + MAX_CHANGES + MAX_SENTENCE < MAX_MESSAGE);
 const _: () = assert!(MAX_REFUSAL < MAX_MESSAGE && MAX_REPORT < MAX_MESSAGE);

@@ -11,6 +11,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod changes;
 mod tasks;
 mod watches;
 
@@ -19,9 +20,11 @@ use crate::host::Host;
 use crate::preflight;
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
+pub(crate) use changes::Recorder;
 use lockstep_barrier::ids::{BootId, Millis, RunId, StepId};
 use lockstep_barrier::message::{Order, Outcome, Reply};
 use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
+use lockstep_barrier::record::ParticipantRecord;
 use lockstep_clock as clock;
 use lockstep_daemon::sleep_until;
 use std::collections::HashMap;
@@ -169,6 +172,11 @@ impl Driver {
                 self.dispatch(event);
                 self.effects.extend(arm);
             }
+            Input::Changed(recorder) => {
+                if let Some(event) = recorder.take() {
+                    self.dispatch(event);
+                }
+            }
             Input::Stop => return Ok(true),
         }
         Ok(false)
@@ -231,7 +239,10 @@ impl Driver {
         let mut relies_on_disk = false;
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Persist(_) | Effect::Probe { .. } => self.run_effect(effect).await,
+                Effect::Persist(_) | Effect::Probe { .. } => {
+                    relies_on_disk |= records_a_change(&effect);
+                    self.run_effect(effect).await;
+                }
                 Effect::Attest { .. } => rest.push(effect),
                 Effect::Send(_)
                 | Effect::Execute { .. }
@@ -375,6 +386,11 @@ impl Driver {
         let (position, hash) = self.store.head();
         JournalEntry { position, hash }
     }
+}
+
+/// A change has been made already: its record doesn't wait to be written with others.
+fn records_a_change(effect: &Effect) -> bool {
+    matches!(effect, Effect::Persist(entry) if matches!(entry.record, ParticipantRecord::Changed { .. }))
 }
 
 /// Why the driver can't start.

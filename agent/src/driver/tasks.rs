@@ -1,7 +1,7 @@
 //! Runs what a task needs: the probes before it, the action itself, its
 //! progress lines and its tracing span.
 
-use super::Driver;
+use super::{Driver, Recorder};
 use crate::action::{Line, Progress, WorkId};
 use crate::handle::TaskProgress;
 use crate::message_limits;
@@ -15,6 +15,7 @@ use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
 use lockstep_proto::convert::brief;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +114,12 @@ impl Driver {
             inputs: inputs.clone(),
         };
         self.running.insert(key, running);
-        let progress = self.progress(&run, phase, &task.step);
+        let recorder = Recorder::new(
+            self.handle.clone(),
+            (run.clone(), task.step.clone()),
+            (phase, attempt),
+        );
+        let progress = self.progress(&run, phase, &task.step, recorder.clone());
         let origin = match &task.mode {
             Mode::Execute => None,
             Mode::Undo { of } => Some(of.0.clone()),
@@ -136,6 +142,9 @@ impl Driver {
             let (outcome, outputs) = message_limits::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");
+            if let Some(changed) = recorder.take() {
+                handle.event(changed).await;
+            }
             let step = task.step;
             let event = Event::Finished {
                 run,
@@ -151,14 +160,23 @@ impl Driver {
         tokio::spawn(work.instrument(span));
     }
 
-    /// Sends a task's lines to whichever session is open at the time; lines
+    /// Records the changes among a task's lines, and sends all lines to whichever session is open at the time; lines
     /// without room in the outbox are dropped, and the next line that is sent
     /// carries their number.
-    pub(super) fn progress(&self, run: &RunId, phase: PhaseRef, step: &StepId) -> Progress {
+    fn progress(
+        &self,
+        run: &RunId,
+        phase: PhaseRef,
+        step: &StepId,
+        recorder: Arc<Recorder>,
+    ) -> Progress {
         let outbox = self.outbox.subscribe();
         let (run, step) = (run.clone(), step.clone());
         let dropped = AtomicU64::new(0);
         Progress::to(move |line| {
+            if let Line::Effect(what) = &line {
+                recorder.add(what);
+            }
             let omitted = dropped.swap(0, Ordering::Relaxed);
             let progress = TaskProgress {
                 run: run.clone(),

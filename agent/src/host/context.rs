@@ -26,8 +26,8 @@ impl Context {
 
     /// Reports one effect on the host, after it took place: a session killed, a
     /// statement run, a unit stopped, a file replaced, an API call. Unlike a note it
-    /// belongs to the record of the run, so it names what was changed and never
-    /// contains a secret.
+    /// is journaled as part of the record of the run, so it names what was changed
+    /// and never contains a secret.
     pub fn effect(&self, line: impl Into<String>) {
         self.progress.send(Line::Effect(line.into()));
     }

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod live;
+pub mod record;
 pub mod run;
 pub mod watch;
 
@@ -17,6 +18,13 @@ pub fn moment(at: Option<Timestamp>) -> String {
             .to_string(),
         None => "–".to_owned(),
     }
+}
+
+/// Date and time with the local time zone, to the millisecond.
+pub fn instant(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S%.3f %Z")
+        .to_string()
 }
 
 /// Time of day in the local time zone, to the millisecond.

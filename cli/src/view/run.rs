@@ -1,7 +1,7 @@
 //! A run and lists of runs, as text.
 
 use crate::output::{table, table_text};
-use crate::view::{clock, duration, moment, short};
+use crate::view::{clock, duration, moment, record, short};
 use lockstep_api::{PhaseStatus, RunEvent, RunStatus, TaskOutcome, TaskStatus, Track};
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ pub fn task_line(task: &TaskStatus) -> String {
     line
 }
 
-/// One line for each journal entry.
+/// One line for each journal entry, and one for each change that it reports.
 pub fn events(events: &[RunEvent]) -> String {
     let mut text = String::new();
     for event in events {
@@ -107,6 +107,7 @@ pub fn events(events: &[RunEvent]) -> String {
             "{:>5}  {at}  {:<22} {}",
             event.sequence, event.kind, event.summary
         );
+        text.push_str(&record::lines_of(event));
     }
     text
 }

@@ -130,7 +130,7 @@ pub(super) mod tests {
     use lockstep_api::{Code, Diagnosis};
     use lockstep_barrier::coordinator::Entry;
     use lockstep_barrier::ids::{JournalId, StepId, Term};
-    use lockstep_barrier::message::TaskReport;
+    use lockstep_barrier::message::{Changes, TaskReport};
     use lockstep_barrier::record::{Begin, Failure, FormatVersion, PrepareReason, Record};
     use lockstep_barrier::resolved_plan::{Gate, OnFailure, PhaseSpec, ResolvedPlan, StepSpec};
     use std::collections::{BTreeMap, BTreeSet};
@@ -226,6 +226,7 @@ pub(super) mod tests {
                     outcome,
                     outputs: BTreeMap::new(),
                     before_image: None,
+                    changes: Changes::default(),
                     took: 5,
                 },
             },

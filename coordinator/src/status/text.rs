@@ -232,7 +232,7 @@ fn ended(ending: Ending) -> &'static str {
 mod tests {
     use super::*;
     use crate::status::outcome::tests::{AGENT, at, folded};
-    use lockstep_barrier::message::Outcome;
+    use lockstep_barrier::message::{Changes, Outcome};
     use std::collections::BTreeMap;
 
     #[test]
@@ -266,6 +266,7 @@ mod tests {
                 outcome: Outcome::NotStarted,
                 outputs: BTreeMap::new(),
                 before_image: None,
+                changes: Changes::default(),
                 took: 5,
             },
         };

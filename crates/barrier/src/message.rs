@@ -234,6 +234,56 @@ impl Outcome {
     }
 }
 
+/// A change that a task made to its host, for the record of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// When it was made, by the agent's wall clock, in milliseconds since 1970.
+    pub at: Millis,
+    /// What was changed, in a sentence without secrets.
+    pub what: String,
+}
+
+/// The changes of one attempt of a task, in the order in which they were made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    pub made: Vec<Change>,
+    /// Changes beyond [`Changes::MAX`], which are only counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference to it"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Changes {
+    /// Changes of one attempt that are recorded: a report and its journal entry
+    /// must hold them next to outputs and before-image.
+    pub const MAX: usize = 1_000;
+
+    pub fn is_empty(&self) -> bool {
+        self.made.is_empty() && self.omitted == 0
+    }
+
+    /// Adds later changes; those beyond the limit are counted.
+    pub fn extend(&mut self, later: Self) {
+        self.omitted += later.omitted;
+        for change in later.made {
+            if self.made.len() < Self::MAX {
+                self.made.push(change);
+            } else {
+                self.omitted += 1;
+            }
+        }
+    }
+}
+
 /// An agent's report that a task has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -248,6 +298,9 @@ pub struct TaskReport {
     /// The first before-image (R6), so that the coordinator's journal has it
     /// too.
     pub before_image: Option<Value>,
+    /// What this attempt has changed on the host.
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub changes: Changes,
     /// How long the action took, in milliseconds.
     pub took: Millis,
 }

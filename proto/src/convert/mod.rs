@@ -49,7 +49,7 @@ pub fn brief(sentence: String) -> String {
 }
 
 /// A text of at most so many bytes and an ellipsis; empty if none are left.
-fn truncated(mut text: String, bytes: usize) -> String {
+pub fn truncated(mut text: String, bytes: usize) -> String {
     if bytes == 0 {
         text.clear();
     } else if text.len() > bytes {

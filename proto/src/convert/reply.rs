@@ -3,9 +3,11 @@
 use super::diagnosis::from_agent;
 use super::{
     Invalid, MAX_REASONS, Result, brief, json, phase, run, status, step, step_texts, steps, text,
+    truncated,
 };
+use crate::limits::MAX_CHANGE;
 use crate::v1;
-use lockstep_barrier::message::{Outcome, Probe, Reply, TaskReport, Verdict};
+use lockstep_barrier::message::{Change, Changes, Outcome, Probe, Reply, TaskReport, Verdict};
 use std::collections::BTreeMap;
 
 fn verdict_to_wire(
@@ -136,6 +138,8 @@ impl From<Reply> for v1::session_request::Message {
                     outputs_json: text(&report.outputs),
                     before_image_json: report.before_image.as_ref().map(text).unwrap_or_default(),
                     took_ms: report.took,
+                    changes_omitted: report.changes.omitted,
+                    changes: report.changes.made.into_iter().map(Into::into).collect(),
                 })
             }
             Reply::Attestation {
@@ -163,6 +167,31 @@ impl From<Reply> for v1::session_request::Message {
     }
 }
 
+impl From<Change> for v1::Change {
+    fn from(change: Change) -> Self {
+        Self {
+            at_ms: change.at,
+            what: change.what,
+        }
+    }
+}
+
+/// Changes that an agent reported, within their limits.
+fn changes(made: Vec<v1::Change>, omitted: u64) -> Changes {
+    let mut changes = Changes::default();
+    changes.extend(Changes {
+        made: made
+            .into_iter()
+            .map(|change| Change {
+                at: change.at_ms,
+                what: truncated(change.what, MAX_CHANGE),
+            })
+            .collect(),
+        omitted,
+    });
+    changes
+}
+
 /// A reply from the wire.
 ///
 /// # Errors
@@ -185,6 +214,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             step: step(m.step_id)?,
             outputs: json("outputs_json", &m.outputs_json)?,
             before_image: json("before_image_json", &m.before_image_json)?,
+            changes: changes(m.changes, m.changes_omitted),
             took: m.took_ms,
         }),
         M::Attestation(m) => Reply::Attestation {
@@ -234,6 +264,26 @@ mod tests {
         assert!(detail.len() <= MAX_SENTENCE + "…".len() && detail.ends_with('…'));
     }
 
+    fn report(phase: PhaseRef, outcome: Outcome) -> Reply {
+        Reply::Outcome(TaskReport {
+            run: "r1".into(),
+            phase,
+            attempt: 1,
+            step: "stop".into(),
+            outcome,
+            outputs: BTreeMap::from([("scn".to_owned(), json!("42"))]),
+            before_image: Some(json!({"was": 1})),
+            changes: Changes {
+                made: vec![Change {
+                    at: 1_700_000_000_123,
+                    what: "stopped orders.service".into(),
+                }],
+                omitted: 2,
+            },
+            took: 12,
+        })
+    }
+
     #[test]
     fn every_reply_survives_the_wire() {
         let phase = PhaseRef {
@@ -250,18 +300,7 @@ mod tests {
             },
             verdict,
         };
-        let report = |outcome| {
-            Reply::Outcome(TaskReport {
-                run: "r1".into(),
-                phase,
-                attempt: 1,
-                step: "stop".into(),
-                outcome,
-                outputs: BTreeMap::from([("scn".to_owned(), json!("42"))]),
-                before_image: Some(json!({"was": 1})),
-                took: 12,
-            })
-        };
+        let report = |outcome| report(phase, outcome);
         let probe = Probe {
             finding: Finding::Pending,
             before_image: None,

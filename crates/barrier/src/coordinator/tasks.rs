@@ -5,7 +5,7 @@ use super::state::{
     Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, task_key, undone_by,
 };
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
-use crate::message::{Outcome, TaskReport};
+use crate::message::{Changes, Outcome, TaskReport};
 use crate::record::{OperatorRequest, OutstandingUndo, OutstandingUndoCause, Record, Resolution};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -288,6 +288,7 @@ impl State {
                 outcome,
                 outputs: BTreeMap::new(),
                 before_image: None,
+                changes: Changes::default(),
                 took: 0,
             },
         };

@@ -4,7 +4,7 @@
 use super::state::PromiseStatus;
 use super::{Effect, Execution, Participant, Purpose, Stage};
 use crate::ids::{BootTime, Header, Millis, PhaseRef, RunId, StepId};
-use crate::message::{Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
+use crate::message::{Changes, Finding, Mode, Outcome, Probe, Reply, TaskOrder, TaskReport};
 use crate::record::{ParticipantRecord, Tombstone};
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
@@ -458,6 +458,28 @@ impl Participant {
         self.conclude(now, run, (phase, attempt), step, end, effects);
     }
 
+    /// Persists what the running action has changed, so that a crash doesn't lose it.
+    pub(super) fn changed(
+        &mut self,
+        run: &RunId,
+        step: &StepId,
+        (phase, attempt): (PhaseRef, u32),
+        changes: Changes,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.acting() != Some((run, phase, attempt, step)) || changes.is_empty() {
+            return;
+        }
+        let record = ParticipantRecord::Changed {
+            run: run.clone(),
+            phase,
+            attempt,
+            step: step.clone(),
+            changes,
+        };
+        self.persist(record, effects);
+    }
+
     /// Ends a task and proceeds; if it did not succeed, no further task starts.
     pub(super) fn conclude(
         &mut self,
@@ -486,6 +508,9 @@ impl Participant {
         effects: &mut Vec<Effect>,
     ) {
         let log = self.state.task(run, step);
+        let changes = log
+            .filter(|log| log.intent == Some(attempt))
+            .map(|log| log.changes.clone());
         let report = TaskReport {
             run: run.clone(),
             phase,
@@ -494,6 +519,7 @@ impl Participant {
             outcome: end.outcome,
             outputs: end.outputs,
             before_image: log.and_then(|log| log.before_image.clone()).flatten(),
+            changes: changes.unwrap_or_default(),
             took: end.took,
         };
         let record = ParticipantRecord::Ended {

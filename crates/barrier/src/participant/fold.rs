@@ -3,7 +3,7 @@
 use super::Entry;
 use super::state::{Promise, PromiseStatus, RunLog, State, WatchLog};
 use crate::ids::{Digest, PhaseRef, RunId, Track};
-use crate::message::TaskReport;
+use crate::message::{Changes, TaskReport};
 use crate::record::{ParticipantRecord, Tombstone, UnknownFormat};
 use std::collections::BTreeMap;
 
@@ -70,6 +70,7 @@ impl State {
             | ParticipantRecord::Released { .. }
             | ParticipantRecord::ForwardClosed { .. } => self.apply_to_promise(entry.record),
             ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Changed { .. }
             | ParticipantRecord::Ended { .. }
             | ParticipantRecord::Acked { .. } => self.apply_to_task(entry.record),
             ParticipantRecord::WatchArmed { .. }
@@ -143,6 +144,7 @@ impl State {
             ParticipantRecord::Opened { .. }
             | ParticipantRecord::Accepted { .. }
             | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Changed { .. }
             | ParticipantRecord::Ended { .. }
             | ParticipantRecord::Acked { .. }
             | ParticipantRecord::WatchArmed { .. }
@@ -193,8 +195,17 @@ impl State {
             } => {
                 let log = self.runs.entry(run).or_default();
                 let task = log.tasks.entry(step).or_default();
+                if task.intent != Some(attempt) {
+                    task.changes = Changes::default();
+                }
                 task.intent = Some(attempt);
                 task.before_image.get_or_insert(before_image);
+            }
+            ParticipantRecord::Changed {
+                run, step, changes, ..
+            } => {
+                let log = self.runs.entry(run).or_default();
+                log.tasks.entry(step).or_default().changes.extend(changes);
             }
             ParticipantRecord::Ended { report } => self.ended(report),
             ParticipantRecord::Acked {
@@ -260,6 +271,7 @@ impl State {
             | ParticipantRecord::ForwardClosed { .. }
             | ParticipantRecord::Released { .. }
             | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Changed { .. }
             | ParticipantRecord::Ended { .. }
             | ParticipantRecord::Acked { .. }
             | ParticipantRecord::Closed { .. } => {}

@@ -10,7 +10,7 @@
 //! probes), and runs it.
 
 use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
-use crate::message::{AgentState, Order, Outcome, Probe, Reply, TaskOrder};
+use crate::message::{AgentState, Changes, Order, Outcome, Probe, Reply, TaskOrder};
 use crate::record::{FormatVersion, ParticipantRecord};
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
@@ -62,6 +62,14 @@ pub enum Event {
         purpose: Purpose,
         /// By step; `Err` is a sentence saying why the task can't run.
         results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
+    },
+    /// A running action has changed the host.
+    Changed {
+        run: RunId,
+        step: StepId,
+        phase: PhaseRef,
+        attempt: u32,
+        changes: Changes,
     },
     /// An action has finished.
     Finished {
@@ -286,6 +294,13 @@ impl Participant {
                     self.probed_after_crash(now, &run, phase, attempt, results, &mut effects);
                 }
             },
+            Event::Changed {
+                run,
+                step,
+                phase,
+                attempt,
+                changes,
+            } => self.changed(&run, &step, (phase, attempt), changes, &mut effects),
             Event::Finished {
                 run,
                 step,

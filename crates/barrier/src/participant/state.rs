@@ -1,7 +1,7 @@
 //! The durable state of an agent: the fold of its records.
 
 use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
-use crate::message::{Outcome, Probe, TaskOrder, TaskReport};
+use crate::message::{Changes, Outcome, Probe, TaskOrder, TaskReport};
 use crate::record::Tombstone;
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
@@ -45,6 +45,8 @@ pub struct TaskLog {
     pub intent: Option<u32>,
     /// State before the first intent (R6); outer `None` before it.
     pub before_image: Option<Option<Value>>,
+    /// What the attempt of `intent` has changed.
+    pub changes: Changes,
     pub report: Option<TaskReport>,
     /// The coordinator has not acknowledged it yet.
     pub unacknowledged: bool,

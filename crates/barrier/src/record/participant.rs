@@ -2,7 +2,7 @@
 
 use super::FormatVersion;
 use crate::ids::{BootTime, Decision, Digest, Millis, PhaseRef, RunId, StepId, Term};
-use crate::message::{Probe, TaskOrder, TaskReport};
+use crate::message::{Changes, Probe, TaskOrder, TaskReport};
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,14 @@ pub enum ParticipantRecord {
         /// State before the first intent of this task (R6).
         before_image: Option<Value>,
     },
+    /// A running task has changed its host.
+    Changed {
+        run: RunId,
+        phase: PhaseRef,
+        attempt: u32,
+        step: StepId,
+        changes: Changes,
+    },
     Ended {
         report: TaskReport,
     },
@@ -135,6 +143,7 @@ impl ParticipantRecord {
             | Self::ForwardClosed { .. }
             | Self::Released { .. }
             | Self::Intent { .. }
+            | Self::Changed { .. }
             | Self::Ended { .. }
             | Self::Acked { .. }
             | Self::WatchArmed { .. }

@@ -27,10 +27,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Scenarios that together write every kind of record.
-const SCENARIOS: [&str; 11] = [
+const SCENARIOS: [&str; 12] = [
     "agent-is-killed-during-a-task",
     "agent-is-restored-from-an-old-backup",
     "breach-before-a-release",
+    "changes-survive-a-crash",
     "dead-application-host-is-left-out",
     "guard-is-disarmed-before-rollback",
     "happy-path",
@@ -66,8 +67,8 @@ variants!(
 
 variants!(
     agent_variant, AGENT_VARIANTS, ParticipantRecord:
-    Opened, Accepted, Promised, Refused, Tombstoned, ForwardClosed, Released, Intent, Ended, Acked,
-    WatchArmed, WatchBroke, Disarmed, Closed,
+    Opened, Accepted, Promised, Refused, Tombstoned, ForwardClosed, Released, Intent, Changed, Ended,
+    Acked, WatchArmed, WatchBroke, Disarmed, Closed,
 );
 
 fn folder() -> PathBuf {

@@ -122,6 +122,7 @@ fn command(sim: &mut Sim, line: &str) {
         "deliver" | "drop" | "duplicate" => network(sim, &words),
         "chore" => assert!(sim.do_chore(&agent(1)), "{line}: nothing to do"),
         "finish" => finish(sim, &words),
+        "changes" => sim.changes(&agent(1), &words[3..].join(" ")),
         "effect" => sim.take_effect(&agent(1)),
         "changed-by-hand" => {
             let host = &mut sim.agent_mut(&agent(1)).host;

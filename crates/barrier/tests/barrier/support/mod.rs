@@ -16,7 +16,9 @@ use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
     AgentName, BootId, JournalId, Millis, PhaseRef, RunId, StepId, Term, Track,
 };
-use lockstep_barrier::message::{Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder};
+use lockstep_barrier::message::{
+    Change, Changes, Finding, Mode, Order, Outcome, Probe, Reply, TaskOrder,
+};
 use lockstep_barrier::participant::{self, Participant, Purpose};
 use lockstep_barrier::record::{Begin, JournalPosition};
 use lockstep_barrier::resolved_plan::Outputs;
@@ -297,6 +299,28 @@ impl Sim {
                 changed,
             });
         }
+    }
+
+    /// The running task reports that it has changed its host.
+    pub fn changes(&mut self, name: &AgentName, what: &str) {
+        let Some(running) = self.agent(name).running.clone() else {
+            return;
+        };
+        let change = Change {
+            at: self.now,
+            what: what.to_owned(),
+        };
+        let event = participant::Event::Changed {
+            run: running.run,
+            step: running.task.step,
+            phase: running.phase,
+            attempt: running.attempt,
+            changes: Changes {
+                made: vec![change],
+                omitted: 0,
+            },
+        };
+        self.participant(name, event);
     }
 
     /// Finishes the running task; a successful one takes effect.

@@ -241,6 +241,7 @@ impl World {
             ParticipantRecord::Opened { .. }
             | ParticipantRecord::Refused { .. }
             | ParticipantRecord::Intent { .. }
+            | ParticipantRecord::Changed { .. }
             | ParticipantRecord::Acked { .. }
             | ParticipantRecord::WatchBroke { .. } => {}
         }
