@@ -3,19 +3,24 @@
 //! Output is forwarded line by line as it arrives. The program gets a process
 //! group of its own and ends with the task, whether the task is cancelled,
 //! times out, or the agent dies (R22).
+//!
+//! A program's exit status doesn't depend on what Oracle's client library does
+//! with SIGCHLD ([`super::child`]).
 
+use super::child::{Child, End};
 use crate::error::ActionError;
 use crate::host::context::Context;
 use lockstep_api::Code;
-use std::os::unix::process::ExitStatusExt;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
 
 /// Output retained of one program, in bytes; the rest is only forwarded.
 const KEPT_OUTPUT: usize = 1 << 20;
+/// A shell exits within milliseconds, under load within a second.
+const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub struct Program<'a> {
@@ -59,66 +64,77 @@ impl Ended {
 /// non-zero exit code is a result, not an error.
 pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionError> {
     let name = program.path.display();
-    let mut child = spawn(program).map_err(|e| {
+    let not_started = |e: io::Error| {
         ActionError::new(Code::LS2110, format!("{name} can't be started"))
             .state_left("nothing was done")
             .remedy("see that the program exists and that the agent may run it")
             .source(e)
-    })?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    };
+    let mut child = spawn(program).map_err(not_started)?;
+    let output = child.output();
     let lines = async {
+        let (stdout, stderr) = output.unzip();
         let (mut out, mut err) = tokio::join!(read(cx, stdout), read(cx, stderr));
         out.append(&mut err);
         out
     };
     let work = async {
         let lines = lines.await;
-        child.wait().await.map(|status| Ended {
-            code: code(status),
-            lines,
-        })
+        child.wait().await.map(|end| (end, lines))
     };
     let stopped = tokio::select! {
         ended = work => {
-            return ended.map_err(|e| {
-                ActionError::new(Code::LS2111, format!("the end of {name} can't be awaited")).source(e)
-            });
+            return match ended {
+                Ok((End::Ended(code), lines)) => Ok(Ended { code, lines }),
+                Ok((End::NotStarted(e), _)) => Err(not_started(e)),
+                Err(e) => Err(ActionError::new(
+                    Code::LS2111,
+                    format!("the end of {name} can't be awaited"),
+                )
+                .source(e)),
+            };
         }
         () = tokio::time::sleep(program.limit) => {
             format!("{name} took longer than {} s", program.limit.as_secs())
         }
         () = cx.cancel.cancelled() => format!("{name} was cancelled"),
     };
-    end_group(&mut child).await;
+    // Without a report of its end the kernel has killed it.
+    let _ = child.kill().await;
     Err(ActionError::new(Code::LS2112, stopped)
         .state_left("the program was ended; what it had done is in effect")
         .remedy("check what it had done before a retry"))
 }
 
-fn spawn(program: &Program<'_>) -> std::io::Result<Child> {
-    let mut command = Command::new(program.path);
-    command
-        .args(&program.arguments)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LANG", "C.UTF-8")
-        .envs(program.environment.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    // SAFETY: prctl is async-signal-safe and touches only the new process.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        });
+/// Runs a program whose end is known, as proof that exit statuses arrive here
+/// whatever the libraries of this process do with SIGCHLD.
+///
+/// # Errors
+/// As [`run`], or where the exit status is another.
+pub async fn prove_exit_statuses(cx: &Context) -> Result<(), ActionError> {
+    const CODE: i32 = 7;
+    let program = Program {
+        path: Path::new("/bin/sh"),
+        arguments: vec!["-c", "exit 7"],
+        environment: vec![],
+        limit: PROOF_LIMIT,
+    };
+    match run(cx, &program).await?.code {
+        Some(CODE) => Ok(()),
+        other => Err(ActionError::new(
+            Code::LS2111,
+            format!("a program that exits with {CODE} seems to have exited with {other:?}"),
+        )),
     }
-    command.spawn()
+}
+
+fn spawn(program: &Program<'_>) -> io::Result<Child> {
+    let mut environment = BTreeMap::from([
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LANG", "C.UTF-8"),
+    ]);
+    environment.extend(program.environment.iter().copied());
+    Child::spawn(program.path, program.arguments.iter().copied(), environment)
 }
 
 async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<String> {
@@ -140,25 +156,6 @@ async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<Strin
         }
     }
     lines
-}
-
-fn code(status: ExitStatus) -> Option<i32> {
-    match status.signal() {
-        Some(_) => None,
-        None => status.code(),
-    }
-}
-
-async fn end_group(child: &mut Child) {
-    if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
-        // SAFETY: plain system call; the group is the child's own, and the
-        // child has not been waited for, so its id can't be anybody else's.
-        unsafe {
-            libc::killpg(group, libc::SIGKILL);
-        }
-    }
-    // Killed above, so this returns.
-    let _ = child.wait().await;
 }
 
 #[cfg(test)]
@@ -256,6 +253,90 @@ mod tests {
         while !has_ended() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_a_signal_ended_has_no_exit_code() {
+        let cx = context(&Arc::default());
+        let arguments = program(&["-c", "kill -9 $$"], Duration::from_secs(20));
+        assert_eq!(run(&cx, &arguments).await.unwrap().code, None);
+    }
+
+    /// As a program is started by a shell or by systemd.
+    #[tokio::test]
+    async fn a_program_leads_its_group_and_handles_signals_by_default() {
+        let cx = context(&Arc::default());
+        // No child processes: a shell blocks signals while it starts one.
+        let script = "read -r pid name state parent group rest < /proc/self/stat
+            echo $group; echo $$
+            while read -r line; do
+                case $line in SigBlk*|SigIgn*) echo \"$line\";; esac
+            done < /proc/self/status";
+        let ended = run(&cx, &program(&["-c", script], Duration::from_secs(20)))
+            .await
+            .unwrap();
+        let [group, process, blocked, ignored] = ended.lines.as_slice() else {
+            panic!("{:?}", ended.lines);
+        };
+        assert_eq!(group, process);
+        assert!(blocked.ends_with("0000000000000000"), "{blocked}");
+        // Bits 13 and 17 of 1 to 64: SIGPIPE and SIGCHLD.
+        let ignored = ignored.rsplit('\t').next().unwrap();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        assert_eq!(ignored & (1 << 12 | 1 << 16), 0, "{ignored:x}");
+    }
+
+    /// The descriptors of the agent: its journal, its connections, its locks.
+    #[tokio::test]
+    async fn a_program_that_runs_holds_nothing_of_the_agent() {
+        let (mine, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let lines = Arc::default();
+        let cx = context(&lines);
+        let cancel = cx.cancel.clone();
+        let work = tokio::spawn(async move {
+            let script = program(&["-c", "echo up; sleep 600"], Duration::from_secs(60));
+            run(&cx, &script).await
+        });
+        while !lines.lock().unwrap().contains(&Line::Output("up".into())) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(mine);
+        other
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let read = std::io::Read::read(&mut &other, &mut [0]).unwrap();
+        assert_eq!(read, 0, "the connection ends with the agent's descriptor");
+        cancel.cancel();
+        work.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_program_whose_task_is_dropped_ends() {
+        let lines = Arc::default();
+        let cx = context(&lines);
+        let work = tokio::spawn(async move {
+            let script = program(&["-c", "echo $$; sleep 600"], Duration::from_secs(60));
+            run(&cx, &script).await
+        });
+        let pid = loop {
+            let line = lines.lock().unwrap().first().cloned();
+            match line {
+                Some(Line::Output(pid)) => break pid,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        work.abort();
+        work.await.unwrap_err();
+        while Path::new(&format!("/proc/{pid}")).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_proof_of_exit_statuses_holds() {
+        prove_exit_statuses(&context(&Arc::default()))
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! each tool or driver. Nothing else accesses files, processes or services.
 
 pub mod aws;
+mod child;
 pub mod cloudwatch;
 pub mod command;
 pub mod context;

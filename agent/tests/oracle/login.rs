@@ -82,6 +82,32 @@ async fn a_login_whose_task_is_cancelled_is_left_behind() {
     range.signal(libc::SIGCONT);
 }
 
+/// A local login of Oracle's client changes the process's handling of SIGCHLD.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_takes_no_exit_status_away() {
+    let range = Range::start("").await;
+    let before = range.world();
+    for way in ["handler", "nocldwait"] {
+        // SAFETY: tests take turns, and nobody else reads the environment.
+        unsafe { std::env::set_var("LOCKSTEP_CLNTSH_SIGCHLD", way) };
+        drop(range.fresh_sys().await);
+        let params = json!({"resource": "orcl", "keep": ["LISTENER_DMS"]});
+        let name = "oracle.listener.stop";
+        for _ in 0..20 {
+            let probe = range.probe(name, &params).await;
+            let probe = probe.unwrap_or_else(|e| panic!("{way}: {}", e.report()));
+            assert_eq!(probe.finding, Finding::Pending);
+        }
+        let probe = range.probe(name, &params).await.unwrap();
+        range.execute(name, &params).await.unwrap();
+        let before_image = probe.before_image.unwrap();
+        range.undo(name, &params, &before_image).await.unwrap();
+        assert_eq!(range.world(), before, "{way}");
+    }
+    // SAFETY: as before.
+    unsafe { std::env::remove_var("LOCKSTEP_CLNTSH_SIGCHLD") };
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn listeners_of_a_grid_home_are_controlled_from_there() {
     let range = Range::start("").await;

@@ -286,6 +286,13 @@ impl Range {
         format!("127.0.0.1:{}/ORCL", self.second_port)
     }
 
+    /// SYS by a login of its own, not one that was idle.
+    pub async fn fresh_sys(&self) -> session::Session {
+        session::Session::anew(&self.context(), "orcl")
+            .await
+            .unwrap()
+    }
+
     /// SYS, beside the product.
     pub async fn sys(&self) -> session::Session {
         session::Session::open(&self.context(), "orcl")

@@ -11,6 +11,7 @@ use super::names::Qualified;
 use super::required_permissions;
 use super::session_class::{self, DbSession, SessionClass};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
+use crate::host::command;
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
 use async_trait::async_trait;
@@ -74,6 +75,14 @@ impl Report {
     async fn make(cx: &Context, params: &OracleReady) -> Result<Self, ActionError> {
         let session = Session::anew(cx, &params.resource).await?;
         let mut report = Self::default();
+        // After a new login, which is when Oracle's client changes SIGCHLD.
+        if let Err(e) = command::prove_exit_statuses(cx).await {
+            report.obstacles.push(format!(
+                "the exit status of programs that this agent runs is lost ({e}), so listeners \
+                 can't be controlled; set BEQUEATH_DETACH=YES in the sqlnet.ora that the agent's \
+                 sessions read, and restart the agent"
+            ));
+        }
         let all_logged = report.database(&session).await?;
         if params.durable {
             report.files(&session).await?;

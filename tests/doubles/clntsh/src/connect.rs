@@ -4,10 +4,11 @@ use crate::error::{Outcome, SUCCESS, call, unsupported};
 use crate::handles::{Object, lock, object, server, service, session};
 use crate::link::{self, Connection};
 use crate::memory;
+use crate::sigchld;
 use crate::target;
 use crate::trace;
 use oracle_simulator::api::OraError;
-use oracle_simulator::wire::{Answer, Logon, Request};
+use oracle_simulator::wire::{Answer, Logon, Request, Target};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,9 @@ pub unsafe extern "C" fn OCIServerAttach(
         trace::line(format_args!("  '{text}'"));
         let home = std::env::var_os("ORACLE_HOME").map(PathBuf::from);
         let destination = target::parse(&text, home, std::env::var("ORACLE_SID").ok())?;
+        if matches!(destination.targets.as_slice(), [Target::Unix(_)]) {
+            sigchld::take_over();
+        }
         *lock(&server.connection) = Some(Arc::new(Connection::open(&destination)?));
         Ok(SUCCESS)
     };

@@ -29,6 +29,7 @@ mod lexer;
 mod link;
 mod memory;
 mod number;
+mod sigchld;
 mod statement;
 mod target;
 mod trace;
