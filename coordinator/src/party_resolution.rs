@@ -216,6 +216,7 @@ fn spec(step: &Step, resolved: &ResolvedParties, number: &impl Fn(&str) -> u32) 
             .collect(),
         timeout: step.timeout_ms,
         proof: step.proof,
+        required: step.required,
         undoable: step.undoable,
         watch_until: step.watch_until.as_deref().map(number),
         read_only: Action::find(&step.action).is_some_and(Action::read_only),

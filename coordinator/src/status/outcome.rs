@@ -2,14 +2,15 @@
 
 use super::View;
 use lockstep_api::{Exit, PhaseOutcome, RunOutcome};
-use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, Wait};
+use lockstep_barrier::coordinator::{PhaseState, PhaseStatus, State, TaskKey, TaskStatus, Wait};
 use lockstep_barrier::ids::{PhaseRef, Track};
 use lockstep_barrier::message::{Mode, Outcome};
-use lockstep_barrier::record::{Ending, RollbackCause};
+use lockstep_barrier::record::{Ending, RollbackCause, SkipCause};
 
 pub(super) fn of_run(run: &View<'_>) -> RunOutcome {
     let state = run.state();
     match state.ended {
+        Some(Ending::Completed) if anything_left_out(state) => RunOutcome::CompletedWithSkips,
         Some(Ending::Completed) => RunOutcome::Completed,
         Some(Ending::RolledBack) if failed_untouched(state) => RunOutcome::Failed,
         Some(Ending::RolledBack) => RunOutcome::RolledBack,
@@ -41,6 +42,7 @@ pub(super) fn exit_code(run: &View<'_>, outcome: RunOutcome) -> Option<Exit> {
     Some(match outcome {
         RunOutcome::Running => return None,
         RunOutcome::Completed => Exit::Done,
+        RunOutcome::CompletedWithSkips => Exit::WithSkips,
         RunOutcome::RolledBack => Exit::RolledBack,
         RunOutcome::Failed | RunOutcome::Aborted => Exit::Failed,
         RunOutcome::Waiting => {
@@ -57,6 +59,27 @@ pub(super) fn exit_code(run: &View<'_>, outcome: RunOutcome) -> Option<Exit> {
                 Exit::Failed
             }
         }
+    })
+}
+
+/// By an operator's decision a forward phase was skipped or a task not waited for.
+fn anything_left_out(state: &State) -> bool {
+    let skipped = |phase: &PhaseState| match &phase.status {
+        PhaseStatus::Skipped { why } => matches!(why, SkipCause::Operator { .. }),
+        PhaseStatus::Pending
+        | PhaseStatus::Preparing
+        | PhaseStatus::Released
+        | PhaseStatus::Failed { .. }
+        | PhaseStatus::Completed => false,
+    };
+    state.forward.iter().any(skipped) || waived_tasks(state).next().is_some()
+}
+
+/// Forward tasks that an operator waived, and whose outcome has not arrived since.
+pub(super) fn waived_tasks(state: &State) -> impl Iterator<Item = &TaskKey> {
+    state.tasks.iter().filter_map(|(key, task)| {
+        let waived = task.status == TaskStatus::Waived && task.phase.track == Track::Forward;
+        waived.then_some(key)
     })
 }
 
@@ -144,6 +167,7 @@ pub(super) mod tests {
             action: "service.stop".into(),
             undoable: mode == Mode::Execute && id != "proof",
             proof: id == "proof",
+            required: false,
             mode,
             params: serde_json::Value::Null,
             inputs: Vec::new(),

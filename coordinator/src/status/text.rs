@@ -1,10 +1,13 @@
 //! A run in sentences: why it holds, what it waits for, what happened.
 
+use super::outcome::waived_tasks;
 use super::{failure, task};
-use lockstep_barrier::coordinator::{State, Wait};
+use lockstep_barrier::coordinator::{PhaseStatus, State, Wait};
 use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
 use lockstep_barrier::message::TaskReport;
-use lockstep_barrier::record::{Ending, OperatorRequest, Record, Resolution, RollbackCause};
+use lockstep_barrier::record::{
+    Ending, OperatorRequest, Record, Resolution, RollbackCause, SkipCause,
+};
 
 pub(super) fn reason(state: &State) -> String {
     let failed = state
@@ -41,9 +44,31 @@ pub(super) fn reason(state: &State) -> String {
     let parts: Vec<String> = [aborted, why_back, failed]
         .into_iter()
         .flatten()
+        .chain(left_out(state))
         .chain(state.held.clone())
         .collect();
     parts.join("; ")
+}
+
+/// What operators have left out of the forward phases, a sentence each.
+fn left_out(state: &State) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let specs = &state.begin.resolved_plan.forward;
+    for (phase, spec) in state.forward.iter().zip(specs) {
+        if let PhaseStatus::Skipped {
+            why: SkipCause::Operator { request },
+        } = &phase.status
+        {
+            let reason = request.reason.as_deref().unwrap_or("no reason given");
+            sentences.push(format!(
+                "phase {} was skipped by {}: {reason}",
+                spec.name, request.by
+            ));
+        }
+    }
+    let waived = waived_tasks(state);
+    sentences.extend(waived.map(|(step, agent)| format!("{step} on {agent} was waived")));
+    sentences
 }
 
 fn name(state: &State, phase: PhaseRef) -> String {

@@ -21,10 +21,12 @@ pub enum Exit {
     RolledBack,
     /// The run waits for an operator.
     Waiting,
+    /// The run completed, but a phase was skipped or a task waived.
+    WithSkips,
 }
 
 impl Exit {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Done,
         Self::Failed,
         Self::Refused,
@@ -32,6 +34,7 @@ impl Exit {
         Self::TimedOut,
         Self::RolledBack,
         Self::Waiting,
+        Self::WithSkips,
     ];
 
     /// The number that a shell sees.
@@ -44,6 +47,7 @@ impl Exit {
             Self::TimedOut => 4,
             Self::RolledBack => 5,
             Self::Waiting => 6,
+            Self::WithSkips => 7,
         }
     }
 }
@@ -111,12 +115,13 @@ mod tests {
             (Exit::TimedOut, 4),
             (Exit::RolledBack, 5),
             (Exit::Waiting, 6),
+            (Exit::WithSkips, 7),
         ];
         for (exit, number) in all {
             assert_eq!(exit.code(), number, "{exit:?}");
             assert_eq!(Exit::try_from(number), Ok(exit));
         }
-        assert_eq!(Exit::try_from(7_i32), Err(UnknownExit(7)));
+        assert_eq!(Exit::try_from(8_i32), Err(UnknownExit(8)));
         assert_eq!(Exit::try_from(-1_i32), Err(UnknownExit(-1)));
     }
 }

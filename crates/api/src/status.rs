@@ -19,6 +19,8 @@ words! {
         Waiting = "waiting",
         /// Every phase is done.
         Completed = "completed",
+        /// It is over, but an operator skipped a phase or waived a task of it.
+        CompletedWithSkips = "completed-with-skips",
         RolledBack = "rolled-back",
         /// Failed with nothing to roll back.
         Failed = "failed",

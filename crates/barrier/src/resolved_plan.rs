@@ -67,6 +67,10 @@ pub struct StepSpec {
     pub timeout: Millis,
     /// It verifies a precondition and can't be skipped (R20).
     pub proof: bool,
+    /// Later phases rely on the state that it reaches, so it can be neither
+    /// skipped nor waived (R20). Unlike a proof it isn't repeated after a breach.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
     /// Rollback may undo it.
     pub undoable: bool,
     /// It is a watch, which is disarmed before this forward phase is released.

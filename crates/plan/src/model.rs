@@ -177,9 +177,14 @@ pub struct Step {
     pub params: Value,
     /// Time limit of one agent's task, in milliseconds.
     pub timeout_ms: u64,
-    /// Later phases rely on the result of this step, so it cannot be skipped.
+    /// It proves something that later phases rely on: it cannot be skipped or
+    /// waived, and a breach of a watch makes it be repeated.
     #[serde(default)]
     pub proof: bool,
+    /// Later phases rely on the state that it reaches, so it cannot be skipped or
+    /// waived.
+    #[serde(default)]
+    pub required: bool,
     /// The action changes something that its undo restores.
     #[serde(default)]
     pub undoable: bool,

@@ -161,6 +161,9 @@ fn write_step(out: &mut String, plan: &Plan, step: &Step) -> fmt::Result {
     if step.proof {
         marks.push("proof".to_owned());
     }
+    if step.required {
+        marks.push("required".to_owned());
+    }
     if step.undoable {
         marks.push("undoable".to_owned());
     }

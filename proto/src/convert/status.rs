@@ -35,7 +35,7 @@ macro_rules! enumeration {
 }
 
 enumeration!(RunOutcome, run_outcome, "outcome of the run", {
-    Running, Waiting, Completed, RolledBack, Failed, Aborted,
+    Running, Waiting, Completed, CompletedWithSkips, RolledBack, Failed, Aborted,
 });
 enumeration!(PhaseOutcome, phase_outcome, "outcome of a phase", {
     Pending, Preparing, Gated, Executing, Done, Failed, Skipped, Undone,

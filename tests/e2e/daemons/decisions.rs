@@ -62,7 +62,11 @@ fn a_skip_needs_a_reason() {
         .is_refused(&["a reason is required"]);
     assert_eq!(fleet.show(&run)["sequence"], before, "nothing was recorded");
     let output = fleet.then_watch(&["run", "skip", &run, "--reason", "app-2 is retired"]);
-    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.code, 7, "{output}");
+    assert_eq!(output.json["outcome"], "completed-with-skips");
+    let reason = output.json["reason"].as_str().unwrap();
+    let said = "phase one was skipped by ana: app-2 is retired";
+    assert_eq!(reason, said);
     assert_eq!(phase(&output.json, "one")["outcome"], "skipped");
     assert_eq!(phase(&output.json, "two")["outcome"], "done");
     assert_eq!(fleet.count("app-2", "first", Moment::Begins), 1);
@@ -87,6 +91,19 @@ fn a_proof_is_never_skipped_and_an_abort_leaves_things_as_they_are() {
     assert_eq!(fleet.count("app-1", "second", Moment::Begins), 0);
     // What is over takes no more verbs.
     fleet.lockstep(&["run", "retry", &run]).is_refused(&[]);
+}
+
+#[test]
+fn what_later_phases_rely_on_is_reached_and_not_skipped() {
+    let fleet = Fleet::of(&BOTH);
+    let run = holding(&fleet, ", required: true");
+    fleet
+        .lockstep(&["run", "skip", &run, "--reason", "we do it tomorrow"])
+        .is_refused(&["later phases rely on first on app-2", "retry"]);
+    fleet.host("app-2").mend("first");
+    let output = fleet.then_watch(&["run", "retry", &run]);
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.json["outcome"], "completed");
 }
 
 #[test]

@@ -374,6 +374,7 @@ pub(super) mod tests {
             inputs: Vec::new(),
             timeout: 1_000,
             proof: false,
+            required: false,
             undoable: true,
             watch_until: None,
             read_only: false,

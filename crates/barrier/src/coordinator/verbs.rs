@@ -33,6 +33,8 @@ pub enum RejectionCode {
     Unclear,
     /// A proof can't be skipped or waived.
     Proof,
+    /// Later phases rely on a step, so it can't be skipped or waived.
+    Required,
     /// The point of no return is passed.
     NoReturn,
     /// The plan has no rollback.
@@ -361,19 +363,28 @@ impl Run {
     fn check_skip(&self, request: &OperatorRequest) -> Result<PhaseRef, VerbRejected> {
         let phase = self.failed_phase()?;
         require_reason(request)?;
-        let proof = self.state.tasks.iter().find(|((step, _), task)| {
+        for ((step, agent), task) in &self.state.tasks {
+            let Some((_, spec)) = self.state.step(step) else {
+                continue;
+            };
             let here = task.phase == phase && !task.is_settled();
-            (here || task.status == TaskStatus::Voided)
-                && self.state.step(step).is_some_and(|(_, spec)| spec.proof)
-        });
-        match proof {
-            Some(((step, agent), _)) => reject(
-                RejectionCode::Proof,
-                format!("{step} on {agent} is a proof, and proofs can't be skipped"),
-                "retry, roll back or abort",
-            ),
-            None => Ok(phase),
+            if spec.proof && (here || task.status == TaskStatus::Voided) {
+                return reject(
+                    RejectionCode::Proof,
+                    format!("{step} on {agent} is a proof, and proofs can't be skipped"),
+                    "retry, roll back or abort",
+                );
+            }
+            if spec.required && here {
+                return reject(
+                    RejectionCode::Required,
+                    format!("later phases rely on {step} on {agent}, so it can't be skipped"),
+                    "remove the cause and retry; or reach by hand the state that the step would \
+                     reach and retry, which then finds it; or roll back or abort",
+                );
+            }
         }
+        Ok(phase)
     }
 
     fn check_rollback(&self) -> Result<(), VerbRejected> {
@@ -430,15 +441,22 @@ impl Run {
                 "wait for its outcome or its deadline",
             );
         }
-        let proof = self.state.step(step).is_some_and(|(_, spec)| spec.proof);
-        if proof && !self.is_draining() && task.phase.track == Track::Forward {
-            return reject(
+        if self.is_draining() || task.phase.track == Track::Rollback {
+            return Ok(());
+        }
+        match self.state.step(step) {
+            Some((_, spec)) if spec.proof => reject(
                 RejectionCode::Proof,
                 format!("{step} on {agent} is a proof, and proofs can't be passed"),
                 "wait for the agent, roll back or abort",
-            );
+            ),
+            Some((_, spec)) if spec.required => reject(
+                RejectionCode::Required,
+                format!("later phases rely on {step} on {agent}, so it can't be waived"),
+                "wait for the agent, which reports when it is connected again; or roll back or abort",
+            ),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     fn resolve_record(

@@ -38,6 +38,7 @@ fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
         timeout_ms: actions::task_limit_secs(A::NAME, &params).saturating_mul(1000),
         params,
         proof: false,
+        required: false,
         undoable: A::EFFECT == Effect::Undoable,
         watch_until: None,
     }
@@ -46,6 +47,11 @@ fn step<A: ActionSpec>(id: impl Into<String>, party: &str, params: &A) -> Step {
 impl Step {
     fn proof(mut self) -> Self {
         self.proof = true;
+        self
+    }
+
+    fn required(mut self) -> Self {
+        self.required = true;
         self
     }
 
@@ -72,6 +78,7 @@ impl Step {
                 of: self.id.clone(),
             },
             proof: false,
+            required: false,
             undoable: false,
             watch_until: None,
             ..self.clone()

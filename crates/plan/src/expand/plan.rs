@@ -79,6 +79,7 @@ fn step(source: &StepSource) -> Step {
         ),
         params,
         proof: source.proof,
+        required: source.required,
         undoable: source.undo.unwrap_or(has_undo),
         watch_until: source.watch_until.clone(),
     }

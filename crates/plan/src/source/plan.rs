@@ -110,9 +110,14 @@ pub struct StepSource {
     /// parameters.
     #[serde(default)]
     pub timeout: Option<Duration>,
-    /// Later phases rely on the result of this step, so it cannot be skipped.
+    /// It proves something that later phases rely on: it cannot be skipped or
+    /// waived, and a breach of a watch makes it be repeated.
     #[serde(default)]
     pub proof: bool,
+    /// Later phases rely on the state that it reaches, so it cannot be skipped or
+    /// waived.
+    #[serde(default)]
+    pub required: bool,
     /// Whether a rollback undoes the step; by default if the action has an undo.
     #[serde(default)]
     pub undo: Option<bool>,

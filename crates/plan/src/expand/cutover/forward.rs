@@ -130,16 +130,14 @@ fn prepare(draft: &mut Draft<'_>) {
             POSTGRES,
             &c::CloseRoles(roles(source)),
         )
-        .without_undo(),
+        .without_undo()
+        .required(),
     ];
     if source.postgres.jobs {
-        steps.push(step(
-            "postgres-jobs-disable",
-            POSTGRES,
-            &c::DisablePostgresJobs {
-                resource: source.postgres.resource.clone(),
-            },
-        ));
+        let jobs = c::DisablePostgresJobs {
+            resource: source.postgres.resource.clone(),
+        };
+        steps.push(step("postgres-jobs-disable", POSTGRES, &jobs).required());
     }
     let analyze = analyze(source, false);
     let limit = source.postgres.analyze_timeout.unwrap_or(ANALYZE).ms();
@@ -163,7 +161,7 @@ fn prepare(draft: &mut Draft<'_>) {
             settings: reverse.settings.clone().unwrap_or(Value::Null),
             timeout_secs: dms_secs(source),
         };
-        steps.push(step("reverse-create", AWS, &create));
+        steps.push(step("reverse-create", AWS, &create).required());
     }
     draft.add("prepare", "", runbook_steps, steps);
 }
@@ -230,7 +228,7 @@ fn block_connections(source: &Cutover) -> Vec<Step> {
         };
         steps.push(step("oracle-jobs-disable", LEAD, &jobs));
     }
-    steps
+    steps.into_iter().map(Step::required).collect()
 }
 
 /// Kills sessions until none reconnects, then arms the watch.
@@ -355,7 +353,7 @@ fn stop_dms(draft: &mut Draft<'_>) {
         known_failure: Some("${forward-ready.last_failure}".to_owned()),
         timeout_secs: dms_secs(source),
     };
-    let stop = step("forward-stop", AWS, &task);
+    let stop = step("forward-stop", AWS, &task).required();
     draft.add("stop-dms", "", &["7"], vec![stop]);
     let drain = c::PostgresDrain {
         resource: source.postgres.resource.clone(),
@@ -374,7 +372,7 @@ fn reverse_task(draft: &mut Draft<'_>) {
         resource: source.oracle.resource.clone(),
         schemas: source.oracle.schemas.clone(),
     });
-    let off = step("oracle-triggers-disable", LEAD, &triggers);
+    let off = step("oracle-triggers-disable", LEAD, &triggers).required();
     draft.add("reverse-task", "", &["8", "8.1"], vec![off]);
     let start = c::DmsReverseStart {
         resource: source.dms.resource.clone(),
@@ -382,13 +380,13 @@ fn reverse_task(draft: &mut Draft<'_>) {
         postgres: source.postgres.resource.clone(),
         timeout_secs: dms_secs(source),
     };
-    let started = step("reverse-start", AWS, &start);
+    let started = step("reverse-start", AWS, &start).required();
     draft.add("reverse-task", "started", &["8", "8.3"], vec![started]);
     let write = c::PostgresCanary {
         resource: source.postgres.resource.clone(),
         canary_table: source.postgres.canary_table.clone().unwrap_or_default(),
     };
-    let written = step("canary-write", POSTGRES, &write);
+    let written = step("canary-write", POSTGRES, &write).required();
     draft.add("reverse-task", "canary", &["8", "8.3"], vec![written]);
     let returned = c::OracleCanary {
         resource: source.oracle.resource.clone(),
@@ -422,8 +420,8 @@ fn prepare_postgres(draft: &mut Draft<'_>) {
     let align = step("sequences", POSTGRES, &sequences);
     let missing = step("missing-statistics", POSTGRES, &analyze(source, true));
     let steps = vec![
-        enable,
-        align.with_timeout(SEQUENCES.ms()),
+        enable.required(),
+        align.required().with_timeout(SEQUENCES.ms()),
         missing.with_timeout(ANALYZE_MISSING.ms()),
     ];
     draft.add("prepare-postgres", "", &["9"], steps);
@@ -463,7 +461,7 @@ fn open_postgres(draft: &mut Draft<'_>) {
         "open-postgres",
         "",
         &["10"],
-        vec![closed, open.without_undo()],
+        vec![closed.required(), open.required().without_undo()],
     );
     if source.postgres.jobs {
         let jobs = step(
