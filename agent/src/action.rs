@@ -84,6 +84,12 @@ pub trait Action: Send + Sync + 'static {
         true
     }
 
+    /// Whether the state that the action reaches is in effect, for a later phase that
+    /// relies on it.
+    async fn in_effect(&self, cx: &Context, params: &Self::Params) -> Result<bool, ActionError> {
+        Ok(self.probe(cx, params).await?.finding == Finding::Satisfied)
+    }
+
     /// For a watch: the part that runs on after `execute` has found the fence
     /// to hold.
     fn watch(&self) -> Option<&dyn Watch<Self::Params>> {
@@ -243,6 +249,8 @@ pub trait AnyAction: Send + Sync {
         params: &Value,
         before_image: &Value,
     ) -> Result<Undone, ActionError>;
+    /// See [`Action::in_effect`].
+    async fn in_effect(&self, cx: &Context, params: &Value) -> Result<bool, ActionError>;
     /// See [`Watch::watch`]; gives `false` where it is no watch.
     async fn watch(
         &self,
@@ -313,6 +321,10 @@ impl<A: Action> AnyAction for A {
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
         Action::undo(self, cx, &decode(params)?, before_image).await
+    }
+
+    async fn in_effect(&self, cx: &Context, params: &Value) -> Result<bool, ActionError> {
+        Action::in_effect(self, cx, &decode(params)?).await
     }
 
     async fn watch(

@@ -23,6 +23,7 @@ pub fn find(name: &str) -> Option<&'static dyn AnyAction> {
 const ACTIONS: &[&dyn AnyAction] = &[
     &check::command::Check,
     &check::http::Http,
+    &check::state::State,
     &check::tcp::Tcp,
     &cloudwatch::Put,
     &check::command::Run,

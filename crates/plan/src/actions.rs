@@ -181,6 +181,7 @@ pub static ACTIONS: &[Action] = &[
     entry::<c::CheckHttp>(),
     entry::<c::CheckTcp>(),
     entry::<c::CheckCommand>(),
+    entry::<c::CheckState>(),
     entry::<c::RunCommand>(),
     entry::<c::OracleReady>(),
     entry::<c::OracleLogs>(),

@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod http;
+pub mod state;
 pub mod tcp;
 
 use crate::action::{ActionError, Context};

@@ -7,7 +7,7 @@
 //! but the canary was applied: Oracle then holds changes that the forward task
 //! doesn't know.
 
-use super::health::{full_name, named};
+use super::health::{Health, full_name, named};
 use super::slots::{self, Known};
 use super::{stop_and_wait, wait};
 use crate::action::{
@@ -91,6 +91,18 @@ impl Action for Start {
         let status = task.status;
         // Always pending, because later steps need the slot's name.
         with_before_image(Finding::Pending, &BeforeImage { status, slots })
+    }
+
+    /// The probe is always pending; here the task must run, and DMS must not have
+    /// given up a table of it.
+    async fn in_effect(&self, cx: &Context, params: &DmsReverseStart) -> Result<bool, ActionError> {
+        let dms = Dms::of(cx, &params.resource).await?;
+        let task = look(&dms, params).await?;
+        if task.status != "running" {
+            return Ok(false);
+        }
+        Health::of(&dms, &task).await?.passed(&task)?;
+        Ok(true)
     }
 
     async fn describe(

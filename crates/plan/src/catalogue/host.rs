@@ -228,6 +228,24 @@ impl ActionSpec for CheckCommand {
     }
 }
 
+/// `check.state`: checks that the state which another action reaches is in effect,
+/// such as a stopped task or closed roles. A phase that relies on it checks it
+/// itself and doesn't remember that it was reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckState {
+    /// Name of the other action; it must be one that changes something.
+    pub action: String,
+    /// The parameters of the other action.
+    pub params: serde_json::Value,
+}
+
+impl ActionSpec for CheckState {
+    const NAME: &'static str = "check.state";
+    const SUMMARY: &'static str = "check that the state which another action reaches is in effect";
+    const EFFECT: Effect = Effect::ReadOnly;
+}
+
 /// `command.run`: runs a command defined in the agent's policy once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

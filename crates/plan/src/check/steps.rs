@@ -2,8 +2,8 @@
 //! watch, time limits.
 
 use super::{all_phases, unknown_action, unknown_phase};
-use crate::actions::{Action, ActionSpec};
-use crate::catalogue::{DmsReverseStart, StopListeners};
+use crate::actions::{Action, ActionSpec, Effect};
+use crate::catalogue::{CheckState, DmsReverseStart, StopListeners};
 use crate::diagnose::{self, Fault, suggest};
 use crate::duration::shown;
 use crate::model::{Mode, Party, Phase, Plan, Step};
@@ -18,6 +18,7 @@ pub(super) fn check(plan: &Plan, faults: &mut Vec<Fault>) {
                 None => faults.push(unknown_action(&format!("{pointer}/action"), &step.action)),
                 Some(action) => {
                     parameters(&pointer, step, action, faults);
+                    checked_state(&pointer, step, faults);
                     undo(plan, &pointer, step, action, faults);
                     watch(plan, &pointer, phase, step, action, faults);
                     timeout(&pointer, step, action, faults);
@@ -54,6 +55,40 @@ fn parameters(pointer: &str, step: &Step, action: &Action, faults: &mut Vec<Faul
             format!("parameters of {}: {error}", step.action),
             "`lockstep plan schema` prints the parameters of each action",
         ));
+    }
+}
+
+/// The action whose state a `check.state` checks must reach one, and the parameters
+/// must be its own.
+fn checked_state(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
+    if step.action != CheckState::NAME {
+        return;
+    }
+    let name = step.params["action"].as_str().unwrap_or_default();
+    let at = format!("{pointer}/params/action");
+    let Some(action) = Action::find(name) else {
+        faults.push(unknown_action(&at, name));
+        return;
+    };
+    let params = &step.params["params"];
+    match action.effect {
+        Effect::ReadOnly | Effect::Watch => faults.push(Fault::new(
+            diagnose::WRONG_VALUE,
+            at,
+            format!("{name} reaches no state: it changes nothing"),
+            "name an action that changes something",
+        )),
+        Effect::Undoable | Effect::Permanent if has_reference(params) => {}
+        Effect::Undoable | Effect::Permanent => {
+            if let Err(error) = action.decode(params) {
+                faults.push(Fault::new(
+                    diagnose::WRONG_VALUE,
+                    format!("{pointer}/params/params"),
+                    format!("parameters of {name}: {error}"),
+                    "`lockstep plan schema` prints the parameters of each action",
+                ));
+            }
+        }
     }
 }
 

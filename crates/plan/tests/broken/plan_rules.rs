@@ -48,6 +48,18 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "plan",
+        "action: check.http\n        params: {url: \"http://127.0.0.1:8080/health\"}\n\n  - name: stop",
+        "action: check.state\n        params: {action: check.http, params: {url: \"http://h/\"}}\n\n  - name: stop",
+        &[("LS1004", "check.http")],
+    ),
+    case(
+        "plan",
+        "action: check.http\n        params: {url: \"http://127.0.0.1:8080/health\"}\n\n  - name: stop",
+        "action: check.state\n        params: {action: service.stop, params: {unit: a}}\n\n  - name: stop",
+        &[("LS1004", "params")],
+    ),
+    case(
+        "plan",
         "service.stop",
         "service.halt",
         &[("LS1030", "service.halt")],
