@@ -49,6 +49,7 @@ const ACTIONS: &[&dyn AnyAction] = &[
     &oracle::jobs::Restore,
     &oracle::listener::Start,
     &oracle::listener::Stop,
+    &oracle::marker::Write,
     &oracle::logins::Open,
     &oracle::logins::Restrict,
     &oracle::redo_logs::Ready,

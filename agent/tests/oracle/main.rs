@@ -6,6 +6,7 @@
 mod fence;
 mod login;
 mod logins;
+mod marker;
 #[path = "../site/ports.rs"]
 mod ports;
 mod preflight;

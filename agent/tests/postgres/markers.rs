@@ -82,6 +82,36 @@ async fn markers_are_awaited_with_nothing_pending_or_lost() {
     );
 }
 
+/// Applications still write during a trial, so changes are always pending.
+#[tokio::test]
+async fn a_trial_waits_for_the_markers_only() {
+    let site = Site::new("trial", PROOFS, "").await;
+    site.sql
+        .run(
+            "CREATE TABLE dms.awsdms_status (\"PENDING_CHANGES\" bigint); \
+             INSERT INTO dms.awsdms_status VALUES (3)",
+        )
+        .await;
+    let mut params = marker(0);
+    params["trial"] = json!(true);
+    let error = site
+        .try_execute("postgres.marker.await", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2318);
+    let report = error.report();
+    assert!(report.contains("applications still run"), "{report}");
+    for task in ["arn:a", "arn:b"] {
+        let row = format!("('{RUN}', '{task}', 'n1', 4711, now())");
+        site.sql
+            .run(&format!("INSERT INTO lockstep.marker VALUES {row}"))
+            .await;
+    }
+    site.try_execute("postgres.marker.await", &params)
+        .await
+        .unwrap();
+}
+
 /// Waits until a query counts one.
 pub async fn eventually(site: &Site, sql: &str) {
     tokio::time::timeout(PATIENCE, async {

@@ -199,6 +199,7 @@ pub static ACTIONS: &[Action] = &[
     entry::<c::KillSessions>(),
     entry::<c::WatchFence>(),
     entry::<c::VerifyFence>(),
+    entry::<c::OracleMarker>(),
     entry::<c::OracleFinalize>(),
     entry::<c::DisableOracleTriggers>(),
     entry::<c::RestoreOracleTriggers>(),

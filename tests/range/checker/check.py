@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 
-from proofs import MARKERS, marker
+from proofs import drain_markers
 from verdict import Held, Logged, is_good, judge
 
 ORDERS = "SELECT ID, ORDER_NO, CUSTOMER, AMOUNT, NOTE FROM {}"
@@ -67,8 +67,7 @@ def read_oracle(dsn, user, password, opened_scn):
         cursor.arraysize = 1000
         orders = cursor.execute(ORDERS.format("SHOP.ORDERS")).fetchall()
         lines = cursor.execute(LINES.format("SHOP.ORDER_LINES")).fetchall()
-        markers = [marker(*row) for row in cursor.execute(MARKERS).fetchall()]
-        fence_scn = min((one["scn"] for one in markers), default=None)
+        fence_scn = min((one["scn"] for one in drain_markers(cursor)), default=None)
         late = []
         if fence_scn is not None:
             for operation, data in cursor.execute(

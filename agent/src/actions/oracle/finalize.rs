@@ -7,12 +7,11 @@
 //! would never see a marker written after the switch. At the end the fence is
 //! verified again; a breach invalidates the proof.
 //!
-//! Undo does nothing: the marker rows stay. The forward tasks map them, so a
-//! deletion would be replicated too; and every nonce is used once, so an old
-//! row can't be taken for a later one.
+//! Undo does nothing: the marker rows stay.
 
 use super::fence::{self, Job, Logins};
 use super::listeners::Listeners;
+use super::marker::{self, ARCHIVE, CURRENT_SCN};
 use super::names::Qualified;
 use super::required_permissions;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -26,10 +25,6 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 const CHECKPOINT: &str = "ALTER SYSTEM CHECKPOINT";
-const CURRENT_SCN: &str = "SELECT TO_CHAR(CURRENT_SCN) FROM V$DATABASE";
-/// Unlike SWITCH LOGFILE, it covers every thread and returns only when the logs
-/// are archived.
-const ARCHIVE: &str = "ALTER SYSTEM ARCHIVE LOG CURRENT";
 /// In-doubt distributed transactions can still commit.
 const IN_DOUBT: &str = "SELECT COUNT(*) FROM DBA_2PC_PENDING";
 /// Jobs of the scheduler that start within the given seconds.
@@ -39,19 +34,10 @@ const DUE: &str = "SELECT OWNER, JOB_NAME FROM DBA_SCHEDULER_JOBS \
 /// runs (Oracle Database Reference, ALL_JOBS).
 const OLD_DUE: &str = "SELECT JOB FROM DBA_JOBS \
      WHERE BROKEN = 'N' AND NEXT_DATE <= SYSDATE + :1 / 86400";
-const TABLE_EXISTS: &str = "SELECT COUNT(*) FROM DBA_TABLES WHERE OWNER = :1 AND TABLE_NAME = :2";
 const SEQUENCES: &str = "SELECT SEQUENCE_NAME, TO_CHAR(LAST_NUMBER), TO_CHAR(INCREMENT_BY), \
      CYCLE_FLAG FROM DBA_SEQUENCES WHERE SEQUENCE_OWNER = :1 ORDER BY SEQUENCE_NAME";
 
 pub struct Finalize;
-
-fn insert(table: &Qualified) -> String {
-    format!(
-        "INSERT INTO {} (RUN_ID, TASK_ID, NONCE, SCN, WRITTEN_AT) \
-         VALUES (:1, :2, :3, TO_NUMBER(:4), SYSDATE)",
-        table.sql()
-    )
-}
 
 #[async_trait]
 impl Action for Finalize {
@@ -64,16 +50,7 @@ impl Action for Finalize {
     async fn probe(&self, cx: &Context, params: &OracleFinalize) -> Result<Probe, ActionError> {
         let table = Qualified::read(&params.marker_table)?;
         let session = Session::open(cx, &params.resource).await?;
-        let binds = [table.owner.as_str().into(), table.name.as_str().into()];
-        let tables: i64 = session.row(TABLE_EXISTS, &binds).await?;
-        if tables == 0 {
-            return Err(ActionError::new(
-                Code::LS2222,
-                format!("the marker table {} doesn't exist", params.marker_table),
-            )
-            .state_left("nothing was done")
-            .remedy("create it, map it in the forward task and log it supplementally"));
-        }
+        marker::table_exists(&session, &table).await?;
         Ok(found(Finding::Pending))
     }
 
@@ -92,7 +69,7 @@ impl Action for Finalize {
             params
                 .tasks
                 .iter()
-                .map(|task| format!("{} for {task}", insert(&table))),
+                .map(|task| format!("{} for {task}", marker::insert(&table))),
         );
         would_do.push("COMMIT".to_owned());
         would_do.push(ARCHIVE.to_owned());
@@ -118,8 +95,9 @@ impl Action for Finalize {
         cx.note(CHECKPOINT);
         let scn: String = session.row(CURRENT_SCN, &[]).await?;
         cx.note(format!("CURRENT_SCN is {scn}"));
-        let nonce = uuid::Uuid::new_v4().to_string();
-        mark(cx, &session, params, &nonce, &scn).await?;
+        let table = Qualified::read(&params.marker_table)?;
+        let nonce = marker::nonce(false);
+        marker::mark(cx, &session, &table, &params.tasks, (&nonce, &scn)).await?;
         session.execute(ARCHIVE, &[]).await?;
         cx.note(ARCHIVE);
         fence::verify(cx, &session, &listeners, &params.fence, &since)
@@ -180,25 +158,6 @@ async fn due(session: &Session, window_secs: u64) -> Result<Vec<Job>, ActionErro
     Ok(scheduled
         .chain(numbered.into_iter().map(Job::Numbered))
         .collect())
-}
-
-async fn mark(
-    cx: &Context,
-    session: &Session,
-    params: &OracleFinalize,
-    nonce: &str,
-    scn: &str,
-) -> Result<(), ActionError> {
-    let insert = insert(&Qualified::read(&params.marker_table)?);
-    let rows = params.tasks.iter().map(|task| {
-        let binds = [cx.tag.run.as_str(), task.as_str(), nonce, scn];
-        (insert.clone(), binds.map(Bind::from).to_vec())
-    });
-    let written = session.transaction(rows.collect()).await?;
-    cx.note(format!(
-        "{written} marker rows with nonce {nonce} committed"
-    ));
-    Ok(())
 }
 
 fn voided(error: ActionError) -> ActionError {

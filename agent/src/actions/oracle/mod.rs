@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod listener;
 mod listeners;
 pub mod logins;
+pub mod marker;
 mod names;
 mod parameters;
 pub mod queue_monitor;

@@ -92,6 +92,9 @@ async fn awaited(session: &Session, params: &PostgresMarker) -> Result<Awaited, 
     if !missing.is_empty() {
         return Ok(Awaited::Markers(missing));
     }
+    if params.trial {
+        return Ok(Awaited::Nothing);
+    }
     let pending = control::pending(session, &params.control_schema).await?;
     Ok(if pending == 0 {
         Awaited::Nothing
@@ -164,11 +167,16 @@ impl Action for Await {
                 return Ok(Outputs::new());
             }
             if begun.elapsed() >= limit {
+                let state = if params.trial {
+                    "applications still run on Oracle; nothing was changed"
+                } else {
+                    "Oracle is closed, PostgreSQL as it was"
+                };
                 return Err(ActionError::new(
                     Code::LS2318,
                     format!("{} after {} s", awaited.progress(), limit.as_secs()),
                 )
-                .state_left("Oracle is closed, PostgreSQL as it was")
+                .state_left(state)
                 .remedy(
                     "see the task's state, its latency and its log, then retry for more time or \
                      roll back",

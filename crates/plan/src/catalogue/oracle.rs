@@ -389,6 +389,35 @@ pub struct OracleFinalize {
     pub timeout_secs: u64,
 }
 
+/// `oracle.marker.write`: commits a marker while applications still write, and
+/// switches the log, so that the path of the marker is tried before the outage.
+///
+/// Outputs: `scn` (text), `nonce` (text).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OracleMarker {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// `OWNER.TABLE` of the marker table.
+    pub marker_table: String,
+    /// Replication tasks, each of which must replicate a marker.
+    pub tasks: Vec<String>,
+    /// Seconds that the archiving of the log may take.
+    #[serde(default = "defaults::finalize_secs")]
+    pub timeout_secs: u64,
+}
+
+impl ActionSpec for OracleMarker {
+    const NAME: &'static str = "oracle.marker.write";
+    const SUMMARY: &'static str = "write a trial marker";
+    const OUTPUTS: &'static [&'static str] = &["scn", "nonce"];
+    const EFFECT: Effect = Effect::Permanent;
+
+    fn limit_secs(&self) -> Option<u64> {
+        Some(self.timeout_secs)
+    }
+}
+
 impl ActionSpec for OracleFinalize {
     const NAME: &'static str = "oracle.finalize";
     const SUMMARY: &'static str = "checkpoint, SCN, marker, log switch";

@@ -94,10 +94,14 @@ pub struct PostgresMarker {
     pub marker_table: String,
     /// Replication tasks whose markers must arrive.
     pub tasks: Vec<String>,
-    /// Output `nonce` of `oracle.finalize`.
+    /// Output `nonce` of `oracle.finalize` or `oracle.marker.write`.
     pub nonce: String,
-    /// Output `scn` of `oracle.finalize`.
+    /// Output `scn` of the same step.
     pub scn: String,
+    /// Wait for the markers only, because applications still write and changes are
+    /// always pending.
+    #[serde(default)]
+    pub trial: bool,
     /// Schema of the DMS control tables.
     #[serde(default = "defaults::control_schema")]
     pub control_schema: String,

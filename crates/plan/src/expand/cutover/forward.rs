@@ -164,6 +164,49 @@ fn prepare(draft: &mut Draft<'_>) {
         steps.push(step("reverse-create", AWS, &create).required());
     }
     draft.add("prepare", "", runbook_steps, steps);
+    trial_marker(draft);
+}
+
+/// Sends a first marker on its way while there is no outage, so that a broken path
+/// (the mapping, supplemental logging, a log that isn't archived) isn't found by the
+/// marker that ends the night.
+fn trial_marker(draft: &mut Draft<'_>) {
+    let source = draft.source;
+    let write = c::OracleMarker {
+        resource: source.oracle.resource.clone(),
+        marker_table: source.oracle.marker_table.clone(),
+        tasks: vec![source.dms.task.clone()],
+        timeout_secs: finalize_secs(source),
+    };
+    let written = step("trial-marker", LEAD, &write).proof();
+    draft.add("prepare", "marker", &[], vec![written]);
+    let mut marker = marker(source, "trial-marker");
+    marker.trial = true;
+    let arrived = step("trial-marker-await", POSTGRES, &marker).proof();
+    draft.add("prepare", "arrived", &[], vec![arrived]);
+}
+
+/// Awaits the marker that the step `by` has written.
+fn marker(source: &Cutover, by: &str) -> c::PostgresMarker {
+    c::PostgresMarker {
+        resource: source.postgres.resource.clone(),
+        marker_table: source.postgres.marker_table.clone(),
+        tasks: vec![source.dms.task.clone()],
+        nonce: format!("${{{by}.nonce}}"),
+        scn: format!("${{{by}.scn}}"),
+        trial: false,
+        control_schema: control_schema(source),
+        apply_exceptions: APPLY_EXCEPTIONS.into(),
+        timeout_secs: dms_secs(source),
+    }
+}
+
+/// Limit for the checkpoint and the archiving of the log.
+fn finalize_secs(source: &Cutover) -> u64 {
+    source
+        .oracle
+        .finalize_timeout
+        .map_or(c::defaults::finalize_secs(), Duration::secs)
 }
 
 /// Blocks new connections before sessions are killed; otherwise connection pools
@@ -261,24 +304,9 @@ fn final_changes(draft: &mut Draft<'_>) {
         tasks: vec![source.dms.task.clone()],
         fence: fence(source),
         schemas: source.oracle.schemas.clone(),
-        timeout_secs: source
-            .oracle
-            .finalize_timeout
-            .map_or(c::defaults::finalize_secs(), Duration::secs),
+        timeout_secs: finalize_secs(source),
     };
-    let arrive = |id: &str, by: &str| {
-        let marker = c::PostgresMarker {
-            resource: source.postgres.resource.clone(),
-            marker_table: source.postgres.marker_table.clone(),
-            tasks: vec![source.dms.task.clone()],
-            nonce: format!("${{{by}.nonce}}"),
-            scn: format!("${{{by}.scn}}"),
-            control_schema: control_schema(source),
-            apply_exceptions: APPLY_EXCEPTIONS.into(),
-            timeout_secs: dms_secs(source),
-        };
-        step(id, POSTGRES, &marker).proof()
-    };
+    let arrive = |id: &str, by: &str| step(id, POSTGRES, &marker(source, by)).proof();
     let runbook = &["6"];
     let first = step("finalize", LEAD, &finalize).proof();
     draft.add("final-changes", "", runbook, vec![first]);
