@@ -46,6 +46,7 @@ pub const CODES: &[Code] = &[
     REVERSE_MAPPING,
     PORTS_UNCHECKED,
     DMS_MACHINES_OPEN,
+    SHORT_RESERVE,
     TOO_LARGE,
 ];
 
@@ -81,6 +82,7 @@ pub(crate) const OUTAGE_BUDGET: Code = Code::LS1042;
 pub(crate) const REVERSE_MAPPING: Code = Code::LS1043;
 pub(crate) const PORTS_UNCHECKED: Code = Code::LS1044;
 pub(crate) const DMS_MACHINES_OPEN: Code = Code::LS1045;
+pub(crate) const SHORT_RESERVE: Code = Code::LS1046;
 
 /// Columns of a rendered report; fits a terminal of the usual width.
 const REPORT_WIDTH: usize = 100;

@@ -4,6 +4,7 @@
 //! problems with line, column and remedy. It performs no I/O.
 
 pub mod actions;
+pub mod budget;
 pub mod catalogue;
 pub mod check;
 pub mod diagnose;

@@ -11,7 +11,9 @@
 mod flow;
 mod steps;
 
+use crate::budget::worst_cases;
 use crate::diagnose::{self, Fault, suggest};
+use crate::duration::shown;
 use crate::model::{OnFailure, Phase, Plan};
 use std::collections::BTreeSet;
 pub(crate) use steps::longest_ms;
@@ -325,6 +327,39 @@ fn outage(plan: &Plan, faults: &mut Vec<Fault>) {
             "the reserve is part of the budget: reduce it or increase the budget",
         ));
     }
+    short_reserve(plan, faults);
+}
+
+/// A step that changes something runs to its limit before a rollback begins.
+fn short_reserve(plan: &Plan, faults: &mut Vec<Fault>) {
+    let Some(worst) = worst_cases(plan) else {
+        return;
+    };
+    let longer: Vec<String> = worst
+        .phases
+        .iter()
+        .filter(|phase| phase.delays_rollback_ms > worst.rollback_reserve_ms)
+        .map(|phase| format!("{} by {}", phase.name, shown(phase.delays_rollback_ms)))
+        .collect();
+    if longer.is_empty() || worst.decides_ms() == 0 {
+        return;
+    }
+    faults.push(
+        Fault::new(
+            diagnose::SHORT_RESERVE,
+            "/outage/rollback_reserve",
+            format!(
+                "a rollback that is decided after {} may begin only when the budget of {} is used \
+                 up, because steps that change something run to their limit first: it may be \
+                 delayed in {}",
+                shown(worst.decides_ms()),
+                shown(worst.budget_ms),
+                longer.join(", ")
+            ),
+            "reduce the timeouts of these phases, or increase the reserve",
+        )
+        .into_warning(),
+    );
 }
 
 fn unknown_phase(plan: &Plan, pointer: &str, name: &str) -> Fault {

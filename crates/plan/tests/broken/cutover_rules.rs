@@ -41,7 +41,13 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "cutover",
+        "rollback_reserve: 12m",
         "rollback_reserve: 8m",
+        &[("LS1046", "8m")],
+    ),
+    case(
+        "cutover",
+        "rollback_reserve: 12m",
         "rollback_reserve: 40m",
         &[("LS1042", "40m")],
     ),
