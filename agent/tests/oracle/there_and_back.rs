@@ -189,6 +189,23 @@ async fn what_somebody_else_has_changed_is_left_alone_and_told() {
     assert_eq!(parameters["2"]["job_queue_processes"], "5");
 }
 
+/// RESET in memory is refused for more than another instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_whose_reset_is_refused_is_set() {
+    let range = Range::start("").await;
+    let params = json!({"resource": "orcl"});
+    let name = "oracle.queue_monitor.disable";
+    let before = range.world();
+    let probe = range.probe(name, &params).await.unwrap();
+    range.execute(name, &params).await.unwrap();
+    range.inject("RESET AQ_TM_PROCESSES SCOPE=MEMORY", 2065, 2);
+    let before_image = probe.before_image.unwrap();
+    let undone = range.undo(name, &params, &before_image).await.unwrap();
+    assert_eq!(undone, Undone::Restored);
+    assert!(range.said().iter().any(|line| line.contains("ORA-02065")));
+    assert_eq!(range.world()["parameters"], before["parameters"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_of_days_later_restores_what_was_before_the_cutover() {
     let range = Range::start("").await;

@@ -77,7 +77,8 @@ impl OracleError {
                 Code::LS2201,
                 "nothing was done",
                 "check that the agent runs with this home and can read its lib directory, or set \
-                 client_library in agent.toml",
+                 client_library in agent.toml; if the message names another library than libclntsh, \
+                 set LD_LIBRARY_PATH to that directory in the agent's unit",
             ),
             Self::Connect { .. } => (
                 Code::LS2202,
