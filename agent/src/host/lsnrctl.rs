@@ -24,9 +24,10 @@ const NO_LISTENER: &str = "TNS-12541";
 const UNREACHABLE: [&str; 2] = ["TNS-12543", "TNS-12545"];
 /// Static services for which no database instance answers a login of DMS:
 /// external procedures (Oracle Database Net Services Administrator's Guide,
-/// "Configuring Oracle Net Services for External Procedures").
+/// "Default Configuration for External Procedures").
 const EXTERNAL_PROCEDURES: [&str; 2] = ["PLSEXTPROC", "CLREXTPROC"];
-/// Ends of the names of the broker's services (Data Guard Broker, "Prerequisites").
+/// Ends of the names of the broker's services (Oracle Data Guard Broker,
+/// "Prerequisites").
 const BROKER: [&str; 2] = ["_DGMGRL", "_DGB"];
 /// `Listener using listener name … has already been started`.
 const ALREADY_STARTED: &str = "TNS-01106";
@@ -111,19 +112,17 @@ pub async fn is_up(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bo
     }
 }
 
-/// Whether the listener needs no start. One that can't be reached is started:
-/// if it is up, lsnrctl says so and nothing changes.
+/// Whether the listener is up, down, or can't be reached.
 ///
 /// # Errors
 /// Where lsnrctl fails: no such listener, no permission.
-pub async fn is_reachable(
+pub async fn reachability(
     cx: &Context,
     oracle: &OracleConfig,
     name: &str,
-) -> Result<bool, ActionError> {
+) -> Result<Reach, ActionError> {
     match reach(cx, oracle, name).await? {
-        (Some(Reach::Up), _) => Ok(true),
-        (Some(Reach::Down | Reach::Unreachable), _) => Ok(false),
+        (Some(found), _) => Ok(found),
         (None, ended) => Err(failed("status", name, &ended)),
     }
 }
@@ -134,15 +133,66 @@ fn named<'a>(line: &'a str, label: &str) -> Option<&'a str> {
     rest.strip_prefix('"')?.split('"').next()
 }
 
+/// A service that a listener offers, and the instance behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    pub service: String,
+    pub instance: String,
+}
+
+/// The services of the summary, except those for external procedures: they
+/// belong to no instance.
+fn served(summary: &str) -> Vec<Served> {
+    let (mut service, mut all) = ("", Vec::new());
+    for line in summary.lines() {
+        if let Some(name) = named(line, "Service ") {
+            service = name;
+        } else if let Some(instance) = named(line, "Instance ")
+            && !is_for_external_procedures(service)
+        {
+            all.push(Served {
+                service: service.to_owned(),
+                instance: instance.to_owned(),
+            });
+        }
+    }
+    all
+}
+
+/// Every service of the listener, whoever has registered it.
+///
+/// # Errors
+/// Where lsnrctl fails.
+pub async fn services(
+    cx: &Context,
+    oracle: &OracleConfig,
+    name: &str,
+) -> Result<Vec<Served>, ActionError> {
+    let ended = call(&quiet(cx), oracle, "services", name).await?;
+    if ended.code == Some(0) {
+        Ok(served(&ended.text()))
+    } else {
+        Err(failed("services", name, &ended))
+    }
+}
+
+fn undomained(service: &str) -> String {
+    service.split('.').next().unwrap_or(service).to_uppercase()
+}
+
+fn is_for_external_procedures(service: &str) -> bool {
+    EXTERNAL_PROCEDURES.contains(&undomained(service).as_str())
+}
+
 /// Whether a service without its domain is one that DMS can log in to.
 fn is_of_database(service: &str) -> bool {
-    let name = service.split('.').next().unwrap_or(service).to_uppercase();
-    !EXTERNAL_PROCEDURES.contains(&name.as_str()) && !BROKER.iter().any(|end| name.ends_with(end))
+    let name = undomained(service);
+    !is_for_external_procedures(service) && !BROKER.iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a database service of the instance is registered statically, which
 /// the summary shows as status UNKNOWN (Oracle Database Net Services
-/// Reference, "SERVICES").
+/// Administrator's Guide, "Monitoring Services of a Listener").
 fn offers_statically(summary: &str, instance: &str) -> bool {
     let mut service = "";
     summary.lines().any(|line| {
@@ -173,27 +223,31 @@ pub async fn has_static_service(
     }
 }
 
-/// Stops the listener; established sessions stay open.
+/// Stops the listener; established sessions stay open. Gives whether it was up.
 ///
 /// # Errors
 /// Where it doesn't stop.
-pub async fn stop(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<(), ActionError> {
+pub async fn stop(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
     let ended = call(cx, oracle, "stop", name).await?;
-    if ended.code == Some(0) || ended.text().contains(NO_LISTENER) {
-        Ok(())
+    if ended.code == Some(0) {
+        Ok(true)
+    } else if ended.text().contains(NO_LISTENER) {
+        Ok(false)
     } else {
         Err(failed("stop", name, &ended))
     }
 }
 
-/// Starts the listener.
+/// Starts the listener. Gives whether it was down.
 ///
 /// # Errors
 /// Where it doesn't start.
-pub async fn start(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<(), ActionError> {
+pub async fn start(cx: &Context, oracle: &OracleConfig, name: &str) -> Result<bool, ActionError> {
     let ended = call(cx, oracle, "start", name).await?;
-    if ended.code == Some(0) || ended.text().contains(ALREADY_STARTED) {
-        Ok(())
+    if ended.code == Some(0) {
+        Ok(true)
+    } else if ended.text().contains(ALREADY_STARTED) {
+        Ok(false)
     } else {
         Err(failed("start", name, &ended))
     }
@@ -234,6 +288,35 @@ mod tests {
             assert_eq!(read(up), None, "{up}");
         }
         assert_eq!(Reach::read(&ended(0, "")), Some(Reach::Up));
+    }
+
+    /// Oracle Database Net Services Administrator's Guide, "Monitoring Services of
+    /// a Listener", with a second instance of one service.
+    #[test]
+    fn every_instance_of_every_service_is_read() {
+        let summary = "Services Summary...\n\
+            Service \"PLSExtProc\" has 1 instance(s).\n\
+            \x20 Instance \"PLSExtProc\", status UNKNOWN, has 1 handler(s) for this service...\n\
+            Service \"sales.us.example.com\" has 2 instance(s).\n\
+            \x20 Instance \"sales1\", status READY, has 3 handler(s) for this service...\n\
+            \x20   Handler(s):\n\
+            \x20     \"DEDICATED\" established:0 refused:0 state:ready\n\
+            \x20        REMOTE SERVER\n\
+            \x20 Instance \"sales2\", status BLOCKED, has 1 handler(s) for this service...\n\
+            Service \"hr.us.example.com\" has 1 instance(s).\n\
+            \x20 Instance \"hr\", status READY, has 3 handler(s) for this service...\n";
+        let served = |service: &str, instance: &str| Served {
+            service: service.into(),
+            instance: instance.into(),
+        };
+        assert_eq!(
+            super::served(summary),
+            [
+                served("sales.us.example.com", "sales1"),
+                served("sales.us.example.com", "sales2"),
+                served("hr.us.example.com", "hr"),
+            ]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod child;
 pub mod cloudwatch;
 pub mod command;
 pub mod context;
+pub mod crsctl;
 pub mod dms;
 pub mod endpoint;
 pub mod files;

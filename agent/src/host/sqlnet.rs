@@ -4,7 +4,7 @@ use crate::config::OracleConfig;
 use std::path::PathBuf;
 
 /// The path from which the listeners read it: `TNS_ADMIN`, or `network/admin` in their home
-/// (Oracle Database Net Services Reference, "Parameters for the sqlnet.ora").
+/// (Oracle Database Net Services Reference, "Parameters for the sqlnet.ora File").
 pub fn path(oracle: &OracleConfig) -> PathBuf {
     let directory = match &oracle.tns_admin {
         Some(directory) => directory.clone(),

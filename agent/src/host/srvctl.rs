@@ -181,7 +181,12 @@ fn read_state(text: &str, listener: Listener<'_>) -> Option<State> {
     Some(State { up, enabled })
 }
 
-/// Stops the listener.
+/// Whether the command found the resource in another state.
+fn changed(ended: Ended) -> bool {
+    ended.code == Some(0)
+}
+
+/// Stops the listener. Gives whether it was up.
 ///
 /// # Errors
 /// Where it doesn't stop.
@@ -189,11 +194,11 @@ pub async fn stop(
     cx: &Context,
     oracle: &OracleConfig,
     listener: Listener<'_>,
-) -> Result<(), ActionError> {
-    call(cx, oracle, listener, "stop").await.map(drop)
+) -> Result<bool, ActionError> {
+    call(cx, oracle, listener, "stop").await.map(changed)
 }
 
-/// Starts the listener.
+/// Starts the listener. Gives whether it was down.
 ///
 /// # Errors
 /// Where it doesn't start.
@@ -201,11 +206,12 @@ pub async fn start(
     cx: &Context,
     oracle: &OracleConfig,
     listener: Listener<'_>,
-) -> Result<(), ActionError> {
-    call(cx, oracle, listener, "start").await.map(drop)
+) -> Result<bool, ActionError> {
+    call(cx, oracle, listener, "start").await.map(changed)
 }
 
-/// Allows Clusterware to start the listener, or forbids it.
+/// Allows Clusterware to start the listener, or forbids it. Gives whether that
+/// is a change.
 ///
 /// # Errors
 /// Where that can't be set.
@@ -214,9 +220,9 @@ pub async fn set_enabled(
     oracle: &OracleConfig,
     listener: Listener<'_>,
     enabled: bool,
-) -> Result<(), ActionError> {
+) -> Result<bool, ActionError> {
     let verb = if enabled { "enable" } else { "disable" };
-    call(cx, oracle, listener, verb).await.map(drop)
+    call(cx, oracle, listener, verb).await.map(changed)
 }
 
 #[cfg(test)]

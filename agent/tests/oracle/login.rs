@@ -151,51 +151,6 @@ async fn listeners_of_a_grid_home_are_controlled_from_there() {
     assert!(range.grid_ran().contains(&line), "{:#?}", range.grid_ran());
 }
 
-/// Oracle Restart's srvctl has no option -node.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_under_oracle_restart_is_controlled_without_its_node() {
-    let range = Range::start("").await;
-    let before = range.world();
-    let tool = range.directory().join("grid/bin/srvctl");
-    let cluster = std::fs::read_to_string(&tool).unwrap();
-    let refusal = "for word; do [ \"$word\" = -node ] && \
-                   { echo 'PRKO-2002 : Invalid command line option: -node'; exit 1; }; done";
-    let restart = cluster.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{refusal}\n"), 1);
-    std::fs::write(&tool, restart).unwrap();
-    let (name, params) = (
-        "oracle.listener.stop",
-        json!({"resource": "grid_clustered"}),
-    );
-    let probe = range.probe(name, &params).await.unwrap();
-    range.execute(name, &params).await.unwrap();
-    assert_ne!(range.world(), before);
-    let before_image = probe.before_image.unwrap();
-    range.undo(name, &params, &before_image).await.unwrap();
-    assert_eq!(range.world(), before);
-    assert!(range.grid_ran().iter().all(|line| !line.contains("-node")));
-}
-
-/// A virtual address that has moved away, or a name that doesn't resolve.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_can_not_be_reached_is_started_but_does_not_count_as_closed() {
-    let range = Range::start("").await;
-    let before = range.world();
-    let params = json!({"resource": "grid", "keep": ["LISTENER_DMS"]});
-    let name = "oracle.listener.stop";
-    let probe = range.probe(name, &params).await.unwrap();
-    range.execute(name, &params).await.unwrap();
-    let tool = range.directory().join("grid/bin/lsnrctl");
-    let plain = std::fs::read_to_string(&tool).unwrap();
-    let unreachable = plain.replace("exec ", "answer=$(").trim_end().to_owned()
-        + ")\ncode=$?\necho \"$answer\" | sed s/TNS-12541/TNS-12543/\nexit $code\n";
-    std::fs::write(&tool, unreachable).unwrap();
-    let error = range.probe(name, &params).await.unwrap_err();
-    assert_eq!(error.code(), Code::LS2211, "{}", error.report());
-    let before_image = probe.before_image.unwrap();
-    range.undo(name, &params, &before_image).await.unwrap();
-    assert_eq!(range.world(), before);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_its_listener_ora_does_not_name_is_told() {
     let range = Range::start("").await;

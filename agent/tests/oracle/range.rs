@@ -88,6 +88,7 @@ fn home() -> &'static Path {
         link(built("libclntsh.so"), "lib/libclntsh.so");
         link(built("lsnrctl"), "bin/lsnrctl");
         link(built("srvctl"), "bin/srvctl");
+        link(built("crsctl"), "bin/crsctl");
         dir
     };
     HOME.get_or_init(made).path()
@@ -250,6 +251,11 @@ impl Range {
         })
     }
 
+    /// Arranges what lies around a listener of the first host.
+    pub fn arrange(&self, name: &str, with: &Value) {
+        self.control(&json!({"op": "arrange", "name": name, "with": with}));
+    }
+
     /// Makes statements fail that hold a text.
     pub fn inject(&self, statement_contains: &str, ora_code: u32, times: u32) {
         self.control(&json!({"op": "inject", "fault": {
@@ -327,7 +333,7 @@ fn grid(state: &Path) -> (PathBuf, PathBuf) {
     std::fs::create_dir_all(&net).unwrap();
     std::fs::write(net.join("listener.ora"), "LISTENER =\n  (ADDRESS = …)\n").unwrap();
     std::os::unix::fs::symlink(home().join("dbs"), grid.join("dbs")).unwrap();
-    for tool in ["lsnrctl", "srvctl"] {
+    for tool in ["lsnrctl", "srvctl", "crsctl"] {
         let script = format!(
             "#!/bin/sh\necho {tool} \"$ORACLE_HOME\" \"$TNS_ADMIN\" \"$@\" >> {ran:?}\nexec {double:?} \"$@\"\n",
             ran = grid.join("ran"),

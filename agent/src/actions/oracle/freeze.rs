@@ -8,6 +8,7 @@
 
 use super::accounts::{self, Statuses};
 use super::fence::{self, JOBS, is_locked};
+use super::listener_checks;
 use super::listeners::{Listeners, States};
 use super::parameters::Values;
 use super::required_permissions;
@@ -125,6 +126,8 @@ impl Action for Persist {
                 .would_do
                 .push(format!("srvctl disable listener {name}"));
         }
+        let enabled: Vec<String> = before.enabled().cloned().collect();
+        listener_checks::permissions(cx, &listeners, &enabled, &['w'], &mut description).await?;
         if !listeners.clustered() {
             description.remarks.push(
                 "nothing keeps a plain listener down durably: see that no start script of this \
@@ -156,7 +159,6 @@ impl Action for Persist {
         }
         for name in before.enabled() {
             listeners.set_enabled(cx, name, false).await?;
-            cx.note(format!("{name}: disabled"));
         }
         Ok(Outputs::new())
     }

@@ -2,8 +2,10 @@
 //!
 //! Stopping a listener doesn't end its sessions. Under Clusterware a listener is
 //! also disabled, otherwise Clusterware would restart it. The listeners in
-//! `keep`, reserved for DMS, are not changed.
+//! `keep`, reserved for DMS, are not changed. A listener that serves other
+//! databases too is only stopped if the plan names their instances.
 
+use super::listener_checks::{self, OtherInstances};
 use super::listeners::{Listeners, State, States};
 use super::required_permissions;
 use crate::action::{
@@ -21,8 +23,7 @@ use serde_json::Value;
 
 /// Makes the instance register its services with a listener that has just
 /// started; otherwise applications get ORA-12514 for up to a minute (Oracle
-/// Database Net Services Administrator's Guide, "Registering Information with a
-/// Listener").
+/// Database Net Services Administrator's Guide, "About Service Registration").
 const REGISTER: &str = "ALTER SYSTEM REGISTER";
 
 /// `oracle.listener.stop`
@@ -46,7 +47,12 @@ async fn restore(
     let states: States = decode_before_image(before_image)?;
     let listeners = Listeners::of(cx, &params.resource).await?;
     let (mut opened, mut changed, mut failures) = (false, false, Vec::new());
+    let mut unknown = Vec::new();
     for (name, was) in &states {
+        if was.unreachable {
+            unknown.push(name.as_str());
+            continue;
+        }
         match put_one_back(cx, &listeners, name, *was).await {
             Ok(this) => {
                 changed |= this;
@@ -59,6 +65,13 @@ async fn restore(
         register(cx, &params.resource).await;
     }
     combine_errors(failures, Code::LS2215, "listeners are not back")?;
+    if !unknown.is_empty() {
+        return Ok(Undone::Drifted(format!(
+            "{} couldn't be reached before the start, so it may have been up; it is left as it is: \
+             stop it if it was down",
+            unknown.join(", ")
+        )));
+    }
     Ok(Undone::restored_if(changed))
 }
 
@@ -86,10 +99,6 @@ async fn put_one_back(
     {
         listeners.set_enabled(cx, name, enabled).await?;
     }
-    cx.note(format!(
-        "{name}: restored to {}",
-        if was.up { "up" } else { "down" }
-    ));
     Ok(true)
 }
 
@@ -101,7 +110,7 @@ async fn register(cx: &Context, resource: &str) {
         Ok::<(), ActionError>(session.execute(REGISTER, &[]).await?)
     };
     match report.await {
-        Ok(()) => cx.note(REGISTER),
+        Ok(()) => cx.effect(REGISTER),
         Err(e) => cx.note(format!(
             "services register within a minute, not at once: {}",
             e.report()
@@ -109,8 +118,17 @@ async fn register(cx: &Context, resource: &str) {
     }
 }
 
+fn names(states: &States, are_meant: fn(State) -> bool) -> Vec<String> {
+    let meant = states.iter().filter(|(_, state)| are_meant(**state));
+    meant.map(|(name, _)| name.clone()).collect()
+}
+
 fn shown(name: &str, state: State) -> String {
-    let up = if state.up { "up" } else { "down" };
+    let up = match (state.up, state.unreachable) {
+        (true, _) => "up",
+        (false, false) => "down",
+        (false, true) => "not reachable from here, so it may be up",
+    };
     match state.enabled {
         None => format!("{name} is {up}"),
         Some(true) => format!("{name} is {up} and enabled"),
@@ -129,6 +147,11 @@ impl Action for Stop {
     async fn probe(&self, cx: &Context, params: &StopListeners) -> Result<Probe, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let states = listeners.states(cx, &listeners.meant(params)?).await?;
+        let up = names(&states, |state| state.up);
+        let (resource, admitted) = (&params.resource, &params.also_serves);
+        OtherInstances::of(cx, &listeners, &up, resource, admitted)
+            .await?
+            .verdict()?;
         probe(&states, State::is_closed)
     }
 
@@ -139,13 +162,20 @@ impl Action for Stop {
     ) -> Result<Description, ActionError> {
         let listeners = Listeners::of(cx, &params.resource).await?;
         let mut description = Description::default();
-        for name in listeners.meant(params)? {
-            let state = listeners.state(cx, &name).await?;
-            description.remarks.push(shown(&name, state));
+        let states = listeners.states(cx, &listeners.meant(params)?).await?;
+        for (name, state) in &states {
+            description.remarks.push(shown(name, *state));
             if !state.is_closed() {
-                description.would_do.extend(listeners.closing(&name));
+                description.would_do.extend(listeners.closing(name));
             }
         }
+        let up = names(&states, |state| state.up);
+        let (resource, admitted) = (&params.resource, &params.also_serves);
+        OtherInstances::of(cx, &listeners, &up, resource, admitted)
+            .await?
+            .describe(&mut description);
+        let all: Vec<String> = states.into_keys().collect();
+        listener_checks::permissions(cx, &listeners, &all, &['w', 'x'], &mut description).await?;
         Ok(description)
     }
 
@@ -159,7 +189,6 @@ impl Action for Stop {
         for name in listeners.meant(params)? {
             if !listeners.state(cx, &name).await?.is_closed() {
                 listeners.close(cx, &name).await?;
-                cx.note(format!("{name}: stopped"));
             }
         }
         Ok(Outputs::new())
@@ -210,6 +239,8 @@ impl Action for Start {
         if !description.would_do.is_empty() {
             description.would_do.push(REGISTER.to_owned());
         }
+        let all = listeners.meant(params)?;
+        listener_checks::permissions(cx, &listeners, &all, &['w', 'x'], &mut description).await?;
         Ok(description)
     }
 
@@ -223,7 +254,6 @@ impl Action for Start {
         for name in listeners.meant(params)? {
             if !listeners.state_for_start(cx, &name).await?.is_open() {
                 listeners.open(cx, &name).await?;
-                cx.note(format!("{name}: started"));
             }
         }
         register(cx, &params.resource).await;

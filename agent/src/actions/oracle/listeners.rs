@@ -2,6 +2,7 @@
 
 use crate::action::{ActionError, Context};
 use crate::config::{ListenerControl, OracleConfig};
+use crate::host::lsnrctl::Reach;
 use crate::host::oracle::Session;
 use crate::host::srvctl::Listener;
 use crate::host::{lsnrctl, srvctl};
@@ -29,6 +30,9 @@ pub struct State {
     pub up: bool,
     /// Whether Clusterware may start it; `None` without Clusterware.
     pub enabled: Option<bool>,
+    /// It can't be reached from here, so it may be up. Only before a start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
 }
 
 impl State {
@@ -133,16 +137,18 @@ impl Listeners {
             return Ok(State {
                 up: state.up,
                 enabled: Some(state.enabled),
+                unreachable: false,
             });
         }
         Ok(State {
             up: lsnrctl::is_up(cx, &self.config, name).await?,
             enabled: None,
+            unreachable: false,
         })
     }
 
-    /// The state as a start needs it: a listener that can't be reached counts as
-    /// down, so that it is started. For a stop that would be no proof.
+    /// The state as a start needs it: a listener that can't be reached is started.
+    /// For a stop that would be no proof.
     ///
     /// # Errors
     /// If the listener control tool reports no state.
@@ -150,9 +156,11 @@ impl Listeners {
         if self.clustered() {
             return self.state(cx, name).await;
         }
+        let reach = lsnrctl::reachability(cx, &self.config, name).await?;
         Ok(State {
-            up: lsnrctl::is_reachable(cx, &self.config, name).await?,
+            up: reach == Reach::Up,
             enabled: None,
+            unreachable: reach == Reach::Unreachable,
         })
     }
 
@@ -175,12 +183,14 @@ impl Listeners {
     /// # Errors
     /// If it can't be stopped, or is up afterwards.
     pub async fn close(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
-        if self.clustered() {
-            let listener = self.named(name);
-            srvctl::set_enabled(cx, &self.config, listener, false).await?;
-            srvctl::stop(cx, &self.config, listener).await?;
+        let stopped = if self.clustered() {
+            self.set_enabled(cx, name, false).await?;
+            srvctl::stop(cx, &self.config, self.named(name)).await?
         } else {
-            lsnrctl::stop(cx, &self.config, name).await?;
+            lsnrctl::stop(cx, &self.config, name).await?
+        };
+        if stopped {
+            cx.effect(format!("{name}: stopped"));
         }
         if self.state(cx, name).await?.is_closed() {
             return Ok(());
@@ -198,14 +208,24 @@ impl Listeners {
     /// # Errors
     /// If it can't be started, or is down afterwards.
     pub async fn open(&self, cx: &Context, name: &str) -> Result<(), ActionError> {
-        if self.clustered() {
-            let listener = self.named(name);
-            srvctl::set_enabled(cx, &self.config, listener, true).await?;
-            srvctl::start(cx, &self.config, listener).await?;
+        let started = if self.clustered() {
+            self.set_enabled(cx, name, true).await?;
+            srvctl::start(cx, &self.config, self.named(name)).await?
         } else {
-            lsnrctl::start(cx, &self.config, name).await?;
+            lsnrctl::start(cx, &self.config, name).await?
+        };
+        if started {
+            cx.effect(format!("{name}: started"));
         }
-        if self.state(cx, name).await?.is_open() {
+        let state = self.state_for_start(cx, name).await?;
+        if state.is_open() {
+            return Ok(());
+        }
+        if state.unreachable {
+            // The tool has said that it was started, or that it was up already.
+            cx.note(format!(
+                "{name} is started, but can't be reached from this host: check its addresses"
+            ));
             return Ok(());
         }
         Err(ActionError::new(
@@ -226,7 +246,11 @@ impl Listeners {
         name: &str,
         enabled: bool,
     ) -> Result<(), ActionError> {
-        srvctl::set_enabled(cx, &self.config, self.named(name), enabled).await
+        if srvctl::set_enabled(cx, &self.config, self.named(name), enabled).await? {
+            let verb = if enabled { "enabled" } else { "disabled" };
+            cx.effect(format!("{name}: {verb}"));
+        }
+        Ok(())
     }
 
     /// The commands of [`Self::close`], for people.

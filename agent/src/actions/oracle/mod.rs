@@ -14,6 +14,7 @@ pub mod finalize;
 pub mod freeze;
 pub mod jobs;
 pub mod listener;
+mod listener_checks;
 mod listeners;
 pub mod logins;
 pub mod marker;

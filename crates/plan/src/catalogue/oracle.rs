@@ -90,6 +90,10 @@ pub struct ListenerSelection {
     /// Listeners to exclude (the one reserved for DMS).
     #[serde(default)]
     pub keep: Vec<String>,
+    /// Instances of other databases that these listeners may serve too, and whose clients then can't log
+    /// in; `*`: any. A stop refuses a listener that serves others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_serves: Vec<String>,
 }
 
 /// `oracle.listener.stop`.

@@ -91,6 +91,11 @@ pub struct Oracle {
     /// reverse task.
     #[serde(default)]
     pub dms_listener: Option<String>,
+    /// Instances of other databases that the listeners of these hosts serve too;
+    /// `*`: any. Their clients can't log in while the listeners are down. A listener
+    /// that serves an instance which isn't listed here is an obstacle.
+    #[serde(default)]
+    pub also_serves: Vec<String>,
     /// Users of the DMS endpoints; their sessions are never killed.
     #[schemars(length(min = 1))]
     pub dms_users: Vec<String>,

@@ -12,6 +12,7 @@
 //! | `{"op":"start","name":"LISTENER","by":"lsnrctl"}` | `{"ok":STATUS}` |
 //! | `{"op":"stop","name":"LISTENER","by":"srvctl"}` | `{"ok":STATUS}` |
 //! | `{"op":"enable","name":"LISTENER"}`, `"disable"` | `{"ok":STATUS}` |
+//! | `{"op":"arrange","name":"LISTENER","with":{"registered":[…], …}}` | `{"ok":STATUS}`: what lies around a listener, see [`listener::Arrangement`] |
 //! | `{"op":"observe"}` | `{"ok":{…}}`: the engine's observation, and under `listeners` those of all hosts |
 //! | `{"op":"commits_after","scn":N}` | `{"ok":{USER:COUNT, …}}` |
 //! | `{"op":"commit_at","scn":N}` | `{"ok":MS}`: when the transaction with that commit SCN committed, milliseconds since 1970; null for none |
@@ -26,7 +27,7 @@
 //! `fault` for a fault that the engine refuses.
 
 use crate::engine::Engine;
-use crate::listener::{self, Manager, Requester};
+use crate::listener::{self, Arrangement, Manager, Requester};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -117,6 +118,8 @@ pub enum Request {
     Enable { name: String },
     /// Keeps Clusterware from starting it.
     Disable { name: String },
+    /// What lies around a listener.
+    Arrange { name: String, with: Arrangement },
     /// The state of the database.
     Observe,
     /// Commits per user after an SCN.
@@ -213,6 +216,7 @@ impl Control {
             Request::Stop { name, by } => listeners.stop(host, &name, by)?,
             Request::Enable { name } => listeners.enable(host, &name)?,
             Request::Disable { name } => listeners.disable(host, &name)?,
+            Request::Arrange { name, with } => listeners.arrange(host, &name, with)?,
         };
         json(&status)
     }

@@ -193,6 +193,7 @@ fn lay_out_home(layout: &Layout, host: &OracleHost) -> Result<(), Error> {
     copy("libclntsh.so", "lib/libclntsh.so")?;
     if host.control == "srvctl" {
         copy("srvctl", "bin/srvctl")?;
+        copy("crsctl", "bin/crsctl")?;
     }
     let listeners: String = host
         .listeners

@@ -30,11 +30,12 @@ const PROGRAMS: [(&str, &str); 8] = [
 ];
 
 /// What is simulated, and what the range copies into the Oracle homes.
-const DOUBLES: [&str; 5] = [
+const DOUBLES: [&str; 6] = [
     "oracle-simulator",
     "dms-double",
     "lsnrctl",
     "srvctl",
+    "crsctl",
     "libclntsh.so",
 ];
 const PRODUCT: [&str; 3] = ["lockstep", "lockstep-coordinator", "lockstep-agent"];

@@ -233,6 +233,7 @@ fn block_connections(source: &Cutover) -> Vec<Step> {
         resource: resource(),
         listeners: Vec::new(),
         keep: oracle.dms_listener.iter().cloned().collect(),
+        also_serves: oracle.also_serves.clone(),
     });
     let accounts = c::LockAccounts(c::OracleAccounts {
         resource: resource(),

@@ -150,7 +150,9 @@ fn running(name: &str) -> Result<Status, String> {
         Missing::Listener => format!("TNS-01101: Could not find service name {name}\n"),
         Missing::Simulator(text) => text,
     })?;
-    if known.running {
+    if let Some(code) = known.arranged.unreachable {
+        Err(unreached(&known, code))
+    } else if known.running {
         Ok(known)
     } else {
         Err(no_listener(&known))
@@ -161,6 +163,19 @@ fn no_listener(status: &Status) -> String {
     format!(
         "Connecting to {}\nTNS-12541: TNS:no listener\n TNS-12560: TNS:protocol adapter error\n  \
          TNS-00511: No listener\n   Linux Error: 111: Connection refused\n",
+        address(status)
+    )
+}
+
+/// No connection gets as far as the listener, so nothing is known of it.
+fn unreached(status: &Status, code: u32) -> String {
+    let text = match code {
+        12_543 => "TNS:destination host unreachable",
+        12_545 => "Connect failed because target host or object does not exist",
+        _ => "TNS:operation timed out",
+    };
+    format!(
+        "Connecting to {}\nTNS-{code:05}: {text}\n TNS-12560: TNS:protocol adapter error\n",
         address(status)
     )
 }
@@ -250,12 +265,31 @@ fn offered(status: &Status, handlers: &str) -> String {
         (false, true) => "RESTRICTED",
         (false, false) => "READY",
     };
+    let own = status.services.iter();
+    let mut offers: Vec<(&str, &str, &str)> = own
+        .map(|service| (service.as_str(), status.instance.as_str(), state))
+        .collect();
+    offers.extend(status.arranged.registered.iter().map(|other| {
+        let state = if other.is_static { "UNKNOWN" } else { "READY" };
+        (other.service.as_str(), other.instance.as_str(), state)
+    }));
     let mut text = "Services Summary...\n".to_owned();
-    for service in &status.services {
+    let mut shown = Vec::new();
+    for (service, ..) in &offers {
+        if shown.contains(service) {
+            continue;
+        }
+        shown.push(service);
+        let of_service = offers.iter().filter(|(name, ..)| name == service);
         text.push_str(&format!(
-            "Service \"{service}\" has 1 instance(s).\n  Instance \"{}\", status {state}, has 1 handler(s) for this service...\n{handlers}",
-            status.instance
+            "Service \"{service}\" has {} instance(s).\n",
+            of_service.clone().count()
         ));
+        for (_, instance, state) in of_service {
+            text.push_str(&format!(
+                "  Instance \"{instance}\", status {state}, has 1 handler(s) for this service...\n{handlers}"
+            ));
+        }
     }
     text.push_str("The command completed successfully\n");
     text

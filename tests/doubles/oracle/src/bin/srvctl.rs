@@ -4,10 +4,12 @@
 //! It finds the simulator through `$ORACLE_HOME/dbs/control.sock` and knows
 //! the listeners of that host's node. Messages and exit codes follow Oracle
 //! Grid Infrastructure 19c: 0 done, 1 failed, 2 for a warning (it was so
-//! already). Options: `-listener NAME`, `-scannumber N`, `-node NODE`, their
+//! already). The access control list of a resource decides who may start and
+//! stop it (execute) and who may enable and disable it (write). Options: `-listener NAME`, `-scannumber N`, `-node NODE`, their
 //! short forms `-l`, `-i`, `-n`, and `-force`, which changes nothing here.
 
 use oracle_simulator::control::{self, CallError, Failure, Request};
+use oracle_simulator::listener::acl::Caller;
 use oracle_simulator::listener::{Requester, Status};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -115,6 +117,10 @@ impl Command {
             Ok(all) => all,
             Err(error) => return vec![Outcome::Failed(unreachable(&error))],
         };
+        if self.node.is_some() && all.iter().any(|status| status.arranged.oracle_restart) {
+            let message = "PRKO-2002 : Invalid command line option: -node\n".to_owned();
+            return vec![Outcome::Failed(message)];
+        }
         if let Some(node) = &self.node
             && !all.iter().any(|status| status.host == *node)
         {
@@ -149,11 +155,38 @@ impl Command {
             Verb::Enable => Request::Enable { name },
             Verb::Disable => Request::Disable { name },
         };
+        if let Some(refusal) = self.refused(status) {
+            return Outcome::Failed(refusal);
+        }
         match control::call::<Status>(&socket(), &request) {
             Ok(_) => Outcome::Done(String::new()),
             Err(CallError::Refused(failure)) => explain(status, &failure),
             Err(error) => Outcome::Failed(unreachable(&error)),
         }
+    }
+
+    /// What Clusterware says to a caller whom the resource's ACL doesn't allow
+    /// this.
+    fn refused(&self, status: &Status) -> Option<String> {
+        let (needed, what) = match self.verb {
+            Verb::Status | Verb::Config => return None,
+            Verb::Start => ('x', "PRCR-1013 : Failed to start resource"),
+            Verb::Stop => ('x', "PRCR-1014 : Failed to stop resource"),
+            Verb::Enable => ('w', "PRCR-1011 : Failed to enable resource"),
+            Verb::Disable => ('w', "PRCR-1012 : Failed to disable resource"),
+        };
+        let arranged = &status.arranged;
+        let caller = match &arranged.caller {
+            Some(caller) => Caller::named(caller),
+            None => Caller::of_this_process(),
+        };
+        let acl = arranged.acl.as_ref()?;
+        (!caller.may(acl, needed)).then(|| {
+            format!(
+                "{what} {}\nCRS-0245:  User doesn't have enough privilege to perform the operation\n",
+                resource(&status.name)
+            )
+        })
     }
 
     fn status(&self, status: &Status) -> String {

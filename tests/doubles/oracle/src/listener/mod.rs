@@ -10,6 +10,7 @@
 //!
 //! Listeners under Clusterware come back: see [`clusterware`].
 
+pub mod acl;
 mod clusterware;
 mod port;
 
@@ -42,6 +43,33 @@ pub enum Requester {
     Srvctl,
 }
 
+/// A service that something other than the simulated database has registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    pub service: String,
+    pub instance: String,
+    /// By `SID_LIST` of listener.ora, as external procedures are.
+    #[serde(default, rename = "static")]
+    pub is_static: bool,
+}
+
+/// What a test arranges around a listener; the listener itself stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Arrangement {
+    /// Registered next to the simulated database's services.
+    pub registered: Vec<Registration>,
+    /// The TNS code with which `lsnrctl` fails to reach it, whether it runs or not.
+    pub unreachable: Option<u32>,
+    /// `ACL` of its resource in Clusterware; absent: the caller owns it.
+    pub acl: Option<String>,
+    /// `USER:GROUP,GROUP` that Clusterware takes the caller for.
+    pub caller: Option<String>,
+    /// The host runs Oracle Restart, whose `srvctl` refuses `-node`.
+    pub oracle_restart: bool,
+}
+
 /// A listener as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -68,6 +96,8 @@ pub struct Status {
     pub established: u64,
     /// Connections refused since then.
     pub refused: u64,
+    #[serde(default)]
+    pub arranged: Arrangement,
 }
 
 /// Why a listener was not changed.
@@ -129,6 +159,7 @@ struct Listener {
     open: Option<(Port, SystemTime)>,
     /// When Clusterware is going to start it.
     restart_at: Option<Instant>,
+    arranged: Arrangement,
 }
 
 impl Listener {
@@ -172,6 +203,7 @@ impl Listener {
             started_at_ms: since,
             established: endpoint.established.load(Ordering::Relaxed),
             refused: endpoint.refused.load(Ordering::Relaxed),
+            arranged: self.arranged.clone(),
         }
     }
 }
@@ -216,6 +248,7 @@ impl Manager {
                 enabled: true,
                 open: None,
                 restart_at: None,
+                arranged: Arrangement::default(),
             })
         });
         let state = State {
@@ -329,6 +362,17 @@ impl Manager {
             }
             listener.enabled = false;
             listener.restart_at = None;
+            Ok(())
+        })
+    }
+
+    /// Replaces what is arranged around a listener.
+    ///
+    /// # Errors
+    /// When it is unknown.
+    pub fn arrange(&self, host: &str, name: &str, with: Arrangement) -> Result<Status, Error> {
+        self.change(host, name, |listener| {
+            listener.arranged = with;
             Ok(())
         })
     }
