@@ -8,6 +8,7 @@
 use crate::certificate;
 use crate::identity::{Identity, IdentityError, SpiffeId, TrustDomain};
 use crate::refusal::Refusal;
+use crate::revocation::RevocationLists;
 use crate::verifier::{CoordinatorVerifier, PartyVerifier};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
@@ -258,8 +259,12 @@ fn read(files: &CredentialFiles) -> Result<Loaded, CredentialsError> {
         Some(path) => read_crls(path)?,
         None => Vec::new(),
     };
+    let crls = RevocationLists::new(crls).map_err(|source| CredentialsError::Trust {
+        path: files.crl.clone().unwrap_or_default(),
+        source: Box::new(source),
+    })?;
     let key = read_key(&files.key)?;
-    let parties = PartyVerifier::new(roots.clone(), crls.clone(), id.trust_domain.clone());
+    let parties = PartyVerifier::new(&roots, &crls, id.trust_domain.clone());
     let parties = parties.map_err(|source| CredentialsError::Trust {
         path: files.ca.clone(),
         source: Box::new(source),

@@ -24,6 +24,7 @@ mod credentials;
 mod identity;
 mod listener;
 mod refusal;
+mod revocation;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued, IssuedFiles};
@@ -33,6 +34,7 @@ pub use credentials::{CredentialFiles, Credentials, CredentialsError, Loaded};
 pub use identity::{Identity, IdentityError, Role, SpiffeId, TrustDomain, identity_of};
 pub use listener::{Connection, Listener, ListenerOptions, Peer, Refused};
 pub use refusal::Refusal;
+pub use revocation::RevocationListError;
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@
 //! coordinator of our trust domain.
 
 use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
+use crate::revocation::{self, RevocationLists};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -12,30 +13,39 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
-use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
+use webpki::{CertRevocationList, EndEntityCert, KeyUsage};
 
 /// Verifies the certificates of agents and operators.
 #[derive(Debug)]
 pub(crate) struct PartyVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    /// One for each selection of revocation lists; never empty.
+    chains: Vec<Arc<dyn ClientCertVerifier>>,
     trust_domain: TrustDomain,
 }
 
 impl PartyVerifier {
     pub(crate) fn new(
-        roots: Arc<RootCertStore>,
-        crls: Vec<CertificateRevocationListDer<'static>>,
+        roots: &Arc<RootCertStore>,
+        crls: &RevocationLists,
         trust_domain: TrustDomain,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        // Clients have only one certificate, so a list of acceptable CAs would be useless.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, crate::provider())
-            .with_crls(crls)
-            .clear_root_hint_subjects()
-            .build()?;
+        let chain = |crls: &Vec<_>| {
+            // Clients have only one certificate, so a list of acceptable CAs would be
+            // useless.
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), crate::provider())
+                .with_crls(crls.iter().cloned())
+                .clear_root_hint_subjects()
+                .build()
+        };
+        let chains = crls
+            .selections
+            .iter()
+            .map(chain)
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            chain,
+            chains,
             trust_domain,
         })
     }
@@ -43,7 +53,7 @@ impl PartyVerifier {
 
 impl ClientCertVerifier for PartyVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -52,9 +62,10 @@ impl ClientCertVerifier for PartyVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verify = |chain: &Arc<dyn ClientCertVerifier>| {
+            chain.verify_client_cert(end_entity, intermediates, now)
+        };
+        let verified = revocation::joined(self.chains.iter().map(verify))?;
         identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
         Ok(verified)
     }
@@ -65,7 +76,7 @@ impl ClientCertVerifier for PartyVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms())
     }
 
     fn verify_tls13_signature(
@@ -74,11 +85,11 @@ impl ClientCertVerifier for PartyVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        algorithms().supported_schemes()
     }
 }
 
@@ -86,20 +97,18 @@ impl ClientCertVerifier for PartyVerifier {
 #[derive(Debug)]
 pub(crate) struct CoordinatorVerifier {
     roots: Arc<RootCertStore>,
-    crls: Vec<CertRevocationList<'static>>,
+    /// Selections of revocation lists; never empty.
+    crls: Vec<Vec<CertRevocationList<'static>>>,
     trust_domain: TrustDomain,
 }
 
 impl CoordinatorVerifier {
     pub(crate) fn new(
         roots: Arc<RootCertStore>,
-        crls: &[CertificateRevocationListDer<'static>],
+        crls: &RevocationLists,
         trust_domain: TrustDomain,
     ) -> Result<Self, webpki::Error> {
-        let crls = crls
-            .iter()
-            .map(|crl| OwnedCertRevocationList::from_der(crl).map(CertRevocationList::from))
-            .collect::<Result<_, _>>()?;
+        let crls = crls.parsed()?;
         Ok(Self {
             roots,
             crls,
@@ -109,11 +118,12 @@ impl CoordinatorVerifier {
 
     fn verify_chain(
         &self,
+        crls: &[CertRevocationList<'static>],
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), webpki::Error> {
-        let crls: Vec<_> = self.crls.iter().collect();
+        let crls: Vec<_> = crls.iter().collect();
         // The builder rejects an empty set, and without lists no certificate is revoked.
         let revocation = webpki::RevocationOptionsBuilder::new(&crls)
             .ok()
@@ -140,8 +150,10 @@ impl ServerCertVerifier for CoordinatorVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify_chain(end_entity, intermediates, now)
-            .map_err(chain_error)?;
+        revocation::joined(self.crls.iter().map(|crls| {
+            self.verify_chain(crls, end_entity, intermediates, now)
+                .map_err(chain_error)
+        }))?;
         let found = identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
         if found.role() != Role::Coordinator {
             let expected = Role::Coordinator;

@@ -115,6 +115,130 @@ async fn a_revoked_certificate_loses_its_connection_and_cannot_reconnect() {
     assert_eq!(again.unwrap_err().reason, Refusal::Revoked);
 }
 
+/// What the party's own verification says of its certificate, which is what its peers
+/// would say.
+fn verdict(domain: &Domain, name: &str) -> Option<Refusal> {
+    match Credentials::load(domain.files(name)) {
+        Ok(_) => None,
+        Err(CredentialsError::Refused { source, .. }) => Some(source),
+        Err(other) => unreachable!("{other:?}"),
+    }
+}
+
+/// A list appended to the file, before or behind the older one, must count.
+#[tokio::test]
+async fn a_certificate_on_any_list_of_its_issuer_is_revoked() {
+    let domain = Domain::new();
+    domain.issue("agent/b");
+    let list = || fs::read_to_string(domain.path("crl.pem")).unwrap();
+    let old = list();
+    let mut listener = domain.listener();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    domain.authority.revoke(&domain.path("a.pem")).unwrap();
+    let middle = list();
+    domain.authority.revoke(&domain.path("main.pem")).unwrap();
+    let new = list();
+    for text in [
+        format!("{old}{new}"),
+        format!("{new}{old}"),
+        format!("{old}{middle}{new}{middle}"),
+    ] {
+        fs::write(domain.path("crl.pem"), &text).unwrap();
+        assert_eq!(verdict(&domain, "a"), Some(Refusal::Revoked));
+        assert_eq!(verdict(&domain, "b"), None);
+        // The listener still has the list on which nobody is revoked.
+        let agent = domain.credentials("b");
+        let dial = Connector::new(&agent).oneshot(address.parse().unwrap());
+        let (_, dialled) = tokio::join!(listener.accept(), dial);
+        let refusal = Refusal::among(&dialled.map(drop).unwrap_err());
+        assert_eq!(refusal, Some(Refusal::Revoked), "of the coordinator");
+    }
+}
+
+/// While one authority replaces another, whose name is that of the trust domain, too.
+#[test]
+fn two_authorities_of_one_name_can_each_revoke() {
+    let (domain, next) = (Domain::new(), Domain::new());
+    next.issue("agent/c");
+    for file in ["c.pem", "c-key.pem"] {
+        fs::copy(next.path(file), domain.path(file)).unwrap();
+    }
+    let both = |file: &str, reverse: bool| {
+        let texts = [&domain, &next].map(|one| fs::read_to_string(one.path(file)).unwrap());
+        match reverse {
+            false => texts.concat(),
+            true => [texts[1].as_str(), texts[0].as_str()].concat(),
+        }
+    };
+    let (first, second) = (both("crl.pem", false), both("crl.pem", true));
+    next.authority.revoke(&next.path("c.pem")).unwrap();
+    let revoked = fs::read_to_string(next.path("crl.pem")).unwrap();
+    fs::write(domain.path("ca.pem"), both("ca.pem", false)).unwrap();
+    for lists in [&first, &second] {
+        fs::write(domain.path("crl.pem"), lists).unwrap();
+        assert_eq!(verdict(&domain, "a"), None);
+        assert_eq!(verdict(&domain, "c"), None);
+        for text in [format!("{lists}{revoked}"), format!("{revoked}{lists}")] {
+            fs::write(domain.path("crl.pem"), text).unwrap();
+            assert_eq!(verdict(&domain, "a"), None);
+            assert_eq!(verdict(&domain, "c"), Some(Refusal::Revoked));
+        }
+    }
+    let other = fs::read_to_string(Domain::new().path("crl.pem")).unwrap();
+    fs::write(domain.path("crl.pem"), other).unwrap();
+    assert!(
+        verdict(&domain, "a").is_some(),
+        "a list of another key only"
+    );
+}
+
+/// RFC 5280, 5.2.4: changes since a base list. `openssl ca -gencrl` with the extension
+/// `2.5.29.27=critical,ASN1:INTEGER:1`.
+const DELTA: &str = "\
+-----BEGIN X509 CRL-----
+MIHnMIGOAgEBMAoGCCqGSM49BAMCMB8xHTAbBgNVBAMMFExvY2tzdGVwIGV4YW1w
+bGUub3JnFw0yNjExMjgxNTM4MzZaFw0yNjEyMjgxNTM4MzZaoD4wPDAfBgNVHSME
+GDAWgBQh2VPdYYxN47iQ6NQTDQlkfbhU/TANBgNVHRsBAf8EAwIBATAKBgNVHRQE
+AwIBAjAKBggqhkjOPQQDAgNIADBFAiASRDC1PKH/fvOnZyuM4mW9SFslok2n7F6n
+bUV7z3zSTwIhAJsTKBp6kFIwmWOUmO7SFOVIz7gQbDt3QoeSZ08sDBrq
+-----END X509 CRL-----
+";
+
+#[test]
+fn a_delta_list_and_too_many_lists_are_refused_and_the_file_is_named() {
+    let domain = Domain::new();
+    let path = domain.path("crl.pem");
+    let list = || fs::read_to_string(&path).unwrap();
+    let refused = || {
+        let error = Credentials::load(domain.files("a")).unwrap_err();
+        let CredentialsError::Trust {
+            path: named,
+            source,
+        } = error
+        else {
+            unreachable!("{error:?}");
+        };
+        assert_eq!(named, path);
+        source.to_string()
+    };
+    let whole = list();
+    fs::write(&path, format!("{whole}{DELTA}")).unwrap();
+    let why = refused();
+    assert!(why.contains("revocation list 2"), "{why}");
+
+    fs::write(&path, &whole).unwrap();
+    let mut all = whole;
+    for number in 0..64 {
+        let name = format!("agent/x{number}");
+        domain.issue(&name);
+        let certificate = domain.path(&format!("x{number}.pem"));
+        domain.authority.revoke(&certificate).unwrap();
+        all += &list();
+    }
+    fs::write(&path, all).unwrap();
+    assert!(refused().contains("too many"));
+}
+
 #[tokio::test]
 async fn handlers_see_the_callers_identity_and_no_refused_caller() {
     let domain = Domain::new();
