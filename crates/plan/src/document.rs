@@ -22,6 +22,9 @@ pub(crate) struct Node {
     pub content: Content,
     /// Byte range in the file.
     pub at: Range<usize>,
+    /// How the file writes a number, `true` or `false`: the number 1.10 has the value
+    /// 1.1, so its text can't be derived from it.
+    pub written: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +66,7 @@ impl Node {
             strict_booleans: true,
         };
         serde_saphyr::from_str_with_options::<Spanned<Content>>(text, options)
-            .map(Self::from)
+            .map(|parsed| Self::from(parsed).with_written(text))
             .map_err(|error| {
                 let at = error
                     .location()
@@ -77,6 +80,42 @@ impl Node {
                 );
                 (fault, at)
             })
+    }
+
+    /// Records how numbers and booleans are written in the file.
+    fn with_written(mut self, text: &str) -> Self {
+        self.written = match &mut self.content {
+            Content::Bool(_) | Content::Number(_) => text
+                .get(self.at.clone())
+                .filter(|written| is_plain(written))
+                .map(str::to_owned),
+            Content::Null | Content::Text(_) => None,
+            Content::List(items) => {
+                for item in std::mem::take(items) {
+                    items.push(item.with_written(text));
+                }
+                None
+            }
+            Content::Map(entries) => {
+                for mut entry in std::mem::take(entries) {
+                    entry.node = entry.node.with_written(text);
+                    entries.push(entry);
+                }
+                None
+            }
+        };
+        self
+    }
+
+    /// The text of a number or boolean as the file has it, if it isn't the usual one of
+    /// its value.
+    pub fn unusual(&self) -> Option<&str> {
+        let usual = match &self.content {
+            Content::Bool(value) => value.to_string(),
+            Content::Number(number) => number.to_string(),
+            Content::Null | Content::Text(_) | Content::List(_) | Content::Map(_) => return None,
+        };
+        self.written.as_deref().filter(|written| *written != usual)
     }
 
     /// The value at a JSON pointer, if there is one.
@@ -195,6 +234,12 @@ fn segments(pointer: &str) -> impl Iterator<Item = String> {
         .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
 }
 
+/// Whether this is the text of a scalar itself, not an alias or a tag.
+fn is_plain(written: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+    !written.is_empty() && written.chars().all(plain)
+}
+
 fn bytes(location: &Location) -> Range<usize> {
     let span = location.span();
     let start = span.byte_offset().unwrap_or(0) as usize;
@@ -231,6 +276,7 @@ impl From<Spanned<Content>> for Node {
         Self {
             at: bytes(&spanned.referenced),
             content: spanned.value,
+            written: None,
         }
     }
 }

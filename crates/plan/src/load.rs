@@ -201,6 +201,7 @@ fn parameters(document: &Node, schema: &Value) -> Vec<Fault> {
             let none = Node {
                 content: Content::Map(Vec::new()),
                 at: 0..0,
+                written: None,
             };
             let params = document.get(&pointer).unwrap_or(&none);
             let expected = schema::parameters(action);

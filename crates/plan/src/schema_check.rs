@@ -174,7 +174,7 @@ impl Walk<'_> {
     fn word(&mut self, node: &Node, pointer: &str, words: &[&str]) {
         let written = match &node.content {
             Content::Text(text) => text.clone(),
-            other => shown(other),
+            _ => shown(node),
         };
         if !words.contains(&written.as_str()) {
             self.faults.push(Fault::new(
@@ -200,7 +200,7 @@ impl Walk<'_> {
             .collect();
         let remedy = match (&node.content, expected.first()) {
             (Content::Number(_) | Content::Bool(_), Some(&"string")) => {
-                format!("put it in quotes: \"{}\"", shown(&node.content))
+                format!("put it in quotes: \"{}\"", shown(node))
             }
             (Content::Text(_), Some(&"integer" | &"number")) => {
                 "write a number without quotes and without a unit".to_owned()
@@ -218,11 +218,7 @@ impl Walk<'_> {
         self.faults.push(Fault::new(
             diagnose::WRONG_VALUE,
             pointer,
-            format!(
-                "found {}, expected {}",
-                shown(&node.content),
-                names.join(" or ")
-            ),
+            format!("found {}, expected {}", shown(node), names.join(" or ")),
             remedy,
         ));
     }
@@ -422,8 +418,12 @@ fn in_words(name: &str, schema: &Map<String, Value>) -> &'static str {
     }
 }
 
-fn shown(content: &Content) -> String {
-    match content {
+/// A number as the file writes it: in quotes, it must be the same text.
+fn shown(node: &Node) -> String {
+    if let Some(written) = node.unusual() {
+        return written.to_owned();
+    }
+    match &node.content {
         Content::Null => "no value".to_owned(),
         Content::Bool(value) => value.to_string(),
         Content::Number(number) => number.to_string(),

@@ -43,7 +43,10 @@ impl Node {
                     _ => Ok(None),
                 };
                 match reference::replace(text, &lookup) {
-                    Ok(value) => self.content = content_of(value, &self.at),
+                    Ok(value) => {
+                        self.content = content_of(value, &self.at);
+                        self.written = None;
+                    }
                     Err(error) => {
                         let fault = reference_fault(&error, variables.keys());
                         faults.push((fault, self.at.clone()));
@@ -102,6 +105,9 @@ fn definitions_of(
             ));
             Value::String(String::new())
         });
+        if !overrides.contains_key(&entry.key) {
+            faults.extend(misread(entry).map(|fault| (fault, entry.node.at.clone())));
+        }
         if mentions_variable(&value) {
             faults.push((
                 Fault::new(
@@ -132,14 +138,33 @@ fn definitions_of(
     variables
 }
 
+/// A number whose text its value doesn't preserve, as 1.10: it would be inserted into
+/// a text as 1.1.
+fn misread(entry: &Entry) -> Option<Fault> {
+    let written = entry.node.unusual()?;
+    let read = entry.node.to_value();
+    Some(Fault::new(
+        diagnose::WRONG_VALUE,
+        "/vars",
+        format!(
+            "the variable {:?} is read as {read}, not as {written}",
+            entry.key
+        ),
+        format!("write {read}, or put it in quotes if it is a text: \"{written}\""),
+    ))
+}
+
 /// The override in the type of the file's value; otherwise the file's value.
 /// `None` when the file has no value and there is no override.
 fn value_of(entry: &Entry, given: Option<&String>) -> Option<Value> {
     let text = |given: &String| Value::String(given.clone());
     Some(match (given, &entry.node.content) {
+        // 1.10 is a text: as a number, it would be inserted as 1.1.
         (Some(given), Content::Number(_)) => given
             .parse::<Number>()
-            .map_or_else(|_| text(given), Value::Number),
+            .ok()
+            .filter(|number| number.to_string() == *given)
+            .map_or_else(|| text(given), Value::Number),
         (Some(given), Content::Bool(_)) => given
             .parse::<bool>()
             .map_or_else(|_| text(given), Value::Bool),
@@ -193,6 +218,7 @@ fn content_of(value: Value, at: &Range<usize>) -> Content {
     let node = |value| Node {
         content: content_of(value, at),
         at: at.clone(),
+        written: None,
     };
     match value {
         Value::Null => Content::Null,
@@ -230,6 +256,30 @@ mod tests {
         assert_eq!(
             node.to_value(),
             serde_json::json!({"x": 4, "y": "go-a.service", "z": "/srv"})
+        );
+    }
+
+    /// As a number, 1.10 would be inserted into a path as 1.1.
+    #[test]
+    fn a_number_that_its_value_does_not_preserve_is_refused_or_inserted_as_given() {
+        let text = "vars: {v: 1.10, n: 2.5, t: \"1.10\"}\nx: app-${vars.v}\ny: app-${vars.t}\n";
+        let mut node = Node::parse(text).unwrap();
+        let reported = node.clone().substitute(&BTreeMap::new());
+        let [(fault, at)] = &reported[..] else {
+            panic!("one fault, not {reported:?}");
+        };
+        assert!(
+            fault.message.contains("1.1, not as 1.10"),
+            "{}",
+            fault.message
+        );
+        assert_eq!(&text[at.clone()], "1.10");
+
+        let given = BTreeMap::from([("v".to_owned(), "1.20".to_owned())]);
+        assert!(node.substitute(&given).is_empty());
+        assert_eq!(
+            node.to_value(),
+            serde_json::json!({"x": "app-1.20", "y": "app-1.10"})
         );
     }
 

@@ -65,6 +65,24 @@ fn all_problems_are_reported_at_once() {
     assert_eq!(json[0]["line"], 26);
 }
 
+/// As a number, the label 1.10 has the value 1.1, and no agent has that label.
+#[test]
+fn a_number_in_place_of_a_text_is_shown_as_it_is_written() {
+    for written in ["1.10", "0x1F", "1e3", "+5", "True"] {
+        let text = format!(
+            "kind: Plan\nname: p\nparties:\n  apps: {{labels: {{version: {written}}}, expected: 1}}\n\
+             phases: [{{name: a, steps: [{{id: s, party: apps, action: command.run, \
+             params: {{command: c}}}}]}}]\n"
+        );
+        let json = check("p.yaml", &text, &Overrides::default())
+            .problems
+            .json();
+        let shown = json[0].to_string();
+        let quoted = format!("put it in quotes: \\\"{written}\\\"");
+        assert!(shown.contains(&quoted), "{written}: {shown}");
+    }
+}
+
 #[test]
 fn a_plan_that_expands_to_too_much_is_reported_at_its_largest_phase() {
     let mut text = "kind: Plan
