@@ -258,4 +258,49 @@ mod tests {
             false,
         );
     }
+
+    /// Otherwise the policy allows a change that the sandbox then prevents.
+    #[test]
+    fn the_shipped_unit_allows_the_directories_of_the_shipped_policy() {
+        let deploy = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy"));
+        let read = |file: &str| std::fs::read_to_string(deploy.join(file)).unwrap();
+        let unit = read("systemd/lockstep-agent.service");
+        let writable: Vec<&Path> = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix("ReadWritePaths="))
+            .flat_map(str::split_whitespace)
+            .map(|path| Path::new(path.trim_start_matches('-')))
+            .collect();
+        let config: Config = toml::from_str(&read("examples/agent-application.toml")).unwrap();
+        assert!(config.policy.paths.len() > 2, "{:?}", config.policy.paths);
+        for path in &config.policy.paths {
+            let covered = writable.iter().any(|allowed| path.starts_with(allowed));
+            assert!(covered, "{} is not among {writable:?}", path.display());
+        }
+    }
+
+    /// The examples name the files as `lockstep pki issue` does: after the party.
+    #[test]
+    fn the_examples_name_certificates_as_they_are_issued() {
+        let examples = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"));
+        for entry in std::fs::read_dir(examples).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let config: toml::Table = text.parse().unwrap();
+            let name = config["name"].as_str().unwrap();
+            let tls = config["tls"].as_table().unwrap();
+            for (field, file) in [
+                ("cert", format!("{name}.pem")),
+                ("key", format!("{name}-key.pem")),
+            ] {
+                let given = Path::new(tls[field].as_str().unwrap());
+                assert_eq!(
+                    given.file_name().unwrap(),
+                    file.as_str(),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
 }

@@ -4,9 +4,8 @@
 use crate::fleet::{Fleet, Moment, phase, task, until};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 
 const BOTH: [&str; 2] = ["app-1", "app-2"];
 
@@ -377,29 +376,24 @@ fn an_agent_dies_in_an_undo() {
     let mut fleet = Fleet::of(&BOTH);
     let before = fleet.snapshot(&BOTH);
     let run = about_to_roll_back(&fleet);
-    // Reading the saved file never ends.
+    // Whoever opens the saved file waits while there is a lease on it (fcntl(2)).
     let saved = fleet
         .host("app-1")
         .path("etc/.database.toml.lockstep-previous");
-    let aside = fleet.path("aside");
-    fs::rename(&saved, &aside).unwrap();
-    assert!(
-        Command::new("mkfifo")
-            .arg(&saved)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let saved = File::options().read(true).write(true).open(saved).unwrap();
+    // SAFETY: plain system calls. The signal reports that somebody waits, which the
+    // lease itself says below; by default it would end the process.
+    let lease = |command: libc::c_int, argument: libc::c_int| unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(saved.as_raw_fd(), command, argument)
+    };
+    assert_eq!(lease(libc::F_SETLEASE, libc::F_WRLCK), 0);
     fleet.host("app-2").let_go("first");
-    let pipe = until("app-1 to be in its undo", || {
-        // A pipe can be opened for writing only while it is open for reading.
-        let mut options = File::options();
-        options.write(true).custom_flags(libc::O_NONBLOCK);
-        options.open(&saved).ok()
+    until("app-1 to be in its undo", || {
+        (lease(libc::F_GETLEASE, 0) != libc::F_WRLCK).then_some(())
     });
     fleet.kill_agent("app-1");
-    drop(pipe);
-    fs::rename(&aside, &saved).unwrap();
+    drop(saved);
     fleet.start_agent("app-1");
     let output = fleet.watch(&run);
     assert_eq!(output.code, 5, "{output}");

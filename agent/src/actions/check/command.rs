@@ -5,6 +5,7 @@ use super::PAUSE;
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::config::CommandPolicy;
 use crate::host::command::{self, Ended, Program};
+use crate::host::files;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -26,6 +27,18 @@ fn policy<'a>(cx: &'a Context, command: &str) -> Result<&'a CommandPolicy, Actio
         )
         .state_left("nothing was done")
         .remedy(format!("define [policy.commands.{command}] in agent.toml"))
+    })
+}
+
+/// Whether the command can be started.
+fn startable(cx: &Context, command: &str) -> Result<(), ActionError> {
+    let program = policy(cx, command)?.argv.first();
+    let program = program.map_or("", String::as_str);
+    files::may_execute(Path::new(program)).map_err(|e| {
+        ActionError::new(Code::LS2110, format!("{program} can't be started"))
+            .state_left("nothing was done")
+            .remedy("see that the program exists and that the agent may run it")
+            .source(e)
     })
 }
 
@@ -57,7 +70,9 @@ fn problem(command: &str, ended: &Ended) -> Option<String> {
 }
 
 fn describe(cx: &Context, command: &str) -> Result<Description, ActionError> {
-    Ok(Description::of([policy(cx, command)?.argv.join(" ")]))
+    let mut description = Description::of([policy(cx, command)?.argv.join(" ")]);
+    description.obstacle(startable(cx, command));
+    Ok(description)
 }
 
 #[async_trait]
@@ -69,7 +84,7 @@ impl Action for Check {
     }
 
     async fn probe(&self, cx: &Context, params: &CheckCommand) -> Result<Probe, ActionError> {
-        policy(cx, &params.command).map(|_| found(Finding::Pending))
+        startable(cx, &params.command).map(|()| found(Finding::Pending))
     }
 
     async fn describe(
@@ -117,7 +132,7 @@ impl Action for Run {
     /// Only the command knows whether it has had its effect, so after a crash
     /// that is unknown.
     async fn probe(&self, cx: &Context, params: &RunCommand) -> Result<Probe, ActionError> {
-        policy(cx, &params.command).map(|_| found(Finding::Indeterminate))
+        startable(cx, &params.command).map(|()| found(Finding::Indeterminate))
     }
 
     async fn describe(
@@ -135,11 +150,65 @@ impl Action for Run {
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let ended = once(cx, &params.command, Duration::from_secs(params.within_secs)).await?;
+        let how = match ended.code {
+            Some(code) => format!("exited with {code}"),
+            None => "was ended by a signal".to_owned(),
+        };
+        // Its arguments may hold a secret.
+        let program = policy(cx, &params.command)?.argv.first();
+        let program = program.map_or("", String::as_str);
+        cx.effect(format!(
+            "ran the command {} ({program}): it {how}",
+            params.command
+        ));
         match problem(&params.command, &ended) {
             None => Ok(Outputs::new()),
             Some(problem) => Err(ActionError::new(Code::LS2162, problem)
                 .state_left("what the command had done is in effect")
                 .remedy("see its output in the run's log, fix the cause, then retry")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Progress, WorkId};
+    use crate::host::Host;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+
+    #[tokio::test]
+    async fn a_program_that_can_not_be_started_is_found_beforehand() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::write(&data, "no program").unwrap();
+        let config = format!(
+            "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\n\
+             trust_domain='t'\n[policy.commands]\nabsent.argv=['/nowhere/at-all']\n\
+             data.argv=['{}']\ntrue.argv=['/bin/true']\n",
+            data.display()
+        );
+        let cx = Context {
+            host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
+            tag: WorkId {
+                run: "r".into(),
+                step: "s".into(),
+                attempt: 1,
+                of: None,
+            },
+            cancel: CancellationToken::new(),
+            progress: Progress::silent(),
+        };
+        for (command, startable) in [("absent", false), ("data", false), ("true", true)] {
+            let params = RunCommand {
+                command: command.to_owned(),
+                within_secs: 1,
+            };
+            let obstacles = Run.describe(&cx, &params).await.unwrap().obstacles;
+            assert_eq!(obstacles.is_empty(), startable, "{command}: {obstacles:?}");
+            let probed = Run.probe(&cx, &params).await;
+            assert_eq!(probed.is_ok(), startable, "{command}");
         }
     }
 }
