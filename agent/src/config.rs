@@ -97,7 +97,8 @@ fn default_command_secs() -> u64 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessPolicy {
-    /// Executable, by absolute path, as `/proc/PID/exe` shows it.
+    /// Executable, by absolute path. Links are resolved; of a script, the interpreter
+    /// is the executable, and the script an argument.
     pub exe: PathBuf,
     /// Text that one of the arguments must equal; empty: any.
     #[serde(default)]

@@ -15,6 +15,7 @@ mod listener_tool;
 pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;
+pub mod processes;
 pub mod sqlnet;
 pub mod srvctl;
 pub mod state_file;
