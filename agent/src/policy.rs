@@ -120,7 +120,9 @@ impl Policy {
             Permission::Path(path) => (
                 policy.paths.iter().any(|allowed| inside(path, allowed)),
                 format!("to change {}", path.display()),
-                "add its directory to policy.paths in agent.toml".to_owned(),
+                "add its directory to policy.paths in agent.toml and to ReadWritePaths= of the \
+                 agent's unit"
+                    .to_owned(),
             ),
             Permission::Command(name) => (
                 policy.commands.contains_key(name),

@@ -133,6 +133,14 @@ impl Action for Stop {
             if lines.is_empty() {
                 description.remarks.push(absent(cx, name)?);
             }
+            for process in &lines {
+                if let Some(unit) = &process.unit {
+                    description.remarks.push(format!(
+                        "the process {process} belongs to the unit {unit}, which may start it \
+                         again; stop the unit instead"
+                    ));
+                }
+            }
             let lines = lines.iter().map(|process| format!("SIGTERM {process}"));
             description.would_do.extend(lines);
         }

@@ -29,6 +29,8 @@ pub struct Found {
     /// Its user, by name where the host's own user database has one.
     user: String,
     command: String,
+    /// The systemd unit that it belongs to, which may start it again.
+    pub unit: Option<String>,
 }
 
 impl fmt::Display for Found {
@@ -170,8 +172,24 @@ fn describe(pid: i32, policy: &ProcessPolicy) -> Option<Found> {
         pid,
         started,
         user: user(uid),
+        unit: unit(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()),
         command: shown.into_iter().flatten().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// The service whose control group this is, from /proc/PID/cgroup (cgroups(7)): version
+/// 2 has one line, `0::/system.slice/shop.service`; version 1 one for each hierarchy.
+fn unit(cgroups: &str) -> Option<String> {
+    let mut paths = cgroups
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2));
+    let service = |path: &str| {
+        let mut groups = path.rsplit('/');
+        let unit = groups.find(|group| group.ends_with(".service") || group.ends_with(".scope"))?;
+        // A scope is a login session or a container: nothing starts it again by itself.
+        unit.ends_with(".service").then(|| unit.to_owned())
+    };
+    paths.find_map(service)
 }
 
 /// The name of a user in /etc/passwd, otherwise its number: other databases of users
@@ -398,5 +416,29 @@ mod tests {
         end(child);
         assert!(this);
         assert!(!other);
+    }
+
+    #[test]
+    fn the_unit_of_a_process_is_read_from_its_control_group() {
+        for (cgroups, expected) in [
+            ("0::/system.slice/shop.service\n", Some("shop.service")),
+            (
+                "0::/system.slice/shop.service/worker\n",
+                Some("shop.service"),
+            ),
+            (
+                "4:cpu:/\n1:name=systemd:/system.slice/shop.service\n0::/\n",
+                Some("shop.service"),
+            ),
+            ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+            (
+                "0::/user.slice/user@0.service/app.slice/run-7.scope\n",
+                None,
+            ),
+            ("0::/\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit(cgroups).as_deref(), expected, "{cgroups}");
+        }
     }
 }
