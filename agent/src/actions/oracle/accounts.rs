@@ -99,7 +99,7 @@ pub(super) async fn lock_all(
     saved_state::save(cx, resource, KIND, statuses)?;
     for statement in statements {
         session.execute(&statement, &[]).await?;
-        cx.note(statement);
+        cx.effect(statement);
     }
     Ok(())
 }
@@ -150,7 +150,7 @@ async fn restore(
 async fn open(cx: &Context, session: &Session, account: &str) -> Result<(), ActionError> {
     let statement = unlock(account)?;
     session.execute(&statement, &[]).await?;
-    cx.note(statement);
+    cx.effect(statement);
     Ok(())
 }
 

@@ -106,6 +106,12 @@ impl Action for Await {
         let delete = format!("DELETE FROM {} WHERE NONCE = :1", table.sql());
         let binds = vec![params.nonce.as_str().into()];
         let removed = session.transaction(vec![(delete, binds)]).await?;
+        if removed > 0 {
+            cx.effect(format!(
+                "deleted the canary {} from {}",
+                params.nonce, params.canary_table
+            ));
+        }
         Ok(Undone::restored_if(removed > 0))
     }
 }

@@ -92,14 +92,14 @@ impl Action for Finalize {
             .allow(Duration::from_secs(params.timeout_secs))
             .await?;
         session.execute(CHECKPOINT, &[]).await?;
-        cx.note(CHECKPOINT);
+        cx.effect(CHECKPOINT);
         let scn: String = session.row(CURRENT_SCN, &[]).await?;
         cx.note(format!("CURRENT_SCN is {scn}"));
         let table = Qualified::read(&params.marker_table)?;
         let nonce = marker::nonce(false);
         marker::mark(cx, &session, &table, &params.tasks, (&nonce, &scn)).await?;
         session.execute(ARCHIVE, &[]).await?;
-        cx.note(ARCHIVE);
+        cx.effect(ARCHIVE);
         fence::verify(cx, &session, &listeners, &params.fence, &since)
             .await
             .map_err(voided)?;

@@ -150,7 +150,7 @@ impl Action for Persist {
             let session = Session::open(cx, &params.resource).await?;
             for statement in JOBS.off_in_file(values) {
                 session.execute(&statement, &[]).await?;
-                cx.note(statement);
+                cx.effect(statement);
             }
         }
         if before.unlocked().next().is_some() {

@@ -71,11 +71,12 @@ async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionEr
         return Ok(());
     };
     let quoted = format!("{}.{}", names::quoted(owner)?, names::quoted(name)?);
-    cx.note(format!("DBMS_SCHEDULER.STOP_JOB('{quoted}', TRUE)"));
     match session.execute(STOP_JOB, &[quoted.as_str().into()]).await {
-        Err(e) if matches!(e.ora(), Some(NOT_RUNNING | UNKNOWN_JOB)) => Ok(()),
-        stopped => Ok(stopped?),
+        Err(e) if matches!(e.ora(), Some(NOT_RUNNING | UNKNOWN_JOB)) => return Ok(()),
+        stopped => stopped?,
     }
+    cx.effect(format!("DBMS_SCHEDULER.STOP_JOB('{quoted}', TRUE)"));
+    Ok(())
 }
 
 fn still_running(jobs: &[Job]) -> ActionError {
@@ -145,7 +146,7 @@ impl Action for Disable {
         }
         for statement in statements {
             session.execute(&statement, &[]).await?;
-            cx.note(statement);
+            cx.effect(statement);
         }
         let running = wait(cx, &session, Duration::from_secs(params.wait_secs)).await?;
         if running.is_empty() {

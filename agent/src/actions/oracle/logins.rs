@@ -81,7 +81,7 @@ impl Action for Restrict {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         session.execute(RESTRICT, &[]).await?;
-        cx.note(RESTRICT);
+        cx.effect(RESTRICT);
         Ok(Outputs::new())
     }
 
@@ -97,7 +97,7 @@ impl Action for Restrict {
             return Ok(Undone::Unchanged);
         }
         session.execute(OPEN, &[]).await?;
-        cx.note(OPEN);
+        cx.effect(OPEN);
         Ok(Undone::Restored)
     }
 }
@@ -138,7 +138,7 @@ impl Action for Open {
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         session.execute(OPEN, &[]).await?;
-        cx.note(OPEN);
+        cx.effect(OPEN);
         Ok(Outputs::new())
     }
 }

@@ -193,15 +193,17 @@ impl Parameter {
         let now = self.values(session).await?;
         let (statements, drifted) = self.restore_statements(before, &now, file);
         for statement in &statements {
-            cx.note(statement.clone());
             match session.execute(statement, &[]).await {
                 // `settle` sets the value instead. ORA-32009 is for the instance of
                 // another session; what else a RESET in memory is refused for
                 // isn't documented in one place.
                 Err(e) if e.ora().is_some() && is_reset_in_memory(statement) => {
-                    cx.note(e.to_string());
+                    cx.note(format!("{statement}: {e}"));
                 }
-                done => done?,
+                done => {
+                    done?;
+                    cx.effect(statement.clone());
+                }
             }
         }
         if !statements.is_empty() {
@@ -225,8 +227,8 @@ impl Parameter {
     ) -> Result<(), ActionError> {
         let now = self.values(session).await?;
         for statement in self.after_reset(before, found, &now) {
-            cx.note(statement.clone());
             session.execute(&statement, &[]).await?;
+            cx.effect(statement);
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl Action for Disable {
         }
         for statement in statements {
             session.execute(&statement, &[]).await?;
-            cx.note(statement);
+            cx.effect(statement);
         }
         Ok(Outputs::new())
     }

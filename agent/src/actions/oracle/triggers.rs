@@ -127,7 +127,7 @@ async fn restore(
 async fn enable(cx: &Context, session: &Session, trigger: &Trigger) -> Result<(), ActionError> {
     let statement = trigger.alter("ENABLE")?;
     session.execute(&statement, &[]).await?;
-    cx.note(statement);
+    cx.effect(statement);
     Ok(())
 }
 
@@ -182,7 +182,7 @@ impl Action for Disable {
         for trigger in triggers.iter().filter(|trigger| trigger.enabled) {
             let statement = trigger.alter("DISABLE")?;
             session.execute(&statement, &[]).await?;
-            cx.note(statement);
+            cx.effect(statement);
         }
         Ok(Outputs::new())
     }
