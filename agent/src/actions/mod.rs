@@ -61,6 +61,7 @@ const ACTIONS: &[&dyn AnyAction] = &[
     &oracle::sessions::Kill,
     &oracle::triggers::Disable,
     &oracle::triggers::Restore,
+    &oracle::unchanged::Unchanged,
     &postgres::analyze::Analyze,
     &postgres::canary_write::Write,
     &postgres::drain_check::Check,

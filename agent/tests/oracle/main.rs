@@ -16,3 +16,4 @@ mod rows;
 mod sessions;
 mod steps;
 mod there_and_back;
+mod unchanged;

@@ -204,6 +204,7 @@ pub static ACTIONS: &[Action] = &[
     entry::<c::DisableOracleTriggers>(),
     entry::<c::RestoreOracleTriggers>(),
     entry::<c::OracleRows>(),
+    entry::<c::OracleUnchanged>(),
     entry::<c::OracleCanary>(),
     entry::<c::PersistFreeze>(),
     entry::<c::PostgresReady>(),

@@ -7,7 +7,7 @@
     reason = "a test fails at the first error"
 )]
 
-use lockstep_plan::{Mode, OnFailure, Overrides, Plan, STANDARD_PHASES, check};
+use lockstep_plan::{Gate, Mode, OnFailure, Overrides, Plan, STANDARD_PHASES, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -149,7 +149,8 @@ fn a_failure_rolls_back_before_the_point_of_no_return_and_holds_after_it() {
         };
         assert_eq!(phase.on_failure, expected, "{}", phase.name);
     }
-    assert_eq!(plan.point_of_no_return().unwrap().name, "open-postgres");
+    let opening = plan.point_of_no_return().unwrap();
+    assert_eq!(opening.name, "open-postgres.roles");
 }
 
 #[test]
@@ -216,6 +217,23 @@ fn roles_open_in_a_phase_of_their_own_before_jobs_are_restored() {
     let jobs = phase_of(&plan, "postgres-jobs-restore");
     assert_eq!(jobs, phase_of(&plan, "postgres-roles-open") + 1);
     assert!(jobs < phase_of(&plan, "shop-orders-canary-start"));
+}
+
+#[test]
+fn oracle_is_proved_unchanged_after_the_gate_and_before_the_roles_open() {
+    let plan = cutover();
+    let checked = phase_of(&plan, "oracle-unchanged");
+    let opening = phase_of(&plan, "postgres-roles-open");
+    assert_eq!(opening, checked + 1);
+    let phase = &plan.phases[checked];
+    assert_eq!(phase.name, "open-postgres");
+    assert_eq!(phase.gate, Gate::Approval);
+    assert_eq!(phase.on_failure, OnFailure::Rollback);
+    let step = plan.step("oracle-unchanged").unwrap();
+    assert!(step.proof && !step.undoable);
+    assert_eq!(step.params["scn"], "${finalize-again.scn}");
+    let except = &step.params["except"];
+    assert_eq!(except.as_array().unwrap().len(), 2, "marker and canary");
 }
 
 #[test]

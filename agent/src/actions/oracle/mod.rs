@@ -28,6 +28,7 @@ mod saved_state;
 mod session_class;
 pub mod sessions;
 pub mod triggers;
+pub mod unchanged;
 mod unlisted_tables;
 
 use crate::policy::Permission;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Tables that store rows permanently and for themselves (Oracle Database
 /// Reference, ALL_TABLES).
-const TABLES: &str = "SELECT TABLE_NAME FROM DBA_TABLES WHERE OWNER = :1 AND TEMPORARY = 'N' \
+pub const TABLES: &str = "SELECT TABLE_NAME FROM DBA_TABLES WHERE OWNER = :1 AND TEMPORARY = 'N' \
      AND NESTED = 'NO' AND SECONDARY = 'N' AND DROPPED = 'NO' ORDER BY TABLE_NAME";
 
 /// Maximum number of names in one sentence.
@@ -124,7 +124,7 @@ impl Others {
 }
 
 /// The names joined; a long list is truncated and says so.
-fn shown(names: &[String]) -> String {
+pub fn shown(names: &[String]) -> String {
     match names.get(NAMES_SHOWN..) {
         Some(rest) if !rest.is_empty() => {
             let shown = names.get(..NAMES_SHOWN).unwrap_or_default().join(", ");
@@ -176,7 +176,8 @@ fn partners(
         .collect()
 }
 
-fn internal(name: &str) -> bool {
+/// Whether Oracle uses the table for itself.
+pub fn internal(name: &str) -> bool {
     name.contains('$') || name.starts_with("SYS_IOT_OVER_")
 }
 

@@ -516,6 +516,35 @@ impl ActionSpec for OracleRows {
     const EFFECT: Effect = Effect::ReadOnly;
 }
 
+/// `oracle.rows.unchanged`: verifies that nothing was committed in the schemas
+/// after an SCN, and that no transaction is open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OracleUnchanged {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// The SCN, as text.
+    pub scn: String,
+    /// Owners of the tables.
+    pub schemas: Vec<String>,
+    /// `OWNER.TABLE` of tables that may change: the marker and the canary table.
+    #[serde(default)]
+    pub except: Vec<String>,
+    /// Output `tables` of `oracle.rows.digest` at that SCN: their row counts. The
+    /// rows of other tables are counted as of the SCN.
+    #[serde(default)]
+    pub expected: serde_json::Value,
+    /// Sessions whose transactions don't count.
+    #[serde(default)]
+    pub exempt: ExemptSessions,
+}
+
+impl ActionSpec for OracleUnchanged {
+    const NAME: &'static str = "oracle.rows.unchanged";
+    const SUMMARY: &'static str = "prove that Oracle has no later change";
+    const EFFECT: Effect = Effect::ReadOnly;
+}
+
 /// `oracle.canary.await`: waits until the canary written in PostgreSQL arrives in
 /// Oracle. Undo removes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,7 @@ use super::params::{
     analyze, canary, connections, control_schema, dms_secs, exempt, fence, mapped_schemas, roles,
     stable_secs,
 };
-use super::{AWS, Draft, LEAD, ORACLE, POSTGRES, applications};
+use super::{AWS, Draft, LEAD, OPENING, ORACLE, POSTGRES, applications};
 use crate::catalogue as c;
 use crate::duration::Duration;
 use crate::model::Step;
@@ -468,10 +468,35 @@ fn monitoring(draft: &mut Draft<'_>) {
     draft.add("monitoring", "", &["10", "10.2"], steps);
 }
 
-/// Opens only the roles, after their gate. Jobs are restored in a phase of their
-/// own: none may run before the release that passes the point of no return.
+/// Checks after the gate, however long that took, that Oracle has no commit
+/// beyond the proved SCN: the forward task is stopped, so PostgreSQL would lack
+/// it. The fence doesn't exclude SYS. This is a phase of its own before the
+/// point of no return, so that a change is answered by a rollback.
+///
+/// Then only the roles are opened. Jobs are restored in a phase of their own:
+/// none may run before the release that passes the point of no return.
 fn open_postgres(draft: &mut Draft<'_>) {
     let source = draft.source;
+    let oracle = &source.oracle;
+    let canary = canary(source, &oracle.canary_table);
+    let unchanged = c::OracleUnchanged {
+        resource: oracle.resource.clone(),
+        scn: format!("${{{}.scn}}", last_finalize(source)),
+        schemas: oracle.schemas.clone(),
+        except: std::iter::once(oracle.marker_table.clone())
+            .chain(canary)
+            .collect(),
+        expected: "${oracle-rows.tables}".into(),
+        exempt: exempt(source),
+    };
+    let limit = source.compare.timeout.unwrap_or(COMPARE).ms();
+    let unchanged = step("oracle-unchanged", LEAD, &unchanged).proof();
+    draft.add(
+        "open-postgres",
+        "",
+        &["10"],
+        vec![unchanged.with_timeout(limit)],
+    );
     // The roles have been closed since `prepare`, but could have been opened by
     // hand. This check affects the vote, so the point of no return is not passed
     // while PostgreSQL accepts writes. It is not marked as a proof: a later
@@ -488,7 +513,7 @@ fn open_postgres(draft: &mut Draft<'_>) {
     );
     draft.add(
         "open-postgres",
-        "",
+        OPENING,
         &["10"],
         vec![closed.required(), open.required().without_undo()],
     );

@@ -44,8 +44,12 @@ const POSTGRES: &str = "postgres";
 /// Party of the agent that calls AWS.
 const AWS: &str = "aws";
 
-/// The first phase that cannot be rolled back.
+/// The standard phase that contains the point of no return.
 const NO_RETURN: &str = "open-postgres";
+
+/// The part of it that can't be rolled back. The parts before it are read-only
+/// and fail like the phases before them.
+const OPENING: &str = "roles";
 
 /// The expanded plan, and the faults of the file.
 pub(crate) fn expand(source: &Cutover) -> (Plan, Vec<Fault>) {
@@ -61,7 +65,10 @@ pub(crate) fn expand(source: &Cutover) -> (Plan, Vec<Fault>) {
         .phases
         .iter()
         .rfind(|phase| phase.standard == "start-applications")
-        .map_or_else(|| NO_RETURN.to_owned(), |phase| phase.name.clone());
+        .map_or_else(
+            || format!("{NO_RETURN}.{OPENING}"),
+            |phase| phase.name.clone(),
+        );
     let plan = Plan {
         format: FormatVersion::CURRENT,
         name: source.name.clone(),
@@ -141,7 +148,9 @@ impl Draft<'_> {
         } else {
             format!("{standard}.{part}")
         };
-        let mut phase = super::phase(&name, self.on_failure(standard), &self.parties, steps);
+        let opening = standard == NO_RETURN && part == OPENING;
+        let past = opening || self.phases.iter().any(|phase| phase.point_of_no_return);
+        let mut phase = super::phase(&name, self.on_failure(past), &self.parties, steps);
         standard.clone_into(&mut phase.standard);
         phase.runbook_steps = runbook_steps.iter().map(|&step| step.to_owned()).collect();
         if first {
@@ -153,15 +162,14 @@ impl Draft<'_> {
         if let Some(deadline) = self.source.deadlines.get(standard) {
             phase.finish_by_ms = deadline.ms();
         }
-        phase.point_of_no_return = first && standard == NO_RETURN;
+        phase.point_of_no_return = opening;
         self.phases.push(phase);
     }
 
     /// The file sets the policy before the point of no return; after it a failure
     /// holds, because no rollback is possible.
-    fn on_failure(&self, standard: &str) -> OnFailure {
-        let position = |name| STANDARD_PHASES.iter().position(|&known| known == name);
-        if position(standard) >= position(NO_RETURN) {
+    fn on_failure(&self, past: bool) -> OnFailure {
+        if past {
             OnFailure::Hold
         } else {
             policy(self.source.on_failure)

@@ -129,7 +129,18 @@ impl Engine {
 
     /// Says what lies around the database from now on.
     pub fn set_environment(&self, environment: Environment) {
-        self.core.state.lock().environment = environment;
+        let mut state = self.core.state.lock();
+        state.environment = environment;
+        if !state.environment.slow_rollback {
+            let killed = state.sessions.iter();
+            let killed: Vec<SessionKey> = killed
+                .filter(|(_, session)| session.life == Life::Killed && !session.in_call)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in killed {
+                state.rollback_to(key, None);
+            }
+        }
     }
 
     /// Removes the file of an archived log; `false` where there is none.
@@ -176,7 +187,9 @@ impl Database for Handle {
         } else {
             login.service.to_lowercase()
         };
-        if !login.sysdba
+        let recorded = state.environment.records_logins();
+        if recorded
+            && !login.sysdba
             && let Some(known) = state.users.get_mut(&user)
         {
             let now = clock::now();

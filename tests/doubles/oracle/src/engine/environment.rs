@@ -5,6 +5,10 @@
 
 use super::datum::Datum;
 use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// If TRUE, a login leaves DBA_USERS.LAST_LOGIN as it is (fix of bug 33121934).
+pub const UNRECORDED: &str = "_disable_last_successful_login_time";
 
 /// All of it; nothing by default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,6 +19,14 @@ pub struct Environment {
     pub in_doubt: Vec<InDoubt>,
     pub links: Vec<Link>,
     pub link_sources: Vec<LinkSource>,
+    /// Blocks are cleaned out late: ORA_ROWSCN is above the commit's SCN.
+    pub delayed_cleanout: bool,
+    /// Hidden parameters, by name. [`UNRECORDED`] stops LAST_LOGIN.
+    pub hidden: BTreeMap<String, String>,
+    /// ARCHIVE LOG CURRENT waits.
+    pub archiver_stuck: bool,
+    /// The rollback of a killed session's transaction hasn't ended.
+    pub slow_rollback: bool,
 }
 
 impl Default for Environment {
@@ -24,6 +36,10 @@ impl Default for Environment {
             in_doubt: Vec::new(),
             links: Vec::new(),
             link_sources: Vec::new(),
+            delayed_cleanout: false,
+            hidden: BTreeMap::new(),
+            archiver_stuck: false,
+            slow_rollback: false,
         }
     }
 }
@@ -61,6 +77,19 @@ pub struct LinkSource {
 }
 
 impl Environment {
+    /// Whether a login moves LAST_LOGIN.
+    pub fn records_logins(&self) -> bool {
+        self.hidden
+            .get(UNRECORDED)
+            .is_none_or(|value| value != "TRUE")
+    }
+
+    /// Rows of X$KSPPI joined with X$KSPPCV by position: names and values.
+    pub fn hidden(&self) -> impl Iterator<Item = (i64, &str, &str)> {
+        let all = self.hidden.iter().zip(1..);
+        all.map(|((name, value), at)| (at, name.as_str(), value.as_str()))
+    }
+
     /// Rows of DBA_2PC_PENDING.
     pub fn pending(&self) -> Vec<Vec<Datum>> {
         let row = |one: &InDoubt| {

@@ -148,6 +148,8 @@ pub struct Exec<'a> {
     pub constant: HashMap<*const Query, Option<Arc<Relation>>>,
     /// Nesting of triggers and subqueries.
     pub depth: usize,
+    /// The query names ORA_ROWSCN, so its tables have that pseudocolumn.
+    pub row_scn: bool,
 }
 
 impl<'a> Exec<'a> {
@@ -166,6 +168,7 @@ impl<'a> Exec<'a> {
             named: Vec::new(),
             constant: HashMap::new(),
             depth: 0,
+            row_scn: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::exec::{ColRef, Exec, Relation, Scope, same, upper};
 use super::prepare::walk;
 use super::query::split_name;
 use super::storage::Snapshot;
-use super::{privileges, views};
+use super::{flashback, privileges, views};
 use sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Select, TableFactor,
     TableVersion,
@@ -33,6 +33,13 @@ pub struct Known {
 impl Exec<'_> {
     /// The rows of a FROM clause, joined.
     pub fn from(&mut self, select: &Select, outer: Option<&Scope<'_>>) -> Outcome<Relation> {
+        let outside = std::mem::replace(&mut self.row_scn, flashback::names_row_scn(select));
+        let relation = self.joined(select, outer);
+        self.row_scn = outside;
+        relation
+    }
+
+    fn joined(&mut self, select: &Select, outer: Option<&Scope<'_>>) -> Outcome<Relation> {
         let mut conditions = Vec::new();
         if let Some(condition) = &select.selection {
             conjuncts(condition, &mut conditions);
@@ -229,32 +236,35 @@ impl Exec<'_> {
             return Err(no_table().into());
         };
         privileges::may_use_table(self.st, self.key, number, "SELECT")?;
+        if let Some(since) = version.and_then(flashback::versions_since) {
+            return self.versions(number, qualifier, since, outer);
+        }
         let snapshot = self.snapshot(version, outer)?;
         let table = &self.st.tables[number];
         if snapshot.scn.is_some_and(|scn| scn < table.created_scn) {
             return stop(1466, "unable to read data - table definition has changed");
         }
-        let cols = table
-            .columns
-            .iter()
-            .map(|column| ColRef {
-                qualifier: Some(Arc::clone(qualifier)),
-                name: column.name.as_str().into(),
-                kind: column.kind,
-                nullable: column.nullable,
-            })
-            .collect();
+        let mut cols = flashback::columns(table, qualifier);
+        // Not in a flashback query: there it is ORA-00904.
+        let row_scn = self.row_scn && version.is_none();
+        if row_scn {
+            cols.push(flashback::pseudocolumn(qualifier, flashback::ROW_SCN));
+        }
         if self.describing {
             return Ok(Relation {
                 cols,
                 rows: Vec::new(),
             });
         }
-        let rows = self.candidates(number, snapshot, known);
-        Ok(Relation {
-            cols,
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
-        })
+        let rows = self.candidates(number, snapshot, known).into_iter();
+        let rows = if row_scn {
+            let scns = self.row_scns(number);
+            rows.map(|(at, row)| flashback::with_scn(&row, &scns, at))
+                .collect()
+        } else {
+            rows.map(|(_, row)| row).collect()
+        };
+        Ok(Relation { cols, rows })
     }
 
     /// What this session sees, or saw as of an SCN.
@@ -275,12 +285,17 @@ impl Exec<'_> {
         if self.describing {
             return Ok(Snapshot::default());
         }
+        Ok(Snapshot {
+            scn: Some(self.past_scn(expr, outer)?),
+            txn: None,
+        })
+    }
+
+    /// The SCN that a flashback clause names.
+    pub fn past_scn(&mut self, expr: &Expr, outer: Option<&Scope<'_>>) -> Outcome<u64> {
         let scn = self.eval(expr, outer.unwrap_or(&Scope::EMPTY))?.integer()?;
         match u64::try_from(scn) {
-            Ok(scn) if scn <= self.st.scn => Ok(Snapshot {
-                scn: Some(scn),
-                txn: None,
-            }),
+            Ok(scn) if scn <= self.st.scn => Ok(scn),
             _ => stop(8181, "specified number is not a valid system change number"),
         }
     }
@@ -382,7 +397,7 @@ fn mirrored(op: &BinaryOperator) -> BinaryOperator {
     }
 }
 
-fn column_of(expr: &Expr) -> Option<(Option<Ident>, Ident)> {
+pub fn column_of(expr: &Expr) -> Option<(Option<Ident>, Ident)> {
     match expr {
         Expr::Identifier(name) => Some((None, name.clone())),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {

@@ -21,6 +21,7 @@ mod errors;
 mod exec;
 mod expr;
 mod faults;
+mod flashback;
 mod format;
 mod from;
 mod functions;

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// use some dozens; literals in place of binds must not fill the memory.
 const CACHED_STATEMENTS: usize = 1_000;
 
+/// Function that stands for a flashback version query in a parsed statement.
+pub const VERSIONS_SINCE: &str = "VERSIONS_SINCE";
+
 /// A statement ready to run.
 #[derive(Debug)]
 pub struct Prepared {
@@ -235,7 +238,8 @@ fn place(text: &str) -> Option<Location> {
 }
 
 /// Brings what only Oracle writes into a form the parser takes:
-/// `AS OF SCN x` becomes `FOR SYSTEM_TIME AS OF x`, `MINUS` `EXCEPT`.
+/// `AS OF SCN x` becomes `FOR SYSTEM_TIME AS OF x`, and `VERSIONS BETWEEN SCN x
+/// AND MAXVALUE` becomes `FOR SYSTEM_TIME AS OF VERSIONS_SINCE(x)`.
 fn rewrite(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let is = |at: usize, word: &str| {
         matches!(tokens.get(at).map(|t| &t.token), Some(Token::Word(w))
@@ -250,6 +254,17 @@ fn rewrite(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
                 out.push(word_token(word, span));
             }
             at += 3;
+        } else if is(at, "VERSIONS") && is(at + 1, "BETWEEN") && is(at + 2, "SCN") {
+            for word in ["FOR", "SYSTEM_TIME", "AS", "OF", VERSIONS_SINCE] {
+                out.push(word_token(word, span));
+            }
+            let token = Token::LParen;
+            out.push(TokenWithSpan { token, span });
+            at += 3;
+        } else if is(at, "AND") && is(at + 1, "MAXVALUE") {
+            let token = Token::RParen;
+            out.push(TokenWithSpan { token, span });
+            at += 2;
         } else if let Some(Token::Placeholder(name)) = tokens.get(at).map(|t| &t.token)
             && matches!(name.as_str(), ":NEW" | ":OLD")
             && let Some(Token::Word(column)) = tokens.get(at + 2).map(|t| &t.token)

@@ -131,6 +131,9 @@ pub struct Table {
     pub created_scn: Scn,
 }
 
+/// Rows per block: ORA_ROWSCN is the same for all of them.
+const BLOCK_ROWS: usize = 4;
+
 impl Table {
     pub fn new(owner: String, name: String, columns: Vec<ColumnDef>, created_scn: Scn) -> Self {
         Self {
@@ -201,6 +204,20 @@ impl Table {
             }
         }
         self.rows[row].pending = Some((txn, version));
+    }
+
+    /// The SCN of the last commit that changed each block, deletions included.
+    pub fn block_scns(&self) -> Vec<Scn> {
+        let last = |row: &StoredRow| row.versions.last().map_or(0, |(scn, _)| *scn);
+        let blocks = self.rows.chunks(BLOCK_ROWS);
+        blocks
+            .map(|block| block.iter().map(last).max().unwrap_or(0))
+            .collect()
+    }
+
+    /// The block of a row, as a position in [`Self::block_scns`].
+    pub fn block_of(row: usize) -> usize {
+        row / BLOCK_ROWS
     }
 
     /// The rows a reader sees, with their numbers.

@@ -41,6 +41,10 @@ const SPPARAMETER: &[(&str, Kind)] = &[
     ("DISPLAY_VALUE", v(255)),
     ("ISSPECIFIED", v(6)),
 ];
+/// Names of all parameters, hidden ones included.
+const KSPPI: &[(&str, Kind)] = &[("INDX", N), ("KSPPINM", v(80))];
+/// Their values in the instance.
+const KSPPSV: &[(&str, Kind)] = &[("INDX", N), ("KSPPSTVL", v(4000))];
 const ARCHIVED: &[(&str, Kind)] = &[
     ("RECID", N),
     ("NAME", v(513)),
@@ -78,6 +82,20 @@ const PDBS: &[(&str, Kind)] = &[("CON_ID", N), ("NAME", v(128)), ("OPEN_MODE", v
 const RMAN: &[(&str, Kind)] = &[("INST_ID", N), ("PROCESS", v(9)), ("STATUS", v(12))];
 
 /// The view of that name without `V$`.
+/// X$KSPPI and X$KSPPSV, of the hidden parameters only.
+pub fn fixed_table(st: &State, name: &str) -> Option<View> {
+    let (cols, value): (_, fn(&str, &str) -> Datum) = match name {
+        "X$KSPPI" => (KSPPI, |name, _| Datum::text(name)),
+        "X$KSPPSV" => (KSPPSV, |_, value| Datum::text(value)),
+        _ => return None,
+    };
+    let hidden = st.environment.hidden();
+    let rows = hidden
+        .map(|(at, name, set)| vec![Datum::int(at), value(name, set)])
+        .collect();
+    Some(View { cols, rows })
+}
+
 pub fn make(st: &mut State, name: &str) -> Option<View> {
     let (cols, rows) = match name {
         "DATABASE" => (DATABASE, vec![database(st)]),

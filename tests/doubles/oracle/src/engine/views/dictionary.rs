@@ -112,6 +112,7 @@ const LOG_GROUPS: &[(&str, Kind)] = &[
     ("ALWAYS", v(11)),
     ("GENERATED", v(14)),
 ];
+const EXTERNAL_TABLES: &[(&str, Kind)] = &[("OWNER", v(128)), ("TABLE_NAME", v(128))];
 const PENDING: &[(&str, Kind)] = &[
     ("LOCAL_TRAN_ID", v(22)),
     ("GLOBAL_TRAN_ID", v(169)),
@@ -248,8 +249,9 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
             LINK_SOURCES,
             st.environment.sources(super::super::clock::now()),
         ),
-        // There are no queues: nothing in it.
+        // There are no queues and no external tables: nothing in them.
         "QUEUES" => (QUEUES, Vec::new()),
+        "EXTERNAL_TABLES" => (EXTERNAL_TABLES, Vec::new()),
         _ => return None,
     };
     Some(View { cols, rows })

@@ -57,7 +57,14 @@ pub fn open(
         || ["ALL_", "USER_"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-    if !public && !privileges::may_see_view(exec.st, exec.key, &name) {
+    // Only SYS sees the X$ tables, and nobody can be granted them (ORA-02030).
+    let fixed = name.starts_with("X$");
+    let allowed = if fixed {
+        exec.user() == "SYS"
+    } else {
+        public || privileges::may_see_view(exec.st, exec.key, &name)
+    };
+    if !allowed {
         return Ok(None);
     }
     let Some(view) = make(exec.st, exec.key, &name, known)? else {
@@ -104,6 +111,7 @@ fn make(st: &mut State, key: SessionKey, name: &str, known: &[&Known]) -> Outcom
                 },
             }
         }
+        None if name.starts_with("X$") => database::fixed_table(st, name),
         None => match scheduler::make(st, key, name) {
             Some(view) => Some(view),
             None => dictionary::make(st, key, name),
