@@ -148,6 +148,112 @@ async fn a_session_that_is_gone_before_its_kill_does_no_harm() {
     assert!(client.ping().is_err());
 }
 
+/// The rows of SHOP's sessions, whatever their status.
+async fn listed(range: &Range) -> Vec<(String, String)> {
+    let query = "SELECT STATUS, SERVER FROM GV$SESSION WHERE USERNAME = 'SHOP'";
+    range.sys().await.rows(query, &[]).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_session_that_its_client_never_uses_again_holds_up_nothing() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let forgotten = shop("").unwrap();
+    let outputs = range
+        .execute("oracle.sessions.kill", &kill(20))
+        .await
+        .unwrap();
+    assert_eq!(outputs["killed"], 1);
+    let row = ("KILLED".to_owned(), "PSEUDO".to_owned());
+    assert_eq!(listed(&range).await, [row], "its client doesn't know yet");
+    let said = range.said().join("\n");
+    assert!(
+        said.contains("listed until their clients use them"),
+        "{said}"
+    );
+    let fence = json!({"resource": "orcl", "keep": ["LISTENER", "LISTENER_DMS"],
+        "exempt": {"users": ["DMS_USER"], "machines": []}, "window_secs": 1});
+    range.execute("oracle.fence.verify", &fence).await.unwrap();
+    assert!(forgotten.ping().is_err());
+    assert_eq!(listed(&range).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_session_counts_until_its_transaction_is_rolled_back() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let client = shop("").unwrap();
+    client
+        .execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
+        .unwrap();
+    range.control(&json!({"op": "surround", "with": {"slow_rollback": true}}));
+    let error = range
+        .execute("oracle.sessions.kill", &kill(2))
+        .await
+        .unwrap_err();
+    let story = error.report();
+    assert_eq!(error.code(), Code::LS2240, "{story}");
+    assert!(story.contains("(killed)"), "{story}");
+    assert!(
+        story.contains("a transaction is open in the session"),
+        "{story}"
+    );
+    range.control(&json!({"op": "surround", "with": {}}));
+    let outputs = range
+        .execute("oracle.sessions.kill", &kill(20))
+        .await
+        .unwrap();
+    assert_eq!(outputs["killed"], 0, "it was killed before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_holds_up_the_kill_though_no_session_is_left() {
+    let range = Range::start("").await;
+    let sys = crate::unchanged::by_hand();
+    sys.execute("INSERT INTO SHOP.ORDERS (ID) VALUES (1)", &[])
+        .unwrap();
+    for name in ["oracle.sessions.kill", "oracle.sessions.drain"] {
+        let error = range.execute(name, &kill(1)).await.unwrap_err();
+        let story = error.report();
+        assert_eq!(error.code(), Code::LS2240, "{story}");
+        assert!(story.contains("transactions are still open"), "{story}");
+        assert!(story.contains("of SYS from"), "{story}");
+    }
+    sys.commit().unwrap();
+    range
+        .execute("oracle.sessions.kill", &kill(20))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_stable_before_the_window_is_over() {
+    let range = Range::start("").await;
+    range.sys().await;
+    let mut params = kill(60);
+    params["stable_secs"] = json!(3);
+    let began = std::time::Instant::now();
+    let drain = range.execute("oracle.sessions.drain", &params);
+    let visit = async {
+        // Within the window of the first check, after which nobody is there.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let visitor = tokio::task::spawn_blocking(|| shop("").unwrap());
+        let visitor = visitor.await.unwrap();
+        until("the drain doesn't see the visitor", || {
+            let said = range.said();
+            said.iter().any(|line| line.contains("1 sessions are left"))
+        })
+        .await;
+        visitor.close().unwrap();
+        std::time::Instant::now()
+    };
+    let (drained, left) = tokio::join!(drain, visit);
+    drained.unwrap();
+    let window = Duration::from_secs(3);
+    assert!(began.elapsed() >= window);
+    assert!(left.elapsed() >= window, "the window begins anew");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_waits_for_those_who_leave_and_kills_nobody() {
     let range = Range::start("").await;

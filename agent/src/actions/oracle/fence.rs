@@ -196,6 +196,7 @@ pub fn came_since(before: &Logins, now: &Logins, exempt: &ExemptSessions) -> Vec
 pub async fn inside(session: &Session, rules: &OracleFence) -> Result<Vec<String>, OracleError> {
     let mut breaches: Vec<String> = session_class::counting(session, &rules.exempt)
         .await?
+        .present
         .iter()
         .map(|seen| format!("a session is there that may not be: {seen}"))
         .collect();

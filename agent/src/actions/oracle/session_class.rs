@@ -5,7 +5,9 @@
 //! SYS and the other administrative users, as which RMAN, Data Guard and
 //! Clusterware work; sessions of Lockstep; and those that the plan exempts, by
 //! user *and* machine. A session without a user name has not finished logging
-//! in and can't write yet.
+//! in and can't write yet. A killed session that has been terminated isn't
+//! counted either, although its row stays until its client uses it, which an
+//! idle pool may never do.
 
 use crate::host::oracle::{MODULE, OracleError, Session};
 use lockstep_plan::catalogue::ExemptSessions;
@@ -21,10 +23,18 @@ const ADMINISTRATIVE: [&str; 6] = ["SYS", "SYSBACKUP", "SYSDG", "SYSKM", "SYSRAC
 const RMAN: &str = "rman@";
 
 /// User sessions on every instance; background processes have another TYPE.
+///
+/// The last column is 1 for a killed session that has been terminated: its
+/// client gets ORA-00028 at its next call, and the row is removed only then. A
+/// server other than PSEUDO means that it is only marked for kill, because it is
+/// in a call or rolls back (Database Administrator's Guide, "Terminating
+/// Sessions"). TADDR is the address of its transaction (Database Reference,
+/// V$SESSION).
 const SESSIONS: &str = "SELECT INST_ID, SID, SERIAL#, USERNAME, MACHINE, PROGRAM, MODULE, STATUS, \
-     TYPE, SERVICE_NAME FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
+     TYPE, SERVICE_NAME, CASE WHEN STATUS = 'KILLED' AND SERVER = 'PSEUDO' AND TADDR IS NULL \
+     THEN 1 ELSE 0 END FROM GV$SESSION WHERE TYPE = 'USER' ORDER BY INST_ID, SID";
 
-/// A row of [`SESSIONS`].
+/// A session as most of the columns of [`SESSIONS`] show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbSession {
     pub inst_id: i64,
@@ -150,24 +160,56 @@ fn same_machine(named: &str, machine: &str) -> bool {
         || (!(named.contains('.') && machine.contains('.')) && first(named) == first(machine))
 }
 
+/// A row of [`SESSIONS`].
+struct Listed {
+    session: DbSession,
+    terminated: bool,
+}
+
+impl RowValue for Listed {
+    fn get(row: &Row) -> oracle::Result<Self> {
+        let terminated: i64 = row.get(10)?;
+        Ok(Self {
+            session: <DbSession as RowValue>::get(row)?,
+            terminated: terminated == 1,
+        })
+    }
+}
+
+/// User sessions of all instances.
+#[derive(Default)]
+pub struct Sessions {
+    pub present: Vec<DbSession>,
+    /// Killed, and able to do nothing more, but still listed.
+    pub terminated: Vec<DbSession>,
+}
+
 /// All user sessions.
 ///
 /// # Errors
 /// If the query fails.
-pub async fn all(session: &Session) -> Result<Vec<DbSession>, OracleError> {
-    session.rows(SESSIONS, &[]).await
+pub async fn all(session: &Session) -> Result<Sessions, OracleError> {
+    let listed: Vec<Listed> = session.rows(SESSIONS, &[]).await?;
+    let mut sessions = Sessions::default();
+    for one in listed {
+        if one.terminated {
+            sessions.terminated.push(one.session);
+        } else {
+            sessions.present.push(one.session);
+        }
+    }
+    Ok(sessions)
 }
 
 /// The sessions with [`SessionClass::Application`].
 ///
 /// # Errors
 /// If the query fails.
-pub async fn counting(
-    session: &Session,
-    exempt: &ExemptSessions,
-) -> Result<Vec<DbSession>, OracleError> {
+pub async fn counting(session: &Session, exempt: &ExemptSessions) -> Result<Sessions, OracleError> {
     let mut seen = all(session).await?;
-    seen.retain(|seen| seen.role(exempt) == SessionClass::Application);
+    let counts = |seen: &DbSession| seen.role(exempt) == SessionClass::Application;
+    seen.present.retain(counts);
+    seen.terminated.retain(counts);
     Ok(seen)
 }
 

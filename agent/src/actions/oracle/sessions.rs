@@ -58,13 +58,13 @@ fn kill_statement(seen: &DbSession) -> String {
 /// Returns whether the session was killed, or marked to be killed.
 async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool, ActionError> {
     match session.execute(&kill_statement(seen), &[]).await {
-        Ok(()) => cx.note(format!("killed {seen}")),
+        Ok(()) => cx.effect(format!("killed the session {seen}")),
         Err(e) => match e.ora() {
             Some(NO_SESSION | INVALID_SESSION) => {
                 cx.note(format!("ended by itself: {seen}"));
                 return Ok(false);
             }
-            Some(MARKED) => cx.note(format!("marked for kill, in a call: {seen}")),
+            Some(MARKED) => cx.effect(format!("marked the session for kill, in a call: {seen}")),
             Some(CURRENT_SESSION | NOT_A_USER) => return Ok(false),
             _ => return Err(e.into()),
         },
@@ -133,13 +133,17 @@ async fn share_out<'a, W, J: Copy, F: Future<Output = Result<(), ActionError>>>(
 /// The sessions and transactions that are left.
 struct Left {
     sessions: Vec<DbSession>,
+    /// Killed sessions that are still listed.
+    terminated: Vec<DbSession>,
     transactions: Vec<String>,
 }
 
 impl Left {
     async fn look(session: &Session, params: &OracleSessions) -> Result<Self, ActionError> {
+        let sessions = session_class::counting(session, &params.exempt).await?;
         Ok(Self {
-            sessions: session_class::counting(session, &params.exempt).await?,
+            sessions: sessions.present,
+            terminated: sessions.terminated,
             transactions: transactions(session, &params.exempt).await?,
         })
     }
@@ -178,6 +182,7 @@ async fn until_stable(
                     "no session has been left for {} s",
                     params.stable_secs
                 ));
+                report_terminated(cx, &left.terminated);
                 return Ok(killers.killed.into_inner());
             }
         } else {
@@ -195,6 +200,18 @@ async fn until_stable(
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Names the killed sessions that Oracle still lists.
+fn report_terminated(cx: &Context, terminated: &[DbSession]) {
+    if terminated.is_empty() {
+        return;
+    }
+    let names = terminated.iter().map(ToString::to_string).collect();
+    cx.note(format!(
+        "killed and without a transaction, but listed until their clients use them: {}",
+        truncate_list(names).join("; ")
+    ));
 }
 
 fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
@@ -229,7 +246,7 @@ fn remain(params: &OracleSessions, left: &Left, killing: bool) -> ActionError {
 async fn describe(cx: &Context, params: &OracleSessions) -> Result<Description, ActionError> {
     let session = Session::open(cx, &params.resource).await?;
     let mut description = Description::default();
-    for seen in session_class::all(&session).await? {
+    for seen in session_class::all(&session).await?.present {
         match seen.role(&params.exempt) {
             session_class::SessionClass::Application => {
                 description.remarks.push(format!("now there: {seen}"))

@@ -8,6 +8,10 @@ use super::params::Reach;
 use super::{ddl, kill, programs, users};
 use crate::api::{OraError, Reply};
 use sqlparser::tokenizer::Token;
+use std::time::{Duration, Instant};
+
+/// How often a log switch asks whether the archiver goes on.
+const ARCHIVER_POLL: Duration = Duration::from_millis(20);
 
 /// ORA-02065, for what ALTER SYSTEM does not know.
 const OPTION: (u32, &str) = (2065, "illegal option for ALTER SYSTEM");
@@ -125,18 +129,17 @@ fn definition(call: &mut Call<'_>, c: &mut Cursor<'_>, text: &str) -> Result<(),
 fn alter_system(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError> {
     if c.eat("KILL SESSION") {
         let target = c.string((26, "missing or invalid session ID"))?;
-        let immediate = c.eat("IMMEDIATE");
+        let _ = c.eat("IMMEDIATE");
         c.finish()?;
-        return kill::kill(call, &target, immediate);
+        return kill::kill(call, &target);
     }
     if c.eat("DISCONNECT SESSION") {
         let target = c.string((26, "missing or invalid session ID"))?;
-        let immediate = c.eat("IMMEDIATE");
-        if !immediate {
+        if !c.eat("IMMEDIATE") {
             return Err(unsupported("DISCONNECT SESSION … POST_TRANSACTION"));
         }
         c.finish()?;
-        return kill::kill(call, &target, immediate);
+        return kill::disconnect(call, &target);
     }
     let inst = call.key.inst;
     if c.eat("CHECKPOINT") {
@@ -146,6 +149,9 @@ fn alter_system(call: &mut Call<'_>, c: &mut Cursor<'_>) -> Result<(), OraError>
         call.st.observed.checkpoint(inst, scn);
     } else if c.eat("ARCHIVE LOG CURRENT") {
         c.finish()?;
+        while call.st.environment.archiver_stuck {
+            call.pause(Instant::now() + ARCHIVER_POLL)?;
+        }
         // ARCHIVE LOG CURRENT is for every thread, SWITCH LOGFILE for the own one.
         let scn = call.st.next_scn();
         for thread in 1..=call.st.instances.len() as u32 {

@@ -28,10 +28,15 @@ fn target(text: &str, own: u32) -> Option<(SessionKey, u32)> {
 
 /// Kills a session: its transaction rolls back first.
 ///
+/// The row of an inactive session stays in V$SESSION with the status KILLED and
+/// the server PSEUDO, until its client uses it and gets ORA-00028 (Database
+/// Administrator's Guide, "Terminating an Inactive Session"). Sources disagree
+/// on whether IMMEDIATE removes it at once; here it doesn't.
+///
 /// # Errors
 /// ORA-00026 malformed, ORA-00027 the own session, ORA-00029 a background
 /// process, ORA-00030 unknown, ORA-00031 marked because it is in a call.
-pub fn kill(call: &mut Call<'_>, text: &str, immediate: bool) -> Result<(), OraError> {
+pub fn kill(call: &mut Call<'_>, text: &str) -> Result<(), OraError> {
     let Some((key, serial)) = target(text, call.key.inst) else {
         return Err(ora(26, "missing or invalid session ID"));
     };
@@ -58,10 +63,8 @@ pub fn kill(call: &mut Call<'_>, text: &str, immediate: bool) -> Result<(), OraE
     note(call, key);
     call.core.changed.notify_all();
     if !in_call {
-        call.st.rollback_to(key, None);
-        // The client is told at its next call; with IMMEDIATE nothing is left of it here.
-        if immediate {
-            call.st.sessions.remove(&key);
+        if !call.st.environment.slow_rollback {
+            call.st.rollback_to(key, None);
         }
         return Ok(());
     }
@@ -71,6 +74,19 @@ pub fn kill(call: &mut Call<'_>, text: &str, immediate: bool) -> Result<(), OraE
             return Err(ora(31, "session marked for kill"));
         }
         call.pause(until)?;
+    }
+    Ok(())
+}
+
+/// Ends a session's server process; unlike a kill, nothing is left of it.
+///
+/// # Errors
+/// As [`kill`].
+pub fn disconnect(call: &mut Call<'_>, text: &str) -> Result<(), OraError> {
+    kill(call, text)?;
+    if let Some((key, _)) = target(text, call.key.inst) {
+        call.st.rollback_to(key, None);
+        call.st.sessions.remove(&key);
     }
     Ok(())
 }

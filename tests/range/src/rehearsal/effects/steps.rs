@@ -134,7 +134,7 @@ impl Look {
             .iter()
             .any(|session| session["machine"] == applications::FORGOTTEN_ON);
         let left: Vec<&Value> = list(&self.oracle["sessions"])
-            .filter(|session| is_application(session))
+            .filter(|session| is_application(session) && session["status"] != "KILLED")
             .collect();
         effect(
             forgotten && left.is_empty() && self.nobody_committed(),

@@ -4,7 +4,7 @@
 use super::super::datum::Datum;
 use super::super::params::KNOWN;
 use super::super::redolog::RedoLogs;
-use super::super::sessions::{SessionKey, SessionState};
+use super::super::sessions::{Life, SessionKey, SessionState};
 use super::super::state::State;
 use super::super::txn::TxnId;
 use super::super::{clock, datum, format};
@@ -167,6 +167,13 @@ fn sessions(st: &State, instances: RangeInclusive<u32>) -> Vec<Vec<Datum>> {
         .collect()
 }
 
+/// PSEUDO once a killed session has been terminated; until then it is only
+/// marked (Database Administrator's Guide, "Terminating an Active Session").
+fn server(session: &SessionState) -> &'static str {
+    let terminated = session.life == Life::Killed && !session.in_call && session.txn.is_none();
+    if terminated { "PSEUDO" } else { "DEDICATED" }
+}
+
 fn session_row(st: &State, key: SessionKey, session: &SessionState) -> Vec<Datum> {
     let blocker = session
         .waits_for
@@ -197,7 +204,7 @@ fn session_row(st: &State, key: SessionKey, session: &SessionState) -> Vec<Datum
         session.txn.map_or(Datum::Null, |_| address(3, key)),
         blocker.map_or(Datum::Null, |_| Datum::text("0000000000000001")),
         Datum::text(session_status(session)),
-        Datum::text("DEDICATED"),
+        Datum::text(server(session)),
         Datum::text(session.schema.as_str()),
         Datum::text(session.os_user.as_str()),
         Datum::text(session.process.as_str()),
