@@ -1,6 +1,6 @@
 //! The fence: verified, watched, and finalized behind.
 
-use crate::range::{PATIENCE, Range, action, shop};
+use crate::range::{PATIENCE, Range, action, shop, until};
 use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::{Value, json};
@@ -301,6 +301,138 @@ async fn where_jobs_stay_on_a_running_one_voids_the_proof() {
         error.report().contains("the job SYS.NIGHTLY is running"),
         "{}",
         error.report()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_jobs_are_off_a_running_one_breaks_the_fence() {
+    let range = Range::start("").await;
+    let sys = range.sys().await;
+    sys.execute(NIGHTLY, &[]).await.unwrap();
+    let runs = async {
+        let running = "SELECT JOB_NAME FROM DBA_SCHEDULER_RUNNING_JOBS";
+        while sys.rows::<String>(running, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, runs).await.unwrap();
+    // With the queue off no other one starts; this one goes on.
+    let off = "ALTER SYSTEM SET JOB_QUEUE_PROCESSES=0 SCOPE=MEMORY SID='*'";
+    sys.execute(off, &[]).await.unwrap();
+    let listeners = json!({"resource": "orcl", "keep": ["LISTENER_DMS"]});
+    range
+        .execute("oracle.listener.stop", &listeners)
+        .await
+        .unwrap();
+    for (name, code) in [
+        ("oracle.fence.watch", Code::LS2250),
+        ("oracle.fence.verify", Code::LS2252),
+    ] {
+        let error = range.execute(name, &rules()).await.unwrap_err();
+        let story = error.report();
+        assert_eq!(error.code(), code, "{story}");
+        assert!(story.contains("the job SYS.NIGHTLY is running"), "{story}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_the_marker_is_written_voids_it() {
+    let range = Range::start("").await;
+    close(&range).await;
+    let params = finalize();
+    let finalized = range.execute("oracle.finalize", &params);
+    let visit = async {
+        // The note follows the window's last check and precedes the marker.
+        until("the SCN isn't read", || {
+            let said = range.said();
+            said.iter().any(|line| line.starts_with("CURRENT_SCN is"))
+        })
+        .await;
+        tokio::task::spawn_blocking(|| shop("").unwrap().close().unwrap())
+            .await
+            .unwrap();
+        range.control(&json!({"op": "surround", "with": {}}));
+    };
+    // The log switch waits until the visitor has come and gone.
+    range.control(&json!({"op": "surround", "with": {"archiver_stuck": true}}));
+    let (finalized, ()) = tokio::join!(finalized, visit);
+    let error = finalized.unwrap_err();
+    let story = error.report();
+    assert_eq!(error.code(), Code::LS2251, "{story}");
+    assert!(story.contains("SHOP has logged in"), "{story}");
+}
+
+/// LAST_LOGIN as the fix of login storms leaves it.
+fn hidden(name: &str, value: &str) -> Value {
+    json!({"op": "surround", "with": {"hidden": {name: value}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_oracle_does_not_record_are_named_and_no_gap_is_excused() {
+    let range = Range::start("").await;
+    let ready = json!({"resource": "orcl", "marker_table": "LOCKSTEP.LOCKSTEP_MARKER",
+        "oldest_transaction_secs": 300});
+    let remarks = async || {
+        let cx = range.context();
+        let foreseen = action("oracle.ready").describe(&cx, &ready).await.unwrap();
+        foreseen.remarks.join("\n")
+    };
+    let remark = "the fence won't see every login: ";
+    range.sys().await;
+    assert!(!remarks().await.contains(remark));
+    let off = "_disable_last_successful_login_time";
+    for (name, value, expected) in [
+        (off, "TRUE", "is TRUE: LAST_LOGIN records no login"),
+        (
+            "_granularity_last_successful_login_time",
+            "30",
+            "within 30 s of another one",
+        ),
+    ] {
+        range.control(&hidden(name, value));
+        let seen = remarks().await;
+        assert!(seen.contains(remark) && seen.contains(expected), "{seen}");
+    }
+    range.control(&hidden(off, "TRUE"));
+    let visitor = shop("").unwrap();
+    let seen = remarks().await;
+    assert!(seen.contains("aren't recorded: SHOP"), "{seen}");
+    visitor.close().unwrap();
+
+    close(&range).await;
+    let (rules, watch) = (rules(), action("oracle.fence.watch"));
+    watch.execute(&range.context(), &rules, None).await.unwrap();
+    let said = range.said().join("\n");
+    assert!(said.contains("not seen by the fence: "), "{said}");
+    let (cx, (breaches, mut reports)) = (range.context(), mpsc::channel(16));
+    let watching = async { watch.watch(&cx, &rules, true, breaches).await.unwrap() };
+    let report = async {
+        let first = tokio::time::timeout(PATIENCE, reports.recv()).await;
+        cx.cancel.cancel();
+        first.unwrap().unwrap()
+    };
+    let (_, breach) = tokio::join!(watching, report);
+    assert!(
+        breach.starts_with("nobody has watched for a while: ") && breach.contains(off),
+        "{breach}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_last_login_is_fenced_without_it() {
+    let range = Range::start("").await;
+    close(&range).await;
+    range.inject("LAST_LOGIN", 904, 1000);
+    let watch = action("oracle.fence.watch");
+    watch
+        .execute(&range.context(), &rules(), None)
+        .await
+        .unwrap();
+    let said = range.said().join("\n");
+    assert!(said.contains("before Oracle 12.1"), "{said}");
+    assert_eq!(
+        watch.attest(&range.context(), &rules()).await.unwrap(),
+        None
     );
 }
 

@@ -8,9 +8,11 @@
 //! DBA_USERS.LAST_LOGIN, whose values are compared, not read as times. It can't
 //! detect logins of SYS and of the exempt users themselves, a second login
 //! within one second of another, and a session through a listener on another
-//! host that ended before it was seen and was not the user's last.
+//! host that ended before it was seen and was not the user's last. Where Oracle
+//! doesn't record every login, [`login_times`] says so.
 
 use super::listeners::Listeners;
+use super::login_times;
 use super::parameters::{Parameter, shown};
 use super::session_class::{self, DbSession, SessionClass};
 use crate::action::{ActionError, Context};
@@ -172,11 +174,16 @@ pub async fn accounts(session: &Session) -> Result<BTreeMap<String, String>, Ora
 /// Last logins by user.
 pub type Logins = BTreeMap<String, String>;
 
+/// Empty where Oracle doesn't record them, which [`login_times`] reports.
+///
 /// # Errors
 /// If the query fails.
 pub async fn logins(session: &Session) -> Result<Logins, OracleError> {
-    let all: Vec<(String, String)> = session.rows(LOGINS, &[]).await?;
-    Ok(all.into_iter().collect())
+    match session.rows::<(String, String)>(LOGINS, &[]).await {
+        Ok(all) => Ok(all.into_iter().collect()),
+        Err(e) if e.ora() == Some(login_times::NO_COLUMN) => Ok(Logins::new()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Users that are not exempt and have logged in since `before`.
@@ -328,6 +335,9 @@ pub async fn hold(
         }
     }
     verify(cx, session, host, rules, &before).await?;
+    for limit in login_times::limits(session).await? {
+        cx.note(format!("not seen by the fence: {limit}"));
+    }
     Ok(before)
 }
 

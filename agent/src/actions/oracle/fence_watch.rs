@@ -11,10 +11,12 @@
 //! second in which a commit may precede the detection of its session.
 //!
 //! After a gap in the monitoring, last logins are compared with those saved when the
-//! fence was closed. A gap without a login since is no breach.
+//! fence was closed. A gap without a login since is no breach, unless Oracle
+//! doesn't record every login.
 
 use super::fence::{self, Logins};
 use super::listeners::Listeners;
+use super::login_times;
 use super::{POLL_INTERVAL, required_permissions, saved_state};
 use crate::action::{Action, ActionError, Context, Description, Outputs, Watch, found};
 use crate::actions::truncate_list;
@@ -210,13 +212,21 @@ impl Watching<'_> {
     /// A gap in the monitoring is a breach unless Oracle shows that there was no
     /// login during it.
     async fn ask_about_gap(&mut self) {
-        let breach = match self.check(true).await {
+        let breach = match self.seen_since_the_gap().await {
             Ok(seen) if seen.is_empty() => return,
             Ok(seen) => seen.join("; "),
             Err(e) => format!("Oracle doesn't tell who came: {}", e.report()),
         };
         self.tell(format!("nobody has watched for a while: {breach}"))
             .await;
+    }
+
+    async fn seen_since_the_gap(&mut self) -> Result<Vec<String>, ActionError> {
+        let mut seen = self.check(true).await?;
+        if let Some((session, ..)) = &self.open {
+            seen.extend(login_times::limits(session).await?);
+        }
+        Ok(seen)
     }
 
     async fn tell(&mut self, breach: String) {

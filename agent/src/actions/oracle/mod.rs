@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod listener;
 mod listener_checks;
 mod listeners;
+mod login_times;
 pub mod logins;
 pub mod marker;
 mod names;

@@ -7,6 +7,7 @@
 use super::clients::{self, Clients};
 use super::dms_listener::DmsListener;
 use super::fence::{self, InDoubt};
+use super::login_times;
 use super::names::Qualified;
 use super::required_permissions;
 use super::session_class::{self, DbSession, SessionClass};
@@ -23,8 +24,10 @@ use std::collections::BTreeMap;
 
 /// The database as a whole (Oracle Database Reference, V$DATABASE).
 const DATABASE: &str = "SELECT LOG_MODE, OPEN_MODE, DATABASE_ROLE, FS_FAILOVER_STATUS, \
-     SUPPLEMENTAL_LOG_DATA_MIN, SUPPLEMENTAL_LOG_DATA_PK, SUPPLEMENTAL_LOG_DATA_ALL, CDB \
+     SUPPLEMENTAL_LOG_DATA_MIN, SUPPLEMENTAL_LOG_DATA_PK, SUPPLEMENTAL_LOG_DATA_ALL \
      FROM V$DATABASE";
+/// Since Oracle 12.1; before it there are no container databases.
+const CONTAINER: &str = "SELECT CDB FROM V$DATABASE";
 const TABLE_COLUMNS: &str =
     "SELECT COLUMN_NAME FROM DBA_TAB_COLUMNS WHERE OWNER = :1 AND TABLE_NAME = :2";
 const LOG_GROUPS: &str =
@@ -97,6 +100,9 @@ impl Report {
         report.transactions(&session, params).await?;
         report.remarks.extend(clients::links(&session).await?);
         report.sessions(&session, params).await?;
+        let unseen = login_times::limits(&session).await?.into_iter();
+        let remark = |limit| format!("the fence won't see every login: {limit}");
+        report.remarks.extend(unseen.map(remark));
         Ok(report)
     }
 
@@ -116,10 +122,13 @@ impl Report {
             String,
             String,
             String,
-            String,
         );
-        let (log_mode, open_mode, role, failover, minimal, keys, all, container): Database =
+        let (log_mode, open_mode, role, failover, minimal, keys, all): Database =
             session.row(DATABASE, &[]).await?;
+        let container: String = match session.row(CONTAINER, &[]).await {
+            Err(e) if e.ora() == Some(login_times::NO_COLUMN) => "NO".to_owned(),
+            container => container?,
+        };
         self.require(
             log_mode == "ARCHIVELOG",
             format!("the database is in {log_mode} mode; replication needs ARCHIVELOG"),
@@ -250,7 +259,7 @@ impl Report {
         params: &OracleReady,
     ) -> Result<(), ActionError> {
         let mut unrestricted: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for seen in session_class::all(session).await? {
+        for seen in session_class::all(session).await?.present {
             match seen.role(&params.exempt) {
                 SessionClass::Exempt => {
                     let text = |value: &Option<String>| value.clone().unwrap_or_default();
