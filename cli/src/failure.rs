@@ -20,6 +20,7 @@ pub const AUTHORITY: Code = Code::LS5011;
 pub const DIGEST: Code = Code::LS5012;
 pub const PLAN: Code = Code::LS5013;
 pub const OBSTACLES: Code = Code::LS5014;
+pub const UNCONFIRMED: Code = Code::LS5015;
 
 /// Why a command failed. Boxed, so that a `Result` stays small.
 #[derive(Debug)]
@@ -77,6 +78,12 @@ impl Failure {
         self.0.diagnosis.causes.push(error.to_string());
         self.0.diagnosis.causes.extend(causes(error));
         self.0.diagnosis.causes.dedup();
+        self
+    }
+
+    /// Adds the state that the failure leaves.
+    pub fn state(mut self, state_left: impl Into<String>) -> Self {
+        self.0.diagnosis.state_left = Some(state_left.into());
         self
     }
 

@@ -39,6 +39,19 @@ pub fn text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes a question to standard error, so that it isn't part of the output.
+///
+/// # Errors
+/// It can't be written.
+pub fn prompt(text: &str) -> Result<(), Failure> {
+    let mut out = io::stderr().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            Failure::new(FILE, Exit::Failed, "can't write the question").because(&error)
+        })
+}
+
 /// Writes one value: indented as a document, compact as a line.
 ///
 /// # Errors

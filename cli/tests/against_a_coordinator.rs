@@ -119,7 +119,7 @@ async fn a_watch_supports_every_output_format() {
 async fn a_refusal_is_reported_once_with_its_remedy() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator
-        .lockstep(&["run", "abort", "r-1", "--reason", "a test"])
+        .lockstep(&["run", "abort", "r-1", "--reason", "a test", "--yes"])
         .await;
     assert_eq!(done.code, 2, "{done:?}");
     assert_eq!(
@@ -184,4 +184,19 @@ async fn unreachable_and_untrusted_coordinators_are_distinguished() {
         value["error"]["causes"][0], "it rejected this connection: CertificateRevoked",
         "{done:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_work_undone_is_not_sent_without_a_confirmation() {
+    let coordinator = Scripted::start(Vec::new()).await;
+    let task = ["--agent", "app-1", "--step", "stop-web"];
+    for (verb, rest) in [("abort", &[][..]), ("skip", &[]), ("waive", &task)] {
+        let mut arguments = vec!["run", verb, "r-1", "--reason", "a test"];
+        arguments.extend(rest);
+        let done = coordinator.lockstep(&arguments).await;
+        assert_eq!(done.code, 2, "{verb}: {done:?}");
+        // The scripted coordinator answers each of these verbs with another error.
+        assert!(done.err.contains("error[LS5015]: "), "{verb}: {done:?}");
+        assert!(done.err.contains("--yes"), "{verb}: {done:?}");
+    }
 }

@@ -60,7 +60,8 @@ pub fn resolve_parties(plan: &Plan, candidates: &Candidates) -> Result<ResolvedP
         };
         if let Some(run) = &candidate.busy_with {
             obstacles.push(format!(
-                "agent {agent} is locked to run {run}; let that run end, or abort it"
+                "agent {agent} is locked to run {run}; wait until that run has ended; `lockstep \
+                 run show {run}` names who started it and what it waits for"
             ));
         }
         resolved

@@ -2,6 +2,7 @@
 
 mod failure;
 mod outcome;
+mod remains;
 mod task;
 mod text;
 
@@ -191,6 +192,7 @@ fn phase(
         tasks: tasks(run, at),
         failure: failure.map(failure::diagnosis),
         refusals: failure.map(failure::refusals).unwrap_or_default(),
+        abort_leaves: remains::of_phase(run.state(), at, &spec.standard),
     }
 }
 

@@ -222,7 +222,7 @@ pub(super) mod tests {
     }
 
     /// A phase whose one task ends with this outcome.
-    fn executed(phase: PhaseRef, id: &str, outcome: Outcome) -> Vec<Record> {
+    pub(in crate::status) fn executed(phase: PhaseRef, id: &str, outcome: Outcome) -> Vec<Record> {
         let failed = !outcome.is_good();
         let mut records = vec![
             Record::Preparing {
@@ -300,7 +300,7 @@ pub(super) mod tests {
             .collect()
     }
 
-    fn failure() -> Outcome {
+    pub(in crate::status) fn failure() -> Outcome {
         Outcome::failed(Diagnosis::new(Code::LS2103, "no"))
     }
 

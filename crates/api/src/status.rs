@@ -218,6 +218,9 @@ pub struct PhaseStatus {
     pub failure: Option<Diagnosis>,
     /// Why agents refused the phase, if it failed for that.
     pub refusals: Vec<Refusal>,
+    /// What an abort would leave changed of this phase now; empty if nothing, and after
+    /// the run's end.
+    pub abort_leaves: String,
 }
 
 /// A reason for which an agent refused a phase.

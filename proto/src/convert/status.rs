@@ -123,6 +123,7 @@ impl From<PhaseStatus> for v1::PhaseStatus {
             tasks: phase.tasks.into_iter().map(Into::into).collect(),
             failure: phase.failure.map(Into::into),
             refusals: phase.refusals.into_iter().map(Into::into).collect(),
+            abort_leaves: phase.abort_leaves,
         }
     }
 }
@@ -148,6 +149,7 @@ impl TryFrom<v1::PhaseStatus> for PhaseStatus {
             tasks: all(phase.tasks)?,
             failure: phase.failure.map(Into::into),
             refusals: all(phase.refusals)?,
+            abort_leaves: phase.abort_leaves,
         })
     }
 }
@@ -447,6 +449,7 @@ mod tests {
             gate: Gate::Hold,
             outcome,
             released_at: timestamp(7),
+            abort_leaves: "web on app-1".to_owned(),
             tasks: TaskOutcome::ALL.iter().copied().map(task).collect(),
             failure: Some(Diagnosis::new(Code::LS4401, "app-1 refused")),
             refusals: vec![Refusal {

@@ -1,6 +1,7 @@
 //! `lockstep run`: starting, watching and controlling runs.
 
 mod approve;
+mod confirm;
 mod events;
 mod list;
 mod show;

@@ -1,11 +1,12 @@
 //! The verbs with which an operator controls a run.
 
+use crate::commands::run::confirm::{self, Confirmation};
 use crate::commands::run::watch::{WatchOptions, follow};
 use crate::coordinator::{Coordinator, ObservedOutcome, Verb, VerbRequest};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view;
-use lockstep_api::Exit;
+use lockstep_api::{Exit, RunStatus};
 
 /// The run that a verb applies to, and what to do after the verb.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,30 @@ pub struct Target {
 }
 
 impl Target {
+    /// Has the operator confirm a verb, unless `--yes` was given. The verb then applies
+    /// to the run in the state that was shown, and to no later one.
+    ///
+    /// # Errors
+    /// The verb was not confirmed, or the run can't be read.
+    async fn confirm(
+        &mut self,
+        coordinator: &Coordinator,
+        confirmation: Confirmation,
+        verb: &str,
+        meaning: impl FnOnce(&RunStatus) -> String,
+    ) -> Result<(), Failure> {
+        if confirmation.yes {
+            return Ok(());
+        }
+        let run = coordinator.run(&self.run).await?;
+        confirm::obtain(verb, &meaning(&run), &run)?;
+        if self.if_sequence == 0 {
+            self.if_sequence = run.sequence;
+        }
+        self.run = run.id;
+        Ok(())
+    }
+
     /// Sends the verb and shows the run's status after it.
     ///
     /// # Errors
@@ -92,9 +117,42 @@ plain_verb!(Pause, Option<String>);
 plain_verb!(Resume, Option<String>);
 plain_verb!(Retry, Option<String>);
 plain_verb!(Rollback, Option<String>);
-// These leave part of the work undone, so the journal must say why.
-plain_verb!(Skip, String);
-plain_verb!(Abort, String);
+
+/// Defines a verb that leaves work undone: it needs a confirmation, and a reason in the
+/// journal.
+macro_rules! confirmed_verb {
+    ($name:ident, $verb:literal, $meaning:expr) => {
+        #[doc = concat!("`lockstep run ", $verb, "`.")]
+        #[derive(Debug, clap::Args)]
+        pub struct $name {
+            #[command(flatten)]
+            target: Target,
+            /// Reason, recorded in the journal.
+            #[arg(long)]
+            reason: String,
+            #[command(flatten)]
+            confirmation: Confirmation,
+        }
+
+        impl $name {
+            pub async fn execute(
+                mut self,
+                coordinator: &Coordinator,
+                format: Format,
+            ) -> Result<Exit, Failure> {
+                self.target
+                    .confirm(coordinator, self.confirmation, $verb, $meaning)
+                    .await?;
+                self.target
+                    .send(coordinator, Verb::$name, Some(self.reason), format)
+                    .await
+            }
+        }
+    };
+}
+
+confirmed_verb!(Skip, "skip", confirm::of_skip);
+confirmed_verb!(Abort, "abort", confirm::of_abort);
 
 /// A task of a run.
 #[derive(Debug, clap::Args)]
@@ -117,10 +175,22 @@ pub struct Waive {
     target: Target,
     #[command(flatten)]
     task: TaskOfRun,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Waive {
-    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
+    pub async fn execute(
+        mut self,
+        coordinator: &Coordinator,
+        format: Format,
+    ) -> Result<Exit, Failure> {
+        let TaskOfRun { agent, step, .. } = &self.task;
+        self.target
+            .confirm(coordinator, self.confirmation, "waive", |run| {
+                confirm::of_waive(run, agent, step)
+            })
+            .await?;
         let verb = Verb::Waive {
             agent: self.task.agent,
             step: self.task.step,
