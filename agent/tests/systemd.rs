@@ -7,10 +7,13 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
-use lockstep_agent::action::{Context, Progress, WorkId};
+use lockstep_agent::action::{Context, Description, Progress, WorkId};
 use lockstep_agent::actions;
 use lockstep_agent::host::Host;
-use std::path::Path;
+use lockstep_barrier::message::Finding;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +63,87 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 6; touch %t/reported'\n",
     ),
     ("report.timer", "[Timer]\nOnActiveSec=0\nAccuracySec=1ms\n"),
+    (
+        "nightly.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+    ),
+    (
+        "nightly.timer",
+        "[Timer]\nOnCalendar=daily\nPersistent=true\n",
+    ),
+    (
+        "orders.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "worker.service",
+        "[Unit]\nRequires=orders.service\nAfter=orders.service\n\
+         [Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "pump.service",
+        "[Unit]\nPartOf=orders.service\n[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "bound.service",
+        "[Unit]\nBindsTo=worker.service\nAfter=worker.service\n\
+         [Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "helper.service",
+        "[Unit]\nStopWhenUnneeded=yes\n[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "helped.service",
+        "[Unit]\nWants=helper.service\n[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "blue.service",
+        "[Unit]\nConflicts=green.service\nRequires=store.service\n\
+         [Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "green.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "store.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    (
+        "twice.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo ran >> %t/twice'\n",
+    ),
+    (
+        "slow.service",
+        "[Service]\nExecStart=/bin/sleep infinity\nTimeoutStopSec=61\n",
+    ),
+    (
+        "manual.service",
+        "[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    ("dark.service", "[Service]\nExecStart=/bin/sleep infinity\n"),
+    ("lost.service", "[Service]\nExecStart=/bin/sleep infinity\n"),
+    (
+        "al.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\nAlso=al2.service\n",
+    ),
+    (
+        "al2.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
+    ),
+    (
+        "maria.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\nAlias=my.service\n",
+    ),
+    (
+        "rt.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
+    ),
 ];
+
+const ELSEWHERE: &str =
+    "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n";
 
 struct Manager {
     dir: tempfile::TempDir,
@@ -97,11 +180,18 @@ impl Manager {
     }
 
     fn context(&self) -> Context {
+        self.context_with(&["*"])
+    }
+
+    /// A context of an agent whose policy allows these units.
+    fn context_with(&self, units: &[&str]) -> Context {
         let config = format!(
-            "name='a'\ncoordinator='c'\nstate_dir='/s'\n\
+            "name='a'\ncoordinator='c'\nstate_dir='{}/state'\n\
              [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n\
-             [systemd]\naddress='{}'\n",
-            bus(self.dir.path())
+             [systemd]\naddress='{}'\n\
+             [policy]\nactions=['service.*']\nunits={units:?}\n",
+            self.dir.path().display(),
+            bus(self.dir.path()),
         );
         Context {
             host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
@@ -125,11 +215,85 @@ impl Manager {
     }
 
     async fn execute(&self, action: &str, units: &[&str]) -> Result<(), String> {
-        let params = serde_json::json!({ "units": units, "timeout_secs": 20 });
-        let action = actions::find(action).unwrap();
-        let done = action.execute(&self.context(), &params, None).await;
-        done.map(drop).map_err(|e| e.report())
+        self.task(action, units, false).await.map(drop)
     }
+
+    /// Probes and executes as the driver does; returns the before-image.
+    async fn task(&self, action: &str, units: &[&str], enablement: bool) -> Result<Value, String> {
+        let params = params(action, units, enablement);
+        let action = actions::find(action).unwrap();
+        let cx = self.context();
+        let probe = action.probe(&cx, &params).await.map_err(|e| e.report())?;
+        let before = probe.before_image.unwrap();
+        if probe.finding != Finding::Satisfied {
+            let done = action.execute(&cx, &params, Some(&before)).await;
+            done.map_err(|e| e.report())?;
+        }
+        Ok(before)
+    }
+
+    async fn undo(&self, action: &str, units: &[&str], enablement: bool, before: &Value) {
+        let params = params(action, units, enablement);
+        let action = actions::find(action).unwrap();
+        let undone = action.undo(&self.context(), &params, before).await;
+        undone.unwrap();
+    }
+
+    async fn describe(&self, action: &str, units: &[&str]) -> Description {
+        let params = params(action, units, false);
+        let action = actions::find(action).unwrap();
+        action.describe(&self.context(), &params).await.unwrap()
+    }
+
+    fn systemctl(&self, args: &[&str]) -> String {
+        let output = Command::new("systemctl")
+            .arg("--user")
+            .args(args)
+            .env("XDG_RUNTIME_DIR", self.dir.path())
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
+            .env("DBUS_SESSION_BUS_ADDRESS", bus(self.dir.path()))
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Those of the units that are active.
+    fn active<'a>(&self, units: &[&'a str]) -> Vec<&'a str> {
+        let active = |unit: &&&str| self.systemctl(&["is-active", unit]).trim() == "active";
+        units.iter().filter(active).copied().collect()
+    }
+
+    fn units(&self) -> PathBuf {
+        self.dir.path().join("config/systemd/user")
+    }
+
+    /// All links of enablement, with where they lead.
+    fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
+        let mut links = BTreeMap::new();
+        for directory in [self.units(), self.dir.path().join("systemd/user")] {
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                continue;
+            };
+            let mut open: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+            while let Some(path) = open.pop() {
+                if let Ok(target) = std::fs::read_link(&path) {
+                    links.insert(path, target);
+                } else if path.is_dir() {
+                    let entries = std::fs::read_dir(path).unwrap();
+                    open.extend(entries.map(|entry| entry.unwrap().path()));
+                }
+            }
+        }
+        links
+    }
+}
+
+fn params(action: &str, units: &[&str], enablement: bool) -> Value {
+    let mut params = serde_json::json!({ "units": units, "timeout_secs": 20 });
+    if action != "service.restart" {
+        params["enablement"] = enablement.into();
+    }
+    params
 }
 
 impl Drop for Manager {
@@ -188,4 +352,278 @@ async fn a_stopped_timer_waits_for_the_oneshot_it_started() {
     let reported = manager.dir.path().join("reported");
     manager.stop_units(&["report.timer"]).await.unwrap();
     assert!(reported.exists(), "the oneshot still runs");
+}
+
+/// Units that go down with orders.service, by all kinds of dependency.
+const FAMILY: &[&str] = &[
+    "orders.service",
+    "worker.service",
+    "pump.service",
+    "bound.service",
+];
+
+fn mentions(sentences: &[String], words: &str) -> bool {
+    sentences.iter().any(|sentence| sentence.contains(words))
+}
+
+#[tokio::test]
+async fn a_stop_is_undone_for_every_unit_of_its_transaction() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "orders.service", "worker.service", "bound.service"]);
+    manager.systemctl(&["start", "helped.service"]);
+    let stop = ["orders.service", "helped.service"];
+    let seen = manager.describe("service.stop", &stop).await;
+    assert!(
+        mentions(&seen.would_do, "also stops worker.service"),
+        "{seen:?}"
+    );
+    assert!(
+        mentions(&seen.would_do, "also stops bound.service"),
+        "{seen:?}"
+    );
+    assert!(
+        mentions(&seen.would_do, "also stops helper.service"),
+        "{seen:?}"
+    );
+    // pump.service was inactive before: it is no part of the change.
+    assert!(!mentions(&seen.would_do, "pump.service"), "{seen:?}");
+    let before = manager.task("service.stop", &stop, false).await.unwrap();
+    let all = [FAMILY, &["helped.service", "helper.service"]].concat();
+    assert_eq!(manager.active(&all), Vec::<&str>::new());
+    manager.undo("service.stop", &stop, false, &before).await;
+    let expected = [
+        "orders.service",
+        "worker.service",
+        "bound.service",
+        "helped.service",
+        "helper.service",
+    ];
+    assert_eq!(manager.active(&all), expected);
+}
+
+#[tokio::test]
+async fn a_start_brings_back_what_the_stop_of_the_same_run_took_down() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "orders.service", "worker.service", "pump.service"]);
+    // steady.service was stopped on purpose.
+    let units = ["orders.service", "steady.service"];
+    manager.stop_units(&units).await.unwrap();
+    assert_eq!(manager.active(FAMILY), Vec::<&str>::new());
+    manager.start_units(&units).await.unwrap();
+    let expected = ["orders.service", "worker.service", "pump.service"];
+    assert_eq!(manager.active(FAMILY), expected);
+    assert_eq!(manager.active(&["steady.service"]), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_unit_outside_of_the_policy_does_not_go_down_with_another() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "worker.service"]);
+    let cx = manager.context_with(&["orders.service"]);
+    let params = params("service.stop", &["orders.service"], false);
+    let stop = actions::find("service.stop").unwrap();
+    let seen = stop.describe(&cx, &params).await.unwrap();
+    assert!(mentions(&seen.obstacles, "worker.service"), "{seen:?}");
+    let error = stop.probe(&cx, &params).await.unwrap_err().report();
+    assert!(error.starts_with("LS2109"), "{error}");
+}
+
+#[tokio::test]
+async fn a_start_is_undone_for_what_conflicts_and_what_it_pulled_in() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "green.service"]);
+    let seen = manager.describe("service.start", &["blue.service"]).await;
+    assert!(
+        mentions(&seen.would_do, "also stops green.service"),
+        "{seen:?}"
+    );
+    assert!(
+        mentions(&seen.would_do, "also starts store.service"),
+        "{seen:?}"
+    );
+    let before = manager
+        .task("service.start", &["blue.service"], false)
+        .await
+        .unwrap();
+    let all = ["blue.service", "green.service", "store.service"];
+    assert_eq!(manager.active(&all), ["blue.service", "store.service"]);
+    manager
+        .undo("service.start", &["blue.service"], false, &before)
+        .await;
+    assert_eq!(manager.active(&all), ["green.service"]);
+    let both = ["blue.service", "green.service"];
+    let seen = manager.describe("service.start", &both).await;
+    assert!(mentions(&seen.obstacles, "conflict"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_restart_leaves_every_unit_as_active_as_it_was() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "orders.service", "worker.service"]);
+    let units = ["orders.service", "steady.service"];
+    let seen = manager.describe("service.restart", &units).await;
+    assert!(mentions(&seen.would_do, "worker.service"), "{seen:?}");
+    assert!(mentions(&seen.remarks, "steady.service"), "{seen:?}");
+    manager.execute("service.restart", &units).await.unwrap();
+    let all = [FAMILY, &["steady.service"]].concat();
+    assert_eq!(manager.active(&all), ["orders.service", "worker.service"]);
+}
+
+#[tokio::test]
+async fn a_retry_does_not_run_a_oneshot_again() {
+    let manager = Manager::start().await;
+    // Started in reverse: the oneshot runs, then the other fails.
+    let units = ["bad.service", "twice.service"];
+    let params = params("service.start", &units, false);
+    let start = actions::find("service.start").unwrap();
+    let cx = manager.context();
+    let before = start
+        .probe(&cx, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
+    for _ in 0..2 {
+        let error = start
+            .execute(&cx, &params, Some(&before))
+            .await
+            .unwrap_err();
+        assert!(error.report().contains("bad.service"), "{}", error.report());
+    }
+    let ran = std::fs::read_to_string(manager.dir.path().join("twice")).unwrap();
+    assert_eq!(ran, "ran\n");
+}
+
+#[tokio::test]
+async fn the_links_of_enablement_are_restored_one_by_one() {
+    let manager = Manager::start().await;
+    let elsewhere = manager.dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let file = elsewhere.join("aw.service");
+    std::fs::write(&file, ELSEWHERE).unwrap();
+    manager.systemctl(&[
+        "enable",
+        "al.service",
+        "maria.service",
+        file.to_str().unwrap(),
+    ]);
+    manager.systemctl(&["enable", "--runtime", "rt.service"]);
+    // Links that `enable` would not create: another target, another alias, relative.
+    manager.systemctl(&["add-requires", "timers.target", "maria.service"]);
+    std::os::unix::fs::symlink("maria.service", manager.units().join("odd.service")).unwrap();
+    manager.systemctl(&["disable", "al2.service"]);
+    let wants = manager.units().join("timers.target.wants");
+    std::fs::create_dir_all(&wants).unwrap();
+    std::os::unix::fs::symlink("../al2.service", wants.join("al2.service")).unwrap();
+    manager.systemctl(&["daemon-reload"]);
+    let units = ["al.service", "maria.service", "aw.service", "rt.service"];
+    manager.systemctl(&[&["start"], &units[..]].concat());
+    let links = manager.links();
+
+    let before = manager.task("service.stop", &units, true).await.unwrap();
+    let enabled = |unit: &&&str| {
+        manager
+            .systemctl(&["is-enabled", unit])
+            .starts_with("enabled")
+    };
+    assert_eq!(units.iter().filter(enabled).count(), 0);
+    manager.undo("service.stop", &units, true, &before).await;
+    assert_eq!(manager.links(), links);
+    assert_eq!(manager.active(&units), units);
+
+    // A start of the same run restores the same links.
+    manager.task("service.stop", &units, true).await.unwrap();
+    assert_ne!(manager.links(), links);
+    manager.task("service.start", &units, true).await.unwrap();
+    assert_eq!(manager.links(), links);
+    assert_eq!(manager.active(&units), units);
+}
+
+#[tokio::test]
+async fn an_undone_start_removes_the_links_it_created() {
+    let manager = Manager::start().await;
+    let links = manager.links();
+    let units = ["al.service", "maria.service"];
+    let before = manager.task("service.start", &units, true).await.unwrap();
+    assert_eq!(manager.links().len(), links.len() + 4);
+    manager.undo("service.start", &units, true, &before).await;
+    assert_eq!(manager.links(), links);
+}
+
+#[tokio::test]
+async fn preflight_names_what_would_fail_during_the_outage() {
+    let manager = Manager::start().await;
+    manager.systemctl(&[
+        "start",
+        "slow.service",
+        "manual.service",
+        "lost.service",
+        "nightly.timer",
+    ]);
+    let file = manager.units().join("dark.service");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &file).unwrap();
+    std::fs::remove_file(manager.units().join("lost.service")).unwrap();
+    let seen = manager.describe("service.stop", &["lost.service"]).await;
+    assert!(
+        mentions(&seen.obstacles, "missing"),
+        "before a reload: {seen:?}"
+    );
+    manager.systemctl(&["daemon-reload"]);
+    let seen = manager.describe("service.stop", &["lost.service"]).await;
+    assert!(
+        mentions(&seen.obstacles, "missing"),
+        "after a reload: {seen:?}"
+    );
+
+    let seen = manager.describe("service.stop", &["slow.service"]).await;
+    assert!(
+        mentions(&seen.obstacles, "61 s to stop, the step 20 s"),
+        "{seen:?}"
+    );
+    // A default that no unit has set is no reason to refuse.
+    manager.systemctl(&["start", "steady.service"]);
+    let seen = manager.describe("service.stop", &["steady.service"]).await;
+    assert_eq!(seen.obstacles, Vec::<String>::new());
+    assert!(
+        mentions(&seen.remarks, "90 s to stop, the step 20 s"),
+        "{seen:?}"
+    );
+
+    let seen = manager.describe("service.stop", &["manual.service"]).await;
+    assert!(mentions(&seen.obstacles, "RefuseManualStop"), "{seen:?}");
+    let seen = manager.describe("service.start", &["dark.service"]).await;
+    assert!(mentions(&seen.obstacles, "masked"), "{seen:?}");
+    manager.start_units(&["dark.service"]).await.unwrap_err();
+    let seen = manager.describe("service.stop", &["nightly.timer"]).await;
+    assert!(mentions(&seen.remarks, "Persistent="), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_restarted_bus_is_connected_to_again() {
+    let manager = Manager::start().await;
+    let cx = manager.context();
+    let params = params("service.start", &["steady.service"], false);
+    let start = actions::find("service.start").unwrap();
+    let before = start
+        .probe(&cx, &params)
+        .await
+        .unwrap()
+        .before_image
+        .unwrap();
+    start.execute(&cx, &params, Some(&before)).await.unwrap();
+    let pid = manager.systemctl(&["show", "-P", "MainPID", "dbus.service"]);
+    let killed = Command::new("kill").args(["-KILL", pid.trim()]).status();
+    assert!(killed.unwrap().success());
+    // systemd itself needs some time to come back to the new bus.
+    let mut undone = start.undo(&cx, &params, &before).await;
+    for _ in 0..50 {
+        if undone.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        undone = start.undo(&cx, &params, &before).await;
+    }
+    undone.unwrap();
+    assert_eq!(manager.active(&["steady.service"]), Vec::<&str>::new());
 }

@@ -29,13 +29,13 @@ use lockstep_api::Code;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use systemd::Systemd;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 /// Everything that an action may use.
 pub struct Host {
     pub config: Config,
     pub policy: Policy,
-    systemd: OnceCell<Systemd>,
+    systemd: Mutex<Option<Arc<Systemd>>>,
     oracle_logins: Arc<IdlePool<oracle::Login>>,
     postgres_logins: Arc<IdlePool<Arc<postgres::Login>>>,
     aws: aws::ClientCache,
@@ -48,22 +48,29 @@ impl Host {
         Self {
             config,
             policy,
-            systemd: OnceCell::new(),
+            systemd: Mutex::default(),
             oracle_logins: IdlePool::new(),
             postgres_logins: IdlePool::new(),
             aws: aws::ClientCache::default(),
         }
     }
 
-    /// The service manager, connected on first use.
+    /// The service manager, connected on first use and again after the connection
+    /// broke: a bus that is restarted closes all of them. Call this again before each
+    /// change, so that the change is sent once, over a connection that works.
     ///
     /// # Errors
     /// Where its bus can't be reached.
-    pub async fn systemd(&self) -> Result<&Systemd, ActionError> {
-        let address = self.config.systemd.address.as_deref();
-        self.systemd
-            .get_or_try_init(|| Systemd::connect(address))
-            .await
+    pub async fn systemd(&self) -> Result<Arc<Systemd>, ActionError> {
+        let mut connected = self.systemd.lock().await;
+        if let Some(systemd) = connected.as_ref()
+            && systemd.answers().await
+        {
+            return Ok(systemd.clone());
+        }
+        *connected = None;
+        let systemd = Systemd::connect(self.config.systemd.address.as_deref()).await?;
+        Ok(connected.insert(Arc::new(systemd)).clone())
     }
 
     /// An Oracle resource.

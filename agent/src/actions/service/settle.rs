@@ -3,6 +3,8 @@
 //! A service whose program ends at once is `active` for some milliseconds, and
 //! a socket, a timer or another unit brings a stopped one back seconds later.
 
+use super::record;
+use super::transaction::Change;
 use crate::action::{ActionError, Context};
 use crate::host::systemd::{Facts, Job};
 use lockstep_api::Code;
@@ -35,12 +37,15 @@ pub async fn bring_up(
     let systemd = cx.host.systemd().await?;
     if systemd.facts(unit).await?.needs_reload {
         systemd.reload(unit).await?;
-        cx.note(format!("{unit}: its changed files were loaded"));
+        cx.effect(format!("systemd: unit files reloaded for {unit}"));
     }
     systemd.run(job, unit, limit).await?;
     let facts = systemd.facts(unit).await?;
     if !facts.is_active() && !facts.has_run() {
         return Err(not_up(unit, &facts));
+    }
+    if facts.has_run() {
+        record::ran(cx, unit)?;
     }
     Ok(Started {
         unit: unit.to_owned(),
@@ -85,9 +90,9 @@ fn not_up(unit: &str, now: &Facts) -> ActionError {
 /// # Errors
 /// Where something started one of them again.
 pub async fn stay_down(cx: &Context, units: &[String]) -> Result<(), ActionError> {
-    let systemd = cx.host.systemd().await?;
     let until = tokio::time::Instant::now() + SETTLE;
     loop {
+        let systemd = cx.host.systemd().await?;
         for unit in units {
             let state = systemd.state(unit).await?;
             if !state.is_down() {
@@ -106,6 +111,36 @@ pub async fn stay_down(cx: &Context, units: &[String]) -> Result<(), ActionError
     }
 }
 
+/// Waits until units that are stopped with another one are down: their jobs may end
+/// later than its own.
+///
+/// # Errors
+/// Where one is still up at the end of `limit`.
+pub async fn wait_for_stopped(
+    cx: &Context,
+    stopped_with: &[Change],
+    limit: Duration,
+) -> Result<(), ActionError> {
+    let until = tokio::time::Instant::now() + limit;
+    for Change { unit, with, .. } in stopped_with {
+        while !cx.host.systemd().await?.state(unit).await?.is_down() {
+            if tokio::time::Instant::now() >= until {
+                return Err(ActionError::new(
+                    Code::LS2103,
+                    format!("{unit} did not stop with {with} in time"),
+                )
+                .state_left(format!("{with} is stopped, {unit} is not"))
+                .remedy(format!(
+                    "see `systemctl status {unit}` and its journal, then retry"
+                )));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        cx.effect(format!("{unit}: stopped with {with}"));
+    }
+    Ok(())
+}
+
 /// Waits until the oneshots that a stopped timer or path had started are over.
 ///
 /// # Errors
@@ -115,8 +150,8 @@ pub async fn wait_for_triggered(
     trigger: &str,
     limit: Duration,
 ) -> Result<(), ActionError> {
-    let systemd = cx.host.systemd().await?;
     let until = tokio::time::Instant::now() + limit;
+    let systemd = cx.host.systemd().await?;
     for unit in systemd.facts(trigger).await?.triggers {
         loop {
             let facts = systemd.facts(&unit).await?;

@@ -1,6 +1,10 @@
 //! `service.stop`: stops units, and disables them where the plan says so.
 
-use super::{States, absent, existing, put_all_back, required_permissions, settle, states};
+use super::transaction::{Change, Transaction};
+use super::{
+    Restoring, States, ability, absent, images, record, report_links, required_permissions, settle,
+    states,
+};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
@@ -10,6 +14,7 @@ use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
+use lockstep_plan::actions::ActionSpec as _;
 use lockstep_plan::catalogue::StopService;
 use serde_json::Value;
 use std::time::Duration;
@@ -17,10 +22,87 @@ use std::time::Duration;
 pub struct Stop;
 
 impl Stop {
-    fn is_so(states: &States, params: &StopService) -> bool {
-        states
-            .values()
-            .all(|state| state.is_down() && !(params.enablement && state.is_enabled()))
+    fn is_so(
+        cx: &Context,
+        params: &StopService,
+        states: &States,
+        transaction: &Transaction,
+    ) -> Result<bool, ActionError> {
+        let recorded = record::of_run(cx)?;
+        Ok(transaction.stops.is_empty()
+            && states.iter().all(|(unit, state)| {
+                let disabled = !(params.enablement && state.is_enabled());
+                state.is_down() && disabled && recorded.contains_key(unit)
+            }))
+    }
+
+    /// What prevents the stop or its undo, a sentence each.
+    async fn obstacles(
+        cx: &Context,
+        params: &StopService,
+        transaction: &Transaction,
+    ) -> Result<Vec<String>, ActionError> {
+        let systemd = cx.host.systemd().await?;
+        let mut obstacles = Vec::new();
+        for unit in &params.units {
+            let facts = systemd.facts(unit).await?;
+            obstacles.extend(ability::cannot_stop_and_start(unit, &facts));
+            if params.enablement {
+                let links = systemd.links(unit).await?;
+                obstacles.extend(systemd.lost_when_disabled(unit, &links).await?);
+            }
+        }
+        obstacles.extend(ability::unlisted(cx, StopService::NAME, transaction));
+        Ok(obstacles)
+    }
+
+    async fn disable(cx: &Context, units: &[String]) -> Result<(), ActionError> {
+        for unit in units {
+            let systemd = cx.host.systemd().await?;
+            if systemd.state(unit).await?.is_enabled() {
+                let links = systemd.links(unit).await?;
+                let removed = systemd.disable(unit, &links).await?;
+                report_links(cx, unit, "removed", &removed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what an operator should know before the run.
+    async fn remark(
+        cx: &Context,
+        params: &StopService,
+        description: &mut Description,
+    ) -> Result<(), ActionError> {
+        let systemd = cx.host.systemd().await?;
+        let defaults = systemd.default_timeouts().await?;
+        let limit = Duration::from_secs(params.timeout_secs);
+        let records = record::all(cx)?;
+        for unit in &params.units {
+            let facts = systemd.facts(unit).await?;
+            if facts.is_up() {
+                ability::compare_timeouts(description, unit, &facts, defaults, limit);
+            } else if let Some(record) = records.get(unit).filter(|record| record.start) {
+                description.remarks.push(format!(
+                    "{unit} is {}: the run {} stopped it and didn't start it again, so a later \
+                     service.start of this run starts it",
+                    facts.active, record.run
+                ));
+            } else if facts.active == "inactive" {
+                description.remarks.push(format!(
+                    "{unit} is inactive now, so a later service.start of this run leaves it so; if it \
+                     should run, start it before"
+                ));
+            }
+            if facts.persistent && facts.is_up() {
+                description.remarks.push(format!(
+                    "{unit} has Persistent=: if its time passes while it is stopped, {} runs at once \
+                     when {unit} is started again, also by undo",
+                    facts.triggers.join(", ")
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -33,9 +115,19 @@ impl Action for Stop {
     }
 
     async fn probe(&self, cx: &Context, params: &StopService) -> Result<Probe, ActionError> {
-        let states = existing(cx, &params.units).await?;
-        let finding = satisfied_if(Self::is_so(&states, params));
+        let transaction = Transaction::of_stop(cx, &params.units).await?;
+        let states = images(cx, &params.units, &transaction, params.enablement).await?;
+        ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
+        let finding = satisfied_if(Self::is_so(cx, params, &states, &transaction)?);
         with_before_image(finding, &states)
+    }
+
+    /// Without the record that a later start needs: that doesn't matter here.
+    async fn in_effect(&self, cx: &Context, params: &StopService) -> Result<bool, ActionError> {
+        let states = states(cx, &params.units).await?;
+        Ok(states
+            .values()
+            .all(|state| state.is_down() && !(params.enablement && state.is_enabled())))
     }
 
     async fn describe(
@@ -48,8 +140,12 @@ impl Action for Stop {
             obstacles: absent(&states),
             ..Description::default()
         };
-        if let Some(unheld) = description.obstacle(settle::unheld_triggers(cx, &params.units).await)
-        {
+        if !description.obstacles.is_empty() {
+            return Ok(description);
+        }
+        let transaction = Transaction::of_stop(cx, &params.units).await?;
+        let all = affected(&params.units, &transaction);
+        if let Some(unheld) = description.obstacle(settle::unheld_triggers(cx, &all).await) {
             // An earlier step may stop them, as a cutover's timers are.
             description.remarks.extend(unheld);
         }
@@ -63,6 +159,20 @@ impl Action for Stop {
                     .push(format!("DisableUnitFiles {unit}"));
             }
         }
+        for Change { unit, with, facts } in &transaction.stops {
+            description.would_do.push(format!(
+                "StopUnit {with} also stops {unit} (now {}), which undo and a later service.start of \
+                 {with} start again",
+                facts.active
+            ));
+        }
+        if let Some(obstacles) =
+            description.obstacle(Self::obstacles(cx, params, &transaction).await)
+        {
+            description.obstacles.extend(obstacles);
+        }
+        let remarked = Self::remark(cx, params, &mut description).await;
+        description.obstacle(remarked);
         Ok(description)
     }
 
@@ -70,27 +180,36 @@ impl Action for Stop {
         &self,
         cx: &Context,
         params: &StopService,
-        _before_image: Option<&Value>,
+        before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let systemd = cx.host.systemd().await?;
-        if let Some(unheld) = settle::unheld_triggers(cx, &params.units)
-            .await?
-            .into_iter()
-            .next()
-        {
+        let transaction = Transaction::of_stop(cx, &params.units).await?;
+        let all = affected(&params.units, &transaction);
+        let unheld = settle::unheld_triggers(cx, &all).await?.into_iter().next();
+        if let Some(unheld) = unheld {
             return Err(ActionError::new(Code::LS2106, unheld).state_left("nothing was stopped"));
         }
-        for unit in &params.units {
-            if params.enablement && systemd.state(unit).await?.is_enabled() {
-                systemd.set_enabled(unit, false).await?;
-                cx.note(format!("{unit}: disabled"));
-            }
-            let limit = Duration::from_secs(params.timeout_secs);
-            systemd.run(Job::Stop, unit, limit).await?;
-            settle::wait_for_triggered(cx, unit, limit).await?;
-            cx.note(format!("{unit}: stopped"));
+        let states: States = match before_image {
+            Some(before_image) => decode_before_image(before_image)?,
+            None => images(cx, &params.units, &transaction, params.enablement).await?,
+        };
+        record::save(cx, params, &states, &transaction.stops)?;
+        let limit = Duration::from_secs(params.timeout_secs);
+        if params.enablement {
+            Self::disable(cx, &params.units).await?;
         }
-        settle::stay_down(cx, &params.units).await?;
+        // Without the removed links, fewer units may go down.
+        let transaction = Transaction::of_stop(cx, &params.units).await?;
+        for unit in &params.units {
+            let systemd = cx.host.systemd().await?;
+            let was_down = systemd.state(unit).await?.is_down();
+            systemd.run(Job::Stop, unit, limit).await?;
+            if !was_down {
+                cx.effect(format!("{unit}: stopped"));
+            }
+            settle::wait_for_triggered(cx, unit, limit).await?;
+        }
+        settle::wait_for_stopped(cx, &transaction.stops, limit).await?;
+        settle::stay_down(cx, &affected(&params.units, &transaction)).await?;
         Ok(Outputs::new())
     }
 
@@ -101,13 +220,22 @@ impl Action for Stop {
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
         let states: States = decode_before_image(before_image)?;
-        let changed = put_all_back(
+        let restoring = Restoring {
             cx,
-            params.units.iter().rev(),
-            &states,
-            Duration::from_secs(params.timeout_secs),
-        )
-        .await?;
+            units: params.units.iter().rev().collect(),
+            states: &states,
+            enablement: params.enablement,
+            exact_links: false,
+            limit: Duration::from_secs(params.timeout_secs),
+        };
+        let changed = restoring.restore().await?;
+        record::forget(cx, states.keys())?;
         Ok(Undone::restored_if(changed))
     }
+}
+
+/// The units of the step and those that are stopped with them.
+fn affected(units: &[String], transaction: &Transaction) -> Vec<String> {
+    let others = transaction.stops.iter().map(|change| change.unit.clone());
+    units.iter().cloned().chain(others).collect()
 }

@@ -16,7 +16,7 @@ pub struct StopService {
     #[serde(default = "defaults::unit_secs")]
     pub timeout_secs: u64,
     /// Also disable the units, so that neither a boot nor a dependency starts
-    /// them again.
+    /// them again. Undo restores the links that made up their enablement.
     #[serde(default)]
     pub enablement: bool,
 }
@@ -31,7 +31,9 @@ impl ActionSpec for StopService {
     }
 }
 
-/// `service.start`: starts systemd units (services, timers) in reverse order.
+/// `service.start`: starts systemd units (services, timers) in reverse order, and
+/// the units that a `service.stop` of the same run stopped along with them. Units that
+/// were inactive before that stop stay inactive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartService {
@@ -41,7 +43,8 @@ pub struct StartService {
     /// Seconds that one unit may take before the task fails.
     #[serde(default = "defaults::unit_secs")]
     pub timeout_secs: u64,
-    /// Also enable the units.
+    /// Also enable the units. If a `service.stop` of the same run has disabled
+    /// them, they get back the links that they had.
     #[serde(default)]
     pub enablement: bool,
 }
@@ -56,7 +59,8 @@ impl ActionSpec for StartService {
     }
 }
 
-/// `service.restart`: restarts systemd units one after the other.
+/// `service.restart`: restarts systemd units one after the other, except those that
+/// are inactive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestartService {
