@@ -1,13 +1,14 @@
 //! A run as the driver holds it: the state machine, its plan, and the data for
 //! views and traces.
 
+use crate::activity::Activity;
 use crate::spans::RunSpans;
 use crate::status::{self, View};
 use crate::store::Stored;
 use crate::timeline::Timeline;
-use lockstep_api::{RunEvent, RunStatus, RunUpdate, timestamp};
+use lockstep_api::{AgentConnection, RunEvent, RunStatus, RunUpdate, TaskLine, timestamp};
 use lockstep_barrier::coordinator::{Run, State, Wait};
-use lockstep_barrier::ids::PhaseRef;
+use lockstep_barrier::ids::{AgentName, PhaseRef};
 use lockstep_plan::Plan;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -36,6 +37,7 @@ pub struct RunEntry {
     machine: Machine,
     plan: Arc<Plan>,
     timeline: Timeline,
+    activity: Activity,
     spans: RunSpans,
     watchers: broadcast::Sender<RunUpdate>,
     /// What it waited for at the last status sent to the watchers.
@@ -51,11 +53,15 @@ impl RunEntry {
             timeline.note(&stored.entry, stored.at_ms);
         }
         let spans = RunSpans::open(state);
+        // Of a run that is resumed, no agent has a session yet.
+        let members = state.begin.members.keys().filter(|_| !entries.is_empty());
+        let activity = Activity::unconnected(members, lockstep_clock::wall_time());
         let (watchers, _) = broadcast::channel(WATCHERS);
         Self {
             machine,
             plan,
             timeline,
+            activity,
             spans,
             watchers,
             announced: Vec::new(),
@@ -155,6 +161,26 @@ impl RunEntry {
         }
     }
 
+    /// Records a line of a task and sends it to the watchers.
+    pub fn line(&mut self, agent: &AgentName, line: TaskLine, now: u64) {
+        let step = line.step.as_str().into();
+        self.activity.line(step, agent, line.kind, &line.line, now);
+        self.tell(RunUpdate::Line { line });
+    }
+
+    /// Records that an agent's session began or ended. A change is sent to the watchers.
+    pub fn connection(&mut self, agent: &AgentName, connected: bool) {
+        let now = lockstep_clock::wall_time();
+        if self.activity.connection(agent, connected, now) {
+            let connection = AgentConnection {
+                agent: agent.to_string(),
+                connected,
+                at: timestamp(now),
+            };
+            self.tell(RunUpdate::Connection { connection });
+        }
+    }
+
     /// Sends an update to the watchers, if there are any.
     pub fn tell(&self, update: RunUpdate) {
         let _ = self.watchers.send(update);
@@ -202,7 +228,7 @@ impl RunEntry {
 
     fn view(&self) -> View<'_> {
         match &self.machine {
-            Machine::Active(run) => View::live(run),
+            Machine::Active(run) => View::live(run, &self.activity),
             Machine::Archived(state) => View::closed(state),
         }
     }

@@ -7,6 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod active_run;
+mod activity;
 pub mod agents;
 pub mod config;
 pub mod driver;

@@ -2,7 +2,7 @@
 //! wall-clock times, so they survive restarts; no decision depends on them.
 
 use lockstep_barrier::coordinator::Entry;
-use lockstep_barrier::ids::{AgentName, PhaseRef};
+use lockstep_barrier::ids::{AgentName, PhaseRef, StepId};
 use lockstep_barrier::record::Record;
 use std::collections::BTreeMap;
 
@@ -25,6 +25,8 @@ pub struct Timeline {
     /// 0 while it has not ended.
     pub ended: u64,
     pub phases: BTreeMap<PhaseRef, PhaseTimes>,
+    /// When the last outcome of each task was received.
+    outcomes: BTreeMap<(StepId, AgentName), u64>,
     /// Time spent in actions, by phase and agent, in milliseconds.
     actions: BTreeMap<(PhaseRef, AgentName), u64>,
 }
@@ -50,6 +52,8 @@ impl Timeline {
             }
             Record::Skipped { phase, .. } => self.times(*phase).ended = at_ms,
             Record::TaskEnded { agent, report, .. } => {
+                self.outcomes
+                    .insert((report.step.clone(), agent.clone()), at_ms);
                 *self
                     .actions
                     .entry((report.phase, agent.clone()))
@@ -80,6 +84,12 @@ impl Timeline {
         self.phases.entry(phase).or_default()
     }
 
+    /// When the last outcome of a task was received; 0 if none was.
+    pub fn outcome(&self, step: &StepId, agent: &AgentName) -> u64 {
+        let key = (step.clone(), agent.clone());
+        self.outcomes.get(&key).copied().unwrap_or(0)
+    }
+
     /// The longest chain of actions of one agent in a phase: its critical
     /// path.
     pub fn critical_path(&self, phase: PhaseRef) -> u64 {
@@ -102,6 +112,13 @@ impl Timeline {
             .ended
             .saturating_sub(from)
             .saturating_sub(self.critical_path(phase))
+    }
+
+    /// Whether one phase was released, and the other has not ended.
+    pub fn is_between(&self, from: PhaseRef, to: PhaseRef) -> bool {
+        let released = self.phases.get(&from).map_or(0, |times| times.released);
+        let ended = self.phases.get(&to).map_or(0, |times| times.ended);
+        released != 0 && ended == 0 && self.ended == 0
     }
 
     /// Milliseconds from one phase's release to another's end, or until now.

@@ -5,8 +5,8 @@ use crate::view::run::{outage, task_line};
 use crate::view::{duration, short};
 use jiff::Timestamp;
 use lockstep_api::{
-    LineKind, PhaseOutcome, PhaseStatus, RunOutcome, RunStatus, TaskLine, TaskOutcome, TaskStatus,
-    Track,
+    AgentConnection, LineKind, PhaseOutcome, PhaseStatus, RunOutcome, RunStatus, TaskLine,
+    TaskOutcome, TaskStatus, Track,
 };
 
 /// A line and the time of its event; none if the status doesn't have the time.
@@ -60,6 +60,19 @@ pub fn of_line(line: &TaskLine) -> Line {
     }
 }
 
+/// A change of an agent's connection.
+pub fn of_connection(connection: &AgentConnection) -> Line {
+    let state = if connection.connected {
+        "reconnected"
+    } else {
+        "disconnected"
+    };
+    Line {
+        at: connection.at,
+        text: format!("{} {state}", connection.agent),
+    }
+}
+
 /// When the phase reached its state, as far as the status says.
 fn reached_at(phase: &PhaseStatus) -> Option<Timestamp> {
     match phase.outcome {
@@ -93,8 +106,7 @@ fn phase_lines(was: Option<&PhaseStatus>, phase: &PhaseStatus, lines: &mut Vec<L
                 .find(|old| old.agent == task.agent && old.step == task.step)
         });
         if let Some(text) = task_change(old, task) {
-            // A task's own time isn't in the status; its phase's end is close.
-            let at = phase.completed_at;
+            let at = task.ended_at.or(phase.completed_at);
             lines.push(Line { at, text });
         }
     }
@@ -140,6 +152,11 @@ fn task_change(old: Option<&TaskStatus>, task: &TaskStatus) -> Option<String> {
 }
 
 fn run_lines(before: Option<&RunStatus>, next: &RunStatus, lines: &mut Vec<Line>) {
+    // How many tasks it waits for changes with each outcome, and is in the other lines.
+    let known = before.is_some_and(|run| !run.decided.is_empty());
+    if !next.decided.is_empty() && !known {
+        lines.push(next.decided.clone().into());
+    }
     if next.outcome == RunOutcome::Waiting {
         let same =
             before.is_some_and(|run| run.outcome == next.outcome && run.waits_on == next.waits_on);

@@ -1,10 +1,12 @@
 //! Rows at the bottom of a terminal that show what each agent is doing.
 
 use crate::view::run::outage;
+use crate::view::waiting;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lockstep_api::{LineKind, PhaseOutcome, PhaseStatus, RunStatus, TaskLine, TaskOutcome, Track};
+use jiff::Timestamp;
+use lockstep_api::{LineKind, PhaseStatus, RunStatus, TaskLine, TaskStatus, Track};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest number of agents shown, so that the rows fit on a terminal; the others are
 /// only counted.
@@ -23,6 +25,10 @@ pub struct Live {
     head: ProgressBar,
     agents: BTreeMap<String, ProgressBar>,
     more: ProgressBar,
+    /// The last status and when it was received.
+    run: Option<(RunStatus, Instant)>,
+    /// The last line of each agent, with its step.
+    lines: BTreeMap<String, (String, String)>,
 }
 
 impl Default for Live {
@@ -36,6 +42,8 @@ impl Default for Live {
             head,
             agents: BTreeMap::new(),
             more,
+            run: None,
+            lines: BTreeMap::new(),
         }
     }
 }
@@ -48,12 +56,8 @@ impl Live {
 
     /// Shows a new status of the run.
     pub fn update(&mut self, run: &RunStatus) {
-        self.head.set_message(head(run));
-        let working: Vec<(&str, String)> = run
-            .current()
-            .filter(|phase| phase.outcome == PhaseOutcome::Executing)
-            .map(working)
-            .unwrap_or_default();
+        self.run = Some((run.clone(), Instant::now()));
+        let working = working(run);
         let finished: Vec<String> = self
             .agents
             .keys()
@@ -61,17 +65,14 @@ impl Live {
             .cloned()
             .collect();
         for name in finished {
+            self.lines.remove(&name);
             if let Some(row) = self.agents.remove(&name) {
                 row.finish_and_clear();
                 self.screen.remove(&row);
             }
         }
-        for (agent, doing) in &working {
-            if let Some(row) = self.row(agent)
-                && row.message().is_empty()
-            {
-                row.set_message(doing.clone());
-            }
+        for (agent, _) in &working {
+            let _ = self.row(agent);
         }
         let hidden = working.len().saturating_sub(self.agents.len());
         let more = if hidden > 0 {
@@ -80,18 +81,43 @@ impl Live {
             String::new()
         };
         self.more.set_message(more);
+        self.tick();
+    }
+
+    /// Redraws the outage, and the time and deadline of each open task.
+    pub fn tick(&self) {
+        let Some((run, received)) = &self.run else {
+            return;
+        };
+        let since = u64::try_from(received.elapsed().as_millis()).unwrap_or(0);
+        self.head.set_message(head(run, since));
+        let now = Timestamp::now();
+        for (agent, (phase, task)) in working(run) {
+            let Some(row) = self.agents.get(agent) else {
+                continue;
+            };
+            let mut task = task.clone();
+            let mut step = format!("{} ({})", task.step, task.action);
+            if let Some((of, line)) = self.lines.get(agent) {
+                step.clone_from(of);
+                task.progress.clone_from(line);
+            }
+            row.set_message(format!("{step} {}", waiting::state(phase, &task, now)));
+        }
     }
 
     /// Shows a line of a task.
     pub fn task_line(&mut self, line: &TaskLine) {
-        let Some(row) = self.row(&line.agent) else {
+        if self.row(&line.agent).is_none() {
             return;
-        };
-        let text: String = line.line.chars().take(MAX_LINE).collect();
-        if line.kind == LineKind::Started {
-            row.reset_elapsed();
         }
-        row.set_message(format!("{}  {text}", line.step));
+        let text: String = match line.kind {
+            LineKind::Started => String::new(),
+            LineKind::Note | LineKind::Output => line.line.chars().take(MAX_LINE).collect(),
+        };
+        let latest = (line.step.clone(), text);
+        self.lines.insert(line.agent.clone(), latest);
+        self.tick();
     }
 
     pub fn clear(&self) {
@@ -106,7 +132,7 @@ impl Live {
                 return None;
             }
             let row = ProgressBar::new_spinner()
-                .with_style(style("  {spinner} {prefix:<16} {elapsed:>4} {wide_msg}"))
+                .with_style(style("  {spinner} {prefix:<16} {wide_msg}"))
                 .with_prefix(agent.to_owned());
             let row = self.screen.insert_before(&self.more, row);
             row.enable_steady_tick(TICK);
@@ -116,8 +142,8 @@ impl Live {
     }
 }
 
-/// The run in one row.
-fn head(run: &RunStatus) -> String {
+/// The run in one row, this many milliseconds after its status was received.
+fn head(run: &RunStatus, since: u64) -> String {
     let forward = run
         .phases
         .iter()
@@ -134,22 +160,25 @@ fn head(run: &RunStatus) -> String {
         };
         parts.push(format!("{of} {} {}", phase.name, phase.outcome));
     }
-    if run.write_outage_ms > 0 {
-        parts.push(format!("write outage {}", outage(run)));
+    if run.outage_open || run.write_outage_ms > 0 {
+        let elapsed = if run.outage_open { since } else { 0 };
+        let now = RunStatus {
+            write_outage_ms: run.write_outage_ms.saturating_add(elapsed),
+            outage_budget_ms: run.outage_budget_ms,
+            ..RunStatus::default()
+        };
+        parts.push(format!("write outage {}", outage(&now)));
     }
+    parts.extend(Some(run.decided.clone()).filter(|decided| !decided.is_empty()));
     parts.join(" · ")
 }
 
-/// Each agent that has an open task, with the first such task.
-fn working(phase: &PhaseStatus) -> Vec<(&str, String)> {
-    let mut working: Vec<(&str, String)> = Vec::new();
-    for task in phase
-        .tasks
-        .iter()
-        .filter(|task| task.outcome == TaskOutcome::Open)
-    {
+/// Each agent that has an open task, with the first such task and its phase.
+fn working(run: &RunStatus) -> Vec<(&str, (&PhaseStatus, &TaskStatus))> {
+    let mut working: Vec<(&str, (&PhaseStatus, &TaskStatus))> = Vec::new();
+    for (phase, task) in waiting::open(run) {
         if !working.iter().any(|(agent, _)| *agent == task.agent) {
-            working.push((&task.agent, format!("{} ({})", task.step, task.action)));
+            working.push((&task.agent, (phase, task)));
         }
     }
     working
@@ -163,7 +192,7 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_api::TaskStatus;
+    use lockstep_api::{PhaseOutcome, TaskOutcome};
 
     #[test]
     fn the_head_shows_the_current_phase() {
@@ -184,13 +213,22 @@ mod tests {
             ..RunStatus::default()
         };
         assert_eq!(
-            head(&run),
-            "shop running · phase 2/2 start executing · write outage 1.2 s"
+            head(&run, 5_000),
+            "shop running · phase 2/2 start executing · write outage 1.2 s",
+            "an outage that is over doesn't grow"
         );
+        run.outage_open = true;
+        run.decided = "rollback requested by ana, waits for 1 open task".to_owned();
+        assert_eq!(
+            head(&run, 5_000),
+            "shop running · phase 2/2 start executing · write outage 6.2 s · rollback requested \
+             by ana, waits for 1 open task"
+        );
+        run.decided = String::new();
         run.phases[1].outcome = PhaseOutcome::Failed;
         run.phases[2].outcome = PhaseOutcome::Executing;
         assert_eq!(
-            head(&run),
+            head(&run, 0),
             "shop running · rollback phase 1 back executing · write outage 1.2 s"
         );
     }
@@ -205,6 +243,7 @@ mod tests {
             ..TaskStatus::default()
         };
         let phase = PhaseStatus {
+            outcome: PhaseOutcome::Executing,
             tasks: vec![
                 task("a", "one", TaskOutcome::Done),
                 task("a", "two", TaskOutcome::Open),
@@ -213,6 +252,14 @@ mod tests {
             ],
             ..PhaseStatus::default()
         };
-        assert_eq!(working(&phase), [("a", "two (service.stop)".to_owned())]);
+        let run = RunStatus {
+            phases: vec![phase],
+            ..RunStatus::default()
+        };
+        let steps: Vec<(&str, &str)> = working(&run)
+            .into_iter()
+            .map(|(agent, (_, task))| (agent, task.step.as_str()))
+            .collect();
+        assert_eq!(steps, [("a", "two")]);
     }
 }

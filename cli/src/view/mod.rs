@@ -4,6 +4,7 @@ pub mod changes;
 pub mod live;
 pub mod record;
 pub mod run;
+pub mod waiting;
 pub mod watch;
 
 use jiff::Timestamp;

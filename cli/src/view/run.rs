@@ -36,7 +36,8 @@ pub fn show(run: &RunStatus) -> String {
         text.push_str("\nTasks that are open or went wrong:\n");
         for (phase, task) in unsettled {
             // Writing to a String can't fail.
-            let _ = writeln!(text, "  {}: {}", phase.name, task_line(task));
+            let times = task_times(task);
+            let _ = writeln!(text, "  {}: {}{times}", phase.name, task_line(task));
         }
     }
     text.push_str(&section("Waiting for", &run.waits_on));
@@ -95,6 +96,20 @@ pub fn task_line(task: &TaskStatus) -> String {
         let _ = write!(line, ": {}", task.detail);
     }
     line
+}
+
+/// Start and end of a task, in parentheses; empty if neither is known.
+fn task_times(task: &TaskStatus) -> String {
+    match (task.started_at, task.ended_at) {
+        (None, None) => String::new(),
+        (Some(_), None) => format!(" (since {})", moment(task.started_at)),
+        (None, Some(_)) => format!(" (ended {})", moment(task.ended_at)),
+        (Some(_), Some(_)) => format!(
+            " ({} to {})",
+            moment(task.started_at),
+            moment(task.ended_at)
+        ),
+    }
 }
 
 /// One line for each journal entry, and one for each change that it reports.

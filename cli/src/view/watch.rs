@@ -4,15 +4,22 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::view::changes::Line;
 use crate::view::live::Live;
-use crate::view::{changes, clock};
+use crate::view::{changes, clock, waiting};
 use jiff::Timestamp;
 use lockstep_api::{RunStatus, RunUpdate};
+use std::time::{Duration, Instant};
 
 /// Writes the updates of one run.
 pub struct View {
     form: Form,
     last: Option<RunStatus>,
+    /// When a line was last written.
+    written: Instant,
 }
+
+/// A watch that isn't on a terminal repeats what it waits for after this time without
+/// a line: often enough for a log that somebody follows.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
 enum Form {
     /// A line for each change.
@@ -34,7 +41,11 @@ impl View {
             Format::Json => Form::Document,
             Format::Jsonl => Form::Objects,
         };
-        Self { form, last: None }
+        Self {
+            form,
+            last: None,
+            written: Instant::now(),
+        }
     }
 
     /// Shows one update.
@@ -61,8 +72,39 @@ impl View {
                 Form::Live(live) => live.task_line(&line),
                 Form::Objects | Form::Document => {}
             },
+            RunUpdate::Connection { connection } => {
+                self.lines(&[changes::of_connection(&connection)])?;
+            }
             // Changes of the status already show the content of events.
             RunUpdate::Event { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a status that has no change worth a line, such as a task's progress.
+    pub fn refresh(&mut self, run: RunStatus) {
+        if let Form::Live(live) = &mut self.form {
+            live.update(&run);
+        }
+        self.last = Some(run);
+    }
+
+    /// Redraws what changes with time alone; without a terminal, repeats now and then
+    /// what the run waits for.
+    ///
+    /// # Errors
+    /// The output can't be written.
+    pub fn tick(&mut self) -> Result<(), Failure> {
+        match &mut self.form {
+            Form::Live(live) => live.tick(),
+            Form::Lines if self.written.elapsed() >= REPEAT_AFTER => {
+                self.written = Instant::now();
+                let now = Timestamp::now();
+                let waiting = self.last.iter().flat_map(|run| waiting::lines(run, now));
+                let lines: Vec<Line> = waiting.map(Line::from).collect();
+                self.lines(&lines)?;
+            }
+            Form::Lines | Form::Objects | Form::Document => {}
         }
         Ok(())
     }
@@ -94,6 +136,9 @@ impl View {
             .iter()
             .map(|line| format!("{}  {}\n", clock(line.at.unwrap_or(now)), line.text))
             .collect();
+        if !text.is_empty() {
+            self.written = Instant::now();
+        }
         match &self.form {
             _ if text.is_empty() => Ok(()),
             Form::Lines => output::text(&text),

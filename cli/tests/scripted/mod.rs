@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 /// One message of a watch, or its end.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a script has a handful of them")]
 pub enum Answer {
     Status(RunStatus),
     Line(TaskLine),

@@ -380,9 +380,17 @@ impl Driver {
         );
         if !sent {
             self.preflights.disconnected(to);
-            for run in self.runs_of(to) {
-                self.happen(&run, Event::Disconnected(to.clone()));
+            self.lost_by_runs(to);
+        }
+    }
+
+    /// Informs an agent's runs that its session ended.
+    fn lost_by_runs(&mut self, agent: &AgentName) {
+        for run in self.runs_of(agent) {
+            if let Some(cell) = self.runs.get_mut(&run) {
+                cell.connection(agent, false);
             }
+            self.happen(&run, Event::Disconnected(agent.clone()));
         }
     }
 

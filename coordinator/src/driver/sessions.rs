@@ -6,7 +6,7 @@ use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, Introduction, NotAdmitted, Outbox, ToAgent, Welcome};
 use crate::handle::{AgentReport, Answer, Progress, RequestError, SessionEvent};
 use crate::store::StoreError;
-use lockstep_api::{Code, Diagnosis, LineKind, RunUpdate, TaskLine, timestamp};
+use lockstep_api::{Code, Diagnosis, LineKind, TaskLine, timestamp};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, RunId, Term};
 use lockstep_barrier::message::{AgentState, Order};
@@ -96,6 +96,9 @@ impl Driver {
                 self.happen(&run, Event::Quarantined(agent.clone()));
             }
             self.take_over_run(&run, state, foreign);
+            if let Some(cell) = self.runs.get_mut(&run) {
+                cell.connection(agent, true);
+            }
             self.happen(&run, Event::Connected(state.clone()));
         }
     }
@@ -219,9 +222,7 @@ impl Driver {
     pub(super) fn disconnected(&mut self, agent: &AgentName) {
         tracing::warn!(%agent, "the agent's session ended");
         self.preflights.disconnected(agent);
-        for run in self.runs_of(agent) {
-            self.happen(&run, Event::Disconnected(agent.clone()));
-        }
+        self.lost_by_runs(agent);
     }
 
     fn reported(&mut self, agent: &AgentName, session: u64, report: AgentReport) {
@@ -251,18 +252,19 @@ impl Driver {
         }
     }
 
-    fn progress(&self, agent: &AgentName, progress: Progress) {
-        let Some(cell) = self.runs.get(&progress.run) else {
+    fn progress(&mut self, agent: &AgentName, progress: Progress) {
+        let Some(cell) = self.runs.get_mut(&progress.run) else {
             return;
         };
-        for line in lines(agent, cell, progress) {
-            cell.tell(RunUpdate::Line { line });
+        let now = lockstep_clock::wall_time();
+        for line in lines(agent, cell, progress, now) {
+            cell.line(agent, line, now);
         }
     }
 }
 
 /// What watchers see of a progress line: before it, how many were omitted.
-fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress) -> Vec<TaskLine> {
+fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress, now: u64) -> Vec<TaskLine> {
     let phase = progress.phase.map(|phase| cell.phase_name(phase));
     let line = |kind: LineKind, line: String| TaskLine {
         agent: agent.to_string(),
@@ -270,7 +272,7 @@ fn lines(agent: &AgentName, cell: &RunEntry, progress: Progress) -> Vec<TaskLine
         step: progress.step.clone(),
         kind,
         line,
-        at: timestamp(lockstep_clock::wall_time()),
+        at: timestamp(now),
     };
     let omitted = match progress.omitted {
         0 => None,

@@ -6,6 +6,7 @@ mod remains;
 mod task;
 mod text;
 
+use crate::activity::Activity;
 use crate::timeline::Timeline;
 use lockstep_api::{PhaseStatus, RunStatus, TaskStatus, timestamp};
 use lockstep_barrier::coordinator::{PhaseState, Run, State, Vote, Wait};
@@ -18,14 +19,17 @@ pub use text::summary;
 /// The part of a run that views need: of a live run, or of the folded journal
 /// of one that is over.
 pub struct View<'a> {
+    /// Of a live run.
+    activity: Option<&'a Activity>,
     state: &'a State,
     waits: Vec<Wait>,
     votes: Option<&'a BTreeMap<AgentName, Vote>>,
 }
 
 impl<'a> View<'a> {
-    pub fn live(run: &'a Run) -> Self {
+    pub fn live(run: &'a Run, activity: &'a Activity) -> Self {
         Self {
+            activity: Some(activity),
             state: run.state(),
             waits: run.waits_on(),
             votes: Some(run.votes()),
@@ -34,6 +38,7 @@ impl<'a> View<'a> {
 
     pub fn closed(state: &'a State) -> Self {
         Self {
+            activity: None,
             state,
             waits: Vec::new(),
             votes: None,
@@ -88,7 +93,10 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStat
             })
             .collect(),
         still_changed: still_changed(state),
-        write_outage_ms: write_outage(state, timeline, now),
+        decided: text::decided(state),
+        outage_open: outage_phases(state).is_some_and(|(from, to)| timeline.is_between(from, to)),
+        write_outage_ms: outage_phases(state)
+            .map_or(0, |(from, to)| timeline.between(from, to, now)),
         outage_budget_ms: state
             .begin
             .resolved_plan
@@ -126,19 +134,14 @@ fn still_changed(state: &State) -> Vec<String> {
         .collect()
 }
 
-fn write_outage(state: &State, timeline: &Timeline, now: u64) -> u64 {
-    state
-        .begin
-        .resolved_plan
-        .outage
-        .as_ref()
-        .map_or(0, |outage| {
-            let forward = |index| PhaseRef {
-                track: Track::Forward,
-                index,
-            };
-            timeline.between(forward(outage.starts_with), forward(outage.ends_with), now)
-        })
+/// The phases with which the write outage begins and ends.
+fn outage_phases(state: &State) -> Option<(PhaseRef, PhaseRef)> {
+    let outage = state.begin.resolved_plan.outage.as_ref()?;
+    let forward = |index| PhaseRef {
+        track: Track::Forward,
+        index,
+    };
+    Some((forward(outage.starts_with), forward(outage.ends_with)))
 }
 
 fn phases(run: &View<'_>, plan: &Plan, timeline: &Timeline) -> Vec<PhaseStatus> {
@@ -189,14 +192,14 @@ fn phase(
         released_at: timestamp(times.released),
         completed_at: timestamp(times.ended),
         gate: spec.gate,
-        tasks: tasks(run, at),
+        tasks: tasks(run, at, timeline),
         failure: failure.map(failure::diagnosis),
         refusals: failure.map(failure::refusals).unwrap_or_default(),
         abort_leaves: remains::of_phase(run.state(), at, &spec.standard),
     }
 }
 
-fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<TaskStatus> {
+fn tasks(run: &View<'_>, at: PhaseRef, timeline: &Timeline) -> Vec<TaskStatus> {
     let state = run.state();
     let Some(spec) = state.spec(at) else {
         return Vec::new();
@@ -206,7 +209,15 @@ fn tasks(run: &View<'_>, at: PhaseRef) -> Vec<TaskStatus> {
         .flat_map(|step| step.agents.iter().map(move |agent| (step, agent)))
         .filter_map(|(step, agent)| {
             let task = state.tasks.get(&(step.id.clone(), agent.clone()))?;
-            Some(task::status(run, at, step, agent, task))
+            let mut status = task::status(run, at, step, agent, task);
+            task::times(
+                &mut status,
+                run,
+                (at, spec.finish_by),
+                timeline,
+                (step, agent),
+            );
+            Some(status)
         })
         .collect()
 }

@@ -1,9 +1,10 @@
 //! The status of a task.
 
 use super::View;
-use lockstep_api::{Diagnosis, TaskOutcome};
+use crate::timeline::Timeline;
+use lockstep_api::{Diagnosis, TaskOutcome, timestamp};
 use lockstep_barrier::coordinator::{TaskState, TaskStatus};
-use lockstep_barrier::ids::{AgentName, PhaseRef};
+use lockstep_barrier::ids::{AgentName, Millis, PhaseRef};
 use lockstep_barrier::message::{Mode, Outcome, Verdict};
 use lockstep_barrier::resolved_plan::StepSpec;
 
@@ -89,6 +90,49 @@ pub(super) fn status(
         }
     }
     status
+}
+
+/// Adds the times of a task and, while it is open, its activity.
+pub(super) fn times(
+    status: &mut lockstep_api::TaskStatus,
+    run: &View<'_>,
+    (at, finish_by): (PhaseRef, Millis),
+    timeline: &Timeline,
+    (step, agent): (&StepSpec, &AgentName),
+) {
+    let activity = run.activity.and_then(|known| known.task(&step.id, agent));
+    match status.outcome {
+        TaskOutcome::Open | TaskOutcome::Lost => {
+            let prepared = timeline.phases.get(&at).map_or(0, |times| times.round);
+            status.deadline_at = timestamp(prepared.saturating_add(finish_by));
+            status.started_at = timestamp(activity.map_or(0, |known| known.started));
+            status.progress = activity.map_or_else(String::new, |known| known.line.clone());
+            let disconnected = run.activity.map_or(0, |all| all.disconnected_since(agent));
+            status.disconnected_since = timestamp(disconnected);
+        }
+        TaskOutcome::Done
+        | TaskOutcome::Unchanged
+        | TaskOutcome::Armed
+        | TaskOutcome::Failed
+        | TaskOutcome::Unknown
+        | TaskOutcome::Drifted
+        | TaskOutcome::Interrupted
+        | TaskOutcome::NotStarted
+        | TaskOutcome::Lapsed => {
+            let ended = timeline.outcome(&step.id, agent);
+            status.ended_at = timestamp(ended);
+            // The report gives the duration, in the agent's monotonic time.
+            if status.took_ms > 0 {
+                status.started_at = timestamp(ended.saturating_sub(status.took_ms));
+            }
+        }
+        TaskOutcome::Pending
+        | TaskOutcome::Ready
+        | TaskOutcome::Refused
+        | TaskOutcome::Waived
+        | TaskOutcome::Voided
+        | TaskOutcome::UndoOutstanding => {}
+    }
 }
 
 fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> TaskOutcome {

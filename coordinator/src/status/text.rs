@@ -50,6 +50,29 @@ pub(super) fn reason(state: &State) -> String {
     parts.join("; ")
 }
 
+/// An abort or a rollback that is decided and waits for open tasks.
+pub(super) fn decided(state: &State) -> String {
+    if state.ended.is_some() {
+        return String::new();
+    }
+    let what = match (&state.abort, &state.rollback) {
+        (Some(request), _) => format!("abort requested by {}", request.by),
+        (None, Some(rollback)) if !rollback.began => match &rollback.cause {
+            RollbackCause::Policy { phase } => {
+                format!("rollback decided after {} failed", name(state, *phase))
+            }
+            RollbackCause::Budget { .. } => "rollback decided by the outage budget".to_owned(),
+            RollbackCause::Operator { request } => format!("rollback requested by {}", request.by),
+        },
+        (None, Some(_) | None) => return String::new(),
+    };
+    match state.open_tasks().count() {
+        0 => what,
+        1 => format!("{what}, waits for 1 open task"),
+        open => format!("{what}, waits for {open} open tasks"),
+    }
+}
+
 /// What operators have left out of the forward phases, a sentence each.
 fn left_out(state: &State) -> Vec<String> {
     let mut sentences = Vec::new();

@@ -164,6 +164,11 @@ pub struct RunStatus {
     pub write_outage_ms: u64,
     /// Budget of the write outage; 0 if the plan has none.
     pub outage_budget_ms: u64,
+    /// The write outage has begun and has not ended.
+    pub outage_open: bool,
+    /// An abort or a rollback that is decided and waits for open tasks, one sentence;
+    /// empty otherwise.
+    pub decided: String,
     /// Undos that agents of waived tasks have yet to run, one sentence each.
     pub outstanding_undo: Vec<String>,
     /// Changes that remain after an abort or a failed undo, one sentence each.
@@ -250,6 +255,16 @@ pub struct TaskStatus {
     pub attempt: u32,
     /// Values for later steps: an object, or null.
     pub outputs: Value,
+    /// When its action started; none if that is not known.
+    pub started_at: Option<Timestamp>,
+    /// When its outcome was received; none before.
+    pub ended_at: Option<Timestamp>,
+    /// While it is open: when it is considered lost.
+    pub deadline_at: Option<Timestamp>,
+    /// While it is open: its last note or line of output; empty if there is none.
+    pub progress: String,
+    /// While it is open: since when its agent has been disconnected.
+    pub disconnected_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -277,6 +292,14 @@ pub struct TaskLine {
     pub at: Option<Timestamp>,
 }
 
+/// An agent of a run lost or opened its session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentConnection {
+    pub agent: String,
+    pub connected: bool,
+    pub at: Option<Timestamp>,
+}
+
 /// One message of a watched run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -290,6 +313,9 @@ pub enum RunUpdate {
     },
     Line {
         line: TaskLine,
+    },
+    Connection {
+        connection: AgentConnection,
     },
 }
 

@@ -7,9 +7,9 @@ use super::{Invalid, Result, json, some, text};
 use crate::v1;
 use jiff::Timestamp;
 use lockstep_api::{
-    AgentStatus, Exit, Finding, Gate, LineKind, PhaseOutcome, PhaseStatus, PreflightReport,
-    PreflightTask, Refusal, RunEvent, RunOutcome, RunStatus, RunUpdate, TaskLine, TaskOutcome,
-    TaskStatus, Track, timestamp,
+    AgentConnection, AgentStatus, Exit, Finding, Gate, LineKind, PhaseOutcome, PhaseStatus,
+    PreflightReport, PreflightTask, Refusal, RunEvent, RunOutcome, RunStatus, RunUpdate, TaskLine,
+    TaskOutcome, TaskStatus, Track, timestamp,
 };
 use serde_json::Value;
 
@@ -68,6 +68,8 @@ impl From<RunStatus> for v1::RunStatus {
             still_changed: run.still_changed,
             write_outage_ms: run.write_outage_ms,
             outage_budget_ms: run.outage_budget_ms,
+            outage_open: run.outage_open,
+            decided: run.decided,
         }
     }
 }
@@ -97,6 +99,8 @@ impl TryFrom<v1::RunStatus> for RunStatus {
             reason: run.reason,
             write_outage_ms: run.write_outage_ms,
             outage_budget_ms: run.outage_budget_ms,
+            outage_open: run.outage_open,
+            decided: run.decided,
             outstanding_undo: run.outstanding_undos,
             still_changed: run.still_changed,
             phases: all(run.phases)?,
@@ -188,6 +192,11 @@ impl From<TaskStatus> for v1::TaskStatus {
             took_ms: task.took_ms,
             outputs_json: json_text(&task.outputs),
             attempt: task.attempt,
+            started_at_ms: ms(task.started_at),
+            ended_at_ms: ms(task.ended_at),
+            deadline_at_ms: ms(task.deadline_at),
+            progress: task.progress,
+            disconnected_since_ms: ms(task.disconnected_since),
         }
     }
 }
@@ -207,6 +216,11 @@ impl TryFrom<v1::TaskStatus> for TaskStatus {
             took_ms: task.took_ms,
             attempt: task.attempt,
             outputs: json("outputs", &task.outputs_json)?,
+            started_at: timestamp(task.started_at_ms),
+            ended_at: timestamp(task.ended_at_ms),
+            deadline_at: timestamp(task.deadline_at_ms),
+            progress: task.progress,
+            disconnected_since: timestamp(task.disconnected_since_ms),
         })
     }
 }
@@ -274,6 +288,11 @@ impl From<RunUpdate> for v1::WatchRunResponse {
             RunUpdate::Status { run } => Wire::Status((*run).into()),
             RunUpdate::Event { event } => Wire::Event(event.into()),
             RunUpdate::Line { line } => Wire::Line(line.into()),
+            RunUpdate::Connection { connection } => Wire::Connection(v1::AgentConnection {
+                agent: connection.agent,
+                connected: connection.connected,
+                at_ms: ms(connection.at),
+            }),
         };
         Self { update: Some(wire) }
     }
@@ -293,6 +312,13 @@ impl TryFrom<v1::WatchRunResponse> for RunUpdate {
             },
             Wire::Line(line) => Self::Line {
                 line: line.try_into()?,
+            },
+            Wire::Connection(connection) => Self::Connection {
+                connection: AgentConnection {
+                    agent: connection.agent,
+                    connected: connection.connected,
+                    at: timestamp(connection.at_ms),
+                },
             },
         })
     }

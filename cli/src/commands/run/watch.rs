@@ -3,6 +3,7 @@
 use crate::coordinator::{Coordinator, Updates, lost};
 use crate::failure::{Failure, TIMED_OUT};
 use crate::output::Format;
+use crate::view::waiting::steady;
 use crate::view::watch::View;
 use jiff::SignedDuration;
 use lockstep_api::{Exit, RunOutcome, RunStatus, RunUpdate};
@@ -124,7 +125,7 @@ impl Watcher<'_> {
     /// Shows the updates of one stream until it ends.
     async fn stream(&mut self, view: &mut View) -> Result<Exit, Ended> {
         let mut updates = self.coordinator.watch(&self.run, self.sequence).await?;
-        while let Some(update) = self.next(&mut updates).await? {
+        while let Some(update) = self.next(&mut updates, view).await? {
             let exit = self.record(&update);
             view.show(update).map_err(Ended::View)?;
             if let Some(exit) = exit {
@@ -139,14 +140,19 @@ impl Watcher<'_> {
 
     /// The next update; none at the end of the stream. Without updates the status is
     /// polled, because reaching a gate is not a journal entry and causes no update.
-    async fn next(&mut self, updates: &mut Updates) -> Result<Option<RunUpdate>, Status> {
+    async fn next(
+        &mut self,
+        updates: &mut Updates,
+        view: &mut View,
+    ) -> Result<Option<RunUpdate>, Ended> {
         loop {
+            view.tick().map_err(Ended::View)?;
             let update = match timeout(POLL_AFTER, updates.next()).await {
                 Ok(update) => match update? {
                     Some(update) => Some(update),
                     None => return Ok(None),
                 },
-                Err(_) => self.poll().await?,
+                Err(_) => self.poll(view).await?,
             };
             self.last_seen = Some(Instant::now());
             if update.is_some() {
@@ -155,18 +161,15 @@ impl Watcher<'_> {
         }
     }
 
-    /// The status of the run; none if it hasn't changed.
-    async fn poll(&self) -> Result<Option<RunUpdate>, Status> {
+    /// The status of the run; none if nothing has changed but what changes by itself.
+    async fn poll(&self, view: &mut View) -> Result<Option<RunUpdate>, Status> {
         let run = self.coordinator.poll(&self.run).await?;
-        let known = self.last.as_ref().is_some_and(|last| {
-            // The outage grows by itself; that alone is not worth showing.
-            let write_outage_ms = run.write_outage_ms;
-            RunStatus {
-                write_outage_ms,
-                ..last.clone()
-            } == run
-        });
-        Ok((!known).then(|| RunUpdate::Status { run: Box::new(run) }))
+        let known = self.last.as_ref().map(steady);
+        if known == Some(steady(&run)) {
+            view.refresh(run);
+            return Ok(None);
+        }
+        Ok(Some(RunUpdate::Status { run: Box::new(run) }))
     }
 
     /// Records where to continue after a reconnection. Returns the exit code if the
@@ -184,7 +187,7 @@ impl Watcher<'_> {
                 self.sequence = self.sequence.max(event.sequence);
                 None
             }
-            RunUpdate::Line { .. } => None,
+            RunUpdate::Line { .. } | RunUpdate::Connection { .. } => None,
         }
     }
 
