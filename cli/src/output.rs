@@ -19,6 +19,12 @@ pub enum Format {
     Jsonl,
 }
 
+/// Whether reports on standard error have colours: on a terminal, unless NO_COLOR is
+/// set to something (https://no-color.org).
+pub fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
 /// Whether standard output is a terminal.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()

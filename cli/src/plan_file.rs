@@ -1,10 +1,11 @@
 //! Reads plan files from disk; the plan crate checks and expands them.
 
 use crate::failure::{FILE, Failure, PLAN};
+use crate::output::colours;
 use lockstep_plan::{Checked, MAX_BYTES, Overrides, Plan};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{IsTerminal, Read, stderr};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// A plan file and the values of its variables.
@@ -82,7 +83,7 @@ impl PlanFile {
             Some(plan) => Ok(Loaded { plan, source }),
             None => Err(
                 Failure::refused(PLAN, format!("{} can't be run", self.path.display()))
-                    .report(problems.render(stderr().is_terminal()), problems.json())
+                    .report(problems.render(colours()), problems.json())
                     .remedy("fix the plan; nothing was sent to the coordinator"),
             ),
         }

@@ -29,15 +29,17 @@ impl Preflight {
             .await
             .map_err(|status| coordinator.failure(&status))?
         {
-            match format {
-                Format::Table => output::text(&text(&part))?,
-                Format::Jsonl => output::value(format, &part)?,
-                Format::Json => {}
+            if format == Format::Jsonl {
+                output::value(format, &part)?;
             }
             parts.push(part);
         }
-        if format == Format::Json {
-            output::values(format, &parts)?;
+        // They arrive in the order in which agents finish; the plan as a whole is first.
+        parts.sort_by(|a, b| a.agent.cmp(&b.agent));
+        match format {
+            Format::Table => output::text(&parts.iter().map(text).collect::<String>())?,
+            Format::Json => output::values(format, &parts)?,
+            Format::Jsonl => {}
         }
         verdict(&parts)
     }

@@ -28,6 +28,17 @@ pub fn instant(at: Timestamp) -> String {
         .to_string()
 }
 
+/// As [`moment`], to the millisecond.
+pub fn moment_ms(at: Option<Timestamp>) -> String {
+    match at {
+        Some(at) => at
+            .to_zoned(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S%.3f %Z")
+            .to_string(),
+        None => "–".to_owned(),
+    }
+}
+
 /// Time of day in the local time zone, to the millisecond.
 pub fn clock(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system())

@@ -1,7 +1,7 @@
 //! A run and lists of runs, as text.
 
 use crate::output::{table, table_text};
-use crate::view::{clock, duration, moment, record, short};
+use crate::view::{duration, moment, moment_ms, record, short};
 use lockstep_api::{PhaseStatus, RunEvent, RunStatus, TaskOutcome, TaskStatus, Track};
 use std::fmt::Write;
 
@@ -116,7 +116,7 @@ fn task_times(task: &TaskStatus) -> String {
 pub fn events(events: &[RunEvent]) -> String {
     let mut text = String::new();
     for event in events {
-        let at = event.at.map(clock).unwrap_or_default();
+        let at = moment_ms(event.at);
         let _ = writeln!(
             text,
             "{:>5}  {at}  {:<22} {}",

@@ -229,6 +229,12 @@ impl Agents {
             )
         });
         let known = self.admissions.known(name);
+        // An idle agent sends no messages. Keepalive pings end its session once it
+        // doesn't answer, so an agent with a session is there now.
+        let last_seen = match session {
+            Some(_) => lockstep_clock::wall_time(),
+            None => self.admissions.last_seen_ms(name),
+        };
         AgentStatus {
             name: name.to_owned(),
             connected: session.is_some(),
@@ -237,7 +243,7 @@ impl Agents {
             version: introduction.map(|i| i.version.clone()).unwrap_or_default(),
             journal_id: known.map(|k| k.journal.clone()).unwrap_or_default(),
             address: session.map(|s| s.address.clone()).unwrap_or_default(),
-            last_seen: timestamp(self.admissions.last_seen_ms(name)),
+            last_seen: timestamp(last_seen),
             run: runs.get(&agent).map(ToString::to_string),
             allowed_actions: introduction
                 .map(|i| i.allowed_actions.clone())
@@ -303,6 +309,19 @@ mod tests {
             known: known(&agents),
             ..PersistedAgents::default()
         })
+    }
+
+    #[test]
+    fn a_connected_agent_is_seen_now() {
+        let mut agents = Agents::default();
+        let session = admit(&mut agents, hello("j1", 1, 5)).unwrap();
+        let seen = |agents: &Agents| agents.status_of("app-1", &BTreeMap::new()).last_seen;
+        assert!(
+            seen(&agents).is_some(),
+            "it was admitted at 0 and is silent"
+        );
+        assert!(agents.disconnect(&AgentName::from("app-1"), session));
+        assert_eq!(seen(&agents), None);
     }
 
     #[test]

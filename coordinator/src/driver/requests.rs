@@ -92,11 +92,17 @@ impl Driver {
         }
     }
 
-    /// The run of that id or unambiguous prefix of an id; empty: the newest.
+    /// The run of that id or unambiguous prefix of an id; empty: the newest that has
+    /// not ended or, if all have, the newest.
     pub(super) fn find(&self, wanted: &str) -> Answer<RunId> {
         let mut matching = self.order.iter().filter(|run| run.0.starts_with(wanted));
         let found = if wanted.is_empty() {
-            self.order.last()
+            let in_progress = |run: &&RunId| {
+                let cell = self.runs.get(*run);
+                cell.is_some_and(|cell| cell.state().ended.is_none())
+            };
+            let newest = self.order.iter().rev().find(in_progress);
+            newest.or(self.order.last())
         } else {
             matching.next()
         };

@@ -2,11 +2,12 @@
 
 use super::Driver;
 use crate::agents::{AgentMessage, Introduction, ToAgent};
-use crate::handle::{AgentReport, Answer, Handle, RequestErrorKind};
+use crate::handle::{AgentReport, Answer, Handle, RequestErrorKind, RequestedVerb, VerbRequest};
 use crate::plans::CheckedPlan;
 use crate::preflights::TaskFinding;
 use crate::store::Store;
-use lockstep_api::{Code, Diagnosis};
+use lockstep_api::{Code, Diagnosis, RunUpdate};
+use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Term};
 use lockstep_barrier::message::AgentState;
 use lockstep_plan::Overrides;
@@ -41,10 +42,19 @@ type Orders = mpsc::Receiver<ToAgent>;
 
 /// The one agent's session of that number, and the messages sent on it.
 async fn connect(handle: &Handle, session_number: u64) -> (u64, Orders) {
+    connect_as(handle, "app-1", "app", session_number).await
+}
+
+async fn connect_as(
+    handle: &Handle,
+    agent: &str,
+    role: &str,
+    session_number: u64,
+) -> (u64, Orders) {
     let introduction = Introduction {
         state: AgentState {
-            agent: "app-1".into(),
-            journal: "j1".into(),
+            agent: agent.into(),
+            journal: format!("j-{agent}").as_str().into(),
             term: Term::default(),
             run: None,
             decision: 0,
@@ -55,7 +65,7 @@ async fn connect(handle: &Handle, session_number: u64) -> (u64, Orders) {
         boot: String::new(),
         session_number,
         version: String::new(),
-        labels: [("role".to_owned(), "app".to_owned())].into(),
+        labels: [("role".to_owned(), role.to_owned())].into(),
         allowed_actions: vec!["command.run".to_owned()],
         journal_position: session_number,
         journal_disowned: false,
@@ -182,4 +192,55 @@ async fn a_cutover_whose_operator_disconnected_is_not_started() {
     assert!(operator.await.unwrap_err().is_cancelled());
     report(&handle, session, request, &[]).await;
     assert!(handle.list(9).await.unwrap().is_empty());
+}
+
+fn abort(run: &str) -> VerbRequest {
+    VerbRequest {
+        run: run.to_owned(),
+        request: "v1".to_owned(),
+        by: "ana".to_owned(),
+        reason: Some("a test".to_owned()),
+        expected: None,
+        action: RequestedVerb::Other(VerbAction::Abort),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_run_is_one_that_has_not_ended() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (_, _orders) = connect(&handle, 1).await;
+    let (_, _others) = connect_as(&handle, "db-1", "db", 1).await;
+    let first = start(&handle, "r1", plan()).await.unwrap().unwrap();
+    let text = PLAN.replace("role: app", "role: db");
+    let other = lockstep_plan::load("look.yaml", &text, &Overrides::default()).unwrap();
+    let second = start(&handle, "r2", CheckedPlan::trusted(other, &text));
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(handle.get(String::new()).await.unwrap().id, second);
+    handle.verb(abort(&second)).await.unwrap();
+    assert_eq!(handle.get(String::new()).await.unwrap().id, first);
+    handle.verb(abort(&first)).await.unwrap();
+    assert_eq!(handle.get(String::new()).await.unwrap().id, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_agent_of_a_run_is_reported_to_its_watchers() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (session, _orders) = connect(&handle, 1).await;
+    let run = start(&handle, "r1", plan()).await.unwrap().unwrap();
+    let mut watched = handle.watch(run, 0).await.unwrap();
+    handle.close_session("app-1".into(), session).await;
+    let (_, _again) = connect(&handle, 2).await;
+    let mut connections = Vec::new();
+    while connections.len() < 2 {
+        if let RunUpdate::Connection { connection } = watched.updates.recv().await.unwrap() {
+            assert!(connection.at.is_some());
+            connections.push((connection.agent, connection.connected));
+        }
+    }
+    assert_eq!(
+        connections,
+        [("app-1".to_owned(), false), ("app-1".to_owned(), true)]
+    );
 }

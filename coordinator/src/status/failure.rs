@@ -8,7 +8,7 @@ use lockstep_barrier::record::Failure;
 
 /// The failure as an error. It names agents and tasks; their own errors are in the
 /// refusals and in the status of the tasks.
-pub(super) fn diagnosis(failure: &Failure) -> Diagnosis {
+pub(super) fn diagnosis(state: &State, failure: &Failure) -> Diagnosis {
     let joined = |tasks: &[TaskKey]| -> String {
         let names: Vec<String> = tasks.iter().map(name_of).collect();
         names.join(", ")
@@ -30,7 +30,9 @@ pub(super) fn diagnosis(failure: &Failure) -> Diagnosis {
         Failure::MissingInput { step, detail } => {
             Diagnosis::new(Code::LS4404, format!("{step} lacks an input: {detail}"))
         }
-        Failure::Tasks { tasks } => Diagnosis::new(Code::LS4405, joined(tasks)),
+        Failure::Tasks { tasks } => {
+            Diagnosis::new(Code::LS4405, joined(&worst_first(state, tasks)))
+        }
         Failure::Lost { tasks } => Diagnosis::new(
             Code::LS4406,
             format!("no outcome in time, and still open: {}", joined(tasks)),
@@ -63,16 +65,19 @@ pub(super) fn sentence(state: &State, failure: &Failure) -> String {
                 format!("{agent} refused: {}", reasons.join("; "))
             })
             .collect(),
-        Failure::Tasks { tasks } => tasks.iter().map(|key| with_detail(state, key)).collect(),
+        Failure::Tasks { tasks } => worst_first(state, tasks)
+            .iter()
+            .map(|key| with_detail(state, key))
+            .collect(),
         Failure::Lost { .. }
         | Failure::Silent { .. }
         | Failure::NoPromise { .. }
         | Failure::MissingInput { .. }
         | Failure::Breach { .. }
         | Failure::Unattested { .. }
-        | Failure::TooLarge { .. } => return diagnosis(failure).to_string(),
+        | Failure::TooLarge { .. } => return diagnosis(state, failure).to_string(),
     };
-    format!("{}: {}", diagnosis(failure).code, details.join("; "))
+    format!("{}: {}", diagnosis(state, failure).code, details.join("; "))
 }
 
 /// The failure of a phase that failed.
@@ -110,6 +115,18 @@ pub(super) fn refusals(failure: &Failure) -> Vec<Refusal> {
         .collect()
 }
 
+/// The tasks that went wrong before those that only did not start because of them.
+fn worst_first(state: &State, tasks: &[TaskKey]) -> Vec<TaskKey> {
+    let went_wrong = |key: &TaskKey| {
+        let outcome = state.tasks.get(key).and_then(TaskState::outcome);
+        outcome.is_some_and(|outcome| task::outcome_of(outcome).is_bad())
+    };
+    let mut tasks = tasks.to_vec();
+    // The order is stable otherwise.
+    tasks.sort_by_key(|key| !went_wrong(key));
+    tasks
+}
+
 fn name_of((step, agent): &TaskKey) -> String {
     format!("{step} on {agent}")
 }
@@ -126,7 +143,21 @@ fn with_detail(state: &State, key: &TaskKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::outcome::tests::{at, executed, folded};
+    use lockstep_barrier::ids::Track;
+    use lockstep_barrier::message::Outcome;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_task_that_failed_is_named_before_one_that_did_not_start() {
+        let error = Outcome::failed(Diagnosis::new(Code::LS2103, "it did not stop"));
+        let state = folded(executed(at(Track::Forward, 0), "proof", error));
+        let key = |step: &str| (step.into(), AgentName::from("a"));
+        let failure = Failure::Tasks {
+            tasks: vec![key("one"), key("proof")],
+        };
+        assert_eq!(diagnosis(&state, &failure).what, "proof on a, one on a");
+    }
 
     #[test]
     fn every_refusal_is_listed_with_its_agent() {

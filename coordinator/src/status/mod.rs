@@ -85,6 +85,11 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStat
         outstanding_undo: state
             .outstanding_undos
             .iter()
+            // What only reads has nothing to undo.
+            .filter(|undo| {
+                let step = state.step(&undo.step);
+                step.is_none_or(|(_, step)| !step.read_only)
+            })
             .map(|outstanding_undo| {
                 format!(
                     "undo of {} is outstanding on {}",
@@ -193,7 +198,7 @@ fn phase(
         completed_at: timestamp(times.ended),
         gate: spec.gate,
         tasks: tasks(run, at, timeline),
-        failure: failure.map(failure::diagnosis),
+        failure: failure.map(|failure| failure::diagnosis(run.state(), failure)),
         refusals: failure.map(failure::refusals).unwrap_or_default(),
         abort_leaves: remains::of_phase(run.state(), at, &spec.standard),
     }

@@ -100,17 +100,17 @@ fn name(state: &State, phase: PhaseRef) -> String {
         .map_or_else(|| phase.to_string(), |spec| spec.name.clone())
 }
 
-/// What an operator may decide on a failed phase: a rollback can't be rolled
-/// back, and what is unclear must be resolved before it is tried again.
+/// What an operator may decide on a failed phase: neither a rollback nor what passed
+/// the point of no return can be rolled back, and what is unclear must be resolved before it is tried again.
 fn decision_text(state: &State, phase: PhaseRef) -> String {
     let unclear = state.tasks_of(phase).any(|(_, task)| task.is_unclear());
-    let verbs = match (phase.track, unclear) {
-        (Track::Forward, false) => "retry, skip, rollback or abort",
-        (Track::Forward, true) => {
-            "resolve what is unclear, then retry or skip; or rollback or abort"
-        }
-        (Track::Rollback, false) => "retry, skip or abort",
-        (Track::Rollback, true) => "resolve what is unclear, then retry or skip; or abort",
+    let rollback = phase.track == Track::Forward
+        && (!state.past_no_return() || state.no_return_is_tombstoned());
+    let verbs = match (rollback, unclear) {
+        (true, false) => "retry, skip, rollback or abort",
+        (true, true) => "resolve what is unclear, then retry or skip; or rollback or abort",
+        (false, false) => "retry, skip or abort",
+        (false, true) => "resolve what is unclear, then retry or skip; or abort",
     };
     format!(
         "an operator's decision on phase {}: {verbs}",
@@ -279,7 +279,7 @@ fn ended(ending: Ending) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::outcome::tests::{AGENT, at, folded};
+    use crate::status::outcome::tests::{AGENT, at, executed, folded};
     use lockstep_barrier::message::{Changes, Outcome};
     use std::collections::BTreeMap;
 
@@ -299,6 +299,19 @@ mod tests {
             summary(&folded(Vec::new()), &record),
             "stop on App-1: resolved as done by ana: Checked with Ana in SHOPP"
         );
+    }
+
+    #[test]
+    fn a_rollback_is_not_offered_past_the_point_of_no_return() {
+        let forward = at(Track::Forward, 0);
+        let error = lockstep_api::Diagnosis::new(lockstep_api::Code::LS2103, "no");
+        let failed = executed(forward, "proof", Outcome::failed(error));
+        let mut state = folded(failed);
+        let text = decision_text(&state, forward);
+        assert!(text.ends_with("retry, skip, rollback or abort"), "{text}");
+        state.begin.resolved_plan.forward[0].point_of_no_return = true;
+        let text = decision_text(&state, forward);
+        assert!(text.ends_with("retry, skip or abort"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use crate::view::duration;
 use lockstep_api::Exit;
 use lockstep_plan::budget::{WorstCases, worst_cases};
 use serde_json::json;
-use std::io::{IsTerminal, stderr};
 
 /// Checks a plan.
 #[derive(Debug, clap::Args)]
@@ -30,7 +29,7 @@ impl Check {
             output::value(format, &found)?;
             return Ok(if valid { Exit::Done } else { Exit::Refused });
         }
-        let report = problems.render(stderr().is_terminal());
+        let report = problems.render(output::colours());
         let Some(plan) = checked.plan else {
             return Err(Failure::refused(PLAN, "the plan can't be run").report(report, json!(null)));
         };

@@ -93,5 +93,5 @@ impl ConnectedCommand {
     }
 }
 
-/// Stands for the id of the newest run on the command line.
+/// Stands for the newest run that has not ended or, if all have, for the newest run.
 pub const LATEST: &str = "latest";
