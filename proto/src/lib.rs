@@ -9,6 +9,7 @@ pub mod limits;
 /// Package `lockstep.v1`.
 #[expect(
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::too_many_lines,
     reason = "generated code carries attributes of its own"
 )]
