@@ -9,8 +9,8 @@
     reason = "tests stop at the first surprise; clippy.toml's exemption misses helpers"
 )]
 
-use lockstep_tests::range::Options;
-use lockstep_tests::rehearsal::{Fault, Report, Settings, rehearse};
+use lockstep_tests::range::{Options, Range};
+use lockstep_tests::rehearsal::{Fault, Obstacle, Product, Report, Settings, Skip, rehearse, skip};
 use std::path::PathBuf;
 
 /// Enough orders for every kind of row to be there, few enough to be quick.
@@ -134,6 +134,71 @@ fn a_cutover_carries_out_every_step_and_loses_nothing() {
     let report = good(&settings("cutover"));
     assert!(report.drain.scn.is_some());
     assert_eq!(report.run.unwrap().exit_code, Some(0));
+}
+
+/// The preflight names what the plain plan doesn't know of its landscape.
+#[test]
+fn a_realistic_landscape_refuses_the_plain_plan_with_every_reason() {
+    let range = Range::start(Options {
+        realistic: true,
+        ..Options::default()
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let product = Product::of(&range);
+    product.wait_for_agents(range.hosts.len()).unwrap();
+    let plan = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("range/plans/rehearsal.yaml");
+    let output = product.preflight(&plan, &[]).unwrap();
+    range.stop().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for reason in ["CRM1", "TimeoutStopSec", "shop-worker.service"] {
+        assert!(words.contains(reason), "{reason} is missing in\n{text}");
+    }
+}
+
+#[test]
+#[ignore = "DMS takes its time there; make verify"]
+fn a_realistic_cutover_completes() {
+    let mut settings = settings("realistic");
+    settings.range.realistic = true;
+    good(&settings);
+}
+
+/// A skip is refused and the run rolls back, or the run says what was skipped.
+fn is_safe(skip: &Skip) {
+    let verdict = &skip.verdict;
+    assert!(verdict.is_good(), "{skip:#?}");
+    let expected = match skip.refused {
+        Some(_) => "rolled-back",
+        None => "completed-with-skips",
+    };
+    assert_eq!(skip.run.outcome, expected, "{skip:#?}");
+    if skip.refused.is_none() {
+        let said = format!("phase {} was skipped by", skip.phase);
+        assert!(skip.run.reason.contains(&said), "{}", skip.run.reason);
+    }
+}
+
+#[test]
+fn a_phase_that_stops_dms_is_not_skipped() {
+    let skip = skip(Obstacle::Fault(Fault::StopDms)).unwrap_or_else(|error| panic!("{error}"));
+    is_safe(&skip);
+    assert!(skip.refused.is_some(), "{skip:#?}");
+}
+
+#[test]
+#[ignore = "a range for each phase; make verify"]
+fn every_skip_is_refused_or_safe() {
+    for obstacle in Obstacle::all() {
+        let skip = skip(obstacle).unwrap_or_else(|error| panic!("{obstacle:?}: {error}"));
+        let end = match &skip.refused {
+            Some(_) => "refused".to_owned(),
+            None => skip.run.reason.clone(),
+        };
+        println!("{:<30} {:<22} {end}", skip.phase, skip.run.outcome);
+        is_safe(&skip);
+    }
 }
 
 /// Late in the cutover: nearly everything is there to be taken back.

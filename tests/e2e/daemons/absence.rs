@@ -61,6 +61,7 @@ fn an_agent_that_vanishes_is_lost_until_somebody_waives_it() {
     }
     let output = fleet.then_watch(&retry);
     assert_eq!(output.code, 7, "{output}");
+    assert_eq!(output.json["outcome"], "completed-with-skips");
     assert_eq!(task(&output.json, "app-2", "first")["outcome"], "waived");
     assert!(
         output.json["outstanding_undo"]

@@ -38,6 +38,11 @@ struct Arguments {
     /// once the step has said that.
     #[arg(long, value_name = "WHO:STEP[:TEXT]")]
     kill: Option<Kill>,
+    /// A landscape as companies have it: DMS takes tens of seconds to start and stop,
+    /// metrics come late, another database uses the listener, and units depend on
+    /// each other.
+    #[arg(long)]
+    realistic: bool,
     /// Where the report goes.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
             apps: arguments.apps,
             rate: arguments.rate,
             product: !arguments.range_only,
+            realistic: arguments.realistic,
         },
         orders: arguments.orders,
         plan: arguments.plan,

@@ -30,7 +30,7 @@ pub struct Dms;
 
 impl Dms {
     /// Writes the configuration and starts the double, its forward task
-    /// running.
+    /// running. `timing`: the configuration's section of that name, or nothing.
     ///
     /// # Errors
     /// When a file can't be written or the double does not come up.
@@ -38,7 +38,7 @@ impl Dms {
         layout: &Layout,
         group: &Group,
         passwords: &Passwords,
-        postgres: &Postgres,
+        (postgres, timing): (&Postgres, &str),
     ) -> Result<(Self, Process), Error> {
         let dir = layout.root.join("dms");
         std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
@@ -47,7 +47,10 @@ impl Dms {
             &forward_mappings().to_string(),
         )?;
         let config = dir.join("dms.toml");
-        write(&config, &configuration(layout, passwords, postgres))?;
+        write(
+            &config,
+            &(configuration(layout, passwords, postgres) + timing),
+        )?;
         let launch = Launch::new(
             "dms",
             "dms",

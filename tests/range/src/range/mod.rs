@@ -20,6 +20,7 @@ pub mod oracle;
 pub mod postgres;
 mod prerequisites;
 mod process;
+pub mod realism;
 mod secrets;
 pub mod wait;
 
@@ -46,6 +47,8 @@ pub struct Options {
     pub rate: u32,
     /// Whether coordinator and agents are started too.
     pub product: bool,
+    /// Whether it has what [`realism`] adds.
+    pub realistic: bool,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             apps: 3,
             rate: 210,
             product: true,
+            realistic: false,
         }
     }
 }
@@ -120,7 +124,16 @@ impl Range {
         running.add([process])?;
         let (oracle, process) = oracle::Oracle::start(&layout, &running.daemons, &passwords)?;
         running.add([process])?;
-        let (dms, process) = dms::Dms::start(&layout, &running.daemons, &passwords, &postgres)?;
+        if options.realistic {
+            realism::neighbour(&oracle)?;
+        }
+        let timing = if options.realistic {
+            realism::DMS_TIMING
+        } else {
+            ""
+        };
+        let (dms, process) =
+            dms::Dms::start(&layout, &running.daemons, &passwords, (&postgres, timing))?;
         running.add([process])?;
 
         let rate = options.rate.div_ceil(u32::from(options.apps.max(1)));
@@ -128,12 +141,18 @@ impl Range {
         for (index, sketch) in (1..).zip(&sketches) {
             Host::lay_out(&layout, sketch, &sketches)?;
             applications::lay_out(&layout, sketch, index, rate, &passwords, &postgres.ca)?;
+            if options.realistic {
+                realism::lay_out(&layout, sketch)?;
+            }
             let (host, processes) = Host::start(&layout, sketch, &running.daemons)?;
             running.add(processes)?;
             hosts.push(host);
         }
         for host in &hosts {
             applications::start(host)?;
+            if options.realistic {
+                realism::start(&layout, host)?;
+            }
         }
         let mut range = Self {
             layout,

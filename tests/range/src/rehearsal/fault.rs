@@ -3,15 +3,19 @@
 //! Each strikes a late task of its phase, so that something has been done
 //! before it fails. The product has no switch for any of them.
 
-use crate::range::{Error, Range};
+use crate::range::{Error, Range, wait};
 use serde_json::json;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Duration of each of the two commands of a slow stop. Together they exceed the
 /// rehearsal's unit_timeout of 15 s; each stays below TimeoutStopSec=, which is per command,
 /// so that the preflight can't foresee it (systemd.service(5), TimeoutStopSec=).
 const SLOW_STOP_SECS: u32 = 13;
+
+/// How long a run may take until it has closed Oracle.
+const CLOSED_LIMIT: Duration = Duration::from_secs(300);
 
 /// The phase in which the range makes something fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +99,10 @@ impl Fault {
             Self::Prepare => deny("CreateReplicationTask"),
             Self::StopApplications => slow_stop(range),
             Self::CloseOracle => range.oracle.inject("AQ_TM_PROCESSES", 2097, 1).map(drop),
-            Self::FinalChanges => dms(json!({"kind": "apply_paused", "task": "forward"})),
+            Self::FinalChanges => {
+                pause_when_oracle_is_closed(range);
+                Ok(())
+            }
             Self::VerifyRows => {
                 let sql = "INSERT INTO shop.ticks VALUES (-1, now())";
                 range.postgres.query(sql, "shop").map(drop)
@@ -138,6 +145,23 @@ impl Fault {
             _ => Ok(()),
         }
     }
+}
+
+/// The trial marker before the outage must arrive, so DMS stops applying only when the
+/// applications' account is locked.
+fn pause_when_oracle_is_closed(range: &Range) {
+    let (oracle, dms) = (range.oracle.clone(), range.dms);
+    std::thread::spawn(move || {
+        let locked = wait::until("the account SHOP to be locked", CLOSED_LIMIT, || {
+            let status = oracle.observe()?["accounts"]["SHOP"].clone();
+            let locked = status.as_str().is_some_and(|text| text.contains("LOCKED"));
+            Ok(locked.then_some(()))
+        });
+        let fault = json!({"kind": "apply_paused", "task": "forward"});
+        if let Err(error) = locked.and_then(|()| dms.post("/control/faults", &fault).map(drop)) {
+            eprintln!("the fault in final-changes is not in place: {error}");
+        }
+    });
 }
 
 /// A drop-in with a slow ExecStop: the unit does stop, only too late.

@@ -12,15 +12,17 @@ mod kill;
 mod outage;
 mod product;
 mod report;
+mod skips;
 mod state;
 mod workload;
 
-use crate::range::{self, Error, Options, Range, host_names, wait};
+use crate::range::{self, Error, Options, Range, host_names, realism, wait};
 pub use effects::{Effects, Look, Moments, SEED_STEPS};
 pub use fault::Fault;
 pub use kill::{Kill, Struck};
 pub use product::{PhaseStatus, Product, RunStatus, TaskStatus};
 pub use report::{Observed, Report, Shortcoming};
+pub use skips::{Obstacle, Skip, skip};
 pub use state::State;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -169,7 +171,7 @@ fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
         say(&format!("a fault is in place: {}", fault.description()));
         fault.arm(range)?;
     }
-    let own = range.layout.source.join("tests/range/plans/rehearsal.yaml");
+    let own = own_plan(range, settings.range)?;
     let apps = settings.range.apps.to_string();
     let (plan, vars): (_, &[(&str, &str)]) = match &settings.plan {
         Some(plan) => (plan, &[]),
@@ -200,6 +202,18 @@ fn run(range: &mut Range, settings: &Settings) -> Result<Ran, Error> {
         exit_code,
         struck,
     })
+}
+
+/// The rehearsal's own plan for this range.
+fn own_plan(range: &Range, options: Options) -> Result<PathBuf, Error> {
+    let plain = range.layout.source.join("tests/range/plans/rehearsal.yaml");
+    if !options.realistic {
+        return Ok(plain);
+    }
+    let text = std::fs::read_to_string(&plain).map_err(Error::file("read", &plain))?;
+    let own = range.layout.root.join("realistic.yaml");
+    std::fs::write(&own, realism::plan(&text)?).map_err(Error::file("write", &own))?;
+    Ok(own)
 }
 
 fn say(text: &str) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -225,6 +225,48 @@ impl Product {
     pub fn watch(&self, run: &str) -> Result<Option<u8>, Error> {
         let mut command = self.command("operator");
         exit_code(&mut self.spawn(command.args(["run", "watch", run]))?)
+    }
+
+    /// A verb of an operator, watched until the run ends or waits for someone.
+    ///
+    /// # Errors
+    /// When the command can't be started.
+    pub fn verb(&self, verb: &str, run: &str) -> Result<Output, Error> {
+        self.command("operator")
+            .args([
+                "run",
+                verb,
+                run,
+                "--reason",
+                "part of the rehearsal",
+                "--watch",
+            ])
+            .output()
+            .map_err(|source| Error::Start {
+                program: "lockstep".into(),
+                purpose: format!("{verb} the run"),
+                source,
+            })
+    }
+
+    /// Preflight of a plan; what the command printed.
+    ///
+    /// # Errors
+    /// When the command can't be started.
+    pub fn preflight(&self, plan: &Path, vars: &[(&str, &str)]) -> Result<Output, Error> {
+        let vars = vars
+            .iter()
+            .flat_map(|(name, value)| ["--var".into(), format!("{name}={value}")]);
+        self.command("operator")
+            .arg("preflight")
+            .args(vars)
+            .arg(plan)
+            .output()
+            .map_err(|source| Error::Start {
+                program: "lockstep".into(),
+                purpose: "check a plan".into(),
+                source,
+            })
     }
 
     /// Waits until the run has ended or waits for someone; the command that
