@@ -27,9 +27,9 @@ async fn a_watch_exits_with_the_exit_code_of_the_run() {
             last.waits_on = vec!["an approval of open-postgres".to_owned()];
         }
         let script = vec![
-            Answer::Status(run(RunOutcome::Running)),
+            Answer::Status(Box::new(run(RunOutcome::Running))),
             Answer::Line(line("stopping shop.service")),
-            Answer::Status(last),
+            Answer::Status(Box::new(last)),
         ];
         let coordinator = Scripted::start(vec![script]).await;
         let plan = coordinator.plan();
@@ -51,14 +51,14 @@ async fn a_watch_exits_with_the_exit_code_of_the_run() {
 async fn a_watch_reconnects_after_a_restart_and_repeats_nothing() {
     let coordinator = Scripted::start(vec![
         vec![
-            Answer::Status(run(RunOutcome::Running)),
+            Answer::Status(Box::new(run(RunOutcome::Running))),
             Answer::Event(7),
             Answer::Fail(tonic::Status::unavailable("restarting")),
         ],
         vec![Answer::Fail(tonic::Status::unavailable("restarting"))],
         vec![
-            Answer::Status(run(RunOutcome::Running)),
-            Answer::Status(run(RunOutcome::Completed)),
+            Answer::Status(Box::new(run(RunOutcome::Running))),
+            Answer::Status(Box::new(run(RunOutcome::Completed))),
         ],
     ])
     .await;
@@ -91,9 +91,9 @@ async fn a_watch_reconnects_after_a_restart_and_repeats_nothing() {
 async fn a_watch_supports_every_output_format() {
     let script = || {
         vec![
-            Answer::Status(run(RunOutcome::Running)),
+            Answer::Status(Box::new(run(RunOutcome::Running))),
             Answer::Line(line("one")),
-            Answer::Status(run(RunOutcome::Completed)),
+            Answer::Status(Box::new(run(RunOutcome::Completed))),
         ]
     };
     let coordinator = Scripted::start(vec![script(), script()]).await;
@@ -141,7 +141,7 @@ async fn a_refusal_is_reported_once_with_its_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_at_its_timeout() {
     let coordinator = Scripted::start(vec![vec![
-        Answer::Status(run(RunOutcome::Running)),
+        Answer::Status(Box::new(run(RunOutcome::Running))),
         Answer::Silence,
     ]])
     .await;
@@ -155,7 +155,7 @@ async fn a_watch_ends_at_its_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_is_detected_without_a_journal_entry() {
     let coordinator = Scripted::start(vec![vec![
-        Answer::Status(run(RunOutcome::Running)),
+        Answer::Status(Box::new(run(RunOutcome::Running))),
         Answer::Silence,
     ]])
     .await;

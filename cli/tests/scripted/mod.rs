@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "a script has a handful of them")]
 pub enum Answer {
-    Status(RunStatus),
+    Status(Box<RunStatus>),
     Line(TaskLine),
     /// A journal entry with this sequence.
     Event(u64),
@@ -267,7 +267,7 @@ impl Script {
             .iter()
             .any(|answer| matches!(answer, Answer::Silence));
         let updates = tokio_stream::iter(answers).filter_map(|answer| match answer {
-            Answer::Status(run) => Some(Ok(Update::Status(run))),
+            Answer::Status(run) => Some(Ok(Update::Status(*run))),
             Answer::Line(line) => Some(Ok(Update::Line(line))),
             Answer::Event(sequence) => Some(Ok(Update::Event(RunEvent {
                 sequence,
