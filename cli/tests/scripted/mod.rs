@@ -18,7 +18,6 @@ use tonic::{Request, Response, Status};
 
 /// One message of a watch, or its end.
 #[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "a script has a handful of them")]
 pub enum Answer {
     Status(Box<RunStatus>),
     Line(TaskLine),

@@ -232,6 +232,7 @@ impl Product {
     /// # Errors
     /// When the command can't be started.
     pub fn verb(&self, verb: &str, run: &str) -> Result<Output, Error> {
+        let confirmed = (verb == "skip").then_some("--yes");
         self.command("operator")
             .args([
                 "run",
@@ -241,6 +242,7 @@ impl Product {
                 "part of the rehearsal",
                 "--watch",
             ])
+            .args(confirmed)
             .output()
             .map_err(|source| Error::Start {
                 program: "lockstep".into(),

@@ -468,10 +468,40 @@ fn monitoring(draft: &mut Draft<'_>) {
     draft.add("monitoring", "", &["10", "10.2"], steps);
 }
 
+/// Steps whose state must still be in effect when PostgreSQL is opened. The fence's
+/// watch attests the others.
+const RELIED_ON: [&str; 6] = [
+    "postgres-jobs-disable",
+    "forward-stop",
+    "oracle-triggers-disable",
+    "reverse-start",
+    "postgres-triggers-enable",
+    "sequences",
+];
+
+/// Checks of the states on which the opening relies. Whatever an earlier phase has
+/// reached may have been changed since, or was only said to be reached.
+fn relied_on(draft: &Draft<'_>) -> Vec<Step> {
+    RELIED_ON
+        .iter()
+        .filter_map(|id| draft.step(id))
+        .map(|reached| {
+            let check = c::CheckState {
+                action: reached.action.clone(),
+                params: reached.params.clone(),
+            };
+            step(format!("{}-still", reached.id), &reached.party, &check)
+                .proof()
+                .with_timeout(reached.timeout_ms)
+        })
+        .collect()
+}
+
 /// Checks after the gate, however long that took, that Oracle has no commit
 /// beyond the proved SCN: the forward task is stopped, so PostgreSQL would lack
-/// it. The fence doesn't exclude SYS. This is a phase of its own before the
-/// point of no return, so that a change is answered by a rollback.
+/// it. The fence doesn't exclude SYS. Checks as well that the states on which the
+/// opening relies are in effect. This is a phase of its own before the point of no
+/// return, so that a change is answered by a rollback.
 ///
 /// Then only the roles are opened. Jobs are restored in a phase of their own:
 /// none may run before the release that passes the point of no return.
@@ -491,12 +521,9 @@ fn open_postgres(draft: &mut Draft<'_>) {
     };
     let limit = source.compare.timeout.unwrap_or(COMPARE).ms();
     let unchanged = step("oracle-unchanged", LEAD, &unchanged).proof();
-    draft.add(
-        "open-postgres",
-        "",
-        &["10"],
-        vec![unchanged.with_timeout(limit)],
-    );
+    let mut checks = vec![unchanged.with_timeout(limit)];
+    checks.extend(relied_on(draft));
+    draft.add("open-postgres", "", &["10"], checks);
     // The roles have been closed since `prepare`, but could have been opened by
     // hand. This check affects the vote, so the point of no return is not passed
     // while PostgreSQL accepts writes. It is not marked as a proof: a later
