@@ -227,8 +227,8 @@ impl RowDigest {
     /// Adds a row of canonical values, `None` for NULL.
     ///
     /// A value is written as its length in bytes, a colon and its text, NULL
-    /// as `-`, so that no two rows have the same text.
-    pub fn add(&mut self, row: &[Option<String>]) {
+    /// as `-`, so that no two rows have the same text. Returns the row's hash.
+    pub fn add(&mut self, row: &[Option<String>]) -> [u8; 32] {
         let mut hash = Sha256::new();
         for value in row {
             match value {
@@ -247,6 +247,7 @@ impl RowDigest {
         self.rows += 1;
         self.high = self.high.wrapping_add(u128::from_be_bytes(high));
         self.low = self.low.wrapping_add(u128::from_be_bytes(low));
+        hash
     }
 
     /// Rows added so far.

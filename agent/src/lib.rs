@@ -13,6 +13,7 @@ pub mod driver;
 pub mod error;
 pub mod handle;
 pub mod host;
+pub mod key_sketch;
 mod message_limits;
 pub mod policy;
 pub mod preflight;

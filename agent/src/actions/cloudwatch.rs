@@ -207,7 +207,7 @@ impl Action for Put {
         for alarm in wanted(params) {
             if definitions.get(&alarm.name) != Some(&alarm) {
                 watch.put_alarm(&alarm.alarm()).await?;
-                cx.note(format!("the alarm {}: put", alarm.name));
+                cx.effect(format!("the alarm {}: put", alarm.name));
             }
         }
         Ok(Outputs::new())

@@ -106,8 +106,8 @@ async fn rows_are_digested_as_of_the_scn_in_canonical_form() {
     client.commit().unwrap();
 
     let params = json!({"resource": "orcl", "scn": scn, "tables": [
-        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": true},
-        {"oracle": "SHOP.ORDER_AUDIT", "postgres": "shop.order_audit"},
+        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders"},
+        {"oracle": "SHOP.ORDER_AUDIT", "postgres": "shop.order_audit", "digest": false},
     ]});
     range.probe("oracle.rows.digest", &params).await.unwrap();
     let outputs = range.execute("oracle.rows.digest", &params).await.unwrap();
@@ -126,6 +126,8 @@ async fn rows_are_digested_as_of_the_scn_in_canonical_form() {
     let orders = &outputs["tables"]["SHOP.ORDERS"];
     assert_eq!(orders["rows"], 2);
     assert_eq!(orders["digest"], expected.finish());
+    assert_eq!(orders["key"], json!([0]));
+    assert_eq!(orders["sketch"].as_array().unwrap().len(), 1);
     assert_eq!(
         orders["columns"][0],
         json!({"name": "id", "kind": "number"})
@@ -149,7 +151,7 @@ async fn tables_that_the_plan_forgot_are_counted_where_both_sides_have_them() {
         .await
         .unwrap();
     let params = json!({"resource": "orcl", "scn": scn,
-        "tables": [{"oracle": "SHOP.ORDERS", "postgres": "shop.orders"}],
+        "tables": [{"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": false}],
         "counted": ["shop.order_audit", "shop.fresh"],
         "schemas": [{"oracle": "SHOP", "postgres": "shop"}]});
     let outputs = range.execute("oracle.rows.digest", &params).await.unwrap();
@@ -260,4 +262,24 @@ async fn the_canary_is_waited_for_and_removed_again() {
         .await
         .unwrap();
     assert_eq!(left, 1, "only this run's canary is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_are_described_for_the_other_side_and_some_left_out() {
+    let range = Range::start("").await;
+    let params = json!({"resource": "orcl", "reverse": true, "tables": [
+        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "except": ["tag"]},
+        {"oracle": "SHOP.ORDER_AUDIT", "postgres": "shop.order_audit", "digest": false}]});
+    let name = "oracle.columns.describe";
+    assert_eq!(range.finding(name, &params).await, Finding::Pending);
+    let outputs = range.execute(name, &params).await.unwrap();
+    let orders = outputs["columns"]["SHOP.ORDERS"].as_array().unwrap();
+    assert_eq!(orders[0]["name"], "id");
+    assert_eq!(orders[0]["kind"], "number");
+    assert_eq!(orders[0]["type"], "NUMBER");
+    assert!(
+        orders.iter().all(|column| column["name"] != "tag"),
+        "{orders:?}"
+    );
+    assert!(outputs["columns"].get("SHOP.ORDER_AUDIT").is_none());
 }

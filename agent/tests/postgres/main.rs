@@ -11,6 +11,7 @@ use lockstep_api::Code;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+mod fallback;
 mod jobs;
 mod markers;
 mod roles;
@@ -40,7 +41,7 @@ const PROOFS: &str = r#"
 
 fn ready() -> Value {
     json!({"resource": "shop", "marker_table": "lockstep.marker", "canary_table": "lockstep.canary",
-        "control_schema": "dms", "schemas": ["shop"]})
+        "control_schema": "dms", "schemas": ["shop"], "reverse": {"accept": ["shop.orders.paid"]}})
 }
 
 #[tokio::test]
@@ -90,6 +91,7 @@ async fn readiness_tells_tables_and_sequences_that_the_plan_does_not_name() {
     let site = Site::new("unnamed", &format!("{PROOFS}; {more}"), "").await;
     let mut params = ready();
     params["compared"] = json!(["shop.orders"]);
+    params["reverse"]["accept"] = json!(["shop.orders", "shop.events"]);
     let (_, outputs) = site.perform("postgres.ready", &params).await;
     assert_eq!(
         outputs["tables"],

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 /// What the other side says of `shop.orders` below.
 fn expected(rows: u64, amount: &str) -> Value {
     use lockstep_agent::canonical::{Kind, RowDigest};
+    use lockstep_agent::key_sketch::Sketch;
     let columns = [
         ("id", Kind::Number),
         ("customer", Kind::Text),
@@ -42,6 +43,7 @@ fn expected(rows: u64, amount: &str) -> Value {
         ],
     ];
     let mut digest = RowDigest::new();
+    let mut sketch = Sketch::default();
     for row in as_oracle_has_them {
         let row: Vec<Option<String>> = columns
             .iter()
@@ -54,28 +56,30 @@ fn expected(rows: u64, amount: &str) -> Value {
                 }
             })
             .collect();
-        digest.add(&row);
+        let hash = digest.add(&row);
+        sketch.add_row(&row, &[0], &hash);
     }
     let columns: Vec<Value> = columns
         .iter()
         .map(|(name, kind)| json!({"name": name, "kind": kind}))
         .collect();
     json!({
-        "SHOP.ORDERS": {"rows": rows, "digest": digest.finish(), "columns": columns},
+        "SHOP.ORDERS": {"rows": rows, "digest": digest.finish(), "columns": columns,
+            "key": [0], "sketch": sketch.texts(2)},
         "SHOP.LINES": {"rows": 1, "digest": null},
     })
 }
 
 fn verify(expected: Value) -> Value {
     json!({"resource": "shop", "schemas": ["shop"], "expected": expected, "tables": [
-        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders", "digest": true},
-        {"oracle": "SHOP.LINES", "postgres": "shop.lines"},
+        {"oracle": "SHOP.ORDERS", "postgres": "shop.orders"},
+        {"oracle": "SHOP.LINES", "postgres": "shop.lines", "digest": false},
     ]})
 }
 
-#[tokio::test]
-async fn rows_are_compared_across_types_and_differences_named() {
-    let site = Site::new("rows", PROOFS, "").await;
+/// The rows of [`expected`], as PostgreSQL has them.
+async fn filled(name: &str) -> Site {
+    let site = Site::new(name, PROOFS, "").await;
     site.sql
         .run(
             "INSERT INTO shop.orders VALUES \
@@ -84,16 +88,32 @@ async fn rows_are_compared_across_types_and_differences_named() {
              INSERT INTO shop.lines VALUES (1, 1)",
         )
         .await;
+    site
+}
+
+#[tokio::test]
+async fn rows_are_compared_across_types_and_differences_named() {
+    let site = filled("rows").await;
     let (_, outputs) = site
         .perform("postgres.rows.verify", &verify(expected(2, "12.5")))
         .await;
     assert_eq!(
         outputs["tables"],
-        json!({"shop.orders": {"rows": 2}, "shop.lines": {"rows": 1}})
+        json!({"shop.orders": {"rows": 2, "compared": "digest"},
+            "shop.lines": {"rows": 1, "compared": "count"}})
+    );
+    let notes = site.notes.lock().unwrap().join("\n");
+    assert!(
+        notes.contains("shop.lines: 1 rows, only counted"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("shop.orders: 2 rows, the same digest"),
+        "{notes}"
     );
 
     for (wrong, named) in [
-        (expected(2, "12.51"), "not the same ones"),
+        (expected(2, "12.51"), "not the same ones; different: id 1"),
         (expected(3, "12.5"), "has 2 rows, SHOP.ORDERS had 3"),
     ] {
         let error = site
@@ -102,13 +122,31 @@ async fn rows_are_compared_across_types_and_differences_named() {
             .unwrap_err();
         assert!(error.report().contains(named), "{}", error.report());
     }
+    site.sql
+        .run("UPDATE shop.orders SET id = 3 WHERE id = 2")
+        .await;
+    let error = site
+        .try_execute("postgres.rows.verify", &verify(expected(2, "12.5")))
+        .await
+        .unwrap_err();
+    let moved = "not the same ones; missing in PostgreSQL: id 2; only in PostgreSQL: id 3";
+    assert!(error.report().contains(moved), "{}", error.report());
+    site.sql
+        .run("UPDATE shop.orders SET id = 2 WHERE id = 3")
+        .await;
+}
+
+#[tokio::test]
+async fn forgotten_tables_orphans_and_invalid_objects_are_found() {
+    let site = filled("forgotten").await;
     // A table that the plan forgot.
     let mut forgotten = expected(2, "12.5");
     forgotten["SHOP.MARKS"] = json!({"rows": 0, "postgres": "lockstep.marker"});
     let (_, outputs) = site
         .perform("postgres.rows.verify", &verify(forgotten.clone()))
         .await;
-    assert_eq!(outputs["tables"]["lockstep.marker"], json!({"rows": 0}));
+    let counted = json!({"rows": 0, "compared": "count"});
+    assert_eq!(outputs["tables"]["lockstep.marker"], counted);
     forgotten["SHOP.MARKS"]["rows"] = json!(7);
     let error = site
         .try_execute("postgres.rows.verify", &verify(forgotten))
@@ -237,4 +275,53 @@ async fn constraints_never_validated_are_found_before_the_run() {
     for named in ["positive of shop.lines", "VALIDATE CONSTRAINT"] {
         assert!(foreseen.contains(named), "{named}: {foreseen}");
     }
+}
+
+#[tokio::test]
+async fn columns_that_can_not_be_compared_are_found_by_their_types() {
+    let more = "CREATE TABLE shop.pairs (id bigint PRIMARY KEY, at timestamptz, doc jsonb, u uuid, \
+        own int, twice bigint GENERATED ALWAYS AS (id * 2) STORED)";
+    let site = Site::new("pairs", &format!("{PROOFS}; {more}"), "").await;
+    let described = |name: &str, kind: &str, data_type: &str| json!({"name": name, "kind": kind, "type": data_type});
+    let columns = json!({"SHOP.PAIRS": [described("id", "number", "NUMBER"),
+        described("at", "timestamp", "TIMESTAMP(6)"), described("doc", "text", "CLOB"),
+        described("u", "bytes", "RAW"), described("gone", "text", "VARCHAR2")]});
+    let table = json!({"oracle": "SHOP.PAIRS", "postgres": "shop.pairs"});
+    let params =
+        |table: &Value| json!({"resource": "shop", "tables": [table], "expected": columns});
+    let name = "postgres.columns.verify";
+    let error = site.try_probe(name, &params(&table)).await.unwrap_err();
+    assert_eq!(error.code(), Code::LS2339);
+    for named in [
+        "shop.pairs.at is timestamp with time zone, which can't be compared with TIMESTAMP(6)",
+        "shop.pairs.doc is jsonb, which can't be compared with CLOB",
+        "shop.pairs.u is uuid, which can't be compared with RAW",
+        "shop.pairs has no column gone",
+        "SHOP.PAIRS has no column for shop.pairs.own",
+    ] {
+        assert!(
+            error.report().contains(named),
+            "{named}: {}",
+            error.report()
+        );
+    }
+    assert!(!error.report().contains("twice"), "{}", error.report());
+    // The run's own comparison says the same, of a type and not of a value.
+    let rows = json!({"resource": "shop", "tables": [table], "expected": {"SHOP.PAIRS":
+        {"rows": 0, "digest": "0:0", "columns": [{"name": "id", "kind": "number"},
+            {"name": "at", "kind": "timestamp"}]}}});
+    let error = site
+        .try_execute("postgres.rows.verify", &rows)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2339, "{}", error.report());
+
+    let mut counted = table.clone();
+    counted["digest"] = json!(false);
+    site.perform(name, &params(&counted)).await;
+    let mut except = table.clone();
+    except["except"] = json!(["at", "doc", "u", "own", "gone"]);
+    let mut some = params(&except);
+    some["expected"] = json!({"SHOP.PAIRS": [described("id", "number", "NUMBER")]});
+    site.perform(name, &some).await;
 }

@@ -5,7 +5,8 @@
 //! default a task is in limited LOB mode and cuts each LOB at 32 KB without an
 //! error.
 
-use serde_json::Value;
+use lockstep_plan::mappings::selects;
+use serde_json::{Value, json};
 
 /// The size in KB at which limited LOB mode cuts by default (`LobMaxSize`).
 const DEFAULT_KB: u64 = 32;
@@ -34,6 +35,29 @@ impl Lobs {
         }
     }
 
+    /// As [`Lobs::of`] for the table `schema.table`, for which a `table-settings`
+    /// rule may say otherwise.
+    pub fn of_table(settings: &Value, mappings: &Value, table: &str) -> Self {
+        let own = table_rules(mappings).find(|(rule, _)| {
+            let mut selection = (*rule).clone();
+            selection["rule-type"] = json!("selection");
+            selection["rule-action"] = json!("include");
+            selects(&json!({"rules": [selection]}), table)
+        });
+        match own {
+            Some((_, "none")) => Self::LeftOut,
+            Some((rule, "limited")) => Self::bulk(rule),
+            Some((_, "unlimited")) => Self::Whole,
+            _ => Self::of(settings),
+        }
+    }
+
+    /// Limited LOB mode of a `table-settings` rule.
+    fn bulk(rule: &Value) -> Self {
+        let size = rule.pointer("/lob-settings/bulk-max-size").and_then(size);
+        Self::Cut(size.unwrap_or(DEFAULT_KB))
+    }
+
     /// What that means for values; `None` where all arrive whole.
     pub fn remark(self, of: &str) -> Option<String> {
         match self {
@@ -49,20 +73,23 @@ impl Lobs {
     }
 }
 
-/// A remark for each `table-settings` rule that limits the LOBs of its tables.
-pub fn of_tables(mappings: &Value) -> Vec<String> {
+/// The `table-settings` rules with a LOB mode, and the mode.
+fn table_rules(mappings: &Value) -> impl Iterator<Item = (&Value, &str)> {
     let rules = mappings.get("rules").and_then(Value::as_array);
     rules
         .into_iter()
         .flatten()
         .filter(|rule| rule["rule-type"] == "table-settings")
-        .filter_map(|rule| {
-            let lobs = match rule.pointer("/lob-settings/mode")?.as_str()? {
+        .filter_map(|rule| Some((rule, rule.pointer("/lob-settings/mode")?.as_str()?)))
+}
+
+/// A remark for each `table-settings` rule that limits the LOBs of its tables.
+pub fn of_tables(mappings: &Value) -> Vec<String> {
+    table_rules(mappings)
+        .filter_map(|(rule, mode)| {
+            let lobs = match mode {
                 "none" => Lobs::LeftOut,
-                "limited" => {
-                    let size = rule.pointer("/lob-settings/bulk-max-size").and_then(size);
-                    Lobs::Cut(size.unwrap_or(DEFAULT_KB))
-                }
+                "limited" => Lobs::bulk(rule),
                 _ => return None,
             };
             let name = |which: &str| {
@@ -120,6 +147,13 @@ mod tests {
         );
         assert!(of(json!({"mode": "none"}))[0].contains("aren't replicated"));
         assert!(of(json!({"mode": "unlimited"})).is_empty());
+        let mappings = json!({"rules": [rule(json!({"mode": "limited"}))]});
+        let whole = json!({"TargetMetadata": {"FullLobMode": true}});
+        assert_eq!(
+            Lobs::of_table(&whole, &mappings, "shop.notes"),
+            Lobs::Cut(32)
+        );
+        assert_eq!(Lobs::of_table(&whole, &mappings, "shop.other"), Lobs::Whole);
         assert!(of_tables(&json!({"rules": [{"rule-type": "selection"}]})).is_empty());
     }
 }

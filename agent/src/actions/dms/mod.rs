@@ -2,10 +2,10 @@
 
 pub mod connection_test;
 mod health;
-mod lobs;
+pub mod lobs;
 pub mod reverse_create;
 pub mod reverse_delete;
-mod reverse_settings;
+pub mod reverse_settings;
 pub mod reverse_start;
 mod slots;
 mod task_diff;
@@ -153,6 +153,6 @@ async fn resume(cx: &Context, dms: &Dms, arn: &str, limit: Duration) -> Result<b
         Err(refused) if refused.is_wrong_state() && dms.task(arn).await?.is_up() => {}
         done => done?,
     }
-    cx.note(format!("{}: resuming", name(Some(&task), arn)));
+    cx.effect(format!("{}: resuming", name(Some(&task), arn)));
     Ok(true)
 }

@@ -248,7 +248,9 @@ impl Action for Create {
                     mappings: mappings(params),
                     settings: Settings::of(&params.settings)?.text(),
                 };
-                dms.create(&new).await?
+                let task = dms.create(&new).await?;
+                cx.effect(format!("the task {}: created", params.identifier));
+                task
             }
         };
         // Undo needs this permission; a missing one is better found before the
@@ -319,6 +321,6 @@ pub async fn delete_and_wait(
         done => done?,
     }
     wait(cx, dms, &task.arn, limit, "deleted", |task| task.is_none()).await?;
-    cx.note(format!("the task {}: deleted", task.identifier));
+    cx.effect(format!("the task {}: deleted", task.identifier));
     Ok(())
 }

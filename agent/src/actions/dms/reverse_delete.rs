@@ -110,7 +110,7 @@ impl Action for Delete {
         if let Some(slot) = slot
             && slots::drop_slot(&session, &slot, limit).await?
         {
-            cx.note(format!("the slot {slot}: dropped"));
+            cx.effect(format!("the slot {slot}: dropped"));
         }
         tell_idle(cx, &session).await?;
         Ok(Outputs::new())

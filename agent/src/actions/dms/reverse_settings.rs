@@ -96,9 +96,13 @@ impl Settings {
         Ok(settings)
     }
 
+    pub fn document(&self) -> Value {
+        Value::Object(self.document.clone())
+    }
+
     /// `ReplicationTaskSettings`.
     pub fn text(&self) -> String {
-        Value::Object(self.document.clone()).to_string()
+        self.document().to_string()
     }
 
     /// What preflight says of them.

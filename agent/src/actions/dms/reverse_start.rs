@@ -68,7 +68,7 @@ async fn start(cx: &Context, dms: &Dms, task: &Task) -> Result<(), ActionError> 
         Err(refused) if refused.is_wrong_state() && dms.task(&task.arn).await?.is_up() => {}
         answer => answer?,
     }
-    cx.note(format!("the task {}: {done}", task.identifier));
+    cx.effect(format!("the task {}: {done}", task.identifier));
     Ok(())
 }
 
@@ -189,7 +189,7 @@ impl Action for Start {
         let was_up = !task.is_at_rest();
         if was_up {
             stop_and_wait(cx, &dms, &task.arn, limit).await?;
-            cx.note(format!("the task {}: stopped", task.identifier));
+            cx.effect(format!("the task {}: stopped", task.identifier));
         }
         if let Some(applied) = applied(&dms, &session, &task).await? {
             return Ok(Undone::Drifted(applied));
@@ -219,7 +219,7 @@ async fn drop_own(
     };
     let dropped = slots::drop_slot(session, &slot, limit).await?;
     if dropped {
-        cx.note(format!("the slot {slot}: dropped"));
+        cx.effect(format!("the slot {slot}: dropped"));
     }
     Ok(dropped)
 }

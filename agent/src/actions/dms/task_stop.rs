@@ -97,7 +97,7 @@ impl Action for Stop {
         well_stopped(&task, params)?;
         // Checked again: an error in the very last transaction shows only now.
         Health::of(&dms, &task).await?.passed(&task)?;
-        cx.note(format!("the task {}: stopped", task.identifier));
+        cx.effect(format!("the task {}: stopped", task.identifier));
         Ok(outputs(&task))
     }
 }

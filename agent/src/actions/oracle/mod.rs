@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod canary;
 mod clients;
+pub mod columns;
 mod dms_listener;
 mod fence;
 pub mod fence_verify;

@@ -15,6 +15,7 @@ use super::unlisted_tables::{self, Others};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::canonical::{Column, Kind, NotCanonical, RowDigest};
 use crate::host::oracle::{Bind, Session};
+use crate::key_sketch::Sketch;
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -30,6 +31,15 @@ const COLUMNS: &str = "SELECT COLUMN_NAME, DATA_TYPE FROM DBA_TAB_COLS \
      WHERE OWNER = :1 AND TABLE_NAME = :2 AND HIDDEN_COLUMN = 'NO' AND VIRTUAL_COLUMN = 'NO' \
      ORDER BY COLUMN_ID";
 
+/// Columns of the primary key.
+const KEY: &str = "SELECT CC.COLUMN_NAME FROM DBA_CONSTRAINTS C, DBA_CONS_COLUMNS CC \
+     WHERE C.OWNER = :1 AND C.TABLE_NAME = :2 AND C.CONSTRAINT_TYPE = 'P' \
+     AND CC.OWNER = C.OWNER AND CC.CONSTRAINT_NAME = C.CONSTRAINT_NAME ORDER BY CC.POSITION";
+
+/// Tables whose differing rows can be named: a sketch takes up to 45 KB, and the
+/// outputs of a task must stay below 1 MiB.
+const SKETCHED: usize = 16;
+
 /// A scan of a large table is one call. The task's own limit normally ends it
 /// earlier.
 const SCAN_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -39,9 +49,10 @@ const FETCHED: u32 = 1000;
 pub struct Digest;
 
 /// A column of the table in Oracle.
-struct Source {
-    name: String,
-    column: Column,
+pub struct Source {
+    pub name: String,
+    pub data_type: String,
+    pub column: Column,
 }
 
 /// The kind as which a type is compared; `None` if it can't be compared.
@@ -74,8 +85,14 @@ async fn types(session: &Session, table: &Qualified) -> Result<Vec<(String, Stri
         .remedy("correct it in the plan, spelled as DBA_TABLES does"))
 }
 
-async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, ActionError> {
-    let all = types(session, table).await?;
+/// The columns that the digest covers.
+pub async fn columns(
+    session: &Session,
+    compared: &ComparedTable,
+) -> Result<Vec<Source>, ActionError> {
+    let table = Qualified::read(&compared.oracle)?;
+    let all = types(session, &table).await?;
+    let left_out = |name: &String| compared.except.contains(&name.to_lowercase());
     let place = format!("{}.{}", table.owner, table.name);
     let source = |(name, data_type): (String, String)| match kind(&data_type) {
         Some(kind) => Ok(Source {
@@ -84,6 +101,7 @@ async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, Ac
                 kind,
             },
             name,
+            data_type,
         }),
         None => Err(ActionError::new(
             Code::LS2271,
@@ -92,9 +110,15 @@ async fn columns(session: &Session, table: &Qualified) -> Result<Vec<Source>, Ac
             ),
         )
         .state_left("nothing was compared in this table")
-        .remedy("compare this table by its count only (digest: false)")),
+        .remedy(
+            "leave the column out of the comparison (except), or compare this table by its count \
+             only (digest: false)",
+        )),
     };
-    all.into_iter().map(source).collect()
+    all.into_iter()
+        .filter(|(name, _)| !left_out(name))
+        .map(source)
+        .collect()
 }
 
 /// The value as text, as input for [`crate::canonical`].
@@ -139,12 +163,30 @@ pub async fn count(session: &Session, table: &Qualified, scn: i64) -> Result<u64
     Ok(session.row(&sql, &[Bind::Integer(scn)]).await?)
 }
 
+/// Positions of the primary key among the compared columns; none if it isn't
+/// compared as a whole.
+async fn key(
+    session: &Session,
+    table: &Qualified,
+    sources: &[Source],
+) -> Result<Vec<usize>, ActionError> {
+    let binds = [table.owner.as_str().into(), table.name.as_str().into()];
+    let names: Vec<String> = session.rows(KEY, &binds).await?;
+    let at = |name: &String| sources.iter().position(|source| source.name == *name);
+    Ok(names
+        .iter()
+        .map(at)
+        .collect::<Option<_>>()
+        .unwrap_or_default())
+}
+
 async fn digest(
     session: &Session,
     table: &Qualified,
     sources: &[Source],
+    key: Vec<usize>,
     scn: i64,
-) -> Result<RowDigest, ActionError> {
+) -> Result<(RowDigest, Sketch), ActionError> {
     let names: Vec<String> = sources
         .iter()
         .map(|source| super::names::quoted(&source.name))
@@ -163,13 +205,17 @@ async fn digest(
                 .fetch_array_size(FETCHED)
                 .build()?;
             let mut digest = RowDigest::new();
+            let mut sketch = Sketch::default();
             for row in statement.query(&[&scn])? {
                 match canonical(&row?, &kinds)? {
-                    Ok(values) => digest.add(&values),
+                    Ok(values) => {
+                        let hash = digest.add(&values);
+                        sketch.add_row(&values, &key, &hash);
+                    }
                     Err(e) => return Ok(Err(e)),
                 }
             }
-            Ok(Ok(digest))
+            Ok(Ok((digest, sketch)))
         })
         .await?;
     scanned.map_err(|(at, e)| {
@@ -189,10 +235,10 @@ async fn digest(
 
 /// Checks that a table exists and can be compared as the plan requires.
 async fn comparable(session: &Session, compared: &ComparedTable) -> Result<(), ActionError> {
-    let table = Qualified::read(&compared.oracle)?;
     if compared.digest {
-        columns(session, &table).await.map(drop)
+        columns(session, compared).await.map(drop)
     } else {
+        let table = Qualified::read(&compared.oracle)?;
         types(session, &table).await.map(drop)
     }
 }
@@ -215,16 +261,27 @@ async fn compare(
     session: &Session,
     compared: &ComparedTable,
     scn: i64,
+    sketched: bool,
 ) -> Result<Value, ActionError> {
     let table = Qualified::read(&compared.oracle)?;
     if !compared.digest {
         let rows = count(session, &table, scn).await?;
         return Ok(json!({"rows": rows, "digest": null}));
     }
-    let sources = columns(session, &table).await?;
-    let digest = digest(session, &table, &sources, scn).await?;
+    let sources = columns(session, compared).await?;
+    let key = if sketched {
+        key(session, &table, &sources).await?
+    } else {
+        Vec::new()
+    };
+    let (digest, sketch) = digest(session, &table, &sources, key.clone(), scn).await?;
     let columns: Vec<&Column> = sources.iter().map(|source| &source.column).collect();
-    Ok(json!({"rows": digest.rows(), "digest": digest.finish(), "columns": columns}))
+    let mut result = json!({"rows": digest.rows(), "digest": digest.finish(), "columns": columns});
+    if !key.is_empty() {
+        result["key"] = json!(key);
+        result["sketch"] = json!(sketch.texts(digest.rows()));
+    }
+    Ok(result)
 }
 
 #[async_trait]
@@ -293,9 +350,16 @@ impl Action for Digest {
         let session = Session::open(cx, &params.resource).await?;
         session.allow(SCAN_LIMIT).await?;
         let mut tables = Map::new();
+        let mut digests = 0;
         for compared in &params.tables {
-            let result = compare(&session, compared, scn).await?;
-            cx.note(format!("{}: {} rows", compared.oracle, result["rows"]));
+            digests += usize::from(compared.digest);
+            let result = compare(&session, compared, scn, digests <= SKETCHED).await?;
+            let how = if compared.digest {
+                "rows"
+            } else {
+                "rows, only counted"
+            };
+            cx.note(format!("{}: {} {how}", compared.oracle, result["rows"]));
             tables.insert(compared.oracle.clone(), result);
         }
         let others = Others::find(&session, params).await?;

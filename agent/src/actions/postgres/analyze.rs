@@ -87,7 +87,7 @@ impl Action for Analyze {
         let wanted = wanted(tables(&session, params).await?, params);
         for table in &wanted {
             session.run(&format!("ANALYZE {}", table.sql())).await?;
-            cx.note(format!("{table}: analyzed"));
+            cx.effect(format!("ANALYZE {table}"));
         }
         // PostgreSQL skips tables that the role may not analyze, with only a
         // warning.

@@ -86,7 +86,7 @@ impl Action for Write {
         session
             .change(&sql, &[&cx.tag.run, &cx.tag.step, &nonce])
             .await?;
-        cx.note(format!("wrote the canary {nonce} to {table}"));
+        cx.effect(format!("wrote the canary {nonce} to {table}"));
         Ok(Outputs::from([("nonce".to_owned(), json!(nonce))]))
     }
 

@@ -75,7 +75,7 @@ impl Action for Disable {
         off.extend(active.iter().map(|job| (*job).clone()));
         state_file.write(&off)?;
         schedulers.switch(&active, false).await?;
-        cx.note(format!("jobs disabled: {}", listed(&active)));
+        cx.effect(format!("jobs disabled: {}", listed(&active)));
         Ok(Outputs::new())
     }
 
@@ -169,7 +169,7 @@ impl Action for Restore {
         let off: Vec<&String> = off.iter().collect();
         schedulers.switch(&off, true).await?;
         StateFile::of(cx, STATE_FILE, &params.resource).forget()?;
-        cx.note(format!("jobs enabled: {}", listed(&off)));
+        cx.effect(format!("jobs enabled: {}", listed(&off)));
         Ok(Outputs::new())
     }
 }

@@ -3,8 +3,12 @@
 
 pub mod analyze;
 pub mod canary_write;
+mod column_types;
+pub mod columns_verify;
+mod comparable;
 mod control;
 pub mod drain_check;
+mod fallback;
 pub mod jobs;
 pub mod marker_await;
 pub mod ready;

@@ -2,7 +2,7 @@
 
 use super::control::{self, Control};
 use super::sequences::{self, Sequences};
-use super::{Table, listed};
+use super::{Table, fallback, listed};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
 use crate::policy::Permission;
@@ -47,6 +47,10 @@ impl Survey {
                 .await?;
             survey.rollback_replication(&session).await?;
             survey.keys(&session, &params.schemas).await?;
+            let task = params.reverse.clone().unwrap_or_default();
+            let found = fallback::check(&session, &params.schemas, &task).await?;
+            survey.obstacles.extend(found.obstacles);
+            survey.remarks.extend(found.remarks);
         }
         survey.schemas(&session, &params.schemas).await?;
         survey.other_tables(&session, params).await?;

@@ -240,7 +240,7 @@ async fn end_sessions(
         }
         for (pid, who) in &left {
             if reported.insert(*pid, ()).is_none() {
-                cx.note(format!("ending session {pid}: {who}"));
+                cx.effect(format!("ending session {pid}: {who}"));
             }
         }
         let pids: Vec<i32> = left.keys().copied().collect();
@@ -335,7 +335,7 @@ impl Action for Close {
         let open: Vec<&String> = logins.iter().filter(|(_, l)| **l).map(|(r, _)| r).collect();
         set_login(&session, &open, false).await?;
         end_sessions(cx, &session, &params.roles).await?;
-        cx.note(format!(
+        cx.effect(format!(
             "{}: closed, no session left",
             listed(&params.roles)
         ));
@@ -484,7 +484,7 @@ impl Action for Open {
             .map(|(r, _)| r)
             .collect();
         set_login(&session, &shut, true).await?;
-        cx.note(format!("{}: open", listed(&params.roles)));
+        cx.effect(format!("{}: open", listed(&params.roles)));
         Ok(Outputs::new())
     }
 

@@ -5,12 +5,15 @@
 //! The tables that the plan names are read in one snapshot. Every other table
 //! that both sides have is counted on its own: nothing writes any more, and a
 //! transaction over thousands of tables would need more locks than the server
-//! has. It reports which tables differ and how, not which rows.
+//! has. Rows that differ are named by their keys, from the sketch that Oracle's side
+//! gave ([`crate::key_sketch`]).
 
+use super::comparable::{self, Described};
 use super::{Table, listed, schema_checks};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::canonical::{Column, Kind, RowDigest};
 use crate::host::postgres::{Session, quoted};
+use crate::key_sketch::{Differences, Side, Sketch};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -35,6 +38,12 @@ struct Expected {
     /// The columns of the digest, in order.
     #[serde(default)]
     columns: Vec<Column>,
+    /// Positions of the primary key among the columns.
+    #[serde(default)]
+    key: Vec<usize>,
+    /// The sketch of Oracle's rows; none without a key.
+    #[serde(default)]
+    sketch: Vec<String>,
     /// Its name here, where the plan doesn't name it.
     #[serde(default)]
     postgres: Option<String>,
@@ -99,12 +108,14 @@ async fn count(session: &Session, table: &Table) -> Result<u64, ActionError> {
 async fn digest(
     session: &Session,
     table: &Table,
-    columns: &[Column],
-) -> Result<RowDigest, ActionError> {
+    expected: &Expected,
+) -> Result<(RowDigest, Sketch), ActionError> {
+    let columns = &expected.columns;
     let list: Vec<String> = columns.iter().map(as_text).collect();
     let sql = format!("SELECT {} FROM {}", list.join(", "), table.sql());
     let mut rows = Box::pin(session.stream(&sql).await?);
     let mut digest = RowDigest::new();
+    let mut sketch = Sketch::default();
     let mut values = Vec::with_capacity(columns.len());
     while let Some(row) = session.next(&mut rows).await? {
         values.clear();
@@ -118,15 +129,64 @@ async fn digest(
                         format!("{table}.{} holds what Oracle can't hold", column.name),
                     )
                     .state_left("nothing was changed")
-                    .remedy("correct the value, or leave the table's digest out of the plan")
+                    .remedy(
+                        "correct the value, leave the column out of the comparison (except), or \
+                         have the table only counted (digest: false)",
+                    )
                     .source(e)
                 })?,
             };
             values.push(value);
         }
-        digest.add(&values);
+        let hash = digest.add(&values);
+        sketch.add_row(&values, &expected.key, &hash);
     }
-    Ok(digest)
+    Ok((digest, sketch))
+}
+
+/// Most keys in one sentence for each side.
+const KEYS_SHOWN: usize = 20;
+
+/// The keys that differ, by the side on which they are.
+fn named(expected: &Expected, found: Option<Differences>) -> String {
+    let Some(found) = found else {
+        return "; too many differ to name any".to_owned();
+    };
+    let columns: Vec<&str> = expected
+        .key
+        .iter()
+        .filter_map(|at| Some(expected.columns.get(*at)?.name.as_str()))
+        .collect();
+    let mut text = if found.complete {
+        String::new()
+    } else {
+        "; more rows differ than are named here".to_owned()
+    };
+    for (side, what) in [
+        (Side::Both, "different"),
+        (Side::Theirs, "missing in PostgreSQL"),
+        (Side::Ours, "only in PostgreSQL"),
+    ] {
+        let keys: Vec<&str> = found
+            .keys
+            .iter()
+            .filter(|(_, on)| **on == side)
+            .map(|(key, _)| key.as_str())
+            .collect();
+        if !keys.is_empty() {
+            let rest = keys.len().saturating_sub(KEYS_SHOWN);
+            let shown = keys.iter().take(KEYS_SHOWN).copied().collect::<Vec<_>>();
+            text.push_str(&format!(
+                "; {what}: {} {}",
+                columns.join(", "),
+                shown.join("; ")
+            ));
+            if rest > 0 {
+                text.push_str(&format!(" and {rest} more"));
+            }
+        }
+    }
+    text
 }
 
 /// Compares one table: its rows, and a sentence where it differs.
@@ -136,22 +196,34 @@ async fn compare(
     expected: &Expected,
 ) -> Result<(u64, Option<String>), ActionError> {
     let table = Table::parse(&compared.postgres)?;
-    let (rows, digest) = match (&expected.digest, compared.digest) {
+    let (rows, digest, sketch) = match (&expected.digest, compared.digest) {
         (Some(_), true) => {
-            let digest = digest(session, &table, &expected.columns).await?;
-            (digest.rows(), Some(digest.finish()))
+            let (digest, sketch) = digest(session, &table, expected).await?;
+            (digest.rows(), Some(digest.finish()), Some(sketch))
         }
-        _ => (count(session, &table).await?, None),
+        _ => (count(session, &table).await?, None, None),
+    };
+    let named = || match &sketch {
+        Some(sketch) if !expected.sketch.is_empty() => {
+            named(expected, sketch.differences(&expected.sketch))
+        }
+        Some(_) => {
+            "; the rows can't be named without a primary key in Oracle that is compared".to_owned()
+        }
+        None => String::new(),
     };
     let differs = if rows != expected.rows {
         Some(format!(
-            "{table} has {rows} rows, {} had {}",
-            compared.oracle, expected.rows
+            "{table} has {rows} rows, {} had {}{}",
+            compared.oracle,
+            expected.rows,
+            named()
         ))
     } else if digest.is_some() && digest != expected.digest {
         Some(format!(
-            "{table} and {} have {rows} rows each, but not the same ones",
-            compared.oracle
+            "{table} and {} have {rows} rows each, but not the same ones{}",
+            compared.oracle,
+            named()
         ))
     } else {
         None
@@ -183,7 +255,13 @@ impl Compared {
                 continue;
             };
             let (rows, differs) = done.one(session, compared, wanted).await?;
-            let same = || format!("{}: {rows} rows, the same", compared.postgres);
+            let same = || match compared.digest {
+                true => format!("{}: {rows} rows, the same digest", compared.postgres),
+                false => format!(
+                    "{}: {rows} rows, only counted: their values were not compared",
+                    compared.postgres
+                ),
+            };
             cx.note(differs.unwrap_or_else(same));
         }
         session.run("COMMIT").await?;
@@ -205,6 +283,7 @@ impl Compared {
                     oracle: oracle.clone(),
                     postgres,
                     digest: false,
+                    except: Vec::new(),
                 };
                 Some((compared, wanted))
             })
@@ -217,7 +296,7 @@ impl Compared {
             }
             if last_reported.elapsed() >= PROGRESS_INTERVAL {
                 cx.note(format!(
-                    "{same} of {} further tables the same",
+                    "{same} of {} further tables have the same number of rows, only counted",
                     others.len()
                 ));
                 last_reported = Instant::now();
@@ -225,7 +304,7 @@ impl Compared {
         }
         if !others.is_empty() {
             cx.note(format!(
-                "{same} of {} further tables the same",
+                "{same} of {} further tables have the same number of rows, only counted",
                 others.len()
             ));
         }
@@ -241,9 +320,34 @@ impl Compared {
         let (rows, differs) = compare(session, compared, wanted).await?;
         self.wrong.extend(differs.clone());
         let table = compared.postgres.clone();
-        self.tables.insert(table, json!({"rows": rows}));
+        let how = if compared.digest { "digest" } else { "count" };
+        self.tables
+            .insert(table, json!({"rows": rows, "compared": how}));
         Ok((rows, differs))
     }
+}
+
+/// Checks the types before any row is read: a type that can't be compared isn't a
+/// wrong value.
+async fn pairs(
+    session: &Session,
+    params: &PostgresRows,
+    expected: &BTreeMap<String, Expected>,
+) -> Result<(), ActionError> {
+    let mut wrong = Vec::new();
+    for compared in params.tables.iter().filter(|compared| compared.digest) {
+        let columns = expected.get(&compared.oracle).map(|one| &one.columns);
+        let described: Vec<Described> = columns
+            .into_iter()
+            .flatten()
+            .map(|column| Described {
+                column: column.clone(),
+                data_type: None,
+            })
+            .collect();
+        wrong.extend(comparable::mismatches(session, compared, &described).await?);
+    }
+    comparable::judged(&wrong)
 }
 
 /// Whether the compared tables exist and can be read.
@@ -339,6 +443,7 @@ impl Action for Verify {
     ) -> Result<Outputs, ActionError> {
         let expected = expected(params)?;
         let session = Session::open(cx, &params.resource).await?;
+        pairs(&session, params, &expected).await?;
         session.without_limit().await?;
         let mut done = Compared::named(cx, &session, params, &expected).await?;
         done.others(cx, &session, &expected).await?;

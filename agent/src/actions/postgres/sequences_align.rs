@@ -402,7 +402,7 @@ impl Action for Align {
                     &[&one.sequence, &value],
                 )
                 .await?;
-            cx.note(format!(
+            cx.effect(format!(
                 "{} of {}: {} -> {value}",
                 one.sequence,
                 listed(&one.columns),

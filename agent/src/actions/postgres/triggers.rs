@@ -216,7 +216,7 @@ async fn switch(
     }
     session.transaction(&statements).await?;
     for statement in &statements {
-        cx.note(statement.clone());
+        cx.effect(statement.clone());
     }
     Ok(statements.len())
 }

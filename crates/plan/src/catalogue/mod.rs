@@ -37,6 +37,9 @@ pub(crate) mod defaults {
     pub fn durable() -> bool {
         true
     }
+    pub fn compared_by_digest() -> bool {
+        true
+    }
     pub fn unit_secs() -> u64 {
         60
     }

@@ -471,9 +471,14 @@ pub struct ComparedTable {
     pub oracle: String,
     /// `schema.table` in PostgreSQL.
     pub postgres: String,
-    /// Also compare a digest over every row, not only the count.
-    #[serde(default)]
+    /// Compare a digest over every value, not only the number of rows. With
+    /// `false` a value that was changed on the way goes unnoticed.
+    #[serde(default = "defaults::compared_by_digest")]
     pub digest: bool,
+    /// Columns that the digest leaves out, named as in PostgreSQL: those that
+    /// exist on one side only, or whose types can't be compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
 }
 
 /// A schema on both sides. Tables correspond if their names are equal, or if the
@@ -542,6 +547,33 @@ pub struct OracleUnchanged {
 impl ActionSpec for OracleUnchanged {
     const NAME: &'static str = "oracle.rows.unchanged";
     const SUMMARY: &'static str = "prove that Oracle has no later change";
+    const EFFECT: Effect = Effect::ReadOnly;
+}
+
+/// `oracle.columns.describe`: reads as what kind of value each column is compared.
+///
+/// Outputs: `columns` (map of `OWNER.TABLE` to a list of {name, kind, type}).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OracleColumns {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// Tables to compare.
+    pub tables: Vec<ComparedTable>,
+    /// Also check for identity columns `GENERATED ALWAYS`, into which a reverse
+    /// task can't insert.
+    #[serde(default)]
+    pub reverse: bool,
+    /// `schema.table` or `schema.table.column` in PostgreSQL for which the plan
+    /// accepts that the reverse task fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<String>,
+}
+
+impl ActionSpec for OracleColumns {
+    const NAME: &'static str = "oracle.columns.describe";
+    const SUMMARY: &'static str = "read the columns of the compared tables";
+    const OUTPUTS: &'static [&'static str] = &["columns"];
     const EFFECT: Effect = Effect::ReadOnly;
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// `postgres.ready`: checks the prerequisites of a cutover: wal_level, free slots, primary keys, marker and canary tables,
-/// DMS control tables.
+/// DMS control tables, and what the reverse task can't carry.
 ///
 /// Outputs: `apply_exceptions` (number of rows in awsdms_apply_exceptions),
 /// `slots` (names of the replication slots), `tables` (tables of `schemas`
@@ -34,6 +34,28 @@ pub struct PostgresReady {
     /// `schema.table.column` of the sequences listed in the plan.
     #[serde(default)]
     pub sequences: Vec<String>,
+    /// The reverse task, to check what it can't carry back to Oracle; used only
+    /// together with `canary_table`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse: Option<ReverseTask>,
+}
+
+/// What `dms.reverse.create` creates, as far as it determines which data arrive
+/// in Oracle.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReverseTask {
+    /// Table mappings in the JSON format of DMS; without them every table of the
+    /// schemas is checked.
+    #[serde(default)]
+    pub table_mappings: serde_json::Value,
+    /// Task settings in addition to those of a fallback.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+    /// `schema.table` or `schema.table.column` in PostgreSQL whose changes may
+    /// arrive in Oracle incomplete, changed or not at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<String>,
 }
 
 impl ActionSpec for PostgresReady {
@@ -146,7 +168,8 @@ impl ActionSpec for PostgresDrain {
 
 /// `postgres.rows.verify`: verifies rows, foreign keys, constraints and indexes.
 ///
-/// Outputs: `tables` (map of `schema.table` to {rows}).
+/// Outputs: `tables` (map of `schema.table` to {rows, compared}; `compared` is
+/// `digest` or `count`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresRows {
@@ -166,6 +189,25 @@ impl ActionSpec for PostgresRows {
     const NAME: &'static str = "postgres.rows.verify";
     const SUMMARY: &'static str = "compare rows, keys and indexes";
     const OUTPUTS: &'static [&'static str] = &["tables"];
+    const EFFECT: Effect = Effect::ReadOnly;
+}
+
+/// `postgres.columns.verify`: checks that the columns of the compared tables
+/// correspond to those in Oracle, and that their types can be compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresColumns {
+    /// Resource of the agent's configuration.
+    pub resource: String,
+    /// Tables to compare.
+    pub tables: Vec<ComparedTable>,
+    /// Output `columns` of `oracle.columns.describe`.
+    pub expected: serde_json::Value,
+}
+
+impl ActionSpec for PostgresColumns {
+    const NAME: &'static str = "postgres.columns.verify";
+    const SUMMARY: &'static str = "compare the columns of tables with those in Oracle";
     const EFFECT: Effect = Effect::ReadOnly;
 }
 

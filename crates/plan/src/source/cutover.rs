@@ -278,14 +278,22 @@ pub struct Reverse {
     /// and the task stops at the first error; preflight shows other choices.
     #[serde(default)]
     pub settings: Option<Value>,
+    /// `schema.table` or `schema.table.column` in PostgreSQL whose changes may
+    /// arrive in Oracle incomplete, changed or not at all. Preflight names
+    /// what the task can't carry (partitioned tables, numeric without a
+    /// precision, boolean, LOBs that the settings cut), which is an obstacle
+    /// unless it is listed here.
+    #[serde(default)]
+    pub accept: Vec<String>,
 }
 
 /// Comparison of rows before the switch.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// Tables whose rows are compared or whose names differ. All other tables
-    /// that exist on both sides are counted.
+    /// Tables whose rows are compared, by default with a digest over every value,
+    /// and tables whose names differ. All other tables that exist on both sides
+    /// are only counted.
     #[schemars(length(min = 1))]
     pub tables: Vec<ComparedTable>,
     /// `schema.table` of tables in PostgreSQL that are not counted: those

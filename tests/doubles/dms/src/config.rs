@@ -175,10 +175,11 @@ pub struct PostgresEndpoint {
     /// `PostgreSQLSettings.AfterConnectScript`, run in every session; the place
     /// for `SET session_replication_role = 'replica'`.
     pub after_connect_script: Option<String>,
-    /// `PostgreSQLSettings.CaptureDdls`, shown only; DMS's default is true.
+    /// `PostgreSQLSettings.CaptureDdls`; DMS's default is true. A task that
+    /// captures DDL makes its event trigger in the source, as a superuser.
     pub capture_ddls: Option<bool>,
-    /// `ExtraConnectionAttributes`, of which `afterConnectScript` and `slotName`
-    /// are heeded.
+    /// `ExtraConnectionAttributes`, of which `afterConnectScript`, `slotName` and
+    /// `captureDDLs` are heeded.
     pub extra_connection_attributes: Option<String>,
 }
 
@@ -199,6 +200,13 @@ impl PostgresEndpoint {
             .as_deref()
             .or_else(|| self.attribute("slotName"))
             .filter(|slot| !slot.is_empty())
+    }
+
+    /// Whether tasks capture DDL, in whichever form the endpoint says so.
+    #[must_use]
+    pub fn captures_ddl(&self) -> bool {
+        let off = |value: &str| ["n", "no", "false"].contains(&value.to_lowercase().as_str());
+        self.capture_ddls != Some(false) && !self.attribute("captureDDLs").is_some_and(off)
     }
 
     /// An extra connection attribute: `name=value`, separated by semicolons, the

@@ -81,6 +81,11 @@ fn preflight(draft: &mut Draft<'_>) {
             .iter()
             .map(|sequence| sequence.column.clone())
             .collect(),
+        reverse: source.dms.reverse.as_ref().map(|reverse| c::ReverseTask {
+            table_mappings: reverse.table_mappings.clone(),
+            settings: reverse.settings.clone().unwrap_or(Value::Null),
+            accept: reverse.accept.clone(),
+        }),
     };
     let endpoints = [&source.dms.source_endpoint, &source.dms.target_endpoint];
     let task = c::DmsTaskReady {
@@ -106,7 +111,29 @@ fn preflight(draft: &mut Draft<'_>) {
         checkpoint: Some("${forward-ready.checkpoint}".to_owned()),
     };
     let logs = step("oracle-logs", LEAD, &logs).proof();
-    draft.add("preflight", "logs", &[], vec![logs]);
+    let (described, verified) = columns(source);
+    draft.add("preflight", "logs", &[], vec![logs, described]);
+    draft.add("preflight", "columns", &[], vec![verified]);
+}
+
+/// Whether the rows can be compared at all is found before anything is stopped.
+fn columns(source: &Cutover) -> (Step, Step) {
+    let reverse = source.dms.reverse.as_ref();
+    let oracle = c::OracleColumns {
+        resource: source.oracle.resource.clone(),
+        tables: source.compare.tables.clone(),
+        reverse: reverse.is_some(),
+        accept: reverse.map_or_else(Vec::new, |reverse| reverse.accept.clone()),
+    };
+    let postgres = c::PostgresColumns {
+        resource: source.postgres.resource.clone(),
+        tables: source.compare.tables.clone(),
+        expected: "${oracle-columns.columns}".into(),
+    };
+    (
+        step("oracle-columns", LEAD, &oracle).proof(),
+        step("postgres-columns", POSTGRES, &postgres).proof(),
+    )
 }
 
 /// Tables excluded from the count of all remaining tables.

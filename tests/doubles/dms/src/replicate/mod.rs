@@ -17,6 +17,7 @@ pub mod oracle_apply;
 pub mod redo;
 pub mod replicator;
 pub mod reverse;
+pub mod source_types;
 pub mod statement;
 pub mod stream;
 

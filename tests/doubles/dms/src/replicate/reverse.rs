@@ -10,6 +10,7 @@ use super::change::{TableName, Transaction};
 use super::connect::{self, ConnectError, postgres_text};
 use super::decoding::{DecodeError, Decoded, decode};
 use super::oracle_apply::{OracleApplier, OracleApplyError, selected};
+use super::source_types::{SourceTypes, capture_ddl};
 use super::stream::{LogicalStream, Message, StreamError, format_lsn, parse_lsn};
 use super::{Job, timing};
 use crate::config::{OracleEndpoint, PostgresEndpoint};
@@ -148,6 +149,10 @@ async fn session(
     failures: &mut u32,
 ) -> Result<Ending, SessionError> {
     let client = connect::postgres(source).await?;
+    if source.captures_ddl() {
+        capture_ddl(&client).await?;
+    }
+    let types = SourceTypes::read(&client).await?;
     let (slot, confirmed) = ensure_slot(job, source, &client).await?;
     let without_key = selected(&job.task.mappings, tables(&client, WITHOUT_KEY).await?);
     let start = match job.task.cdc_start_position.as_deref().and_then(parse_lsn) {
@@ -182,6 +187,7 @@ async fn session(
         job,
         stream,
         writer,
+        types,
         open: None,
     }
     .run()
@@ -350,6 +356,7 @@ struct Session<'a> {
     job: &'a Job,
     stream: LogicalStream,
     writer: Writer,
+    types: SourceTypes,
     /// The transaction whose commit has not arrived.
     open: Option<Transaction>,
 }
@@ -421,7 +428,9 @@ impl Session<'_> {
                     changes: Vec::new(),
                 });
             }
-            Decoded::Change(change) if self.job.task.mappings.selects(&change.table) => {
+            Decoded::Change(mut change) if self.job.task.mappings.selects(&change.table) => {
+                let lobs = self.job.task.settings.lobs;
+                self.types.carry(&change.table, &mut change.after, lobs);
                 if let Some(open) = &mut self.open {
                     if open.changes.len() >= TRANSACTION_ROWS {
                         return Err(SessionError::TooLarge(open.xid.clone()));

@@ -19,6 +19,17 @@ const POLICIES: [(&str, &str); 6] = [
 
 const STOP: &str = "STOP_TASK";
 
+/// How much of a LOB a task replicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lobs {
+    /// `FullLobMode`.
+    Whole,
+    /// `LimitedSizeLobMode`, with `LobMaxSize` in KB.
+    Cut(usize),
+    /// `SupportLobs` is off.
+    LeftOut,
+}
+
 /// The settings of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSettings {
@@ -34,6 +45,8 @@ pub struct TaskSettings {
     pub truncate_before_load: bool,
     /// The policies of `ErrorBehavior` that are `STOP_TASK`.
     pub stops_on: Vec<&'static str>,
+    /// The LOB mode of `TargetMetadata`.
+    pub lobs: Lobs,
 }
 
 impl TaskSettings {
@@ -87,8 +100,23 @@ impl TaskSettings {
                 .map(|(policy, _)| *policy)
                 .filter(|policy| policy_of(&document, policy) == Some(STOP))
                 .collect(),
+            lobs: lobs(&document),
             text: document.to_string(),
         })
+    }
+}
+
+fn lobs(document: &Value) -> Lobs {
+    let metadata = &document["TargetMetadata"];
+    // Numbers are accepted with and without quotes.
+    let most = &metadata["LobMaxSize"];
+    let kb = most.as_u64().or_else(|| most.as_str()?.parse().ok());
+    if metadata["SupportLobs"] == false {
+        Lobs::LeftOut
+    } else if metadata["FullLobMode"] == true {
+        Lobs::Whole
+    } else {
+        Lobs::Cut(kb.and_then(|kb| usize::try_from(kb).ok()).unwrap_or(32))
     }
 }
 

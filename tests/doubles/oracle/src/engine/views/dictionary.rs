@@ -54,6 +54,12 @@ const COLUMNS: &[(&str, Kind)] = &[
     ("VIRTUAL_COLUMN", v(3)),
     ("HIDDEN_COLUMN", v(3)),
 ];
+const IDENTITY_COLUMNS: &[(&str, Kind)] = &[
+    ("OWNER", v(128)),
+    ("TABLE_NAME", v(128)),
+    ("COLUMN_NAME", v(128)),
+    ("GENERATION_TYPE", v(10)),
+];
 const CONSTRAINTS: &[(&str, Kind)] = &[
     ("OWNER", v(128)),
     ("CONSTRAINT_NAME", v(128)),
@@ -232,6 +238,8 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         "USERS" => (USERS, users(&seen)),
         "TABLES" => (TABLES, seen.tables().map(table).collect()),
         "TAB_COLUMNS" | "TAB_COLS" => (COLUMNS, seen.tables().flat_map(columns).collect()),
+        // CREATE TABLE refuses identity columns.
+        "TAB_IDENTITY_COLS" => (IDENTITY_COLUMNS, Vec::new()),
         "CONSTRAINTS" => (CONSTRAINTS, constraints(&seen)),
         "CONS_COLUMNS" => (CONS_COLUMNS, constraint_columns(&seen)),
         "INDEXES" => (INDEXES, indexes(&seen)),
