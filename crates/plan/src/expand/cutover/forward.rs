@@ -519,7 +519,7 @@ fn relied_on(draft: &Draft<'_>) -> Vec<Step> {
             };
             step(format!("{}-still", reached.id), &reached.party, &check)
                 .proof()
-                .with_timeout(reached.timeout_ms)
+                .with_timeout(reached.timeout_ms.min(SEQUENCES.ms()))
         })
         .collect()
 }
