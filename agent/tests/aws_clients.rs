@@ -61,13 +61,19 @@ async fn converse(stream: TcpStream, number: usize, requests: Requests) {
 }
 
 fn context(dir: &Path, port: u16) -> Context {
-    let config = format!(
-        "name='a'\ncoordinator='c'\nstate_dir='/s'\n\
-         [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n\
-         [aws.dms]\nregion='eu-central-1'\nendpoint_url='http://127.0.0.1:{port}'\n\
+    context_with(&format!(
+        "region='eu-central-1'\nendpoint_url='http://127.0.0.1:{port}'\n\
          access_key_id_file={:?}\nsecret_access_key_file={:?}\n",
         dir.join("id"),
         dir.join("secret"),
+    ))
+}
+
+/// A context of a host with these lines in the section of its AWS resource.
+fn context_with(aws: &str) -> Context {
+    let config = format!(
+        "name='a'\ncoordinator='c'\nstate_dir='/s'\n\
+         [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n[aws.dms]\n{aws}"
     );
     Context {
         host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
@@ -108,4 +114,23 @@ async fn clients_are_kept_until_the_credentials_change() {
     );
     assert_eq!(requests[0].0, requests[1].0, "one connection serves both");
     assert_ne!(requests[1].0, requests[2].0, "new credentials, new clients");
+}
+
+/// What DMS and CloudWatch answer, asked of a real account: reads only. Set
+/// `LOCKSTEP_AWS_TASK` to the ARN of a forward task, and credentials as the SDK
+/// finds them (`AWS_PROFILE`, `AWS_ACCESS_KEY_ID` or an instance's role).
+#[tokio::test]
+async fn a_real_task_can_be_described() {
+    let Ok(task) = std::env::var("LOCKSTEP_AWS_TASK") else {
+        println!("skipped: LOCKSTEP_AWS_TASK names no task of a real account");
+        return;
+    };
+    let region = task.split(':').nth(3).unwrap_or_default();
+    let cx = context_with(&format!("region='{region}'\n"));
+    let params = serde_json::json!({"resource": "dms", "task": task});
+    let ready = lockstep_agent::actions::find("dms.task.ready").unwrap();
+    let described = ready.describe(&cx, &params).await;
+    let described = described.map_err(|error| error.report());
+    assert!(described.is_ok(), "{described:?}");
+    println!("{:#?}", described.unwrap());
 }
