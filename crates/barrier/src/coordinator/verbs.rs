@@ -266,7 +266,11 @@ impl Run {
                 | PhaseStatus::Skipped { .. } => false,
             });
         if failed {
-            return format!("phase {name} has failed: retry, skip, rollback or abort");
+            let rollback = match self.check_rollback() {
+                Ok(()) => ", rollback",
+                Err(_) => "",
+            };
+            return format!("phase {name} has failed: retry, skip{rollback} or abort");
         }
         let gate = self.state.spec(phase).map(|spec| spec.gate);
         match gate.filter(|_| !self.gate_already_open(phase)) {
