@@ -366,6 +366,22 @@ fn mentions(sentences: &[String], words: &str) -> bool {
     sentences.iter().any(|sentence| sentence.contains(words))
 }
 
+/// systemd refuses to start a socket whose service is active.
+#[tokio::test]
+async fn a_socket_is_started_before_its_service() {
+    let manager = Manager::start().await;
+    let pair = ["echo.socket", "echo.service"];
+    manager.systemctl(&["start", "echo.socket", "echo.service"]);
+    assert_eq!(manager.active(&pair), pair);
+    let before = manager.task("service.stop", &pair, false).await.unwrap();
+    assert_eq!(manager.active(&pair), Vec::<&str>::new());
+    manager.undo("service.stop", &pair, false, &before).await;
+    assert_eq!(manager.active(&pair), pair);
+    manager.stop_units(&pair).await.unwrap();
+    manager.start_units(&pair).await.unwrap();
+    assert_eq!(manager.active(&pair), pair);
+}
+
 #[tokio::test]
 async fn a_stop_is_undone_for_every_unit_of_its_transaction() {
     let manager = Manager::start().await;

@@ -152,7 +152,7 @@ fn a_realistic_landscape_refuses_the_plain_plan_with_every_reason() {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for reason in ["CRM1", "TimeoutStopSec", "shop-worker.service"] {
+    for reason in ["CRM1", "60 s to stop, the step 15 s", "shop-worker.service"] {
         assert!(words.contains(reason), "{reason} is missing in\n{text}");
     }
 }

@@ -105,14 +105,14 @@ impl Restoring<'_> {
         let others = self.states.keys().filter(|unit| !self.units.contains(unit));
         let all: Vec<&String> = self.units.iter().copied().chain(others).collect();
         let (mut down, mut up) = (Vec::new(), Vec::new());
-        for unit in all.iter().rev() {
+        for unit in sockets_first(all.iter().rev().copied()) {
             match self.stop(unit).await {
-                Ok(true) => down.push((*unit).clone()),
+                Ok(true) => down.push(unit.clone()),
                 Ok(false) => {}
                 Err(e) => failures.push(e),
             }
         }
-        for unit in &all {
+        for unit in sockets_first(all.iter().copied()) {
             match self.start(unit).await {
                 Ok(started) => up.extend(started),
                 Err(e) => failures.push(e),
@@ -185,6 +185,14 @@ impl Restoring<'_> {
 }
 
 /// One effect for each link that was changed.
+/// The units in their order, but sockets before the others: systemd refuses to start a
+/// socket whose service is active (socket_start in src/core/socket.c), and a socket that
+/// is still up starts a service that has been stopped.
+fn sockets_first<'a>(units: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
+    let (sockets, others): (Vec<_>, Vec<_>) = units.partition(|unit| unit.ends_with(".socket"));
+    sockets.into_iter().chain(others).collect()
+}
+
 fn report_links(cx: &Context, unit: &str, verb: &str, links: &[PathBuf]) {
     for link in links {
         cx.effect(format!("{unit}: link {} {verb}", link.display()));

@@ -4,7 +4,8 @@
 use super::record::{self, Record, Records};
 use super::transaction::{Change, Transaction};
 use super::{
-    Restoring, States, ability, absent, images, report_links, required_permissions, settle, states,
+    Restoring, States, ability, absent, images, report_links, required_permissions, settle,
+    sockets_first, states,
 };
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
@@ -195,7 +196,7 @@ impl Action for Start {
         let wanted = Self::wanted(&records, &params.units);
         let ended = Transaction::of_start(cx, &params.units).await?.stops;
         let mut up = Vec::new();
-        for unit in params.units.iter().rev() {
+        for unit in sockets_first(params.units.iter().rev()) {
             if params.enablement {
                 Self::enable(cx, unit, &records).await?;
             }

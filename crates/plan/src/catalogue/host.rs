@@ -31,7 +31,7 @@ impl ActionSpec for StopService {
     }
 }
 
-/// `service.start`: starts systemd units (services, timers) in reverse order, and
+/// `service.start`: starts systemd units in reverse order, sockets first, and
 /// the units that a `service.stop` of the same run stopped along with them. Units that
 /// were inactive before that stop stay inactive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
