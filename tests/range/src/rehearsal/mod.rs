@@ -90,10 +90,13 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     wait::until("the orders before the run", WARM_UP_LIMIT, || {
         Ok((workload::acknowledged(range)?.total() >= settings.orders).then_some(()))
     })?;
-    wait::until("the forward task to run", WARM_UP_LIMIT, || {
+    wait::until("the forward task to have loaded", WARM_UP_LIMIT, || {
         let tasks = range.dms.get("/control/tasks")?;
         let mut all = tasks.as_array().into_iter().flatten();
-        Ok(all.any(|task| task["status"] == "running").then_some(()))
+        let loaded = |task: &serde_json::Value| {
+            task["status"] == "running" && !task["progress"]["load_end_ms"].is_null()
+        };
+        Ok(all.any(loaded).then_some(()))
     })?;
     let before = State::of(range)?;
     let began_ms = jiff::Timestamp::now().as_millisecond();

@@ -84,6 +84,7 @@ pub async fn run(job: Job, source: OracleEndpoint, target: PostgresEndpoint) -> 
     };
     loop {
         if let Some(ending) = run.job.ending() {
+            run.leave_exception().await;
             return ending;
         }
         match run.session().await {
@@ -94,6 +95,7 @@ pub async fn run(job: Job, source: OracleEndpoint, target: PostgresEndpoint) -> 
             Err(error) if error.is_fatal() => return Ending::Fatal(error.to_string()),
             Err(error) if run.job.stopping() => {
                 tracing::info!(task = %run.job.task.identifier, %error, "stopped");
+                run.leave_exception().await;
                 return Ending::Normal;
             }
             Err(error) => run.wait_after(&error).await,
