@@ -99,8 +99,13 @@ impl Fault {
             Self::Prepare => deny("CreateReplicationTask"),
             Self::StopApplications => slow_stop(range),
             Self::CloseOracle => range.oracle.inject("AQ_TM_PROCESSES", 2097, 1).map(drop),
+            // The trial marker before the outage must arrive.
             Self::FinalChanges => {
-                pause_when_oracle_is_closed(range);
+                let dms = range.dms;
+                when_oracle_is_closed(self, range, move || {
+                    let fault = json!({"kind": "apply_paused", "task": "forward"});
+                    dms.post("/control/faults", &fault).map(drop)
+                });
                 Ok(())
             }
             Self::VerifyRows => {
@@ -113,9 +118,14 @@ impl Fault {
                 "message": "invalid byte sequence for encoding",
             })),
             Self::ReverseTask => deny("StartReplicationTask"),
+            // The preflight would find it.
             Self::PreparePostgres => {
-                let sql = "ALTER SEQUENCE shop.order_lines_id_seq MAXVALUE 5";
-                range.postgres.query(sql, "shop").map(drop)
+                let postgres = range.postgres.clone();
+                when_oracle_is_closed(self, range, move || {
+                    let sql = "ALTER SEQUENCE shop.order_lines_id_seq MAXVALUE 5";
+                    postgres.query(sql, "shop").map(drop)
+                });
+                Ok(())
             }
             Self::Monitoring => dms(json!({
                 "kind": "access_denied", "operation": "PutMetricAlarm", "after": 1, "times": 1,
@@ -147,19 +157,21 @@ impl Fault {
     }
 }
 
-/// The trial marker before the outage must arrive, so DMS stops applying only when the
-/// applications' account is locked.
-fn pause_when_oracle_is_closed(range: &Range) {
-    let (oracle, dms) = (range.oracle.clone(), range.dms);
+/// Puts a fault in place only when the applications' account is locked.
+fn when_oracle_is_closed(
+    fault: Fault,
+    range: &Range,
+    strike: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) {
+    let oracle = range.oracle.clone();
     std::thread::spawn(move || {
         let locked = wait::until("the account SHOP to be locked", CLOSED_LIMIT, || {
             let status = oracle.observe()?["accounts"]["SHOP"].clone();
             let locked = status.as_str().is_some_and(|text| text.contains("LOCKED"));
             Ok(locked.then_some(()))
         });
-        let fault = json!({"kind": "apply_paused", "task": "forward"});
-        if let Err(error) = locked.and_then(|()| dms.post("/control/faults", &fault).map(drop)) {
-            eprintln!("the fault in final-changes is not in place: {error}");
+        if let Err(error) = locked.and_then(|()| strike()) {
+            eprintln!("the fault in {} is not in place: {error}", fault.phase());
         }
     });
 }
