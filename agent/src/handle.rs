@@ -170,9 +170,9 @@ impl Handle {
         let _ = self.send(Input::Event(event)).await;
     }
 
-    /// Queues an input if there is room, without waiting.
-    pub(crate) fn offer(&self, input: Input) {
-        let _ = self.inputs.try_send(input);
+    /// Queues an input without waiting; `false` if there is no room.
+    pub(crate) fn offer(&self, input: Input) -> bool {
+        self.inputs.try_send(input).is_ok()
     }
 
     /// Ends the loop once the inputs before this one are handled.

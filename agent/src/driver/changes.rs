@@ -18,9 +18,16 @@ pub(crate) struct Recorder {
     step: StepId,
     phase: PhaseRef,
     attempt: u32,
-    /// Those that the loop has not taken yet.
-    waiting: Mutex<Changes>,
+    waiting: Mutex<Waiting>,
     handle: Handle,
+}
+
+/// Changes that the loop has not taken yet.
+#[derive(Default)]
+struct Waiting {
+    changes: Changes,
+    /// A notification is in the loop's queue.
+    notified: bool,
 }
 
 impl std::fmt::Debug for Recorder {
@@ -57,24 +64,20 @@ impl Recorder {
             at: clock::wall_time(),
             what: truncated(line, MAX_CHANGE),
         };
-        let first = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = waiting.is_empty();
-            waiting.extend(Changes {
-                made: vec![change],
-                omitted: 0,
-            });
-            first
-        };
-        if first {
-            self.handle.offer(Input::Changed(self.clone()));
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.changes.extend(Changes {
+            made: vec![change],
+            omitted: 0,
+        });
+        if !waiting.notified {
+            waiting.notified = self.handle.offer(Input::Changed(self.clone()));
         }
     }
 
     /// Takes what has been added since the last call.
     pub(super) fn take(&self) -> Option<Event> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = std::mem::take(&mut *waiting);
+        let Waiting { changes, .. } = std::mem::take(&mut *waiting);
         (!changes.is_empty()).then(|| Event::Changed {
             run: self.run.clone(),
             step: self.step.clone(),
@@ -113,5 +116,26 @@ mod tests {
         assert_eq!(changes.made[1].what.len(), MAX_CHANGE + "…".len());
         assert_eq!((changes.made.len(), changes.omitted), (Changes::MAX, 2));
         assert!(recorder.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_notification_without_room_is_made_with_the_next_change() {
+        let (handle, mut queue) = Handle::new();
+        while handle.offer(Input::Disconnected) {}
+        let phase = PhaseRef {
+            track: Track::Forward,
+            index: 0,
+        };
+        let recorder = Recorder::new(handle, ("r".into(), "s".into()), (phase, 1));
+        recorder.add("first");
+        while queue.try_recv().is_ok() {}
+        recorder.add("second");
+        let Ok(Input::Changed(notified)) = queue.try_recv() else {
+            panic!("the loop was not notified");
+        };
+        let Some(Event::Changed { changes, .. }) = notified.take() else {
+            panic!("there are changes");
+        };
+        assert_eq!(changes.made.len(), 2);
     }
 }

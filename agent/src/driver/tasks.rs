@@ -160,9 +160,9 @@ impl Driver {
         tokio::spawn(work.instrument(span));
     }
 
-    /// Records the changes among a task's lines, and sends all lines to whichever session is open at the time; lines
-    /// without room in the outbox are dropped, and the next line that is sent
-    /// carries their number.
+    /// Records the changes among a task's lines, and sends all lines to whichever
+    /// session is open at the time. Lines without room in the outbox are dropped, and
+    /// the next line that is sent carries their number.
     fn progress(
         &self,
         run: &RunId,
