@@ -250,27 +250,8 @@ fn restore(path: &Path, before: &FileState) -> Result<(), ActionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, WorkId};
-    use crate::host::Host;
     use lockstep_barrier::message::Finding;
     use std::fs;
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
-
-    fn context() -> Context {
-        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
-        Context {
-            host: Arc::new(Host::new(toml::from_str(least).unwrap())),
-            tag: WorkId {
-                run: "r".into(),
-                step: "s".into(),
-                attempt: 1,
-                of: None,
-            },
-            cancel: CancellationToken::new(),
-            progress: Progress::silent(),
-        }
-    }
 
     struct Site {
         _dir: tempfile::TempDir,
@@ -296,7 +277,7 @@ mod tests {
 
     /// Probe, execute, probe again, undo: the path is as before.
     async fn there_and_back(site: &Site) {
-        let (cx, before) = (context(), files::inspect(&site.path).unwrap());
+        let (cx, before) = (Context::of_test(""), files::inspect(&site.path).unwrap());
         let probe = Switch.probe(&cx, &site.params).await.unwrap();
         assert_eq!(probe.finding, Finding::Pending);
         let before_image = probe.before_image.unwrap();
@@ -341,7 +322,7 @@ mod tests {
     /// saved copy was left: the undo leaves the directory as it was.
     #[tokio::test]
     async fn an_undo_removes_what_a_killed_agent_left() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         let listing = || -> Vec<_> {
             let entries = fs::read_dir(site.path.parent().unwrap()).unwrap();
@@ -362,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn acl_and_labels_go_there_and_back_and_a_change_of_them_is_drift() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         let set = |name: &str, value: &[u8]| {
             let flags = rustix::fs::XattrFlags::empty();
@@ -396,7 +377,7 @@ mod tests {
     /// new file as the previous one.
     #[tokio::test]
     async fn a_repeated_execution_keeps_the_saved_file() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         let probe = Switch.probe(&cx, &site.params).await.unwrap();
         let image = probe.before_image.unwrap();
@@ -413,7 +394,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_prevents_the_switch_is_an_obstacle_and_a_vote_against_it() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         fs::create_dir(previous(&site.path)).unwrap();
         let description = Switch.describe(&cx, &site.params).await.unwrap();
@@ -430,13 +411,16 @@ mod tests {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
         site.params.to = pipe.display().to_string();
-        let error = Switch.probe(&context(), &site.params).await.unwrap_err();
+        let error = Switch
+            .probe(&Context::of_test(""), &site.params)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Code::LS2120);
     }
 
     #[tokio::test]
     async fn other_names_of_the_file_are_remarked() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         fs::hard_link(&site.path, site.path.with_file_name("alias")).unwrap();
         let description = Switch.describe(&cx, &site.params).await.unwrap();
@@ -446,7 +430,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_change_is_left_alone() {
-        let (site, cx) = (site(), context());
+        let (site, cx) = (site(), Context::of_test(""));
         fs::write(&site.path, "oracle").unwrap();
         let before_image = Switch
             .probe(&cx, &site.params)

@@ -285,27 +285,8 @@ fn all(files: &[String]) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, WorkId};
-    use crate::host::Host;
     use lockstep_barrier::message::Finding;
     use std::fs;
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
-
-    fn context() -> Context {
-        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
-        Context {
-            host: Arc::new(Host::new(toml::from_str(least).unwrap())),
-            tag: WorkId {
-                run: "r".into(),
-                step: "s".into(),
-                attempt: 1,
-                of: None,
-            },
-            cancel: CancellationToken::new(),
-            progress: Progress::silent(),
-        }
-    }
 
     #[tokio::test]
     async fn only_what_was_in_effect_comes_back() {
@@ -314,7 +295,7 @@ mod tests {
         fs::write(file("on"), "* * * * * root true").unwrap();
         fs::write(hidden(&file("off")), "* * * * * root false").unwrap();
         let (cx, params) = (
-            context(),
+            Context::of_test(""),
             DisableCron(CronFiles {
                 files: vec![file("on"), file("off")],
             }),
@@ -358,7 +339,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("app").display().to_string();
         fs::write(&file, "* * * * * true").unwrap();
-        let (cx, params) = (context(), disable(&file));
+        let (cx, params) = (Context::of_test(""), disable(&file));
         let image = Disable.probe(&cx, &params).await.unwrap().before_image;
         Disable.execute(&cx, &params, image.as_ref()).await.unwrap();
         let renamed = fs::symlink_metadata(hidden(&file)).unwrap();
@@ -379,7 +360,7 @@ mod tests {
         let file = dir.path().join("shop").display().to_string();
         fs::write(&file, "* * * * * root true").unwrap();
         fs::write(hidden(&file), "* * * * * root of an earlier run").unwrap();
-        let (cx, params) = (context(), disable(&file));
+        let (cx, params) = (Context::of_test(""), disable(&file));
         let error = Disable.probe(&cx, &params).await.unwrap_err();
         assert_eq!(error.code(), Code::LS2121);
         let obstacles = Disable.describe(&cx, &params).await.unwrap().obstacles;
@@ -402,7 +383,10 @@ mod tests {
         let params = DisableCron(CronFiles {
             files: vec!["/nowhere/cron.d/shop".into()],
         });
-        let error = Disable.probe(&context(), &params).await.unwrap_err();
+        let error = Disable
+            .probe(&Context::of_test(""), &params)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Code::LS2140);
     }
 }

@@ -184,11 +184,7 @@ impl Action for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, WorkId};
-    use crate::host::Host;
     use std::fs;
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
 
     #[tokio::test]
     async fn a_name_that_no_process_can_have_is_an_obstacle_and_a_vote_against_it() {
@@ -198,23 +194,12 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&script, mode).unwrap();
         let config = format!(
-            "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\n\
-             trust_domain='t'\n[policy.processes]\nscript.exe='{}'\nnone.exe='/nowhere'\n\
+            "[policy.processes]\nscript.exe='{}'\nnone.exe='/nowhere'\n\
              idle.exe='/bin/sleep'\nidle.argument='{}'\n",
             script.display(),
             dir.path().display()
         );
-        let cx = Context {
-            host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
-            tag: WorkId {
-                run: "r".into(),
-                step: "s".into(),
-                attempt: 1,
-                of: None,
-            },
-            cancel: CancellationToken::new(),
-            progress: Progress::silent(),
-        };
+        let cx = Context::of_test(&config);
         for (name, possible) in [("script", false), ("none", false), ("idle", true)] {
             let params = StopProcess {
                 processes: vec![name.to_owned()],

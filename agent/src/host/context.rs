@@ -38,6 +38,28 @@ impl Context {
     }
 }
 
+#[cfg(test)]
+impl Context {
+    /// A task on a host with the least configuration and these lines after it.
+    pub fn of_test(more: &str) -> Self {
+        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\n\
+                     key='c'\ntrust_domain='t'\n";
+        Self {
+            host: Arc::new(Host::new(
+                toml::from_str(&format!("{least}{more}")).unwrap(),
+            )),
+            tag: WorkId {
+                run: "r".into(),
+                step: "s".into(),
+                attempt: 1,
+                of: None,
+            },
+            cancel: CancellationToken::new(),
+            progress: Progress::silent(),
+        }
+    }
+}
+
 /// Identifies a task in the tools and databases where it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkId {

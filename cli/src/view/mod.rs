@@ -21,13 +21,6 @@ pub fn moment(at: Option<Timestamp>) -> String {
     }
 }
 
-/// Date and time with the local time zone, to the millisecond.
-pub fn instant(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M:%S%.3f %Z")
-        .to_string()
-}
-
 /// As [`moment`], to the millisecond.
 pub fn moment_ms(at: Option<Timestamp>) -> String {
     match at {

@@ -1,7 +1,7 @@
 //! The record of a run: every change that its tasks made to their hosts, read
 //! from the run's journal.
 
-use super::instant;
+use super::moment_ms;
 use jiff::Timestamp;
 use lockstep_api::{RunEvent, timestamp};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ pub fn lines_of(event: &RunEvent) -> String {
 fn lines(task: &TaskChanges, indent: &str) -> String {
     let mut text = String::new();
     for change in &task.made {
-        let at = change.at.map(instant).unwrap_or_default();
+        let at = moment_ms(change.at);
         let _ = writeln!(text, "{indent}{at}  {}", change.what);
     }
     if task.omitted > 0 {

@@ -173,10 +173,6 @@ impl Action for Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, WorkId};
-    use crate::host::Host;
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
 
     #[tokio::test]
     async fn a_program_that_can_not_be_started_is_found_beforehand() {
@@ -184,22 +180,11 @@ mod tests {
         let data = dir.path().join("data");
         std::fs::write(&data, "no program").unwrap();
         let config = format!(
-            "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\n\
-             trust_domain='t'\n[policy.commands]\nabsent.argv=['/nowhere/at-all']\n\
+            "[policy.commands]\nabsent.argv=['/nowhere/at-all']\n\
              data.argv=['{}']\ntrue.argv=['/bin/true']\n",
             data.display()
         );
-        let cx = Context {
-            host: Arc::new(Host::new(toml::from_str(&config).unwrap())),
-            tag: WorkId {
-                run: "r".into(),
-                step: "s".into(),
-                attempt: 1,
-                of: None,
-            },
-            cancel: CancellationToken::new(),
-            progress: Progress::silent(),
-        };
+        let cx = Context::of_test(&config);
         for (command, startable) in [("absent", false), ("data", false), ("true", true)] {
             let params = RunCommand {
                 command: command.to_owned(),

@@ -91,27 +91,8 @@ impl Action for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Progress, WorkId};
-    use crate::host::Host;
     use serde_json::json;
     use std::fs;
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
-
-    fn context() -> Context {
-        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
-        Context {
-            host: Arc::new(Host::new(toml::from_str(least).unwrap())),
-            tag: WorkId {
-                run: "r".into(),
-                step: "s".into(),
-                attempt: 1,
-                of: None,
-            },
-            cancel: CancellationToken::new(),
-            progress: Progress::silent(),
-        }
-    }
 
     #[tokio::test]
     async fn a_state_that_is_not_in_effect_refuses_the_phase() {
@@ -123,7 +104,7 @@ mod tests {
             action: "cron.disable".to_owned(),
             params: files,
         };
-        let cx = context();
+        let cx = Context::of_test("");
         let refused = State.probe(&cx, &params).await.unwrap_err();
         assert_eq!(refused.diagnosis().code, Code::LS2163);
         fs::rename(&crontab, dir.path().join(".report.lockstep-disabled")).unwrap();

@@ -11,11 +11,13 @@
 mod dms;
 mod host;
 mod oracle;
+mod oracle_rows;
 mod postgres;
 
 pub use dms::*;
 pub use host::*;
 pub use oracle::*;
+pub use oracle_rows::*;
 pub use postgres::*;
 
 /// Gives shared code access to the parameters that several actions have in

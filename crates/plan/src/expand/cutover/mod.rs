@@ -7,6 +7,7 @@
 
 mod applications;
 mod forward;
+mod opening;
 mod params;
 mod rollback;
 mod validate;
