@@ -103,8 +103,10 @@ pub(super) fn times(
     let activity = run.activity.and_then(|known| known.task(&step.id, agent));
     match status.outcome {
         TaskOutcome::Open | TaskOutcome::Lost => {
-            let prepared = timeline.phases.get(&at).map_or(0, |times| times.round);
-            status.deadline_at = timestamp(prepared.saturating_add(finish_by));
+            // From the release, as agent and coordinator count (R12): a gate may have
+            // kept it waiting.
+            let released = timeline.phases.get(&at).map_or(0, |times| times.released);
+            status.deadline_at = timestamp(released.saturating_add(finish_by));
             status.started_at = timestamp(activity.map_or(0, |known| known.started));
             status.progress = activity.map_or_else(String::new, |known| known.line.clone());
             let disconnected = run.activity.map_or(0, |all| all.disconnected_since(agent));
@@ -144,5 +146,36 @@ fn vote_of(run: &View<'_>, at: PhaseRef, agent: &AgentName) -> TaskOutcome {
         Some(Verdict::Ready { .. }) => TaskOutcome::Ready,
         Some(Verdict::Refuse { .. }) => TaskOutcome::Refused,
         Some(Verdict::Lapsed | Verdict::Busy) | None => TaskOutcome::Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::outcome::tests::{at, executed, folded};
+    use lockstep_barrier::coordinator::Entry;
+    use lockstep_barrier::ids::Track;
+
+    #[test]
+    fn a_deadline_counts_from_the_release_and_not_from_the_wait_at_a_gate() {
+        let phase = at(Track::Forward, 0);
+        let mut records = executed(phase, "proof", Outcome::Done);
+        records.truncate(2);
+        let mut timeline = Timeline::default();
+        // Prepared at 1,000 ms, released at 61,000 ms.
+        for (record, (seq, at_ms)) in records.iter().zip([(2, 1_000), (3, 61_000)]) {
+            let record = record.clone();
+            timeline.note(&Entry { seq, record }, at_ms);
+        }
+        let state = folded(records);
+        let step = state.step(&"proof".into()).unwrap().1;
+        let mut open = lockstep_api::TaskStatus {
+            outcome: TaskOutcome::Open,
+            ..lockstep_api::TaskStatus::default()
+        };
+        let view = View::closed(&state);
+        let agent = AgentName::from("a");
+        times(&mut open, &view, (phase, 30_000), &timeline, (step, &agent));
+        assert_eq!(open.deadline_at, timestamp(91_000));
     }
 }

@@ -148,7 +148,7 @@ pub struct Phase {
     /// Lifetime of a promise: a task must start within this time after Prepare,
     /// in milliseconds.
     pub start_by_ms: u64,
-    /// Deadline for the tasks, in milliseconds after Prepare.
+    /// Deadline for the tasks, in milliseconds after the release.
     pub finish_by_ms: u64,
     /// Reaction to a failure.
     pub on_failure: OnFailure,
