@@ -34,8 +34,8 @@ pub struct Live {
 impl Default for Live {
     fn default() -> Self {
         let screen = MultiProgress::new();
-        let head = screen.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
-        let more = screen.add(ProgressBar::new_spinner().with_style(style("  {msg}")));
+        let head = screen.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
+        let more = screen.add(ProgressBar::new_spinner().with_style(style("  {wide_msg}")));
         head.enable_steady_tick(TICK);
         Self {
             screen,
@@ -142,7 +142,8 @@ impl Live {
     }
 }
 
-/// The run in one row, this many milliseconds after its status was received.
+/// The run in one row, this many milliseconds after its status was received. A narrow
+/// terminal cuts the row at its end, so the outage comes first.
 fn head(run: &RunStatus, since: u64) -> String {
     let forward = run
         .phases
@@ -150,6 +151,15 @@ fn head(run: &RunStatus, since: u64) -> String {
         .filter(|phase| phase.track == Track::Forward)
         .count();
     let mut parts = vec![format!("{} {}", run.plan, run.outcome)];
+    if run.outage_open || run.write_outage_ms > 0 {
+        let elapsed = if run.outage_open { since } else { 0 };
+        let now = RunStatus {
+            write_outage_ms: run.write_outage_ms.saturating_add(elapsed),
+            outage_budget_ms: run.outage_budget_ms,
+            ..RunStatus::default()
+        };
+        parts.push(format!("write outage {}", outage(&now)));
+    }
     if let Some(phase) = run.current() {
         let number = run.phases.iter().filter(|other| other.track == phase.track);
         let number = number.take_while(|other| other.name != phase.name).count() + 1;
@@ -159,15 +169,6 @@ fn head(run: &RunStatus, since: u64) -> String {
             format!("rollback phase {number}")
         };
         parts.push(format!("{of} {} {}", phase.name, phase.outcome));
-    }
-    if run.outage_open || run.write_outage_ms > 0 {
-        let elapsed = if run.outage_open { since } else { 0 };
-        let now = RunStatus {
-            write_outage_ms: run.write_outage_ms.saturating_add(elapsed),
-            outage_budget_ms: run.outage_budget_ms,
-            ..RunStatus::default()
-        };
-        parts.push(format!("write outage {}", outage(&now)));
     }
     parts.extend(Some(run.decided.clone()).filter(|decided| !decided.is_empty()));
     parts.join(" · ")
@@ -214,14 +215,14 @@ mod tests {
         };
         assert_eq!(
             head(&run, 5_000),
-            "shop running · phase 2/2 start executing · write outage 1.2 s",
+            "shop running · write outage 1.2 s · phase 2/2 start executing",
             "an outage that is over doesn't grow"
         );
         run.outage_open = true;
         run.decided = "rollback requested by ana, waits for 1 open task".to_owned();
         assert_eq!(
             head(&run, 5_000),
-            "shop running · phase 2/2 start executing · write outage 6.2 s · rollback requested \
+            "shop running · write outage 6.2 s · phase 2/2 start executing · rollback requested \
              by ana, waits for 1 open task"
         );
         run.decided = String::new();
@@ -229,7 +230,7 @@ mod tests {
         run.phases[2].outcome = PhaseOutcome::Executing;
         assert_eq!(
             head(&run, 0),
-            "shop running · rollback phase 1 back executing · write outage 1.2 s"
+            "shop running · write outage 1.2 s · rollback phase 1 back executing"
         );
     }
 
