@@ -146,6 +146,9 @@ pub struct Description {
     pub obstacles: Vec<String>,
     /// Remarks that are no obstacle.
     pub remarks: Vec<String>,
+    /// Outputs that are known before the task runs, so that a preflight can check
+    /// the tasks that consume them.
+    pub foreseen: Outputs,
 }
 
 impl Description {

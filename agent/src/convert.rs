@@ -7,7 +7,7 @@ use crate::handle::{Introduction, JournalEntry, Outgoing, TaskProgress};
 use crate::host::context::Line;
 use crate::preflight::{PreflightFinding, PreflightOrder, PreflightReport};
 use lockstep_barrier::ids::{Millis, PhaseRef};
-use lockstep_proto::convert::tasks;
+use lockstep_proto::convert::{foreseen, foreseen_inputs, tasks};
 use lockstep_proto::v1;
 use lockstep_proto::v1::session_request::Message;
 
@@ -87,7 +87,9 @@ fn to_wire(progress: TaskProgress) -> v1::Progress {
 pub fn preflight_order(order: v1::PreflightOrder) -> PreflightOrder {
     PreflightOrder {
         request_id: order.request_id,
-        tasks: tasks(order.tasks).map_err(|invalid| invalid.to_string()),
+        tasks: foreseen_inputs(&order.inputs_json)
+            .and_then(|inputs| Ok((tasks(order.tasks)?, inputs)))
+            .map_err(|invalid| invalid.to_string()),
     }
 }
 
@@ -111,6 +113,7 @@ impl From<PreflightFinding> for v1::PreflightFinding {
             obstacles: found.obstacles,
             remarks: found.remarks,
             finding: finding.into(),
+            outputs_json: foreseen(&found.foreseen),
         }
     }
 }

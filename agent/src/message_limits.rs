@@ -106,7 +106,8 @@ impl Report {
     }
 
     /// Drops the lines of a finding that don't fit, obstacles last, and adds
-    /// a line with their number.
+    /// a line with their number. Foreseen outputs that don't fit are dropped: the
+    /// tasks that consume them are then checked in the run.
     pub fn fit(&mut self, mut finding: PreflightFinding) -> PreflightFinding {
         for lines in [
             &mut finding.obstacles,
@@ -129,6 +130,12 @@ impl Report {
                 ));
             }
             *lines = fitting;
+        }
+        let foreseen = json_size(&finding.foreseen);
+        if foreseen > self.0 {
+            finding.foreseen.clear();
+        } else if !finding.foreseen.is_empty() {
+            self.0 -= foreseen;
         }
         finding
     }

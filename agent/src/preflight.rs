@@ -1,9 +1,9 @@
 //! Preflight: probes every task of a plan without promising or changing
 //! anything.
 
-use crate::action::{Progress, WorkId};
+use crate::action::{Outputs, Progress, WorkId};
 use crate::message_limits;
-use crate::worker::Worker;
+use crate::worker::{Inputs, Worker};
 use lockstep_barrier::ids::StepId;
 use lockstep_barrier::message::{Finding, TaskOrder};
 use tokio_util::sync::CancellationToken;
@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone)]
 pub struct PreflightOrder {
     pub request_id: String,
-    /// All tasks of the plan for this agent, in order; or why they can't be
-    /// read, which the report then says.
-    pub tasks: Result<Vec<TaskOrder>, String>,
+    /// The tasks to probe, in order, with the foreseen outputs of other steps; or
+    /// why they can't be read, which the report then says.
+    pub tasks: Result<(Vec<TaskOrder>, Inputs), String>,
 }
 
 /// One finding for each task of the order, in order.
@@ -34,13 +34,15 @@ pub struct PreflightFinding {
     pub remarks: Vec<String>,
     /// Absent where the task couldn't be probed.
     pub finding: Option<Finding>,
+    /// Outputs that are known before the run.
+    pub foreseen: Outputs,
 }
 
 /// Probes every task of the order, in order.
 pub async fn run(worker: &Worker, order: PreflightOrder) -> PreflightReport {
     let request_id = order.request_id;
-    let tasks = match order.tasks {
-        Ok(tasks) => tasks,
+    let (tasks, inputs) = match order.tasks {
+        Ok(order) => order,
         Err(invalid) => {
             let obstacles = vec![format!(
                 "LS2008: the coordinator sent an invalid task: {invalid}; nothing was done; \
@@ -66,13 +68,14 @@ pub async fn run(worker: &Worker, order: PreflightOrder) -> PreflightReport {
             of: None,
         };
         let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
-        let seen = worker.preflight(task, &cx).await;
+        let seen = worker.preflight(task, &inputs, &cx).await;
         findings.push(room.fit(PreflightFinding {
             step: Some(task.step.clone()),
             would_do: seen.would_do,
             obstacles: seen.obstacles,
             remarks: seen.remarks,
             finding: seen.finding,
+            foreseen: seen.foreseen,
         }));
     }
     PreflightReport {

@@ -295,10 +295,11 @@ impl Worker {
         }
     }
 
-    /// Checks one task for a preflight.
-    pub async fn preflight(&self, task: &TaskOrder, cx: &Context) -> Preflight {
+    /// Checks one task for a preflight, with those outputs of other steps that are
+    /// known before the run.
+    pub async fn preflight(&self, task: &TaskOrder, inputs: &Inputs, cx: &Context) -> Preflight {
         let mut seen = Preflight::default();
-        let prepared = match self.prepare(task, &Inputs::new(), cx) {
+        let prepared = match self.prepare(task, inputs, cx) {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(reference))) => {
                 return self.describe_unresolved(task, &reference, cx).await;
@@ -363,6 +364,8 @@ pub struct Preflight {
     pub remarks: Vec<String>,
     /// What the probe found, if it was possible.
     pub finding: Option<Finding>,
+    /// Outputs that are known before the run.
+    pub foreseen: Outputs,
 }
 
 impl Preflight {
@@ -373,6 +376,7 @@ impl Preflight {
                 self.would_do.extend(description.would_do);
                 self.obstacles.extend(description.obstacles);
                 self.remarks.extend(description.remarks);
+                self.foreseen.extend(description.foreseen);
             }
             Some(Err(e)) => self.obstacles.push(e.report()),
             None => self.obstacles.push(hung(action).to_string()),
@@ -535,11 +539,12 @@ mod tests {
     #[tokio::test]
     async fn what_a_task_needs_is_checked_before_its_values_are_there() {
         let (worker, cx) = worker("[policy]\nactions=['postgres.*', 'service.*']\nunits=['a.*']\n");
+        let none = Inputs::new();
         let rows = |resource: &str| {
             let params = json!({"resource": resource, "tables": [], "expected": "${rows.tables}"});
             task("postgres.rows.verify", params)
         };
-        let seen = worker.preflight(&rows("shop"), &cx).await;
+        let seen = worker.preflight(&rows("shop"), &none, &cx).await;
         assert_eq!(seen.obstacles.len(), 1, "{:?}", seen.obstacles);
         assert!(seen.obstacles[0].contains("define [postgres.shop]"));
         assert_eq!(
@@ -550,20 +555,25 @@ mod tests {
         assert_eq!(voted.unwrap_err().to_string(), seen.obstacles[0]);
         // A permission that depends on an output isn't known; the others are
         // checked.
-        let seen = worker.preflight(&rows("${some.resource}"), &cx).await;
+        let seen = worker
+            .preflight(&rows("${some.resource}"), &none, &cx)
+            .await;
         assert_eq!(seen.obstacles, Vec::<String>::new());
         for (unit, denied) in [("a.service", 0), ("b.service", 1)] {
             let params = json!({"units": ["${some.unit}", unit]});
-            let seen = worker.preflight(&task("service.stop", params), &cx).await;
+            let seen = worker
+                .preflight(&task("service.stop", params), &none, &cx)
+                .await;
             assert_eq!(seen.obstacles.len(), denied, "{:?}", seen.obstacles);
         }
         // A reference in place of a number is no error of the plan.
         let params = json!({"units": ["a.service"], "timeout_secs": "${some.number}"});
-        let seen = worker.preflight(&task("service.stop", params), &cx).await;
-        assert_eq!(seen.obstacles, Vec::<String>::new());
         let seen = worker
-            .preflight(&task("oracle.canary.await", json!("${some.params}")), &cx)
+            .preflight(&task("service.stop", params), &none, &cx)
             .await;
+        assert_eq!(seen.obstacles, Vec::<String>::new());
+        let canary = task("oracle.canary.await", json!("${some.params}"));
+        let seen = worker.preflight(&canary, &none, &cx).await;
         assert!(seen.obstacles[0].contains("the action oracle.canary.await"));
     }
 

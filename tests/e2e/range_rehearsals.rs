@@ -147,12 +147,20 @@ fn a_realistic_landscape_refuses_the_plain_plan_with_every_reason() {
     let product = Product::of(&range);
     product.wait_for_agents(range.hosts.len()).unwrap();
     let plan = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("range/plans/rehearsal.yaml");
+    let wrong_type = "ALTER TABLE shop.ticks ALTER at TYPE timestamptz";
+    range.postgres.query(wrong_type, "shop").unwrap();
     let output = product.preflight(&plan, &[]).unwrap();
     range.stop().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for reason in ["CRM1", "60 s to stop, the step 15 s", "shop-worker.service"] {
+    let reasons = [
+        "CRM1",
+        "60 s to stop, the step 15 s",
+        "shop-worker.service",
+        "shop.ticks.at is timestamp with time zone",
+    ];
+    for reason in reasons {
         assert!(words.contains(reason), "{reason} is missing in\n{text}");
     }
 }

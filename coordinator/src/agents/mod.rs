@@ -10,9 +10,10 @@ use admission::Admissions;
 pub use admission::{Accepted, Admitted, NotAdmitted};
 pub use introduction::Introduction;
 use lockstep_api::{AgentStatus, Diagnosis, timestamp};
-use lockstep_barrier::ids::{AgentName, RunId, Term};
+use lockstep_barrier::ids::{AgentName, RunId, StepId, Term};
 use lockstep_barrier::message::{AgentState, Order, TaskOrder};
 use lockstep_barrier::record::JournalPosition;
+use lockstep_barrier::resolved_plan::Outputs;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -40,6 +41,8 @@ pub enum AgentMessage {
         /// Comes back in the report.
         request: String,
         tasks: Vec<TaskOrder>,
+        /// Foreseen outputs that the tasks consume.
+        inputs: BTreeMap<StepId, Outputs>,
     },
 }
 

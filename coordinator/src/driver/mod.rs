@@ -379,7 +379,7 @@ impl Driver {
             },
         );
         if !sent {
-            self.preflights.disconnected(to);
+            self.lost_by_preflights(to);
             self.lost_by_runs(to);
         }
     }

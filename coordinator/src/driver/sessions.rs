@@ -82,7 +82,7 @@ impl Driver {
                 .send(&agent, ToAgent::from(AgentMessage::Order(order)));
         }
         // Nobody answers what the agent's earlier session was asked.
-        self.preflights.disconnected(&agent);
+        self.lost_by_preflights(&agent);
         Ok(Ok(session))
     }
 
@@ -221,7 +221,7 @@ impl Driver {
     /// The agent has no session any more.
     pub(super) fn disconnected(&mut self, agent: &AgentName) {
         tracing::warn!(%agent, "the agent's session ended");
-        self.preflights.disconnected(agent);
+        self.lost_by_preflights(agent);
         self.lost_by_runs(agent);
     }
 
@@ -233,7 +233,8 @@ impl Driver {
         match report {
             AgentReport::Progress(progress) => self.progress(agent, progress),
             AgentReport::Preflight { request, findings } => {
-                self.preflights.report(agent, request, findings);
+                self.preflights.report(agent, &request, findings);
+                self.send_preflights(Vec::new());
             }
             AgentReport::Reply { reply, place } => {
                 tracing::debug!(%agent, reply = reply.name(), "received");

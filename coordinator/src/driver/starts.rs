@@ -13,7 +13,7 @@ use crate::agents::{AgentMessage, ToAgent};
 use crate::handle::{Answer, Reply, RequestError};
 use crate::party_resolution;
 use crate::plans::{CheckedPlan, RunDocument};
-use crate::preflights::{Answers, Recipient, obstacles_of};
+use crate::preflights::{Answers, PreflightOrder, Recipient, obstacles_of};
 use lockstep_api::{Code, Diagnosis, PreflightReport};
 use lockstep_barrier::coordinator::{Event, Run};
 use lockstep_barrier::ids::{AgentName, Millis, RunId};
@@ -113,18 +113,32 @@ impl Driver {
         cast: &party_resolution::ResolvedParties,
         recipient: &Recipient,
     ) -> BTreeSet<AgentName> {
-        let mut asked = BTreeSet::new();
-        for order in self.preflights.ask(plan.plan(), cast, recipient) {
+        let orders = self.preflights.ask(plan.plan(), cast, recipient);
+        let asked = orders.iter().map(|order| order.agent.clone()).collect();
+        self.send_preflights(orders);
+        asked
+    }
+
+    /// Sends these orders, and those of second rounds that have become due.
+    pub(super) fn send_preflights(&mut self, mut orders: Vec<PreflightOrder>) {
+        orders.extend(self.preflights.take_orders());
+        while let Some(order) = orders.pop() {
             let message = AgentMessage::Preflight {
                 request: order.request,
                 tasks: order.tasks,
+                inputs: order.inputs,
             };
             if !self.agents.send(&order.agent, ToAgent::from(message)) {
                 self.preflights.disconnected(&order.agent);
+                orders.extend(self.preflights.take_orders());
             }
-            asked.insert(order.agent);
         }
-        asked
+    }
+
+    /// The agent's session ended: its preflights get no report of it.
+    pub(super) fn lost_by_preflights(&mut self, agent: &AgentName) {
+        self.preflights.disconnected(agent);
+        self.send_preflights(Vec::new());
     }
 
     /// Starts a run and replies with its id. A request id starts one run

@@ -6,7 +6,7 @@ use crate::preflights::TaskFinding;
 use lockstep_api::LineKind;
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
 use lockstep_barrier::message::AgentState;
-use lockstep_proto::convert::{Invalid, reply, status};
+use lockstep_proto::convert::{Invalid, foreseen, foreseen_outputs, reply, status};
 use lockstep_proto::v1;
 
 pub fn introduction(hello: v1::Hello) -> Introduction {
@@ -83,6 +83,9 @@ fn finding(finding: v1::PreflightFinding) -> TaskFinding {
         would_do: finding.would_do,
         obstacles: finding.obstacles,
         remarks: finding.remarks,
+        // Unreadable outputs foresee nothing: the tasks that consume them are then
+        // checked in the run.
+        foreseen: foreseen_outputs(&finding.outputs_json).unwrap_or_default(),
     }
 }
 
@@ -91,9 +94,14 @@ pub fn session_response(to_agent: ToAgent) -> v1::SessionResponse {
     let message = match to_agent.message {
         AgentMessage::Welcome(message) => M::Welcome(welcome(message)),
         AgentMessage::Order(order) => order.into(),
-        AgentMessage::Preflight { request, tasks } => M::PreflightOrder(v1::PreflightOrder {
+        AgentMessage::Preflight {
+            request,
+            tasks,
+            inputs,
+        } => M::PreflightOrder(v1::PreflightOrder {
             request_id: request,
             tasks: tasks.into_iter().map(Into::into).collect(),
+            inputs_json: foreseen(&inputs),
         }),
     };
     v1::SessionResponse {

@@ -4,10 +4,12 @@
 //! [`Invalid`] for every missing or invalid part, and the message is rejected.
 
 pub mod diagnosis;
+mod foreseen;
 mod order;
 mod reply;
 pub mod status;
 
+pub use foreseen::{foreseen, foreseen_inputs, foreseen_outputs};
 pub use order::{order, tasks};
 pub use reply::reply;
 

@@ -149,6 +149,7 @@ impl Action for Ready {
             )],
             obstacles: seen.health.obstacles,
             remarks: seen.health.remarks,
+            ..Description::default()
         };
         description.obstacle(seen.mapped);
         Ok(description)

@@ -99,7 +99,9 @@ impl Action for Describe {
         let mut description = Description::of(["read the columns of the compared tables"]);
         let session = Session::open(cx, &params.resource).await?;
         description.obstacle(insertable(&session, params).await);
-        description.obstacle(described(&session, params).await);
+        let columns = description.obstacle(described(&session, params).await);
+        let columns = columns.map(|columns| ("columns".to_owned(), columns));
+        description.foreseen.extend(columns);
         Ok(description)
     }
 

@@ -344,6 +344,7 @@ impl Action for Ready {
             would_do: vec!["query V$DATABASE, GV$SESSION, GV$TRANSACTION and the tables".into()],
             obstacles: report.obstacles,
             remarks: report.remarks,
+            ..Description::default()
         })
     }
 

@@ -248,6 +248,7 @@ impl Action for Ready {
             would_do: vec!["query V$LOG and V$ARCHIVED_LOG".to_owned()],
             obstacles: refusal(&seen).map(|e| e.report()).into_iter().collect(),
             remarks: remark(&seen).into_iter().collect(),
+            ..Description::default()
         })
     }
 

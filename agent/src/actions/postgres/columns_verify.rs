@@ -67,8 +67,8 @@ impl Action for Verify {
     ) -> Result<Description, ActionError> {
         let mut foreseen = self.describe(cx, params).await?;
         foreseen.remarks.push(
-            "the types in Oracle are read when the run begins; a pair that can't be compared stops \
-             it before anything is stopped"
+            "the types in Oracle are unknown here, so that pairs that can't be compared are found \
+             when the run begins, before anything is stopped"
                 .to_owned(),
         );
         Ok(foreseen)

@@ -361,6 +361,7 @@ impl Action for Ready {
             ],
             obstacles: survey.obstacles,
             remarks: survey.remarks,
+            ..Description::default()
         })
     }
 

@@ -265,6 +265,7 @@ impl Action for Enable {
                 .collect(),
             obstacles: obstacles(&session, params, &triggers).await?,
             remarks,
+            ..Description::default()
         })
     }
 
