@@ -169,6 +169,29 @@ async fn missing_statistics_are_collected_and_nothing_more() {
     assert_eq!(error.code(), Code::LS2324, "{}", error.report());
 }
 
+/// Without the old key in the WAL an update or a delete reaches no row in Oracle, and
+/// PostgreSQL writes it by the replica identity, not by the primary key.
+#[tokio::test]
+async fn readiness_names_tables_whose_old_keys_are_not_in_the_wal() {
+    let more = "CREATE TABLE shop.late (id int PRIMARY KEY DEFERRABLE); \
+                CREATE TABLE shop.silent (id int PRIMARY KEY); \
+                ALTER TABLE shop.silent REPLICA IDENTITY NOTHING; \
+                CREATE TABLE shop.gone (id int PRIMARY KEY, other int NOT NULL); \
+                CREATE UNIQUE INDEX gone_other ON shop.gone (other); \
+                ALTER TABLE shop.gone REPLICA IDENTITY USING INDEX gone_other; \
+                DROP INDEX shop.gone_other; \
+                CREATE TABLE shop.by_index (a int NOT NULL UNIQUE); \
+                ALTER TABLE shop.by_index REPLICA IDENTITY USING INDEX by_index_a_key; \
+                CREATE TABLE shop.whole (a int); ALTER TABLE shop.whole REPLICA IDENTITY FULL";
+    let site = Site::new("identities", &format!("{PROOFS}; {more}"), "").await;
+    let obstacles = site.obstacles("postgres.ready", &ready()).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    assert!(
+        obstacles[0].contains("shop.gone, shop.late, shop.silent;"),
+        "{obstacles:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_canary_is_written_and_taken_back() {
     let site = Site::new("canary", PROOFS, "").await;

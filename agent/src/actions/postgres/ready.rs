@@ -181,15 +181,20 @@ impl Survey {
         Ok(())
     }
 
-    /// Without a key DMS loses updates and deletes silently. A full replica
-    /// identity carries the old row, so it is only a remark.
+    /// Without the old key in the WAL, DMS loses updates and deletes silently. By default
+    /// it is that of the primary key, if that isn't deferrable; `NOTHING`, and an index
+    /// that was dropped, leave it out in spite of one (PostgreSQL, ALTER TABLE, `REPLICA
+    /// IDENTITY`; `RelationGetIndexList` in utils/cache/relcache.c). A full replica
+    /// identity carries the old row, so without a key it is only a remark.
     async fn keys(&mut self, session: &Session, schemas: &[String]) -> Result<(), ActionError> {
         let sql = "SELECT n.nspname || '.' || c.relname, c.relreplident = 'f' FROM pg_class c \
                    JOIN pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') \
                    AND NOT c.relispartition AND c.relpersistence = 'p' \
                    AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid \
-                     AND (i.indisprimary OR i.indisreplident)) ORDER BY 1";
+                     AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate \
+                       WHEN 'i' THEN i.indisreplident WHEN 'f' THEN i.indisprimary END) \
+                   ORDER BY 1";
         let rows = session.rows(sql, &[&schemas]).await?;
         let (full, lost): (Vec<_>, Vec<_>) = rows
             .iter()
@@ -200,8 +205,9 @@ impl Survey {
         };
         if !lost.is_empty() {
             self.obstacles.push(format!(
-                "tables without a primary key lose updates and deletes in the reverse task: {}; give \
-                 them one",
+                "tables without a key in their replica identity lose updates and deletes in the \
+                 reverse task: {}; give each a primary key that isn't DEFERRABLE, and REPLICA \
+                 IDENTITY DEFAULT",
                 listed(&names(lost))
             ));
         }
