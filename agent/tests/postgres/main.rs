@@ -169,6 +169,21 @@ async fn missing_statistics_are_collected_and_nothing_more() {
     assert_eq!(error.code(), Code::LS2324, "{}", error.report());
 }
 
+#[tokio::test]
+async fn readiness_names_tables_of_which_row_security_hides_rows() {
+    let more = "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY; \
+                ALTER TABLE shop.orders FORCE ROW LEVEL SECURITY; \
+                ALTER TABLE shop.lines ENABLE ROW LEVEL SECURITY";
+    let site = Site::new("rowsecurity", &format!("{PROOFS}; {more}"), "").await;
+    let obstacles = site.obstacles("postgres.ready", &ready()).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    // The owner's role sees every row unless that is forced.
+    assert!(
+        obstacles[0].contains("hides rows of shop.orders from"),
+        "{obstacles:?}"
+    );
+}
+
 /// Without the old key in the WAL an update or a delete reaches no row in Oracle, and
 /// PostgreSQL writes it by the replica identity, not by the primary key.
 #[tokio::test]

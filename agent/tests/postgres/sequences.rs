@@ -194,3 +194,23 @@ async fn the_bounds_of_columns_count_before_anything_is_moved() {
         assert_eq!(site.sql.text(moved).await, "f", "{kind}");
     }
 }
+
+/// A query that silently left out rows would let a sequence give out values in use.
+#[tokio::test]
+async fn rows_that_row_security_hides_are_never_taken_for_absent() {
+    let more = "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY; \
+                ALTER TABLE shop.orders FORCE ROW LEVEL SECURITY";
+    let site = Site::new("hiddenrows", &format!("{SEQUENCES}; {more}"), "").await;
+    let params = json!({"resource": "shop", "margin": 5, "sequences": [
+        {"column": "shop.orders.id"}], "oracle": {}});
+    let error = site
+        .try_execute("postgres.sequences.align", &params)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2303, "{}", error.report());
+    let next = "SELECT nextval('shop.orders_id_seq')";
+    assert_eq!(site.sql.text(next).await, "1", "left as it was");
+    site.sql.run("ALTER ROLE hiddenrows_agent BYPASSRLS").await;
+    site.perform_once("postgres.sequences.align", &params).await;
+    assert_eq!(site.sql.text(next).await, "706");
+}

@@ -53,6 +53,7 @@ impl Survey {
             survey.remarks.extend(found.remarks);
         }
         survey.schemas(&session, &params.schemas).await?;
+        survey.hidden_rows(&session, &params.schemas).await?;
         survey.other_tables(&session, params).await?;
         survey.sequences(&session, params).await?;
         Ok(survey)
@@ -272,6 +273,29 @@ impl Survey {
                 "counted on both sides, though compare.tables doesn't name them: {}; name those \
                  that DMS doesn't carry below compare.except",
                 listed(&self.tables)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts, digests and greatest values would lack the rows that a policy hides.
+    async fn hidden_rows(
+        &mut self,
+        session: &Session,
+        schemas: &[String],
+    ) -> Result<(), ActionError> {
+        let sql = "SELECT n.nspname || '.' || c.relname FROM pg_class c \
+                   JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p') \
+                   AND row_security_active(c.oid) ORDER BY 1";
+        let rows = session.rows(sql, &[&schemas]).await?;
+        let hidden: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if !hidden.is_empty() {
+            self.obstacles.push(format!(
+                "row-level security hides rows of {} from the agent's role, so they can't be \
+                 compared: GRANT it the role that owns them (without FORCE ROW LEVEL SECURITY), \
+                 or ALTER ROLE … BYPASSRLS",
+                listed(&hidden)
             ));
         }
         Ok(())
