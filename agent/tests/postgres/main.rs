@@ -162,6 +162,9 @@ async fn missing_statistics_are_collected_and_nothing_more() {
         .run("ALTER DATABASE statistics OWNER TO postgres")
         .await;
     site.sql.run("CREATE TABLE shop.foreign_one (n int)").await;
+    let obstacles = site.obstacles("postgres.analyze", &all).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    assert!(obstacles[0].contains("may not analyze shop.foreign_one"));
     let error = site
         .try_execute("postgres.analyze", &params)
         .await

@@ -179,3 +179,34 @@ async fn foreign_keys_that_are_not_enforced_are_refused_before_the_run() {
     let off = "SELECT count(*) FROM pg_trigger WHERE tgisinternal AND tgenabled <> 'O'";
     assert_eq!(site.sql.text(off).await, "0");
 }
+
+/// Only the owner of a table may switch its triggers; PostgreSQL refuses that when
+/// they are switched, in the outage.
+#[tokio::test]
+async fn a_table_of_another_owner_is_refused_before_the_run() {
+    let site = Site::new("triggerowner", TRIGGERS, "").await;
+    site.sql
+        .run("ALTER TABLE shop.\"Lines\" OWNER TO postgres")
+        .await;
+    let obstacles = site
+        .obstacles("postgres.triggers.enable", &triggers())
+        .await
+        .join("\n");
+    assert!(
+        obstacles.contains("shop.Lines, owned by postgres"),
+        "{obstacles}"
+    );
+    assert!(!obstacles.contains("shop.orders"), "{obstacles}");
+    let error = site
+        .try_probe("postgres.triggers.enable", &triggers())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2325, "{}", error.report());
+
+    // A table whose triggers stay as they are needs no right.
+    site.sql
+        .run("ALTER TABLE shop.\"Lines\" ENABLE REPLICA TRIGGER \"Odd one\"")
+        .await;
+    site.perform_once("postgres.triggers.enable", &triggers())
+        .await;
+}

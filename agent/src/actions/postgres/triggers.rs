@@ -20,7 +20,7 @@ use lockstep_plan::catalogue::{
     EnablePostgresTriggers, RestorePostgresTriggers, TriggerMode, TriggerSet,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub struct Enable;
 
@@ -37,6 +37,8 @@ struct Trigger {
     table: Table,
     name: String,
     mode: TriggerMode,
+    /// The owner of the table, if the agent's role has not its privileges.
+    foreign_owner: Option<String>,
 }
 
 impl Trigger {
@@ -74,7 +76,9 @@ async fn triggers(
     schemas: &[String],
     set: TriggerSet,
 ) -> Result<Vec<Trigger>, ActionError> {
-    let sql = "SELECT n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled::text \
+    let sql = "SELECT n.nspname::text, c.relname::text, t.tgname::text, t.tgenabled::text, \
+               CASE WHEN NOT pg_has_role(c.relowner, 'USAGE') \
+                 THEN pg_get_userbyid(c.relowner)::text END \
                FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
                JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
@@ -90,6 +94,7 @@ async fn triggers(
             },
             name: row.get(2),
             mode: mode(row.get(3)),
+            foreign_owner: row.get(4),
         })
         .collect())
 }
@@ -120,6 +125,7 @@ async fn obstacles(
             listed(&unknown)
         ));
     }
+    obstacles.extend(not_owned(params, triggers));
     let sql = "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
                ARRAY(SELECT d.datname || ': ' || setting \
                  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase \
@@ -156,6 +162,27 @@ async fn obstacles(
         ));
     }
     Ok(obstacles)
+}
+
+/// Only the owner of a table may switch its triggers (PostgreSQL, ALTER TABLE).
+fn not_owned(params: &EnablePostgresTriggers, triggers: &[Trigger]) -> Option<String> {
+    let switched = triggers.iter().filter(|t| t.mode != wanted(params, t));
+    let foreign: BTreeSet<String> = switched
+        .filter_map(|t| {
+            Some(format!(
+                "{}, owned by {}",
+                t.table,
+                t.foreign_owner.as_ref()?
+            ))
+        })
+        .collect();
+    (!foreign.is_empty()).then(|| {
+        format!(
+            "the triggers of a table can be switched by its owner only, which the agent's role is \
+             not of {}; GRANT the owner's role to it, with INHERIT",
+            listed(&foreign.iter().collect::<Vec<_>>())
+        )
+    })
 }
 
 /// `table (constraint)` of the internal triggers that don't fire: those of
