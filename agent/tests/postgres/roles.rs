@@ -32,6 +32,31 @@ async fn roles_close_and_open_with_their_sessions() {
     assert!(site.cluster.login("roles_app", "roles").await.is_ok());
 }
 
+/// It would show after the point of no return only.
+#[tokio::test]
+async fn what_keeps_an_open_role_from_working_is_told_before_the_run() {
+    let site = Site::new("limited", "", "").await;
+    let params = json!({"resource": "shop", "roles": ["limited_app"]});
+    let open = "postgres.roles.open";
+    assert_eq!(site.remarks(open, &params).await, Vec::<String>::new());
+    site.sql
+        .run(
+            "ALTER ROLE limited_app VALID UNTIL '2020-01-01' CONNECTION LIMIT 0; \
+             ALTER ROLE limited_app SET default_transaction_read_only = on; \
+             ALTER DATABASE limited SET default_transaction_read_only = true",
+        )
+        .await;
+    let remarks = site.remarks(open, &params).await.join("\n");
+    for named in [
+        "limited_app has expired (VALID UNTIL 2020-01-01",
+        "limited_app has CONNECTION LIMIT 0",
+        "sessions of every role are read-only",
+        "sessions of limited_app are read-only",
+    ] {
+        assert!(remarks.contains(named), "{named}: {remarks}");
+    }
+}
+
 #[tokio::test]
 async fn roles_that_somebody_has_opened_meanwhile_are_found() {
     let site = Site::new("rolesmean", "CREATE TABLE public.t (a int)", "").await;

@@ -12,6 +12,7 @@ mod fallback;
 pub mod jobs;
 pub mod marker_await;
 pub mod ready;
+mod role_limits;
 pub mod roles;
 pub mod rows_verify;
 mod schedulers;

@@ -5,7 +5,7 @@
 //! ends their sessions until none is left: a session that exists outlives
 //! `NOLOGIN`. It leaves passwords, memberships and grants alone.
 
-use super::listed;
+use super::{listed, role_limits};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
@@ -466,7 +466,7 @@ impl Action for Open {
         Ok(Description {
             would_do,
             obstacles: obstacles(&session, params).await?,
-            ..Description::default()
+            remarks: role_limits::remarks(&session, &params.roles).await?,
         })
     }
 
