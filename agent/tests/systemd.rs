@@ -10,6 +10,7 @@
 use lockstep_agent::action::{Context, Description, Progress, WorkId};
 use lockstep_agent::actions;
 use lockstep_agent::host::Host;
+use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -63,6 +64,26 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 6; touch %t/reported'\n",
     ),
     ("report.timer", "[Timer]\nOnActiveSec=0\nAccuracySec=1ms\n"),
+    (
+        "batch.service",
+        "[Service]\nExecStart=/bin/sh -c 'sleep 10; touch %t/batched'\n",
+    ),
+    ("batch.timer", "[Timer]\nOnActiveSec=0\nAccuracySec=1ms\n"),
+    (
+        "daemon.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    ("daemon.timer", "[Timer]\nOnActiveSec=0\nAccuracySec=1ms\n"),
+    (
+        "keeper.service",
+        "[Unit]\nUpholds=kept.service\nWants=vendors.service\n\
+         [Service]\nExecStart=/bin/sleep infinity\n",
+    ),
+    ("kept.service", "[Service]\nExecStart=/bin/sleep infinity\n"),
+    (
+        "vendors.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
+    ),
     (
         "nightly.service",
         "[Service]\nType=oneshot\nExecStart=/bin/true\n",
@@ -354,6 +375,35 @@ async fn a_stopped_timer_waits_for_the_oneshot_it_started() {
     assert!(reported.exists(), "the oneshot still runs");
 }
 
+/// `Type=simple` is the default, so a batch of a timer need not be a oneshot.
+#[tokio::test]
+async fn a_stopped_timer_waits_for_whatever_it_started() {
+    let manager = Manager::start().await;
+    manager.start_units(&["batch.timer"]).await.unwrap();
+    let batched = manager.dir.path().join("batched");
+    manager.stop_units(&["batch.timer"]).await.unwrap();
+    assert!(batched.exists(), "the batch still runs");
+
+    // One that doesn't end by itself is found before the run.
+    manager.start_units(&["daemon.timer"]).await.unwrap();
+    let seen = manager.describe("service.stop", &["daemon.timer"]).await;
+    assert!(mentions(&seen.remarks, "waits for its end"), "{seen:?}");
+    let stop = actions::find("service.stop").unwrap();
+    let hasty = serde_json::json!({ "units": ["daemon.timer"], "timeout_secs": 1 });
+    let seen = stop.describe(&manager.context(), &hasty).await.unwrap();
+    assert!(mentions(&seen.obstacles, "daemon.service"), "{seen:?}");
+    let stopped = stop.execute(&manager.context(), &hasty, None).await;
+    assert_eq!(stopped.unwrap_err().code(), Code::LS2103);
+    // A retry, and a later phase that relies on the stop, see that it still runs.
+    let probe = stop.probe(&manager.context(), &hasty).await.unwrap();
+    assert_eq!(probe.finding, Finding::Pending);
+    assert!(!stop.in_effect(&manager.context(), &hasty).await.unwrap());
+    let both = ["daemon.timer", "daemon.service"];
+    let seen = manager.describe("service.stop", &both).await;
+    assert_eq!(seen.obstacles, Vec::<String>::new());
+    manager.stop_units(&both).await.unwrap();
+}
+
 /// Units that go down with orders.service, by all kinds of dependency.
 const FAMILY: &[&str] = &[
     "orders.service",
@@ -380,6 +430,19 @@ async fn a_socket_is_started_before_its_service() {
     manager.stop_units(&pair).await.unwrap();
     manager.start_units(&pair).await.unwrap();
     assert_eq!(manager.active(&pair), pair);
+}
+
+/// A client that connects while the service stops makes a socket that still listens start
+/// it again.
+#[tokio::test]
+async fn a_socket_is_stopped_before_its_service_whatever_their_order() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "echo.socket", "echo.service"]);
+    let pair = ["echo.service", "echo.socket"];
+    assert_eq!(manager.active(&pair), pair);
+    let _client = std::os::unix::net::UnixStream::connect(manager.dir.path().join("echo")).unwrap();
+    manager.stop_units(&pair).await.unwrap();
+    assert_eq!(manager.active(&pair), Vec::<&str>::new());
 }
 
 #[tokio::test]
@@ -508,6 +571,50 @@ async fn a_retry_does_not_run_a_oneshot_again() {
     }
     let ran = std::fs::read_to_string(manager.dir.path().join("twice")).unwrap();
     assert_eq!(ran, "ran\n");
+}
+
+/// systemd starts an upheld unit again as soon as it is down.
+#[tokio::test]
+async fn what_starts_a_unit_again_is_named_before_the_stop() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["enable", "vendors.service"]);
+    manager.systemctl(&["start", "keeper.service"]);
+    let seen = manager.describe("service.stop", &["kept.service"]).await;
+    assert!(
+        mentions(
+            &seen.remarks,
+            "keeper.service is active and starts kept.service again"
+        ),
+        "{seen:?}"
+    );
+    let stop = actions::find("service.stop").unwrap();
+    let disabling = params("service.stop", &["vendors.service"], true);
+    let seen = stop.describe(&manager.context(), &disabling).await.unwrap();
+    assert!(
+        mentions(
+            &seen.remarks,
+            "disabling vendors.service leaves keeper.service"
+        ),
+        "{seen:?}"
+    );
+
+    let error = manager.stop_units(&["kept.service"]).await.unwrap_err();
+    assert!(error.contains("nothing was stopped"), "{error}");
+    manager
+        .stop_units(&["keeper.service", "kept.service"])
+        .await
+        .unwrap();
+}
+
+/// A batch that failed last night is not run anew when the applications start.
+#[tokio::test]
+async fn a_oneshot_that_had_failed_is_not_started_after_a_stop() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "steady.service", "bad.service"]);
+    let units = ["steady.service", "bad.service"];
+    manager.stop_units(&units).await.unwrap();
+    manager.start_units(&units).await.unwrap();
+    assert_eq!(manager.active(&units), ["steady.service"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whether execute and undo will be able to start and stop a unit, asked before
 //! anything is stopped.
 
+use super::settle;
 use super::transaction::{Change, Transaction};
 use crate::action::{ActionError, Context, Description};
 use crate::host::systemd::{DefaultTimeouts, Facts};
@@ -134,5 +135,41 @@ pub fn compare_timeouts(
                  own timeout"
             ));
         }
+    }
+}
+
+/// Says that the stop of a timer or path waits for what it has started and the step doesn't
+/// name. If that has been running for longer than the step would wait, it isn't expected to
+/// end by itself.
+pub fn compare_triggered(
+    description: &mut Description,
+    trigger: &str,
+    triggered: &Facts,
+    units: &[String],
+    limit: Duration,
+) {
+    let unit = &triggered.id;
+    if triggered.service_type == "oneshot" || !settle::is_awaited(trigger, triggered, units) {
+        return;
+    }
+    let now = jiff::Timestamp::now().as_microsecond().unsigned_abs();
+    let ran = match triggered.active_since {
+        0 => Duration::ZERO,
+        since => Duration::from_micros(now.saturating_sub(since)),
+    };
+    let what = format!(
+        "{unit}, which {trigger} has started, has been running for {} s",
+        ran.as_secs()
+    );
+    if ran > limit {
+        description.obstacles.push(format!(
+            "{what}, and the step waits only {} s for its end; name {unit} in the same step, which \
+             then stops it, or try again when it has ended",
+            limit.as_secs()
+        ));
+    } else {
+        description
+            .remarks
+            .push(format!("{what}; the step waits for its end"));
     }
 }

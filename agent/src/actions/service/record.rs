@@ -16,8 +16,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub run: String,
-    /// It was up, or is down only because of this run or of an earlier one that
-    /// hasn't started it again.
+    /// It was up, or failed although it should run, or is down only because of this run or
+    /// of an earlier one that hasn't started it again. A failed oneshot isn't to run again
+    /// at another time than its own.
     pub start: bool,
     /// For a unit that isn't in the list: the one with which it was stopped.
     pub with: Option<String>,
@@ -70,7 +71,9 @@ pub fn save(
         let was_disabled = old.filter(|_| state.links.is_empty());
         let record = Record {
             run: cx.tag.run.clone(),
-            start: state.is_up() || state.active == "failed" || old.is_some_and(|old| old.start),
+            start: state.is_up()
+                || (state.active == "failed" && !state.has_failed_to_run())
+                || old.is_some_and(|old| old.start),
             with: with.filter(|_| !params.units.contains(unit)),
             links: match params.enablement && params.units.contains(unit) {
                 true => was_disabled

@@ -141,30 +141,45 @@ pub async fn wait_for_stopped(
     Ok(())
 }
 
-/// Waits until the oneshots that a stopped timer or path had started are over.
+/// Whether a unit that the trigger starts is waited for: systemd leaves it running when
+/// the trigger is stopped. What a timer or path starts need not be a oneshot,
+/// because `Type=simple` is the default; a step that names it stops it itself. A
+/// service of a socket is no batch, and is stopped by name.
+pub fn is_awaited(trigger: &str, triggered: &Facts, units: &[String]) -> bool {
+    match triggered.service_type.as_str() {
+        "" => false,
+        "oneshot" => triggered.active == "activating",
+        _ => {
+            let starts_batches = [".timer", ".path"].iter().any(|end| trigger.ends_with(end));
+            let named = triggered.names.iter().any(|name| units.contains(name));
+            triggered.is_up() && starts_batches && !named
+        }
+    }
+}
+
+/// Waits until what a stopped timer or path had started is over.
 ///
 /// # Errors
-/// Where one of them still runs at the end of `limit`.
+/// Where it still runs at the end of `limit`.
 pub async fn wait_for_triggered(
     cx: &Context,
     trigger: &str,
+    units: &[String],
     limit: Duration,
 ) -> Result<(), ActionError> {
     let until = tokio::time::Instant::now() + limit;
     let systemd = cx.host.systemd().await?;
     for unit in systemd.facts(trigger).await?.triggers {
-        loop {
-            let facts = systemd.facts(&unit).await?;
-            if facts.service_type != "oneshot" || facts.active != "activating" {
-                break;
-            }
+        while is_awaited(trigger, &systemd.facts(&unit).await?, units) {
             if tokio::time::Instant::now() >= until {
                 return Err(ActionError::new(
                     Code::LS2103,
                     format!("{unit}, started by {trigger}, did not end in time"),
                 )
                 .state_left(format!("{trigger} is stopped, {unit} still runs"))
-                .remedy(format!("wait until {unit} has ended, then retry")));
+                .remedy(format!(
+                    "wait until {unit} has ended, or stop it, then retry"
+                )));
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -172,8 +187,24 @@ pub async fn wait_for_triggered(
     Ok(())
 }
 
-/// Active sockets, timers and paths that would start a unit of the list again,
-/// and aren't stopped with it: a sentence each.
+/// Whether something that a timer or path of the list has started still runs.
+///
+/// # Errors
+/// Where systemd doesn't answer.
+pub async fn triggered_runs(cx: &Context, units: &[String]) -> Result<bool, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    for trigger in units {
+        for unit in systemd.facts(trigger).await?.triggers {
+            if is_awaited(trigger, &systemd.facts(&unit).await?, units) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Active sockets, timers, paths and units with Upholds= that would start a unit of the
+/// list again, and aren't stopped with it: a sentence each.
 ///
 /// # Errors
 /// Where systemd doesn't answer.
@@ -181,7 +212,9 @@ pub async fn unheld_triggers(cx: &Context, units: &[String]) -> Result<Vec<Strin
     let systemd = cx.host.systemd().await?;
     let mut unheld = Vec::new();
     for unit in units {
-        for trigger in systemd.facts(unit).await?.triggered_by {
+        let facts = systemd.facts(unit).await?;
+        let upholding = facts.upheld_by().into_iter().map(str::to_owned);
+        for trigger in facts.triggered_by.iter().cloned().chain(upholding) {
             if !units.contains(&trigger) && !systemd.state(&trigger).await?.is_down() {
                 unheld.push(format!(
                     "{trigger} is active and starts {unit} again; stop {trigger} before {unit}, in this \

@@ -9,7 +9,7 @@ use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
 };
-use crate::host::systemd::Job;
+use crate::host::systemd::{Job, UnitState};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -88,11 +88,25 @@ impl Stop {
                      service.start of this run starts it",
                     facts.active, record.run
                 ));
+            } else if facts.service_type == "oneshot" && facts.active == "failed" {
+                description.remarks.push(format!(
+                    "{unit} is a oneshot and failed when it ran last: a later service.start of this \
+                     run doesn't run it again"
+                ));
             } else if facts.active == "inactive" {
                 description.remarks.push(format!(
                     "{unit} is inactive now, so a later service.start of this run leaves it so; if it \
                      should run, start it before"
                 ));
+            }
+            if params.enablement {
+                let links = systemd.links(unit).await?;
+                let started = systemd.started_although_disabled(unit, &links).await?;
+                description.remarks.extend(started);
+            }
+            for triggered in &facts.triggers {
+                let triggered = systemd.facts(triggered).await?;
+                ability::compare_triggered(description, unit, &triggered, &params.units, limit);
             }
             if facts.persistent && facts.is_up() {
                 description.remarks.push(format!(
@@ -118,16 +132,17 @@ impl Action for Stop {
         let transaction = Transaction::of_stop(cx, &params.units).await?;
         let states = images(cx, &params.units, &transaction, params.enablement).await?;
         ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
-        let finding = satisfied_if(Self::is_so(cx, params, &states, &transaction)?);
-        with_before_image(finding, &states)
+        let so = Self::is_so(cx, params, &states, &transaction)?
+            && !settle::triggered_runs(cx, &params.units).await?;
+        with_before_image(satisfied_if(so), &states)
     }
 
     /// Without the record that a later start needs: that doesn't matter here.
     async fn in_effect(&self, cx: &Context, params: &StopService) -> Result<bool, ActionError> {
         let states = states(cx, &params.units).await?;
-        Ok(states
-            .values()
-            .all(|state| state.is_down() && !(params.enablement && state.is_enabled())))
+        let down =
+            |state: &UnitState| state.is_down() && !(params.enablement && state.is_enabled());
+        Ok(states.values().all(down) && !settle::triggered_runs(cx, &params.units).await?)
     }
 
     async fn describe(
@@ -199,14 +214,14 @@ impl Action for Stop {
         }
         // Without the removed links, fewer units may go down.
         let transaction = Transaction::of_stop(cx, &params.units).await?;
-        for unit in &params.units {
+        for unit in triggers_first(&params.units) {
             let systemd = cx.host.systemd().await?;
             let was_down = systemd.state(unit).await?.is_down();
             systemd.run(Job::Stop, unit, limit).await?;
             if !was_down {
                 cx.effect(format!("{unit}: stopped"));
             }
-            settle::wait_for_triggered(cx, unit, limit).await?;
+            settle::wait_for_triggered(cx, unit, &params.units, limit).await?;
         }
         settle::wait_for_stopped(cx, &transaction.stops, limit).await?;
         settle::stay_down(cx, &affected(&params.units, &transaction)).await?;
@@ -232,6 +247,16 @@ impl Action for Stop {
         record::forget(cx, states.keys())?;
         Ok(Undone::restored_if(changed))
     }
+}
+
+/// The units in their order, but those that start others first: a client that connects to
+/// a socket while its service stops would start that again.
+fn triggers_first(units: &[String]) -> Vec<&String> {
+    let kinds = [".socket", ".timer", ".path"];
+    let (triggers, others): (Vec<_>, Vec<_>) = units
+        .iter()
+        .partition(|unit| kinds.iter().any(|kind| unit.ends_with(kind)));
+    triggers.into_iter().chain(others).collect()
 }
 
 /// The units of the step and those that are stopped with them.

@@ -36,11 +36,14 @@ impl Link {
     /// `default.target` and `Wants` of a link in `default.target.wants`.
     fn dependency(&self) -> Option<(&str, &'static str)> {
         let directory = name(self.path.parent()?);
-        let wants = directory.strip_suffix(".wants").map(|of| (of, "Wants"));
-        wants.or_else(|| {
-            let of = directory.strip_suffix(".requires")?;
-            Some((of, "Requires"))
-        })
+        let kinds = [
+            (".wants", "Wants"),
+            (".requires", "Requires"),
+            (".upholds", "Upholds"),
+        ];
+        kinds
+            .into_iter()
+            .find_map(|(end, kind)| Some((directory.strip_suffix(end)?, kind)))
     }
 
     /// In the directory itself under another name than the file.
@@ -212,6 +215,42 @@ impl Systemd {
                 )
             })
             .collect())
+    }
+
+    /// What starts the unit even if these links of its enablement are removed, a sentence
+    /// each: a generated unit has no links, and the vendor's links and the files of other
+    /// units aren't changed.
+    ///
+    /// # Errors
+    /// Where systemd doesn't answer.
+    pub async fn started_although_disabled(
+        &self,
+        unit: &str,
+        links: &[Link],
+    ) -> Result<Vec<String>, ActionError> {
+        let facts = self.facts(unit).await?;
+        let state = self.state_of(unit, &facts).await?;
+        let mut sentences = Vec::new();
+        if state.file == "generated" {
+            sentences.push(format!(
+                "{unit} is generated (of an init script, for example), so systemd can't disable it: a \
+                 boot starts it again"
+            ));
+        }
+        let removed = |by: &&str| {
+            let mut of = links.iter().filter_map(Link::dependency);
+            of.any(|(dependent, _)| dependent == *by)
+        };
+        let started_by = facts.started_by().into_iter();
+        let others: Vec<&str> = started_by.filter(|by| !removed(by)).collect();
+        if !others.is_empty() {
+            sentences.push(format!(
+                "disabling {unit} leaves {}, which starts it by its own file or a link of the vendor, \
+                 at the next boot as well",
+                others.join(", ")
+            ));
+        }
+        Ok(sentences)
     }
 
     /// Enables a unit as its file says. Returns the links that were created.
@@ -418,5 +457,7 @@ mod tests {
         assert!(!wants.is_alias());
         assert!(link("/e/b.service", "/e/a.service").is_alias());
         assert!(!link("/e/a.service", "/srv/a.service").is_alias());
+        let upholds = link("/e/x.target.upholds/a.service", "/e/a.service");
+        assert_eq!(upholds.dependency(), Some(("x.target", "Upholds")));
     }
 }

@@ -42,6 +42,11 @@ impl UnitState {
         matches!(self.active.as_str(), "inactive" | "failed")
     }
 
+    /// It is a oneshot whose last run failed.
+    pub fn has_failed_to_run(&self) -> bool {
+        self.active == "failed" && !self.invocation.is_empty()
+    }
+
     /// A boot or a dependency starts it. A unit that is only linked doesn't
     /// count: disabling it would remove the link, and with it the unit.
     pub fn is_enabled(&self) -> bool {
@@ -75,6 +80,8 @@ pub struct Facts {
     pub can_start: bool,
     /// It can be stopped by a job: `false` with RefuseManualStop=.
     pub can_stop: bool,
+    /// Since when it has been active, in microseconds of the epoch; 0 if it never was.
+    pub active_since: u64,
     /// The files on disk are newer than what systemd has loaded.
     pub needs_reload: bool,
     /// Differs for every start of the unit.
@@ -145,6 +152,7 @@ impl Facts {
             transient: property(unit, "Transient"),
             can_start: property(unit, "CanStart"),
             can_stop: property(unit, "CanStop"),
+            active_since: property(unit, "ActiveEnterTimestamp"),
             needs_reload: property(unit, "NeedDaemonReload"),
             invocation: property(unit, "InvocationID"),
             triggered_by: property(unit, "TriggeredBy"),
@@ -188,6 +196,16 @@ impl Facts {
     /// The units that keep it active, if it has StopWhenUnneeded=.
     pub fn needed_by(&self) -> Vec<&str> {
         self.of_kinds(NEEDED_BY)
+    }
+
+    /// The units that start it again whenever it is down, while they are active.
+    pub fn upheld_by(&self) -> Vec<&str> {
+        self.of_kinds(&["UpheldBy"])
+    }
+
+    /// The units whose start starts it.
+    pub fn started_by(&self) -> Vec<&str> {
+        self.of_kinds(&["RequiredBy", "WantedBy", "BoundBy", "UpheldBy"])
     }
 
     /// It is active or activating.

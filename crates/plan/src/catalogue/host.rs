@@ -5,7 +5,9 @@ use crate::actions::{ActionSpec, Effect, each};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `service.stop`: stops systemd units (services, timers) in the order of the list.
+/// `service.stop`: stops systemd units (services, timers) in the order of the list,
+/// sockets, timers and paths first, and waits for the end of what a timer or path has
+/// started and the list doesn't name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopService {
