@@ -41,6 +41,27 @@ async fn the_marker_table_is_mapped_and_the_canary_table_is_not() {
     }
 }
 
+/// The control tables of an earlier task may be there, empty, in another schema.
+#[tokio::test]
+async fn control_tables_that_are_not_those_of_the_task_are_refused() {
+    let range = Range::start("control").await;
+    let site = &range.site;
+    let mut params = range.ready();
+    params["control_schema"] = json!("public");
+    site.perform(READY, &params).await;
+    let remarks = site.remarks(READY, &params).await.join("\n");
+    assert!(
+        remarks.contains("DROP, TRUNCATE, ALTER repeated, DataErrorPolicy=LOG_ERROR"),
+        "{remarks}"
+    );
+    params["control_schema"] = json!("dms");
+    let obstacles = site.obstacles(READY, &params).await;
+    assert_eq!(obstacles.len(), 1, "{obstacles:?}");
+    assert!(obstacles[0].contains("in the schema public, and the plan reads those in dms"));
+    let error = site.try_probe(READY, &params).await.unwrap_err();
+    assert_eq!(error.code(), Code::LS2415, "{}", error.report());
+}
+
 #[tokio::test]
 async fn sessions_of_a_replica_are_found_in_extra_attributes_too() {
     let range = Range::start("extra").await;

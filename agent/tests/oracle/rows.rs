@@ -264,6 +264,36 @@ async fn the_canary_is_waited_for_and_removed_again() {
     assert_eq!(left, 1, "only this run's canary is removed");
 }
 
+/// Also of tables that are only counted: the reverse task would stop at their first
+/// row, after the point of no return.
+#[tokio::test(flavor = "multi_thread")]
+async fn identity_columns_that_refuse_the_reverse_task_are_found_in_every_table() {
+    let range = Range::start("").await;
+    let identity = |table: &str| json!({"owner": "SHOP", "table": table, "column": "ID"});
+    let all = ["ORDERS", "EVENTS", "PRIVATE", "KNOWN", "MLOG$_ORDERS"].map(identity);
+    range.control(&json!({"op": "surround", "with": {"identities": all}}));
+    let rule = |action: &str, table: &str| {
+        json!({"rule-type": "selection", "rule-action": action,
+            "object-locator": {"schema-name": "shop", "table-name": table}})
+    };
+    let params = json!({"resource": "orcl", "reverse": true,
+        "tables": [{"oracle": "SHOP.ORDERS", "postgres": "shop.orders"}],
+        "schemas": [{"oracle": "SHOP", "postgres": "shop"}], "accept": ["shop.known.id"],
+        "table_mappings": {"rules": [rule("include", "%"), rule("exclude", "private")]}});
+    let name = "oracle.columns.describe";
+    let error = range.probe(name, &params).await.unwrap_err();
+    assert_eq!(error.code(), Code::LS2275);
+    assert!(
+        error
+            .report()
+            .contains("insert into SHOP.EVENTS.ID, SHOP.ORDERS.ID, GENERATED"),
+        "{}",
+        error.report()
+    );
+    let described = action(name).describe(&range.context(), &params).await;
+    assert_eq!(described.unwrap().obstacles, [error.report()]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_are_described_for_the_other_side_and_some_left_out() {
     let range = Range::start("").await;

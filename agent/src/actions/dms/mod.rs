@@ -1,6 +1,7 @@
 //! AWS DMS: the forward task, and the task back to Oracle.
 
 pub mod connection_test;
+mod forward_settings;
 mod health;
 pub mod lobs;
 pub mod reverse_create;

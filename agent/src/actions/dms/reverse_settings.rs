@@ -16,12 +16,12 @@ use crate::action::ActionError;
 use lockstep_api::Code;
 use serde_json::{Map, Value, json};
 
-const DDL: &str = "ChangeProcessingDdlHandlingPolicy";
+pub const DDL: &str = "ChangeProcessingDdlHandlingPolicy";
 const METADATA: &str = "TargetMetadata";
-const ERRORS: &str = "ErrorBehavior";
+pub const ERRORS: &str = "ErrorBehavior";
 
 /// The policies for errors, each with the values that DMS knows.
-const POLICIES: [(&str, &[&str]); 6] = [
+pub const POLICIES: [(&str, &[&str]); 6] = [
     ("DataErrorPolicy", &RECORD),
     ("DataTruncationErrorPolicy", &RECORD),
     ("TableErrorPolicy", &["SUSPEND_TABLE", STOP]),

@@ -1,10 +1,11 @@
-//! `dms.task.ready`: the forward task runs, every table of it is well, and it
-//! maps the marker table but not the canary's.
+//! `dms.task.ready`: the forward task runs, every table of it is well, it maps the
+//! marker table but not the canary's, and its control tables are those that are read.
 //!
 //! Outputs `checkpoint`: the `RecoveryCheckpoint`, from which a rollback would
 //! resume it; null where DMS names none. And `last_failure`: what DMS keeps of
 //! an earlier failure, so that only another one counts when the task is stopped.
 
+use super::forward_settings;
 use super::health::Health;
 use super::lobs::{self, Lobs};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
@@ -43,6 +44,11 @@ impl Seen {
         let documents = dms.documents(&task.arn).await?;
         let rules: Value = serde_json::from_str(&documents.mappings).unwrap_or_default();
         let settings: Value = serde_json::from_str(&documents.settings).unwrap_or_default();
+        let planned = params.control_schema.as_deref();
+        let other =
+            planned.and_then(|schema| forward_settings::other_control_schema(&settings, schema));
+        health.obstacles.extend(other);
+        health.remarks.push(forward_settings::summary(&settings));
         let source = dms.endpoint(&task.source).await?;
         health.remarks.push(source.log_reader.limits());
         health

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// `dms.task.ready`: checks that the forward task is running, has no failed table,
-/// maps the marker table and does not map the canary table.
+/// maps the marker table and does not map the canary table, and has its control tables
+/// where they are read.
 ///
 /// Outputs: `checkpoint`, `last_failure` (text; empty if there is none).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +26,10 @@ pub struct DmsTaskReady {
     /// after a resume it would replicate the canary back again.
     #[serde(default)]
     pub canary_table: Option<String>,
+    /// Schema of the DMS control tables that the actions on PostgreSQL read, which must
+    /// be the `ControlSchema` of the task; absent: not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_schema: Option<String>,
 }
 
 impl ActionSpec for DmsTaskReady {

@@ -106,6 +106,13 @@ pub struct OracleColumns {
     /// task can't insert.
     #[serde(default)]
     pub reverse: bool,
+    /// Schemas whose other tables are checked for that, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<MappedSchema>,
+    /// Table mappings of the reverse task in the JSON format of DMS, which select the
+    /// tables to check; absent: all.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub table_mappings: serde_json::Value,
     /// `schema.table` or `schema.table.column` in PostgreSQL for which the plan
     /// accepts that the reverse task fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -93,6 +93,7 @@ fn preflight(draft: &mut Draft<'_>) {
         task: source.dms.task.clone(),
         marker_table: Some(source.oracle.marker_table.clone()),
         canary_table: canary(source, &source.oracle.canary_table),
+        control_schema: Some(control_schema(source)),
     };
     let mut steps = vec![
         step("oracle-ready", LEAD, &oracle),
@@ -123,6 +124,8 @@ fn columns(source: &Cutover) -> (Step, Step) {
         resource: source.oracle.resource.clone(),
         tables: source.compare.tables.clone(),
         reverse: reverse.is_some(),
+        schemas: reverse.map_or_else(Vec::new, |_| mapped_schemas(source)),
+        table_mappings: reverse.map_or(Value::Null, |reverse| reverse.table_mappings.clone()),
         accept: reverse.map_or_else(Vec::new, |reverse| reverse.accept.clone()),
     };
     let postgres = c::PostgresColumns {

@@ -19,6 +19,8 @@ pub struct Environment {
     pub in_doubt: Vec<InDoubt>,
     pub links: Vec<Link>,
     pub link_sources: Vec<LinkSource>,
+    /// Columns GENERATED ALWAYS AS IDENTITY, which CREATE TABLE refuses.
+    pub identities: Vec<Identity>,
     /// Blocks are cleaned out late: ORA_ROWSCN is above the commit's SCN.
     pub delayed_cleanout: bool,
     /// Hidden parameters, by name. [`UNRECORDED`] stops LAST_LOGIN.
@@ -36,6 +38,7 @@ impl Default for Environment {
             in_doubt: Vec::new(),
             links: Vec::new(),
             link_sources: Vec::new(),
+            identities: Vec::new(),
             delayed_cleanout: false,
             hidden: BTreeMap::new(),
             archiver_stuck: false,
@@ -64,6 +67,15 @@ pub struct Link {
     pub username: Option<String>,
     /// HOST: a connect string.
     pub host: String,
+}
+
+/// A row of DBA_TAB_IDENTITY_COLS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub owner: String,
+    pub table: String,
+    pub column: String,
 }
 
 /// A database that has opened links to this one.
@@ -104,6 +116,18 @@ impl Environment {
             ]
         };
         self.in_doubt.iter().map(row).collect()
+    }
+
+    /// Rows of DBA_TAB_IDENTITY_COLS.
+    pub fn identities(&self) -> Vec<Vec<Datum>> {
+        let row = |one: &Identity| {
+            let names =
+                [&one.owner, &one.table, &one.column].map(|name| Datum::text(name.as_str()));
+            let mut row = Vec::from(names);
+            row.push(Datum::text("ALWAYS"));
+            row
+        };
+        self.identities.iter().map(row).collect()
     }
 
     pub fn links(&self) -> Vec<Vec<Datum>> {

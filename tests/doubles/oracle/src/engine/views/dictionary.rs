@@ -238,8 +238,7 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
         "USERS" => (USERS, users(&seen)),
         "TABLES" => (TABLES, seen.tables().map(table).collect()),
         "TAB_COLUMNS" | "TAB_COLS" => (COLUMNS, seen.tables().flat_map(columns).collect()),
-        // CREATE TABLE refuses identity columns.
-        "TAB_IDENTITY_COLS" => (IDENTITY_COLUMNS, Vec::new()),
+        "TAB_IDENTITY_COLS" => (IDENTITY_COLUMNS, st.environment.identities()),
         "CONSTRAINTS" => (CONSTRAINTS, constraints(&seen)),
         "CONS_COLUMNS" => (CONS_COLUMNS, constraint_columns(&seen)),
         "INDEXES" => (INDEXES, indexes(&seen)),
