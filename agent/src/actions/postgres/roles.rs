@@ -467,6 +467,7 @@ impl Action for Open {
             would_do,
             obstacles: obstacles(&session, params).await?,
             remarks: role_limits::remarks(&session, &params.roles).await?,
+            ..Description::default()
         })
     }
 
