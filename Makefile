@@ -6,7 +6,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help tools build test check rehearse verify bench
+.PHONY: help tools build test check rehearse chaos verify bench
+
+RUNS ?= 10
+SEED ?=
 
 help: ## Show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -26,6 +29,10 @@ check: tools ## Format, clippy, dependencies, spelling, protocol
 rehearse: tools ## Carry out a whole cutover on this machine; options in ARGS="…"
 	@cargo build --workspace --bins --lib
 	@target/debug/rehearse $(ARGS)
+
+chaos: tools ## Cutovers and restarts under random kills, stops and cuts; RUNS=n SEED=s
+	@cargo build --workspace --bins --lib
+	@target/debug/chaos --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 verify: tools ## The tests at full size: every fault and every kill
 	@cargo build --workspace --all-targets

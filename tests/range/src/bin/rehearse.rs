@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             rate: arguments.rate,
             product: !arguments.range_only,
             realistic: arguments.realistic,
+            links: false,
         },
         orders: arguments.orders,
         plan: arguments.plan,

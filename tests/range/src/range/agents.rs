@@ -72,13 +72,23 @@ pub fn start_coordinator(layout: &Layout, group: &Group) -> Result<Process, Erro
 ///
 /// # Errors
 /// When its configuration can't be written.
-pub fn agent(layout: &Layout, host: &Host, postgres: &Postgres) -> Result<Launch, Error> {
+pub fn agent(
+    layout: &Layout,
+    host: &Host,
+    postgres: &Postgres,
+    linked: bool,
+) -> Result<Launch, Error> {
     let dir = layout.host(&host.name).join("agent");
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     let config = dir.join("agent.toml");
+    let coordinator = if linked {
+        ports::link(host.address)
+    } else {
+        ports::COORDINATOR
+    };
     write(
         &config,
-        &configuration(layout, host, postgres, dir.join("state")),
+        &configuration(layout, host, (postgres, coordinator), dir.join("state")),
     )?;
     let argv = [
         layout.binary("lockstep-agent").display().to_string(),
@@ -88,12 +98,16 @@ pub fn agent(layout: &Layout, host: &Host, postgres: &Postgres) -> Result<Launch
     Ok(host.launch("agent", argv, layout.log(&format!("{}-agent", host.name))))
 }
 
-fn configuration(layout: &Layout, host: &Host, postgres: &Postgres, state: PathBuf) -> String {
+fn configuration(
+    layout: &Layout,
+    host: &Host,
+    (postgres, coordinator): (&Postgres, u16),
+    state: PathBuf,
+) -> String {
     let mut text = format!(
-        "name = {:?}\ncoordinator = \"127.0.0.1:{}\"\nstate_dir = {state:?}\n\n{}\n\
+        "name = {:?}\ncoordinator = \"127.0.0.1:{coordinator}\"\nstate_dir = {state:?}\n\n{}\n\
          [telemetry]\nlog = \"info\"\n\n[systemd]\naddress = {:?}\n\n",
         host.name,
-        ports::COORDINATOR,
         tls(layout, &host.name),
         host.bus(),
     );

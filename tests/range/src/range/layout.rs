@@ -23,6 +23,13 @@ pub mod ports {
     /// The sample application's health page, on its own host's address.
     pub const HEALTH: u16 = 18080;
 
+    /// Where the agent of the host with this address reaches the coordinator, when its
+    /// link can be cut.
+    #[must_use]
+    pub fn link(address: std::net::Ipv4Addr) -> u16 {
+        17_000 + u16::from(address.octets()[3])
+    }
+
     /// Ports on 127.0.0.1, with what they are for.
     pub const SHARED: [(u16, &str); 7] = [
         (ORA1_LISTENER, "ora-1's listener"),

@@ -49,6 +49,9 @@ pub struct Options {
     pub product: bool,
     /// Whether it has what [`realism`] adds.
     pub realistic: bool,
+    /// Whether agents reach the coordinator through links of the caller's, on
+    /// [`layout::ports::link`].
+    pub links: bool,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             rate: 210,
             product: true,
             realistic: false,
+            links: false,
         }
     }
 }
@@ -71,6 +75,7 @@ pub struct Range {
     pub oracle: oracle::Oracle,
     pub postgres: postgres::Postgres,
     pub dms: dms::Dms,
+    links: bool,
     running: Running,
 }
 
@@ -160,6 +165,7 @@ impl Range {
             oracle,
             postgres,
             dms,
+            links: options.links,
             running,
         };
         range.start_forgotten_client()?;
@@ -186,7 +192,7 @@ impl Range {
     /// # Errors
     /// When it can't be started at all.
     pub fn start_agent(&mut self, host: &Host) -> Result<(), Error> {
-        let launch = agents::agent(&self.layout, host, &self.postgres)?;
+        let launch = agents::agent(&self.layout, host, &self.postgres, self.links)?;
         let process = Process::start(&launch, &self.running.daemons)?;
         self.running.add([process])
     }
@@ -226,6 +232,15 @@ impl Range {
             process.kill();
             true
         })
+    }
+
+    /// Sends a process a signal, such as SIGSTOP.
+    pub fn signal(&self, role: &str, name: &str, signal: i32) {
+        let mut processes = self.running.processes.iter();
+        let found = processes.find(|p| p.listed.role == role && p.listed.name == name);
+        if let Some(process) = found {
+            process.signal(signal);
+        }
     }
 
     /// The processes that the range has started.
@@ -290,6 +305,13 @@ impl Drop for Running {
 #[must_use]
 pub fn host_names(apps: u8) -> Vec<String> {
     sketches(apps).into_iter().map(|host| host.name).collect()
+}
+
+/// The same with their addresses.
+#[must_use]
+pub fn host_addresses(apps: u8) -> Vec<(String, Ipv4Addr)> {
+    let of = |host: Sketch| (host.name, host.address);
+    sketches(apps).into_iter().map(of).collect()
 }
 
 /// The hosts: two for Oracle, one for PostgreSQL, the applications'.

@@ -235,6 +235,13 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, number: i32) {
+        if let Ok(pid) = i32::try_from(self.listed.pid) {
+            signal(pid, number);
+        }
+    }
+
     /// Asks it to end and waits; SIGKILL when it doesn't.
     pub fn stop(&mut self) {
         if !self.is_running() {

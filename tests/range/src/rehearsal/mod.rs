@@ -5,6 +5,7 @@
 //! whether the rehearsal is good rests on the range and on the independent
 //! checker, never on the product's word alone.
 
+pub mod chaos;
 mod effects;
 mod fault;
 mod judge;
@@ -87,17 +88,7 @@ pub fn rehearse(settings: &Settings) -> Result<Report, Error> {
 
 fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     say(&format!("waiting for {} orders", settings.orders));
-    wait::until("the orders before the run", WARM_UP_LIMIT, || {
-        Ok((workload::acknowledged(range)?.total() >= settings.orders).then_some(()))
-    })?;
-    wait::until("the forward task to have loaded", WARM_UP_LIMIT, || {
-        let tasks = range.dms.get("/control/tasks")?;
-        let mut all = tasks.as_array().into_iter().flatten();
-        let loaded = |task: &serde_json::Value| {
-            task["status"] == "running" && !task["progress"]["load_end_ms"].is_null()
-        };
-        Ok(all.any(loaded).then_some(()))
-    })?;
+    warm_up(range, settings.orders)?;
     let before = State::of(range)?;
     let began_ms = jiff::Timestamp::now().as_millisecond();
     let ran = if settings.range.product {
@@ -145,6 +136,21 @@ fn on_range(range: &mut Range, settings: &Settings) -> Result<Report, Error> {
     report.write(&settings.report)?;
     say(&report.summary());
     Ok(report)
+}
+
+/// Waits for so many orders, and until the forward task has loaded them.
+fn warm_up(range: &Range, orders: u64) -> Result<(), Error> {
+    wait::until("the orders before the run", WARM_UP_LIMIT, || {
+        Ok((workload::acknowledged(range)?.total() >= orders).then_some(()))
+    })?;
+    wait::until("the forward task to have loaded", WARM_UP_LIMIT, || {
+        let tasks = range.dms.get("/control/tasks")?;
+        let mut all = tasks.as_array().into_iter().flatten();
+        let loaded = |task: &serde_json::Value| {
+            task["status"] == "running" && !task["progress"]["load_end_ms"].is_null()
+        };
+        Ok(all.any(loaded).then_some(()))
+    })
 }
 
 /// Whether orders are acknowledged after the run, wherever it has left the
