@@ -101,17 +101,29 @@ fn name(state: &State, phase: PhaseRef) -> String {
 }
 
 /// What an operator may decide on a failed phase: neither a rollback nor what passed
-/// the point of no return can be rolled back, and what is unclear must be resolved before it is tried again.
+/// the point of no return can be rolled back, what is unclear must be resolved before
+/// it is tried again, and a breach can't be skipped.
 fn decision_text(state: &State, phase: PhaseRef) -> String {
-    let unclear = state.tasks_of(phase).any(|(_, task)| task.is_unclear());
-    let rollback = phase.track == Track::Forward
-        && (!state.past_no_return() || state.no_return_is_tombstoned());
-    let verbs = match (rollback, unclear) {
-        (true, false) => "retry, skip, rollback or abort",
-        (true, true) => "resolve what is unclear, then retry or skip; or rollback or abort",
-        (false, false) => "retry, skip or abort",
-        (false, true) => "resolve what is unclear, then retry or skip; or abort",
+    // A proof or a watch is run again in any case.
+    let proves = |step| state.step(step).is_some_and(|(_, spec)| spec.proves());
+    let unclear = state
+        .tasks_of(phase)
+        .any(|((step, _), task)| task.is_unclear() && !proves(step));
+    let skip = !state.failed_over_a_breach(phase);
+    let rollback = phase.track == Track::Forward && !state.past_no_return();
+    let forward = match (unclear, skip) {
+        (true, true) => "resolve what is unclear, then retry or skip; or ",
+        (true, false) => "resolve what is unclear, then retry; or ",
+        (false, true) => "retry, skip",
+        (false, false) => "retry",
     };
+    let back = match (unclear, rollback) {
+        (true, true) => "rollback or abort",
+        (true, false) => "abort",
+        (false, true) => ", rollback or abort",
+        (false, false) => " or abort",
+    };
+    let verbs = format!("{forward}{back}");
     format!(
         "an operator's decision on phase {}: {verbs}",
         name(state, phase)
@@ -312,6 +324,16 @@ mod tests {
         state.begin.resolved_plan.forward[0].point_of_no_return = true;
         let text = decision_text(&state, forward);
         assert!(text.ends_with("retry, skip or abort"), "{text}");
+    }
+
+    #[test]
+    fn a_skip_is_not_offered_over_a_breach() {
+        let forward = at(Track::Forward, 0);
+        let error = lockstep_api::Diagnosis::new(lockstep_api::Code::LS2103, "no");
+        let mut state = folded(executed(forward, "proof", Outcome::failed(error)));
+        state.breach_pending = Some((AGENT.into(), "fence".into(), "a session".to_owned()));
+        let text = decision_text(&state, forward);
+        assert!(text.ends_with("retry, rollback or abort"), "{text}");
     }
 
     #[test]

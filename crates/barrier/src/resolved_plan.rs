@@ -80,6 +80,18 @@ pub struct StepSpec {
     pub read_only: bool,
 }
 
+impl StepSpec {
+    /// Only its own success counts: what it proves or watches can't be replaced by
+    /// an operator's decision (R20).
+    pub fn proves(&self) -> bool {
+        self.proof || self.is_watch()
+    }
+
+    pub fn is_watch(&self) -> bool {
+        self.watch_until.is_some() && self.mode == Mode::Execute
+    }
+}
+
 impl ResolvedPlan {
     /// Every agent that has a task in either track.
     pub fn agents(&self) -> BTreeSet<AgentName> {

@@ -1,6 +1,6 @@
 //! Failure policy, and the budget of the write outage.
 
-use super::state::PhaseStatus;
+use super::state::{PhaseStatus, TaskState};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, Track};
 use crate::message::Outcome;
@@ -64,11 +64,12 @@ impl Run {
     }
 
     fn may_roll_back_by_itself(&self) -> bool {
+        let unknown = |task: &TaskState| task.is_unclear() || task.still_unknown;
         self.state.rollback.is_none()
             && self.state.abort.is_none()
-            && !self.state.past_no_return()
+            && !self.state.no_return_is_decided()
             && !self.state.begin.resolved_plan.rollback.is_empty()
-            && !self.state.tasks.values().any(super::TaskState::is_unclear)
+            && !self.state.tasks.values().any(unknown)
     }
 
     /// A failed phase holds for the operator, or rolls back by policy.

@@ -113,6 +113,8 @@ impl State {
                         touched: false,
                         suspect: false,
                         resolved: None,
+                        still_unknown: false,
+                        breached: false,
                     },
                 );
             }
@@ -220,6 +222,7 @@ impl State {
             .or_insert(self.decision);
         self.apply_to_phase(&entry.record);
         self.apply_to_tasks(&entry.record);
+        self.reconsider_breaches();
     }
 
     fn apply_to_run(&mut self, record: &Record) {

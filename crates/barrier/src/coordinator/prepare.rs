@@ -3,7 +3,7 @@
 use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
 use super::{Effect, MAX_REFUSALS, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
-use crate::message::{Mode, Verdict, json_size};
+use crate::message::{Verdict, json_size};
 use crate::record::{
     Failure, OutstandingUndo, OutstandingUndoCause, PrepareReason, Record, SkipCause,
 };
@@ -390,7 +390,7 @@ impl Run {
             params: spec.params.clone(),
             timeout: spec.timeout,
             read_only: spec.read_only,
-            watch: spec.watch_until.is_some() && spec.mode == Mode::Execute,
+            watch: spec.is_watch(),
         })
     }
 }

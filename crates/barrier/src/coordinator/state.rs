@@ -46,6 +46,20 @@ impl PhaseStatus {
         }
     }
 
+    fn is_skipped_by_operator(&self) -> bool {
+        match self {
+            Self::Skipped { why } => match why {
+                SkipCause::Operator { .. } => true,
+                SkipCause::NothingToDo => false,
+            },
+            Self::Pending
+            | Self::Preparing
+            | Self::Released
+            | Self::Failed { .. }
+            | Self::Completed => false,
+        }
+    }
+
     /// It failed, and the rest of the rollback continues without it.
     pub fn is_left_behind(&self) -> bool {
         match self {
@@ -118,6 +132,11 @@ pub struct TaskState {
     pub suspect: bool,
     /// The operator's resolution of an `unknown` or `drifted` outcome.
     pub resolved: Option<crate::record::Resolution>,
+    /// It waits to be run again although the effect of its last attempt is unknown:
+    /// a proof or a watch, which need no resolution.
+    pub still_unknown: bool,
+    /// A breach occurred while this attempt was open, and voids its success (R15).
+    pub breached: bool,
 }
 
 impl TaskState {
@@ -183,7 +202,8 @@ pub struct Breach {
     pub agent: AgentName,
     pub step: StepId,
     pub detail: String,
-    /// After the point of no return it voids nothing; it is listed (R17).
+    /// After the point of no return it voids nothing; it is listed (R17). While
+    /// the outcome of that release is not known, it counts as after it.
     pub after_no_return: bool,
 }
 
@@ -346,33 +366,68 @@ impl State {
             .map(|(key, _)| key)
     }
 
-    /// The release of a point of no return is durable.
+    /// What a breach has voided must be run again; skipping the phase that failed
+    /// would continue without it (R15).
+    pub fn failed_over_a_breach(&self, phase: PhaseRef) -> bool {
+        let failed_for_it = self.phase(phase).is_some_and(|state| {
+            let breach = |failure: &Failure| matches!(failure, Failure::Breach { .. });
+            matches!(&state.status, PhaseStatus::Failed { failure, .. } if breach(failure))
+        });
+        let voided = |task: &TaskState| task.status == TaskStatus::Voided;
+        phase.track == Track::Forward
+            && (failed_for_it || self.breach_pending.is_some() || self.tasks.values().any(voided))
+    }
+
+    /// A point of no return may have been passed: it was released, and not every
+    /// participant has reported that it started nothing (R14).
     pub fn past_no_return(&self) -> bool {
-        self.begin
-            .resolved_plan
-            .forward
-            .iter()
-            .zip(&self.forward)
-            .any(|(spec, phase)| spec.point_of_no_return && phase.ever_released)
+        self.no_return_phases().any(|phase| phase.ever_released) && !self.no_return_is_tombstoned()
+    }
+
+    /// The release of a point of no return is durable, whatever came of it, or an
+    /// operator has skipped its phase and may have opened access by hand. Only an
+    /// operator may decide on a rollback from then on.
+    pub fn no_return_is_decided(&self) -> bool {
+        self.no_return_phases()
+            .any(|phase| phase.ever_released || phase.status.is_skipped_by_operator())
+    }
+
+    fn no_return_phases(&self) -> impl Iterator<Item = &PhaseState> {
+        let phases = self.begin.resolved_plan.forward.iter().zip(&self.forward);
+        phases
+            .filter(|(spec, _)| spec.point_of_no_return)
+            .map(|(_, phase)| phase)
     }
 
     /// Every participant of the point of no return has reported that it did not
     /// start: rollback is possible again (R14). Read-only steps don't count.
     pub fn no_return_is_tombstoned(&self) -> bool {
+        self.opening_tasks()
+            .all(|task| !opened(task) && !task.may_have_changed())
+    }
+
+    /// A participant of the point of no return has reported that it started.
+    pub(super) fn has_opened(&self) -> bool {
+        self.opening_tasks().any(opened)
+    }
+
+    /// Tasks that open access at the point of no return.
+    fn opening_tasks(&self) -> impl Iterator<Item = &TaskState> {
         let opens = |step| self.step(step).is_some_and(|(_, spec)| !spec.read_only);
         self.tasks
             .iter()
-            .filter(|((step, _), task)| {
+            .filter(move |((step, _), task)| {
                 task.phase.track == Track::Forward
                     && self.spec(task.phase).is_some_and(|s| s.point_of_no_return)
                     && opens(step)
             })
-            .all(|(_, task)| {
-                // `unchanged` means that access was open before the step.
-                let found_open = task.outcome() == Some(&Outcome::Unchanged);
-                !found_open && !task.may_have_changed()
-            })
+            .map(|(_, task)| task)
     }
+}
+
+/// `unchanged` means that access was open before the step.
+fn opened(task: &TaskState) -> bool {
+    task.touched || task.outcome() == Some(&Outcome::Unchanged)
 }
 
 /// Every step of both tracks with its phase.

@@ -111,6 +111,8 @@ impl State {
                 task.status = TaskStatus::Released;
                 task.attempt = attempt;
                 task.resolved = None;
+                task.still_unknown = false;
+                task.breached = false;
                 // The before-image of a later vote may include this run's own
                 // changes; only that of an untouched host may be restored (R6).
                 let voted = before_images.get(&agent).and_then(|c| c.get(&step));
@@ -129,8 +131,13 @@ impl State {
         let Some(task) = self.tasks.get_mut(&key) else {
             return;
         };
-        task.status = TaskStatus::Ended {
-            report: report.clone(),
+        let void = task.breached && report.outcome.is_good();
+        task.status = if void {
+            TaskStatus::Voided
+        } else {
+            TaskStatus::Ended {
+                report: report.clone(),
+            }
         };
         task.resolved = None;
         // If attempts are lost, the failure of a later one to start doesn't rule
@@ -148,10 +155,12 @@ impl State {
             }
         }
         if report.outcome.is_good() {
-            self.outputs
-                .entry(report.step.clone())
-                .or_default()
-                .insert(agent.clone(), (report.attempt, report.outputs.clone()));
+            if !void {
+                self.outputs
+                    .entry(report.step.clone())
+                    .or_default()
+                    .insert(agent.clone(), (report.attempt, report.outputs.clone()));
+            }
             self.clear_undone(&report.step, agent);
             // The forward changes of an aborted run stay in effect.
             let stays = self.abort.is_some() && report.phase.track == Track::Forward;
@@ -215,6 +224,7 @@ impl State {
                 | TaskStatus::UndoOutstanding => false,
             };
             if again && !task.is_settled() {
+                task.still_unknown = task.is_unclear();
                 task.status = TaskStatus::Waiting;
                 task.resolved = None;
             }
@@ -323,12 +333,13 @@ impl State {
 
     pub(super) fn breached(&mut self, agent: &AgentName, step: &StepId, detail: &str) {
         let after_no_return = self.past_no_return();
-        self.breaches.push(Breach {
+        let breach = Breach {
             agent: agent.clone(),
             step: step.clone(),
             detail: detail.to_owned(),
             after_no_return,
-        });
+        };
+        self.breaches.push(breach.clone());
         if let Some(watch) = self.watches.get_mut(&task_key(step, agent)) {
             watch.breaches.push(detail.to_owned());
         }
@@ -336,17 +347,58 @@ impl State {
             return;
         }
         if after_no_return {
-            self.held.push(format!(
-                "watch {step} on {agent} detected a breach after the point of no return: {detail}"
-            ));
+            self.held.push(self.held_for(&breach));
             return;
         }
-        self.breach_pending = Some((agent.clone(), step.clone(), detail.to_owned()));
-        self.void_proofs_since(step);
+        self.void_proofs_since(&breach);
     }
 
-    /// Voids the proofs since the watch was armed (R15).
-    fn void_proofs_since(&mut self, watch: &StepId) {
+    fn held_for(&self, breach: &Breach) -> String {
+        let Breach {
+            agent,
+            step,
+            detail,
+            ..
+        } = breach;
+        let when = if self.has_opened() {
+            "after the point of no return"
+        } else {
+            "while the point of no return was being passed"
+        };
+        format!("watch {step} on {agent} detected a breach {when}: {detail}")
+    }
+
+    /// A breach that was recorded while the outcome of the point of no return was
+    /// not known counts as one before it, once every participant has reported that
+    /// it started nothing.
+    pub(super) fn reconsider_breaches(&mut self) {
+        let deferred = self.breaches.iter().any(|breach| breach.after_no_return);
+        let turned_back = self.rollback.is_some() || self.abort.is_some();
+        if !deferred || turned_back || self.past_no_return() {
+            return;
+        }
+        let mut breaches = std::mem::take(&mut self.breaches);
+        for breach in breaches.iter_mut().filter(|b| b.after_no_return) {
+            let sentence = self.held_for(breach);
+            self.held.retain(|held| *held != sentence);
+            breach.after_no_return = false;
+            self.void_proofs_since(breach);
+        }
+        self.breaches = breaches;
+    }
+
+    /// Voids the watch, and the proofs since it was armed: the successful ones now,
+    /// and those that are open when they end (R15). Outcomes that are not good
+    /// remain: they are run again in any case, and an `unknown` one must remain
+    /// visible.
+    fn void_proofs_since(&mut self, breach: &Breach) {
+        let Breach {
+            agent,
+            step: watch,
+            detail,
+            ..
+        } = breach;
+        self.breach_pending = Some((agent.clone(), watch.clone(), detail.clone()));
         let Some((since, _)) = self.step(watch) else {
             return;
         };
@@ -359,10 +411,15 @@ impl State {
             .map(|(_, step)| step.id.clone())
             .collect();
         for ((step, _), task) in &mut self.tasks {
-            if proofs.contains(step) && matches!(task.status, TaskStatus::Ended { .. }) {
+            if !proofs.contains(step) {
+                continue;
+            }
+            let ended = matches!(task.status, TaskStatus::Ended { .. });
+            if ended && task.is_settled() {
                 task.status = TaskStatus::Voided;
                 self.outputs.remove(step);
             }
+            task.breached |= task.is_open();
         }
     }
 

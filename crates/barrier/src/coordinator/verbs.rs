@@ -5,7 +5,7 @@ use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key};
 use super::{Effect, Run, Verb, VerbAction};
 use crate::ids::{AgentName, Digest, PhaseRef, StepId, Track};
 use crate::record::{OperatorRequest, Record, Resolution, RollbackCause, SkipCause};
-use crate::resolved_plan::Gate;
+use crate::resolved_plan::{Gate, StepSpec};
 use serde::{Deserialize, Serialize};
 
 /// Machine-readable reason for a rejection.
@@ -31,7 +31,8 @@ pub enum RejectionCode {
     Open,
     /// A task is unclear and must be resolved first.
     Unclear,
-    /// A proof can't be skipped or waived.
+    /// A proof or a watch can't be skipped, waived or resolved as done, nor can what
+    /// a breach has voided.
     Proof,
     /// Later phases rely on a step, so it can't be skipped or waived.
     Required,
@@ -270,7 +271,11 @@ impl Run {
                 Ok(()) => ", rollback",
                 Err(_) => "",
             };
-            return format!("phase {name} has failed: retry, skip{rollback} or abort");
+            let skip = match self.check_no_breach(phase) {
+                Ok(()) => ", skip",
+                Err(_) => "",
+            };
+            return format!("phase {name} has failed: retry{skip}{rollback} or abort");
         }
         let gate = self.state.spec(phase).map(|spec| spec.gate);
         match gate.filter(|_| !self.gate_already_open(phase)) {
@@ -353,7 +358,11 @@ impl Run {
 
     fn check_retry(&self) -> Result<PhaseRef, VerbRejected> {
         let phase = self.failed_phase()?;
-        let unclear = self.state.tasks_of(phase).find(|(_, t)| t.is_unclear());
+        // A proof or a watch is run again whatever it has effected.
+        let unclear = self
+            .state
+            .tasks_of(phase)
+            .find(|((step, _), task)| task.is_unclear() && !self.proves(step));
         match unclear {
             Some(((step, agent), _)) => reject(
                 RejectionCode::Unclear,
@@ -367,19 +376,20 @@ impl Run {
     fn check_skip(&self, request: &OperatorRequest) -> Result<PhaseRef, VerbRejected> {
         let phase = self.failed_phase()?;
         require_reason(request)?;
-        for ((step, agent), task) in &self.state.tasks {
+        self.check_no_breach(phase)?;
+        let unsettled = self.state.tasks_of(phase).filter(|(_, t)| !t.is_settled());
+        for ((step, agent), _) in unsettled {
             let Some((_, spec)) = self.state.step(step) else {
                 continue;
             };
-            let here = task.phase == phase && !task.is_settled();
-            if spec.proof && (here || task.status == TaskStatus::Voided) {
+            if spec.proves() {
                 return reject(
                     RejectionCode::Proof,
-                    format!("{step} on {agent} is a proof, and proofs can't be skipped"),
+                    format!("{step} on {agent} is {}can't be skipped", kind_of(spec)),
                     "retry, roll back or abort",
                 );
             }
-            if spec.required && here {
+            if spec.required {
                 return reject(
                     RejectionCode::Required,
                     format!("later phases rely on {step} on {agent}, so it can't be skipped"),
@@ -389,6 +399,22 @@ impl Run {
             }
         }
         Ok(phase)
+    }
+
+    fn check_no_breach(&self, phase: PhaseRef) -> Result<(), VerbRejected> {
+        if !self.state.failed_over_a_breach(phase) {
+            return Ok(());
+        }
+        reject(
+            RejectionCode::Proof,
+            "a watch has detected a breach, and what it voided can't be skipped",
+            "retry, which runs the watch and the proofs since it was armed again; or roll back or \
+             abort",
+        )
+    }
+
+    fn proves(&self, step: &StepId) -> bool {
+        self.state.step(step).is_some_and(|(_, spec)| spec.proves())
     }
 
     fn check_rollback(&self) -> Result<(), VerbRejected> {
@@ -406,7 +432,7 @@ impl Run {
                 "retry, skip or abort",
             );
         }
-        if self.state.past_no_return() && !self.state.no_return_is_tombstoned() {
+        if self.state.past_no_return() {
             return reject(
                 RejectionCode::NoReturn,
                 "the point of no return is passed: PostgreSQL may have taken writes",
@@ -449,9 +475,9 @@ impl Run {
             return Ok(());
         }
         match self.state.step(step) {
-            Some((_, spec)) if spec.proof => reject(
+            Some((_, spec)) if spec.proves() => reject(
                 RejectionCode::Proof,
-                format!("{step} on {agent} is a proof, and proofs can't be passed"),
+                format!("{step} on {agent} is {}can't be passed", kind_of(spec)),
                 "wait for the agent, roll back or abort",
             ),
             Some((_, spec)) if spec.required => reject(
@@ -479,12 +505,34 @@ impl Run {
                 "only such a task needs an operator's word",
             );
         }
+        // After a watch has been resolved as done nothing would be armed.
+        let proving = self.state.step(&step).map(|(_, spec)| spec);
+        if let (Some(spec), Resolution::Done) = (proving.filter(|s| s.proves()), resolution) {
+            return reject(
+                RejectionCode::Proof,
+                format!(
+                    "{step} on {agent} is {}can't be resolved as done",
+                    kind_of(spec)
+                ),
+                "only its own success counts: remove the cause and retry, which runs it again; or roll \
+                 back or abort",
+            );
+        }
         Ok(Record::UnknownResolved {
             agent,
             step,
             resolution,
             request,
         })
+    }
+}
+
+/// The beginning of a sentence about a step whose success no operator can replace.
+fn kind_of(spec: &StepSpec) -> &'static str {
+    if spec.is_watch() {
+        "a watch, and watches "
+    } else {
+        "a proof, and proofs "
     }
 }
 

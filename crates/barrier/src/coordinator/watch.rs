@@ -133,10 +133,11 @@ impl Run {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(detail) = breach {
+            // A breach that an operator knows doesn't stop the run once access is
+            // open: when it was recorded, it held the run until `resume`.
+            let listed = self.is_listed(&task_key(&step, &from), &detail);
             self.receive_breach(from.clone(), step.clone(), detail, effects);
-            // After the point of no return a breach holds the run once, when it
-            // is recorded. The answer counts as an attestation from then on.
-            if !self.state.past_no_return() {
+            if !listed || !self.state.past_no_return() {
                 return;
             }
         }
@@ -145,6 +146,13 @@ impl Run {
         {
             attesting.answered.insert((step, from));
         }
+    }
+
+    /// The breach is recorded, or there are too many of them to record another one.
+    fn is_listed(&self, watch: &TaskKey, detail: &String) -> bool {
+        self.state.watches.get(watch).is_some_and(|watch| {
+            watch.breaches.len() >= MAX_BREACHES || watch.breaches.contains(detail)
+        })
     }
 
     /// Records a breach, once per watch and detail. A breach of a watch that is no
@@ -157,9 +165,7 @@ impl Run {
         effects: &mut Vec<Effect>,
     ) {
         let key = task_key(&step, &agent);
-        let new = self.state.watches.get(&key).is_some_and(|watch| {
-            watch.breaches.len() < MAX_BREACHES && !watch.breaches.contains(&detail)
-        });
+        let new = self.state.watches.contains_key(&key) && !self.is_listed(&key, &detail);
         if new && self.state.ended.is_none() {
             self.persist(
                 Record::Breached {

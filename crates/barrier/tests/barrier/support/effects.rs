@@ -4,6 +4,7 @@ use super::world::WorldEvent;
 use super::{Chore, Running, Sim, show};
 use lockstep_barrier::coordinator;
 use lockstep_barrier::ids::AgentName;
+use lockstep_barrier::message::Reply;
 use lockstep_barrier::participant;
 
 impl Sim {
@@ -70,6 +71,13 @@ impl Sim {
         match effect {
             Effect::Persist(entry) => self.write_to_agent_disk(name, entry),
             Effect::Send(reply) => {
+                if let Reply::Attestation { step, breach, .. } = &reply {
+                    self.observe(&WorldEvent::Attested {
+                        agent: name.clone(),
+                        step: step.clone(),
+                        breach: breach.clone(),
+                    });
+                }
                 if self.agent(name).connected {
                     let replies = self.replies.get_mut(name).expect("a member");
                     replies.push_back(reply);

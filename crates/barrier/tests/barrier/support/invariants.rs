@@ -1,17 +1,21 @@
-//! The ten invariants of the protocol, as named functions
+//! The invariants of the protocol, as named functions
 //! (`docs/protocol.md`, "The invariants"). Each receives the world before an event,
 //! and the event.
 
+use super::proofs::{
+    attested_without_a_breach, guards_are_armed, no_automatic_rollback_while_unknown,
+    proofs_are_later_than_breaches,
+};
 use super::world::{World, WorldEvent};
 use lockstep_barrier::coordinator::{ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
 use lockstep_barrier::ids::{Millis, PhaseRef, Track};
 use lockstep_barrier::message::Mode;
 use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
 
-type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
+pub(super) type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
 
 /// The invariants by name.
-pub const INVARIANTS: [(&str, Check); 10] = [
+pub const INVARIANTS: [(&str, Check); 14] = [
     ("phases_in_order", phases_in_order),
     ("release_needs_every_vote", release_needs_every_vote),
     ("at_most_once", at_most_once),
@@ -30,6 +34,16 @@ pub const INVARIANTS: [(&str, Check); 10] = [
     (
         "guard_disarmed_before_opening",
         guard_disarmed_before_opening,
+    ),
+    (
+        "proofs_are_later_than_breaches",
+        proofs_are_later_than_breaches,
+    ),
+    ("guards_are_armed", guards_are_armed),
+    ("attested_without_a_breach", attested_without_a_breach),
+    (
+        "no_automatic_rollback_while_unknown",
+        no_automatic_rollback_while_unknown,
     ),
 ];
 
@@ -234,8 +248,13 @@ pub fn no_automatic_rollback_after_opening(
         return Ok(());
     };
     match &entry.record {
-        Record::RollbackDecided { cause } if state.past_no_return() => match cause {
+        Record::RollbackDecided { cause } => match cause {
             RollbackCause::Operator { .. } if state.no_return_is_tombstoned() => Ok(()),
+            RollbackCause::Policy { .. } | RollbackCause::Budget { .. }
+                if !no_return_was_released(state) =>
+            {
+                Ok(())
+            }
             RollbackCause::Operator { .. }
             | RollbackCause::Policy { .. }
             | RollbackCause::Budget { .. } => {
@@ -244,6 +263,12 @@ pub fn no_automatic_rollback_after_opening(
         },
         _ => Ok(()),
     }
+}
+
+fn no_return_was_released(state: &State) -> bool {
+    let specs = state.begin.resolved_plan.forward.iter();
+    let mut phases = specs.zip(&state.forward);
+    phases.any(|(spec, phase)| spec.point_of_no_return && phase.ever_released)
 }
 
 /// 6. Nothing starts forward when a rollback has begun; nothing is undone

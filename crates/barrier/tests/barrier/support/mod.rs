@@ -8,6 +8,7 @@ mod effects;
 mod invariants;
 mod lifecycle;
 pub mod plan;
+mod proofs;
 pub mod show;
 pub mod world;
 

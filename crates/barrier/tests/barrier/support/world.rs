@@ -5,11 +5,12 @@
 //! time, because no process has all of this information.
 
 use super::invariants::INVARIANTS;
+use super::proofs::Proofs;
 use lockstep_barrier::coordinator::{self, State, TaskKey, TaskStatus};
 use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
 use lockstep_barrier::message::{Mode, Outcome};
 use lockstep_barrier::participant;
-use lockstep_barrier::record::{ParticipantRecord, Record};
+use lockstep_barrier::record::ParticipantRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,12 @@ pub enum WorldEvent {
     },
     /// A watch attested without a breach.
     Clean { agent: AgentName, step: StepId },
+    /// An agent answered for a watch; `breach` as the coordinator receives it.
+    Attested {
+        agent: AgentName,
+        step: StepId,
+        breach: Option<String>,
+    },
     /// The coordinator's journal was replaced by an older one. Its later records
     /// are inconsistent with the earlier ones and are not folded.
     CoordinatorRestored,
@@ -75,6 +82,7 @@ pub struct World {
     pub(super) clean: BTreeMap<TaskKey, Millis>,
     pub(super) changed: BTreeSet<TaskKey>,
     pub(super) lost: BTreeSet<AgentName>,
+    pub(super) proofs: Proofs,
 }
 
 impl Default for World {
@@ -97,6 +105,7 @@ impl World {
             clean: BTreeMap::new(),
             changed: BTreeSet::new(),
             lost: BTreeSet::new(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -108,6 +117,7 @@ impl World {
         for (invariant, check) in INVARIANTS {
             check(self, now, event).map_err(|detail| Violation { invariant, detail })?;
         }
+        self.proofs.take(now, event, self.state.as_ref());
         self.take(now, event);
         Ok(())
     }
@@ -146,6 +156,7 @@ impl World {
             WorldEvent::Clean { agent, step } => {
                 self.clean.insert((step.clone(), agent.clone()), now);
             }
+            WorldEvent::Attested { .. } => {}
             WorldEvent::CoordinatorRestored => self.state = None,
             WorldEvent::JournalLost { agent } => {
                 self.lost.insert(agent.clone());
@@ -162,7 +173,7 @@ impl World {
             // the run is not folded any more.
             None => self.state = State::fold([entry.clone()]).ok(),
         }
-        if let (Some(state), Record::Breached { .. }) = (&self.state, &entry.record) {
+        if let Some(state) = &self.state {
             let voided = |key: &TaskKey| {
                 state
                     .tasks
