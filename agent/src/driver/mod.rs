@@ -22,7 +22,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 pub(crate) use changes::Recorder;
 use lockstep_barrier::ids::{BootId, Millis, RunId, StepId};
-use lockstep_barrier::message::{Order, Outcome, Reply};
+use lockstep_barrier::message::{Order, Reply};
 use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
 use lockstep_barrier::record::ParticipantRecord;
 use lockstep_clock as clock;
@@ -30,8 +30,9 @@ use lockstep_daemon::sleep_until;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tasks::{Assignment, Running};
+use tasks::Assignment;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use watches::Watching;
 
 /// Inputs handled before their records are written together: an order often
@@ -55,7 +56,8 @@ pub struct Driver {
     /// Present while a session is open. Tasks outlive sessions, so they read
     /// it for each progress line.
     outbox: watch::Sender<Option<Outbox>>,
-    running: HashMap<(RunId, StepId), Running>,
+    /// Cancels a running task.
+    running: HashMap<(RunId, StepId), CancellationToken>,
     watching: HashMap<(RunId, StepId), Watching>,
     /// Trace context of the last order of each run.
     traces: HashMap<RunId, String>,
@@ -168,9 +170,10 @@ impl Driver {
             Input::Order { order, traceparent } => self.on_order(order, traceparent),
             Input::Preflight(order) => self.preflight(order),
             Input::Event(event) => {
-                let arm = self.on_finished(&event);
+                if let Event::Finished { run, step, .. } = &event {
+                    self.running.remove(&(run.clone(), step.clone()));
+                }
                 self.dispatch(event);
-                self.effects.extend(arm);
             }
             Input::Changed(recorder) => {
                 if let Some(event) = recorder.take() {
@@ -204,26 +207,6 @@ impl Driver {
             Order::Close { run, .. } => self.closed.push(run.clone()),
         }
         self.dispatch(Event::Order(order));
-    }
-
-    /// Forgets a task that has finished; gives the effect that arms it if it
-    /// is a watch.
-    fn on_finished(&mut self, event: &Event) -> Option<Effect> {
-        let Event::Finished {
-            run, step, outcome, ..
-        } = event
-        else {
-            return None;
-        };
-        let running = self.running.remove(&(run.clone(), step.clone()))?;
-        let armed = *outcome == Outcome::Armed;
-        armed.then(|| Effect::Arm {
-            run: run.clone(),
-            step: step.clone(),
-            task: running.task,
-            inputs: running.inputs,
-            after_gap: false,
-        })
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -322,7 +305,7 @@ impl Driver {
             }
             Effect::Cancel { run, step, .. } => {
                 if let Some(running) = self.running.get(&(run, step)) {
-                    running.cancel.cancel();
+                    running.cancel();
                 }
             }
             Effect::Attest { run, step, nonce } => self.attest(run, step, nonce),

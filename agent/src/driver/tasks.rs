@@ -26,13 +26,6 @@ use tracing::Instrument;
 /// host that has other work.
 const PROBES_AT_ONCE: usize = 4;
 
-/// A task that is running.
-pub(super) struct Running {
-    pub(super) cancel: CancellationToken,
-    pub(super) task: TaskOrder,
-    pub(super) inputs: TaskInputs,
-}
-
 /// A task to run.
 pub(super) struct Assignment {
     pub(super) run: RunId,
@@ -108,12 +101,7 @@ impl Driver {
     ) {
         let cancel = CancellationToken::new();
         let key = (run.clone(), task.step.clone());
-        let running = Running {
-            cancel: cancel.clone(),
-            task: task.clone(),
-            inputs: inputs.clone(),
-        };
-        self.running.insert(key, running);
+        self.running.insert(key, cancel.clone());
         let recorder = Recorder::new(
             self.handle.clone(),
             (run.clone(), task.step.clone()),

@@ -449,10 +449,8 @@ impl Participant {
                 .execution
                 .as_ref()
                 .and_then(|e| e.tasks.iter().find(|task| task.step == *step).cloned());
-            let inputs = self.current_inputs();
             if let Some(task) = task {
-                let run = run.clone();
-                self.persist(ParticipantRecord::WatchArmed { run, task, inputs }, effects);
+                self.arm(run, task, effects);
             }
         }
         self.conclude(now, run, (phase, attempt), step, end, effects);

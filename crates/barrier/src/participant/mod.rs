@@ -162,7 +162,8 @@ pub enum Effect {
     /// Stop a watch. It must have stopped before the driver executes the next
     /// effect.
     Disarm { run: RunId, step: StepId },
-    /// Start a watch again that was armed before a restart (R16).
+    /// Start a watch: its task has ended as `armed`, or it was armed before a
+    /// restart (R16).
     Arm {
         run: RunId,
         step: StepId,

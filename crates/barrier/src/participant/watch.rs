@@ -3,7 +3,7 @@
 
 use super::{Effect, Participant};
 use crate::ids::{RunId, StepId};
-use crate::message::Reply;
+use crate::message::{Reply, TaskOrder};
 use crate::record::ParticipantRecord;
 
 impl Participant {
@@ -21,6 +21,27 @@ impl Participant {
                 });
             }
         }
+    }
+
+    /// Starts a watch whose task has ended as armed. Before the task is concluded:
+    /// if the run was closed meanwhile, that disarms it again.
+    pub(super) fn arm(&mut self, run: &RunId, task: TaskOrder, effects: &mut Vec<Effect>) {
+        let inputs = self.current_inputs();
+        self.persist(
+            ParticipantRecord::WatchArmed {
+                run: run.clone(),
+                task: task.clone(),
+                inputs: inputs.clone(),
+            },
+            effects,
+        );
+        effects.push(Effect::Arm {
+            run: run.clone(),
+            step: task.step.clone(),
+            task,
+            inputs,
+            after_gap: false,
+        });
     }
 
     pub(super) fn is_armed(&self, run: &RunId, step: &StepId) -> bool {
