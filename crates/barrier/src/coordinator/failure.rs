@@ -95,6 +95,21 @@ impl Run {
             .max(self.state.outage)
     }
 
+    /// The outage began with the release of its first phase, or with the skip of that
+    /// phase: whatever it stops was then stopped by hand.
+    pub(super) fn outage_has_begun(&self) -> bool {
+        let outage = self.state.begin.resolved_plan.outage.as_ref();
+        let first = outage.and_then(|o| self.state.forward.get(o.starts_with as usize));
+        first.is_some_and(|phase| phase.ever_released || phase.status.is_over())
+    }
+
+    /// The release starts the clock itself, so that its record includes it.
+    pub(super) fn start_outage_clock(&mut self, now: Millis) {
+        if self.live.outage_began.is_none() && self.outage_has_begun() {
+            self.live.outage_began = Some(now);
+        }
+    }
+
     /// When the budget, less the rollback's reserve, is used up; `None` if that
     /// would have no effect.
     pub(super) fn outage_limit(&self) -> Option<Millis> {

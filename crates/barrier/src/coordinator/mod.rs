@@ -66,8 +66,9 @@ pub const MAX_BREACHES: usize = 1_000;
 /// and the budget are enforced again (R11): agents reconnect within seconds.
 pub const RESTART_GRACE: Millis = 30_000;
 
-/// Maximum prepare rounds of a phase before lapses fail it: promises that lapse
-/// this often mean that `start_by` is too short.
+/// Maximum prepare rounds in succession before lapses fail a phase: promises that
+/// lapse this often mean that `start_by` is too short. A round after which the phase
+/// was ready, and waited only for an operator, ends the succession, as does a restart.
 pub const MAX_ROUNDS: u32 = 6;
 
 /// Maximum automatic retries of a phase: a task that is interrupted repeatedly
@@ -213,6 +214,8 @@ struct Live {
     /// When Prepare of the current attempt was first sent, by agent.
     sent: BTreeMap<AgentName, Millis>,
     round_began: Millis,
+    /// Rounds in succession, see [`MAX_ROUNDS`].
+    rounds: u32,
     released_at: Millis,
     /// When the write outage began, by this clock; earlier than the process
     /// if an agent's age says so (R13).
@@ -426,6 +429,7 @@ impl Run {
         if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
             return false;
         }
+        self.start_outage_clock(now);
         if self.watch_outage(now, effects) {
             return true;
         }

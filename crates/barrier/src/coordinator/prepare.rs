@@ -1,7 +1,7 @@
 //! Preparation of a phase: Prepare rounds, votes and the gate.
 
-use super::state::{PhaseStatus, TaskStatus, task_key, undone_by};
-use super::{Effect, MAX_REFUSALS, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
+use super::state::{PhaseStatus, TaskKey, TaskStatus, task_key, undone_by};
+use super::{ATTESTATION_MAX_AGE, Effect, MAX_REFUSALS, MAX_ROUNDS, RELEASE_MARGIN, Run, Vote};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId, Term, Track};
 use crate::message::{Verdict, json_size};
 use crate::record::{
@@ -169,6 +169,12 @@ impl Run {
         self.live.votes.clear();
         self.live.sent.clear();
         self.live.round_began = now;
+        self.live.rounds = match reason {
+            PrepareReason::Due => 1,
+            PrepareReason::Lapsed | PrepareReason::Margin | PrepareReason::Term => {
+                self.live.rounds + 1
+            }
+        };
         self.live.attesting = None;
         self.live.disarming_since = None;
         for agent in agents {
@@ -246,16 +252,40 @@ impl Run {
             || self.state.paused.is_some()
             || !self.state.held.is_empty()
         {
+            self.wait_for_operator(now, phase);
             return false;
         }
         if self.margin_is_used_up(now, spec) {
-            if self.live.attesting.is_some() || self.live.disarming_since.is_some() {
-                let watches = self.silent_watches(phase);
+            if let Some(watches) = self.watches_out_of_time(now, phase) {
                 return self.fail(phase, Failure::Unattested { watches }, effects);
             }
             return self.repeat_round(now, phase, PrepareReason::Margin, effects);
         }
         self.clear_watches_and_release(now, phase, effects)
+    }
+
+    /// Every agent is ready, and the release waits for an operator: this round was
+    /// successful, and watches are asked again when the operator has decided.
+    fn wait_for_operator(&mut self, now: Millis, phase: PhaseRef) {
+        let spec = self.state.spec(phase);
+        if spec.is_some_and(|spec| !self.margin_is_used_up(now, spec)) {
+            self.live.rounds = 0;
+        }
+        self.live.attesting = None;
+        self.live.disarming_since = None;
+    }
+
+    /// The watches that have not answered, although they had the time for it before
+    /// the votes became too old, in this round or in every one that is allowed.
+    fn watches_out_of_time(&self, now: Millis, phase: PhaseRef) -> Option<Vec<TaskKey>> {
+        let requested = self.live.attesting.as_ref().map(|a| a.requested_at);
+        let asked = requested.or(self.live.disarming_since)?;
+        let spec = self.state.spec(phase)?;
+        let lifetime = spec.start_by.saturating_sub(release_margin(spec));
+        let time = ATTESTATION_MAX_AGE.min(lifetime / 2);
+        let had_time = now.saturating_sub(asked) >= time || self.live.rounds >= MAX_ROUNDS;
+        let silent = self.silent_watches(phase);
+        (had_time && !silent.is_empty()).then_some(silent)
     }
 
     /// `None` when every vote is ready.
@@ -349,7 +379,7 @@ impl Run {
 
     /// When the promises no longer last long enough for a release to arrive.
     pub(super) fn margin_ends(&self, spec: &PhaseSpec) -> Millis {
-        let margin = RELEASE_MARGIN.min(spec.start_by / 5);
+        let margin = release_margin(spec);
         self.live
             .votes
             .values()
@@ -372,7 +402,7 @@ impl Run {
         let Some(state) = self.state.phase(phase) else {
             return false;
         };
-        let (rounds, tasks) = (state.rounds, state.tasks.clone());
+        let (rounds, tasks) = (self.live.rounds, state.tasks.clone());
         if rounds >= MAX_ROUNDS {
             return self.fail(phase, Failure::NoPromise { rounds }, effects);
         }
@@ -393,6 +423,10 @@ impl Run {
             watch: spec.is_watch(),
         })
     }
+}
+
+fn release_margin(spec: &PhaseSpec) -> Millis {
+    RELEASE_MARGIN.min(spec.start_by / 5)
 }
 
 /// Refusals within [`MAX_REFUSALS`]: an agent may send 1 MiB of them, and all of a

@@ -121,7 +121,6 @@ impl Run {
         let Some(outage) = &self.state.begin.resolved_plan.outage else {
             return;
         };
-        let first = self.state.forward.get(outage.starts_with as usize);
         let inside =
             |phase: &PhaseRef| phase.track == Track::Forward && phase.index >= outage.starts_with;
         let ages = agent_state.release_ages.iter();
@@ -129,7 +128,7 @@ impl Run {
             .filter(|(phase, _)| inside(phase))
             .map(|(_, age)| age)
             .max();
-        let (true, Some(age)) = (first.is_some_and(|phase| phase.ever_released), oldest) else {
+        let (true, Some(age)) = (self.outage_has_begun(), oldest) else {
             return;
         };
         let began = now.saturating_sub(*age);

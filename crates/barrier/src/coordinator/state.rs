@@ -81,7 +81,7 @@ pub struct PhaseState {
     pub attempt: u32,
     /// Participants of this attempt, with their steps in order.
     pub tasks: BTreeMap<AgentName, Vec<StepId>>,
-    /// Prepare rounds since the phase became due; bounded.
+    /// Prepare rounds since the phase became due.
     pub rounds: u32,
     /// Times it was retried without an operator; bounded.
     pub automatic_retries: u32,
