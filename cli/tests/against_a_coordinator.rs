@@ -6,7 +6,7 @@
 mod scripted;
 
 use lockstep_proto::v1::RunOutcome;
-use scripted::{Answer, Scripted, line, run};
+use scripted::{Answer, SEEN, Scripted, line, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_exits_with_the_exit_code_of_the_run() {
@@ -199,4 +199,18 @@ async fn what_leaves_work_undone_is_not_sent_without_a_confirmation() {
         assert!(done.err.contains("error[LS5015]: "), "{verb}: {done:?}");
         assert!(done.err.contains("--yes"), "{verb}: {done:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verb_applies_to_the_state_in_which_the_run_is_found() {
+    let coordinator = Scripted::start(Vec::new()).await;
+    for arguments in [
+        &["run", "retry", "r-1"][..],
+        &["run", "retry", "latest"],
+        &["run", "retry", "r-1", "--if-sequence", "5"],
+    ] {
+        let done = coordinator.lockstep(arguments).await;
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    assert_eq!(coordinator.requested_retries(), [SEEN, SEEN, 5]);
 }

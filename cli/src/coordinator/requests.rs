@@ -47,8 +47,7 @@ pub enum ObservedOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerbRequest {
     pub run: String,
-    /// The verb is refused if the run's journal has an entry after this sequence
-    /// number; 0 means no condition.
+    /// The verb is refused if the run has decided anything after this sequence number.
     pub if_sequence: u64,
     pub reason: Option<String>,
 }

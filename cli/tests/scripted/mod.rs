@@ -16,6 +16,9 @@ use tempfile::TempDir;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+/// Sequence of the run that `get_run` returns.
+pub const SEEN: u64 = 7;
+
 /// One message of a watch, or its end.
 #[derive(Clone)]
 pub enum Answer {
@@ -79,6 +82,8 @@ struct Script {
     watches: Mutex<VecDeque<Vec<Answer>>>,
     /// Run and sequence number of each requested watch.
     requested: Mutex<Vec<(String, u64)>>,
+    /// Expected sequence of each requested retry.
+    retries: Mutex<Vec<u64>>,
 }
 
 impl Scripted {
@@ -110,6 +115,7 @@ impl Scripted {
         let script = Arc::new(Script {
             watches: Mutex::new(watches.into()),
             requested: Mutex::default(),
+            retries: Mutex::default(),
         });
         let service = OperatorServiceServer::from_arc(script.clone());
         tokio::spawn(
@@ -170,6 +176,11 @@ impl Scripted {
         self.script.requested.lock().unwrap().clone()
     }
 
+    /// Expected sequence of each retry requested so far.
+    pub fn requested_retries(&self) -> Vec<u64> {
+        self.script.retries.lock().unwrap().clone()
+    }
+
     pub fn revoke_operator(&self) {
         self.authority.revoke(&self.path("alice.pem")).unwrap();
         assert!(self.credentials.reload().unwrap());
@@ -208,8 +219,18 @@ macro_rules! operator_service {
                 &self,
                 _request: Request<v1::GetRunRequest>,
             ) -> Result<Response<v1::GetRunResponse>, Status> {
+                let run = RunStatus { sequence: SEEN, ..run(RunOutcome::Waiting) };
+                Ok(Response::new(v1::GetRunResponse { run: Some(run) }))
+            }
+
+            async fn retry_run(
+                &self,
+                request: Request<v1::RetryRunRequest>,
+            ) -> Result<Response<v1::RetryRunResponse>, Status> {
+                let verb = request.into_inner().verb.unwrap_or_default();
+                self.retries.lock().unwrap().push(verb.expected_sequence);
                 let run = Some(run(RunOutcome::Waiting));
-                Ok(Response::new(v1::GetRunResponse { run }))
+                Ok(Response::new(v1::RetryRunResponse { run }))
             }
 
             async fn watch_run(
@@ -246,7 +267,6 @@ operator_service! {
     approve_run(ApproveRunRequest) -> ApproveRunResponse;
     pause_run(PauseRunRequest) -> PauseRunResponse;
     resume_run(ResumeRunRequest) -> ResumeRunResponse;
-    retry_run(RetryRunRequest) -> RetryRunResponse;
     skip_run(SkipRunRequest) -> SkipRunResponse;
     rollback_run(RollbackRunRequest) -> RollbackRunResponse;
     waive_task(WaiveTaskRequest) -> WaiveTaskResponse;

@@ -37,20 +37,33 @@ impl Service {
         action: RequestedVerb,
     ) -> Result<Option<v1::RunStatus>, Status> {
         let verb = verb.unwrap_or_default();
-        if verb.request_id.is_empty() {
-            let diagnosis = Diagnosis::new(Code::LS4313, "a verb carries a request id");
-            return Err(RequestError::invalid(diagnosis).into());
-        }
+        check_complete(&verb).map_err(RequestError::invalid)?;
         let asked = VerbRequest {
             run: verb.run_id,
             request: verb.request_id,
             by,
             reason: Some(verb.reason).filter(|reason| !reason.is_empty()),
-            expected: Some(verb.expected_sequence).filter(|sequence| *sequence != 0),
+            expected: Some(verb.expected_sequence),
             action,
         };
         Ok(Some(self.handle.verb(asked).await?.into()))
     }
+}
+
+/// A verb without an id could be executed twice, and one without a sequence could take
+/// effect on a phase for which it was not meant.
+fn check_complete(verb: &v1::Verb) -> Result<(), Diagnosis> {
+    let lacks = if verb.request_id.is_empty() {
+        "a request id"
+    } else if verb.expected_sequence == 0 {
+        "the sequence of the run that the operator has seen"
+    } else {
+        return Ok(());
+    };
+    let diagnosis = Diagnosis::new(Code::LS4313, format!("a verb carries {lacks}"));
+    Err(diagnosis
+        .state_left("nothing was changed")
+        .remedy("read the run's status, and send both with the verb"))
 }
 
 fn operator<T>(request: &Request<T>) -> Result<String, Status> {
@@ -343,4 +356,31 @@ async fn send(
     update: RunUpdate,
 ) -> Result<(), ()> {
     stream.send(Ok(update.into())).await.map_err(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_needs_an_id_and_a_sequence() {
+        let complete = v1::Verb {
+            request_id: "request-1".to_owned(),
+            expected_sequence: 7,
+            ..v1::Verb::default()
+        };
+        assert!(check_complete(&complete).is_ok());
+        let unconditional = v1::Verb {
+            expected_sequence: 0,
+            ..complete.clone()
+        };
+        let anonymous = v1::Verb {
+            request_id: String::new(),
+            ..complete
+        };
+        for verb in [unconditional, anonymous] {
+            let refused = check_complete(&verb).unwrap_err();
+            assert_eq!(refused.code, Code::LS4313, "{refused}");
+        }
+    }
 }

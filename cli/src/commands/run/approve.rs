@@ -40,7 +40,11 @@ struct Approved {
 }
 
 impl Approve {
-    pub async fn execute(self, coordinator: &Coordinator, format: Format) -> Result<Exit, Failure> {
+    pub async fn execute(
+        mut self,
+        coordinator: &Coordinator,
+        format: Format,
+    ) -> Result<Exit, Failure> {
         let approved = match (self.approved.digest, self.approved.plan) {
             (Some(digest), _) => digest,
             (None, Some(path)) => PlanFile::at(path).load()?.plan.digest().to_string(),
@@ -50,8 +54,9 @@ impl Approve {
         check(&approved, &run.digest)?;
         let verb = Verb::Approve {
             phase: self.phase,
-            digest: run.digest,
+            digest: run.digest.clone(),
         };
+        self.target.apply_to(run);
         self.target
             .send(coordinator, verb, self.reason, format)
             .await

@@ -8,12 +8,17 @@ use crate::output::{self, Format};
 use crate::view;
 use lockstep_api::{Exit, RunStatus};
 
+/// How often a verb that stops a run is sent if the run has moved on between the reading
+/// of its status and the verb.
+const ATTEMPTS: u32 = 5;
+
 /// The run that a verb applies to, and what to do after the verb.
 #[derive(Debug, clap::Args)]
 pub struct Target {
     /// Id of the run, or latest.
     pub run: String,
-    /// Refuse unless the run's journal ends at this sequence number or before.
+    /// Refuse if the run has decided anything after this sequence number [default: the
+    /// one at which the command finds the run].
     #[arg(
         long,
         default_value_t = 0,
@@ -46,11 +51,17 @@ impl Target {
         }
         let run = coordinator.run(&self.run).await?;
         confirm::obtain(verb, &meaning(&run), &run)?;
+        self.apply_to(run);
+        Ok(())
+    }
+
+    /// The verb applies to this run, and to no later state of it: another operator's
+    /// verb may lead to another phase, for which this one was not meant.
+    pub fn apply_to(&mut self, run: RunStatus) {
         if self.if_sequence == 0 {
             self.if_sequence = run.sequence;
         }
         self.run = run.id;
-        Ok(())
     }
 
     /// Sends the verb and shows the run's status after it.
@@ -58,23 +69,39 @@ impl Target {
     /// # Errors
     /// The coordinator refuses, or doesn't answer.
     pub async fn send(
-        &self,
+        mut self,
         coordinator: &Coordinator,
         verb: Verb,
         reason: Option<String>,
         format: Format,
     ) -> Result<Exit, Failure> {
-        let run = match self.run.as_str() {
-            // Resolved now, so that the verb can't apply to a run that starts meanwhile.
-            super::LATEST => coordinator.run(&self.run).await?.id,
-            id => id.to_owned(),
+        let conditional = self.if_sequence != 0;
+        if !conditional || self.run == super::LATEST {
+            let run = coordinator.run(&self.run).await?;
+            self.apply_to(run);
+        }
+        let mut attempts = if conditional || !stops(&verb) {
+            1
+        } else {
+            ATTEMPTS
         };
-        let request = VerbRequest {
-            run,
-            if_sequence: self.if_sequence,
-            reason,
+        let run = loop {
+            let request = VerbRequest {
+                run: self.run.clone(),
+                if_sequence: self.if_sequence,
+                reason: reason.clone(),
+            };
+            let sent = coordinator.send(request, verb.clone()).await;
+            attempts -= 1;
+            if sent.is_ok() || attempts == 0 {
+                break sent?;
+            }
+            let run = coordinator.run(&self.run).await?;
+            if run.sequence == self.if_sequence {
+                break sent?;
+            }
+            self.if_sequence = run.sequence;
         };
-        let run = coordinator.send(request, verb).await?;
         if self.watch {
             return follow(coordinator, &run.id, &self.options, format).await;
         }
@@ -83,6 +110,19 @@ impl Target {
             Format::Json | Format::Jsonl => output::value(format, &run)?,
         }
         Ok(Exit::Done)
+    }
+}
+
+/// A verb that stops the run, whatever it has decided meanwhile by itself.
+fn stops(verb: &Verb) -> bool {
+    match verb {
+        Verb::Pause | Verb::Rollback | Verb::Abort => true,
+        Verb::Approve { .. }
+        | Verb::Resume
+        | Verb::Retry
+        | Verb::Skip
+        | Verb::Waive { .. }
+        | Verb::Resolve { .. } => false,
     }
 }
 
