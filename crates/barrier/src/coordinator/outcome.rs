@@ -144,7 +144,7 @@ impl Run {
         };
         let open = tasks_where(self, super::TaskState::is_open);
         let unsettled = tasks_where(self, |task| !task.is_open() && !task.is_settled());
-        let breached = self.state.breach_pending.clone();
+        let breached = self.pending_breach();
         if open.is_empty() && unsettled.is_empty() && breached.is_none() {
             self.persist(Record::Completed { phase }, effects);
             return true;
@@ -162,12 +162,7 @@ impl Run {
         if !lost.is_empty() {
             return self.exclude_or_fail_lost(phase, lost, effects);
         }
-        if let Some((agent, step, detail)) = breached {
-            let failure = Failure::Breach {
-                step,
-                agent,
-                detail,
-            };
+        if let Some(failure) = breached {
             return self.fail(phase, failure, effects);
         }
         if self.may_retry_by_itself(phase, &unsettled) {

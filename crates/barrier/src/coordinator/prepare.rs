@@ -34,6 +34,9 @@ impl Run {
             self.start_round(now, phase, PrepareReason::Due, due, effects);
             return true;
         }
+        if let Some(failure) = self.pending_breach() {
+            return self.fail(phase, failure, effects);
+        }
         let was_released = self.state.phase(phase).is_some_and(|p| p.ever_released);
         let record = if was_released {
             Record::Completed { phase }
@@ -234,12 +237,7 @@ impl Run {
         phase: PhaseRef,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        if let Some((agent, step, detail)) = self.state.breach_pending.clone() {
-            let failure = Failure::Breach {
-                step,
-                agent,
-                detail,
-            };
+        if let Some(failure) = self.pending_breach() {
             return self.fail(phase, failure, effects);
         }
         if let Some(done) = self.evaluate_votes(now, phase, effects) {
@@ -262,6 +260,17 @@ impl Run {
             return self.repeat_round(now, phase, PrepareReason::Margin, effects);
         }
         self.clear_watches_and_release(now, phase, effects)
+    }
+
+    /// The breach for which the current phase has not failed yet. There is none in a
+    /// rollback.
+    pub(super) fn pending_breach(&self) -> Option<Failure> {
+        let (agent, step, detail) = self.state.breach_pending.clone()?;
+        Some(Failure::Breach {
+            step,
+            agent,
+            detail,
+        })
     }
 
     /// Every agent is ready, and the release waits for an operator: this round was
