@@ -162,6 +162,14 @@ impl World {
                 self.lost.insert(agent.clone());
                 self.running.remove(agent);
                 self.armed.retain(|(_, whose)| whose != agent);
+                // What it had proved or watched, and not reported, is run again.
+                let state = self.state.as_ref();
+                let proves = |step: &StepId| {
+                    let spec = state.and_then(|state| state.step(step));
+                    spec.is_some_and(|(_, spec)| spec.proves())
+                };
+                self.done
+                    .retain(|(step, owner)| owner != agent || !proves(step));
             }
         }
     }
