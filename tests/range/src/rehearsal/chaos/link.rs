@@ -13,7 +13,6 @@ use std::time::Duration;
 /// How often a link that carries nothing is checked.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// One agent's link.
 #[derive(Debug, Default)]
 struct Link {
     to_coordinator: AtomicBool,
@@ -132,7 +131,6 @@ fn is_timeout(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Two connected sockets.
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -12,7 +12,6 @@ const SPAN: Duration = Duration::from_secs(35);
 /// in half a minute stops.
 const STRIKES: usize = 4;
 
-/// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
@@ -44,7 +43,6 @@ pub enum Trouble {
     Reset,
 }
 
-/// One strike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Strike {
     /// Milliseconds after the run began.
