@@ -265,7 +265,11 @@ impl State {
                 detail,
             } => self.breached(agent, step, detail),
             Record::Contradicted { detail, .. } => self.held.push(detail.clone()),
-            Record::UndoOutstanding { outstanding_undo } => self.outstanding_undos.push(outstanding_undo.clone()),
+            Record::UndoOutstanding { outstanding_undo } => {
+                if !self.outstanding_undos.contains(outstanding_undo) {
+                    self.outstanding_undos.push(outstanding_undo.clone());
+                }
+            }
             Record::JournalLost { agent } => {
                 self.journals_lost.insert(agent.clone());
             }

@@ -107,8 +107,19 @@ impl Run {
         let said = name_of(&report.outcome);
         match &task.status {
             TaskStatus::Released | TaskStatus::Lost => Classification::New,
-            TaskStatus::UndoOutstanding if report.outcome.is_good() => Classification::New,
-            TaskStatus::Waived if report.outcome.is_good() || self.state.rollback.is_some() => {
+            // The run relies on nothing about a task that it left out, so no outcome
+            // contradicts it; but each is recorded before it is acknowledged.
+            TaskStatus::UndoOutstanding
+                if report.outcome.is_good() || self.state.is_left_out(key) =>
+            {
+                Classification::New
+            }
+            // The operator has accepted that a waived task may not have run.
+            TaskStatus::Waived
+                if report.outcome.is_good()
+                    || !report.outcome.may_have_changed()
+                    || self.state.rollback.is_some() =>
+            {
                 Classification::New
             }
             TaskStatus::Waived => Classification::Contradiction(format!(
@@ -134,7 +145,10 @@ impl Run {
         phase: PhaseRef,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let round = self.round_of(phase);
+        let mut round = self.round_of(phase);
+        // A late report of an agent that the rollback continued without neither
+        // fails the phase nor delays it (R18).
+        round.retain(|key| !self.state.is_left_out(key));
         let tasks_where = |run: &Self, wanted: fn(&super::TaskState) -> bool| -> Vec<TaskKey> {
             round
                 .iter()

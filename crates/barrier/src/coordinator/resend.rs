@@ -1,6 +1,6 @@
 //! Order headers, take-over, and resending of orders when an agent connects.
 
-use super::state::{PhaseStatus, TaskKey};
+use super::state::{PhaseStatus, TaskKey, TaskState};
 use super::{Effect, Run};
 use crate::ids::{AgentName, Header, Millis, PhaseRef, Track};
 use crate::message::{AgentState, Order, Verdict};
@@ -192,20 +192,30 @@ impl Run {
     }
 
     /// Releases without outcomes; revoked ones as a Revoke, which the agent
-    /// answers with what it has.
+    /// answers with what it has. So are attempts that the run continued without:
+    /// the agent may be working on them, and must start nothing more (R2, R18).
     fn send_open(&self, agent: &AgentName, effects: &mut Vec<Effect>) {
-        let phases: BTreeSet<PhaseRef> = self
+        let own = |((_, owner), _): &(&TaskKey, &TaskState)| owner == agent;
+        let attempt = |(_, task): (&TaskKey, &TaskState)| (task.phase, task.attempt);
+        let open: BTreeSet<(PhaseRef, u32)> =
+            self.state.open_tasks().filter(own).map(attempt).collect();
+        let passed: BTreeSet<(PhaseRef, u32)> = self
             .state
-            .open_tasks()
-            .filter(|((_, owner), _)| owner == agent)
-            .map(|(_, task)| task.phase)
+            .unreported_tasks()
+            .filter(own)
+            .map(attempt)
             .collect();
-        for phase in phases {
-            let revoked = self.state.phase(phase).is_some_and(|p| p.revoked);
+        for (phase, attempt) in &passed {
+            if let Some(order) = self.revoke_order(*phase, *attempt) {
+                self.send(agent, order, effects);
+            }
+        }
+        for (phase, attempt) in open.difference(&passed) {
+            let revoked = self.state.phase(*phase).is_some_and(|p| p.revoked);
             let order = if revoked {
-                self.revoke_order(phase)
+                self.revoke_order(*phase, *attempt)
             } else {
-                self.release_order(phase, agent)
+                self.release_order(*phase, agent)
             };
             if let Some(order) = order {
                 self.send(agent, order, effects);
@@ -245,22 +255,20 @@ impl Run {
 
     /// Revokes the current attempt of a phase at everyone who takes part.
     pub(super) fn send_revoke(&self, phase: PhaseRef, effects: &mut Vec<Effect>) {
-        let agents = self
-            .state
-            .phase(phase)
-            .into_iter()
-            .flat_map(|p| p.tasks.keys());
-        for agent in agents {
-            if let Some(order) = self.revoke_order(phase) {
+        let Some(state) = self.state.phase(phase) else {
+            return;
+        };
+        for agent in state.tasks.keys() {
+            if let Some(order) = self.revoke_order(phase, state.attempt) {
                 self.send(agent, order, effects);
             }
         }
     }
 
-    fn revoke_order(&self, phase: PhaseRef) -> Option<Order> {
+    fn revoke_order(&self, phase: PhaseRef, attempt: u32) -> Option<Order> {
         let header = self.header(phase)?;
         Some(Order::Revoke {
-            header,
+            header: Header { attempt, ..header },
             cancel_read_only: self.state.rollback.is_some() || self.state.abort.is_some(),
         })
     }

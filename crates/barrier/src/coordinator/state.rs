@@ -3,7 +3,8 @@
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Mode, Outcome, TaskReport};
 use crate::record::{
-    Begin, Ending, Failure, OperatorRequest, OutstandingUndo, RollbackCause, SkipCause,
+    Begin, Ending, Failure, OperatorRequest, OutstandingUndo, OutstandingUndoCause, RollbackCause,
+    SkipCause,
 };
 use crate::resolved_plan::{OnFailure, Outputs, PhaseSpec, StepSpec};
 use serde::Serialize;
@@ -346,6 +347,32 @@ impl State {
     /// Tasks that are released and have neither outcome nor tombstone.
     pub fn open_tasks(&self) -> impl Iterator<Item = (&TaskKey, &TaskState)> {
         self.tasks.iter().filter(|(_, task)| task.is_open())
+    }
+
+    /// The rollback continues without this task of an unreachable agent (R18).
+    pub fn is_left_out(&self, (step, agent): &TaskKey) -> bool {
+        self.outstanding_undos.iter().any(|outstanding_undo| {
+            outstanding_undo.step == *step
+                && outstanding_undo.agent == *agent
+                && outstanding_undo.cause == OutstandingUndoCause::Unreachable
+        })
+    }
+
+    /// Tasks that were released and that the run continued without, although no
+    /// outcome of them is recorded: their agents may still be running them.
+    pub fn unreported_tasks(&self) -> impl Iterator<Item = (&TaskKey, &TaskState)> {
+        self.tasks.iter().filter(|(key, task)| {
+            let passed = match task.status {
+                TaskStatus::Waived => true,
+                TaskStatus::UndoOutstanding => self.is_left_out(key),
+                TaskStatus::Waiting
+                | TaskStatus::Released
+                | TaskStatus::Lost
+                | TaskStatus::Ended { .. }
+                | TaskStatus::Voided => false,
+            };
+            passed && task.attempt > 0
+        })
     }
 
     /// Watches that must attest before a release (R17).

@@ -2,7 +2,8 @@
 //! voids.
 
 use super::state::{
-    Breach, PhaseStatus, State, TaskKey, TaskStatus, WatchState, all_steps, task_key, undone_by,
+    Breach, PhaseStatus, State, TaskKey, TaskState, TaskStatus, WatchState, all_steps, task_key,
+    undone_by,
 };
 use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
 use crate::message::{Changes, Outcome, TaskReport};
@@ -162,14 +163,8 @@ impl State {
                     .insert(agent.clone(), (report.attempt, report.outputs.clone()));
             }
             self.clear_undone(&report.step, agent);
-            // The forward changes of an aborted run stay in effect.
-            let stays = self.abort.is_some() && report.phase.track == Track::Forward;
-            self.outstanding_undos.retain(|outstanding_undo| {
-                let other =
-                    outstanding_undo.step != report.step || outstanding_undo.agent != *agent;
-                other || stays
-            });
         }
+        self.clear_outstanding(&key, report);
         if report.outcome == Outcome::Armed {
             self.watches.insert(
                 key,
@@ -179,6 +174,32 @@ impl State {
                 },
             );
         }
+    }
+
+    /// Removes the outstanding undo that a report settles: the task changed nothing,
+    /// or it was one of the rollback's and succeeded, or it was waived and succeeded
+    /// while the run still goes forward. A forward change stays outstanding in a run
+    /// that turns back or is aborted, until its undo is reported.
+    fn clear_outstanding(&mut self, key: &TaskKey, report: &TaskReport) {
+        let turns_back = self.abort.is_some() || self.rollback.is_some();
+        let forward = report.phase.track == Track::Forward;
+        let in_effect = self.tasks.get(key).is_some_and(TaskState::may_have_changed);
+        let nothing_to_undo = forward && !in_effect;
+        let settled = match forward {
+            true => nothing_to_undo || (report.outcome.is_good() && !turns_back),
+            false => report.outcome.is_good(),
+        };
+        let (step, agent) = key;
+        let plan = &self.begin.resolved_plan;
+        let undoes = |undo: &StepId| {
+            let mut steps = all_steps(plan);
+            steps.any(|(_, spec)| spec.id == *undo && undone_by(spec) == Some(step))
+        };
+        self.outstanding_undos.retain(|outstanding_undo| {
+            let own = outstanding_undo.step == *step && settled;
+            let of_own = nothing_to_undo && undoes(&outstanding_undo.step);
+            outstanding_undo.agent != *agent || !(own || of_own)
+        });
     }
 
     /// A successful undo reverts the forward task's change.
@@ -214,7 +235,13 @@ impl State {
     }
 
     fn retry_unsettled(&mut self, phase: PhaseRef) {
-        for task in self.tasks.values_mut().filter(|t| t.phase == phase) {
+        let left_out: BTreeSet<TaskKey> = self
+            .tasks
+            .keys()
+            .filter(|key| self.is_left_out(key))
+            .cloned()
+            .collect();
+        for (key, task) in self.tasks.iter_mut().filter(|(_, t)| t.phase == phase) {
             let again = match task.status {
                 TaskStatus::Ended { .. } | TaskStatus::Voided => true,
                 TaskStatus::Waiting
@@ -223,7 +250,7 @@ impl State {
                 | TaskStatus::Waived
                 | TaskStatus::UndoOutstanding => false,
             };
-            if again && !task.is_settled() {
+            if again && !task.is_settled() && !left_out.contains(key) {
                 task.still_unknown = task.is_unclear();
                 task.status = TaskStatus::Waiting;
                 task.resolved = None;

@@ -4,7 +4,7 @@ use super::world::WorldEvent;
 use super::{Chore, Running, Sim, show};
 use lockstep_barrier::coordinator;
 use lockstep_barrier::ids::AgentName;
-use lockstep_barrier::message::Reply;
+use lockstep_barrier::message::{Order, Reply};
 use lockstep_barrier::participant;
 
 impl Sim {
@@ -36,6 +36,20 @@ impl Sim {
                     self.disk.push(entry);
                 }
                 coordinator::Effect::Send { to, order } => {
+                    if let Order::Ack {
+                        step,
+                        phase,
+                        attempt,
+                        ..
+                    } = &order
+                    {
+                        self.observe(&WorldEvent::Acknowledged {
+                            agent: to.clone(),
+                            phase: *phase,
+                            attempt: *attempt,
+                            step: step.clone(),
+                        });
+                    }
                     self.orders
                         .get_mut(&to)
                         .expect("sent to a member")

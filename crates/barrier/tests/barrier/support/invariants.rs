@@ -15,7 +15,7 @@ use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause}
 pub(super) type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
 
 /// The invariants by name.
-pub const INVARIANTS: [(&str, Check); 14] = [
+pub const INVARIANTS: &[(&str, Check)] = &[
     ("phases_in_order", phases_in_order),
     ("release_needs_every_vote", release_needs_every_vote),
     ("at_most_once", at_most_once),
@@ -45,6 +45,8 @@ pub const INVARIANTS: [(&str, Check); 14] = [
         "no_automatic_rollback_while_unknown",
         no_automatic_rollback_while_unknown,
     ),
+    ("start_needs_a_durable_intent", start_needs_a_durable_intent),
+    ("acknowledged_means_recorded", acknowledged_means_recorded),
 ];
 
 /// 1. A task of a phase starts only when the completion of every phase before
@@ -476,4 +478,60 @@ pub fn guard_disarmed_before_opening(
         }),
         _ => Ok(()),
     }
+}
+
+/// 11. Before a driver changes a host, the agent's journal holds the intent.
+pub fn start_needs_a_durable_intent(
+    world: &World,
+    _now: Millis,
+    event: &WorldEvent,
+) -> Result<(), String> {
+    let WorldEvent::Started {
+        agent,
+        attempt,
+        step,
+        ..
+    } = event
+    else {
+        return Ok(());
+    };
+    if world
+        .intents
+        .contains(&(agent.clone(), step.clone(), *attempt))
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "{step} on {agent} started in attempt {attempt} without an intent in its journal"
+    ))
+}
+
+/// 12. An outcome is acknowledged only when the coordinator's journal holds it. An
+///     attempt that was never released has no outcome to record.
+pub fn acknowledged_means_recorded(
+    world: &World,
+    _now: Millis,
+    event: &WorldEvent,
+) -> Result<(), String> {
+    let WorldEvent::Acknowledged {
+        agent,
+        attempt,
+        step,
+        ..
+    } = event
+    else {
+        return Ok(());
+    };
+    let key = (agent.clone(), step.clone(), *attempt);
+    let never_released = !world.released.contains(&key)
+        && world
+            .ended
+            .get(&key)
+            .is_some_and(|outcome| !outcome.may_have_changed());
+    if world.recorded.contains(&key) || never_released || world.state.is_none() {
+        return Ok(());
+    }
+    Err(format!(
+        "the outcome of {step} on {agent} in attempt {attempt} was acknowledged and is not recorded"
+    ))
 }

@@ -51,8 +51,10 @@ impl Proofs {
                 let key = (step.clone(), agent.clone());
                 self.answers.insert(key, (now, breach.clone()));
             }
-            WorldEvent::Host { .. } | WorldEvent::Clean { .. } | WorldEvent::JournalLost { .. } => {
-            }
+            WorldEvent::Host { .. }
+            | WorldEvent::Acknowledged { .. }
+            | WorldEvent::Clean { .. }
+            | WorldEvent::JournalLost { .. } => {}
             // Later records are inconsistent with the earlier ones.
             WorldEvent::CoordinatorRestored => *self = Self::default(),
         }

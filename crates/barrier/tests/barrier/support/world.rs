@@ -8,9 +8,9 @@ use super::invariants::INVARIANTS;
 use super::proofs::Proofs;
 use lockstep_barrier::coordinator::{self, State, TaskKey, TaskStatus};
 use lockstep_barrier::ids::{AgentName, Decision, Digest, Millis, PhaseRef, StepId, Term, Track};
-use lockstep_barrier::message::{Mode, Outcome};
+use lockstep_barrier::message::{Mode, Outcome, TaskReport};
 use lockstep_barrier::participant;
-use lockstep_barrier::record::ParticipantRecord;
+use lockstep_barrier::record::{ParticipantRecord, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,13 @@ pub enum WorldEvent {
         agent: AgentName,
         step: StepId,
         changed: bool,
+    },
+    /// The coordinator acknowledged an outcome.
+    Acknowledged {
+        agent: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        step: StepId,
     },
     /// A watch attested without a breach.
     Clean { agent: AgentName, step: StepId },
@@ -83,6 +90,11 @@ pub struct World {
     pub(super) changed: BTreeSet<TaskKey>,
     pub(super) lost: BTreeSet<AgentName>,
     pub(super) proofs: Proofs,
+    /// Attempts of tasks that the coordinator released.
+    pub(super) released: BTreeSet<(AgentName, StepId, u32)>,
+    /// Attempts of tasks whose outcome the coordinator's journal holds.
+    pub(super) recorded: BTreeSet<(AgentName, StepId, u32)>,
+    pub(super) intents: BTreeSet<(AgentName, StepId, u32)>,
 }
 
 impl Default for World {
@@ -106,6 +118,9 @@ impl World {
             changed: BTreeSet::new(),
             lost: BTreeSet::new(),
             proofs: Proofs::default(),
+            released: BTreeSet::new(),
+            recorded: BTreeSet::new(),
+            intents: BTreeSet::new(),
         }
     }
 
@@ -114,7 +129,7 @@ impl World {
     /// # Errors
     /// The first invariant that it violates.
     pub fn observe(&mut self, now: Millis, event: &WorldEvent) -> Result<(), Violation> {
-        for (invariant, check) in INVARIANTS {
+        for &(invariant, check) in INVARIANTS {
             check(self, now, event).map_err(|detail| Violation { invariant, detail })?;
         }
         self.proofs.take(now, event, self.state.as_ref());
@@ -153,6 +168,8 @@ impl World {
                     self.changed.remove(&key);
                 }
             }
+            // Nothing depends on an earlier acknowledgement.
+            WorldEvent::Acknowledged { .. } => {}
             WorldEvent::Clean { agent, step } => {
                 self.clean.insert((step.clone(), agent.clone()), now);
             }
@@ -175,6 +192,21 @@ impl World {
     }
 
     fn take_decision(&mut self, entry: &coordinator::Entry) {
+        match &entry.record {
+            Record::Released { phase, attempt, .. } => {
+                let tasks = self.state.as_ref().and_then(|state| state.phase(*phase));
+                for (agent, steps) in tasks.into_iter().flat_map(|phase| &phase.tasks) {
+                    let keys = steps.iter().map(|s| (agent.clone(), s.clone(), *attempt));
+                    self.released.extend(keys);
+                }
+            }
+            Record::TaskEnded { agent, report, .. }
+            | Record::Contradicted { agent, report, .. } => {
+                let key = (agent.clone(), report.step.clone(), report.attempt);
+                self.recorded.insert(key);
+            }
+            _ => {}
+        }
         match &mut self.state {
             Some(state) => state.apply(entry),
             // After a restored backup the entries don't begin a journal, and
@@ -228,22 +260,9 @@ impl World {
                     promise.released = true;
                 }
             }
-            ParticipantRecord::Ended { report } => {
-                let key = (report.step.clone(), agent.clone());
-                if report.outcome.is_good() {
-                    self.done.insert(key);
-                }
-                if self
-                    .running
-                    .get(agent)
-                    .is_some_and(|(_, s)| *s == report.step)
-                {
-                    self.running.remove(agent);
-                }
-                self.ended.insert(
-                    (agent.clone(), report.step.clone(), report.attempt),
-                    report.outcome.clone(),
-                );
+            ParticipantRecord::Ended { report } => self.take_end(agent, report),
+            ParticipantRecord::Intent { attempt, step, .. } => {
+                self.intents.insert((agent.clone(), step.clone(), *attempt));
             }
             ParticipantRecord::WatchArmed { task, .. } => {
                 self.armed.insert((task.step.clone(), agent.clone()));
@@ -259,11 +278,22 @@ impl World {
             // No invariant depends on these.
             ParticipantRecord::Opened { .. }
             | ParticipantRecord::Refused { .. }
-            | ParticipantRecord::Intent { .. }
             | ParticipantRecord::Changed { .. }
             | ParticipantRecord::Acked { .. }
             | ParticipantRecord::WatchBroke { .. } => {}
         }
+    }
+
+    fn take_end(&mut self, agent: &AgentName, report: &TaskReport) {
+        if report.outcome.is_good() {
+            self.done.insert((report.step.clone(), agent.clone()));
+        }
+        let running = self.running.get(agent);
+        if running.is_some_and(|(_, step)| *step == report.step) {
+            self.running.remove(agent);
+        }
+        let key = (agent.clone(), report.step.clone(), report.attempt);
+        self.ended.insert(key, report.outcome.clone());
     }
 
     pub(super) fn digest(&self) -> Option<&Digest> {
