@@ -193,6 +193,7 @@ mod tests {
                 number: 1,
                 incarnation: 1,
             },
+            promise_age: 0,
             verdict,
         };
         encoded(vote)

@@ -5,7 +5,7 @@ use crate::handle::{AgentReport, Progress};
 use crate::preflights::TaskFinding;
 use lockstep_api::LineKind;
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
-use lockstep_barrier::message::AgentState;
+use lockstep_barrier::message::{AgentState, ReleaseAge};
 use lockstep_proto::convert::{Invalid, foreseen, foreseen_outputs, reply, status};
 use lockstep_proto::v1;
 
@@ -17,7 +17,13 @@ pub fn introduction(hello: v1::Hello) -> Introduction {
             term: hello.term.unwrap_or_default().into(),
             run: (!hello.run_id.is_empty()).then_some(RunId(hello.run_id)),
             decision: hello.decision,
-            release_age: hello.release_age_ms,
+            release_age: hello.release_age_ms.and_then(|age| {
+                Some(ReleaseAge {
+                    phase: hello.release_phase?.try_into().ok()?,
+                    attempt: hello.release_attempt,
+                    age,
+                })
+            }),
             release_ages: hello
                 .release_ages
                 .iter()

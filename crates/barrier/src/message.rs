@@ -46,8 +46,8 @@ pub enum Order {
         tasks: Vec<TaskOrder>,
         /// Lifetime of the promise, in milliseconds (R12).
         start_by: Millis,
-        /// Tasks are cancelled this many milliseconds after the release is
-        /// received (R12).
+        /// Tasks are cancelled this many milliseconds after the release was
+        /// recorded (R12).
         finish_by: Millis,
         /// Sent before the preceding phase is complete: the vote is void if the
         /// next decision is anything but that completion (R8).
@@ -56,6 +56,11 @@ pub enum Order {
     /// Start the tasks. No task starts without a release.
     Release {
         header: Header,
+        /// Age of this agent's promise, in milliseconds, when the release was
+        /// recorded; never more than it really was. From it and the time of its own
+        /// promise the agent knows when the release was recorded, however late this
+        /// message arrives, and counts `finish_by` from then (R12).
+        promise_age: Millis,
         /// Outputs that the tasks consume, by producing step (R15).
         inputs: BTreeMap<StepId, BTreeMap<String, Value>>,
         /// For undo: before-images from the coordinator's journal, by forward
@@ -313,6 +318,9 @@ pub enum Reply {
         attempt: u32,
         /// A vote is valid only in the term of the Prepare that it answers (R9).
         term: Term,
+        /// Age in milliseconds of the promise that this vote reports; 0 unless it is
+        /// repeated.
+        promise_age: Millis,
         verdict: Verdict,
     },
     /// A task ended. Valid in any term (R9).
@@ -372,6 +380,16 @@ pub fn json_size(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
+/// The release that an agent is executing, and how old it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseAge {
+    pub phase: PhaseRef,
+    pub attempt: u32,
+    /// In milliseconds, on the agent's boot-time clock.
+    pub age: Millis,
+}
+
 /// The state that an agent reports when it connects (R10), as far as the barrier
 /// needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -385,9 +403,8 @@ pub struct AgentState {
     pub run: Option<RunId>,
     /// Highest decision it has accepted in that run.
     pub decision: Decision,
-    /// Age of the release that it is executing, in milliseconds on its own
-    /// boot-time clock (R13).
-    pub release_age: Option<Millis>,
+    /// The release that it is executing (R13).
+    pub release_age: Option<ReleaseAge>,
     /// Age in milliseconds of the first release of each phase of that run that
     /// this agent received since its machine was booted (R13).
     pub release_ages: BTreeMap<PhaseRef, Millis>,

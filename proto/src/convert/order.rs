@@ -97,10 +97,12 @@ impl From<Order> for v1::session_response::Message {
             }),
             Order::Release {
                 header,
+                promise_age,
                 inputs,
                 before_images,
             } => Self::Release(v1::Release {
                 header: Some(header.into()),
+                promise_age_ms: promise_age,
                 inputs_json: text(&inputs),
                 before_images_json: text(&before_images),
             }),
@@ -164,6 +166,7 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
         },
         M::Release(m) => Order::Release {
             header: header(m.header)?,
+            promise_age: m.promise_age_ms,
             inputs: json("inputs_json", &m.inputs_json)?,
             before_images: json("before_images_json", &m.before_images_json)?,
         },
@@ -248,6 +251,7 @@ mod tests {
             },
             Order::Release {
                 header: header(),
+                promise_age: 40,
                 inputs,
                 before_images,
             },

@@ -112,6 +112,7 @@ impl From<Reply> for v1::session_request::Message {
                 phase,
                 attempt,
                 term,
+                promise_age,
                 verdict,
             } => {
                 let (kind, probes, reasons) = verdict_to_wire(verdict);
@@ -123,6 +124,7 @@ impl From<Reply> for v1::session_request::Message {
                     verdict: kind.into(),
                     probes,
                     reasons,
+                    promise_age_ms: promise_age,
                 })
             }
             Reply::Outcome(report) => {
@@ -205,6 +207,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
             phase: phase(m.phase)?,
             attempt: m.attempt,
             term: m.term.ok_or(Invalid::Missing("term"))?.into(),
+            promise_age: m.promise_age_ms,
         },
         M::TaskReport(m) => Reply::Outcome(TaskReport {
             outcome: outcome(m.outcome(), brief(m.detail), m.diagnosis)?,
@@ -298,6 +301,7 @@ mod tests {
                 number: 4,
                 incarnation: 99,
             },
+            promise_age: 20,
             verdict,
         };
         let report = |outcome| report(phase, outcome);

@@ -213,8 +213,9 @@ impl Run {
         let overdue = self
             .state
             .tasks_of(phase)
-            .any(|(_, task)| task.status == TaskStatus::Released)
-            .then(|| self.lost_at(phase));
+            .filter(|(_, task)| task.status == TaskStatus::Released)
+            .map(|((_, agent), _)| self.lost_at(phase, agent))
+            .min();
         if self.is_draining() || state.status != PhaseStatus::Preparing {
             return overdue;
         }

@@ -93,6 +93,7 @@ impl PhaseState {
             gate_opened: None,
             revoked: false,
             consumed: Vec::new(),
+            promise_ages: BTreeMap::new(),
             ever_released: false,
         }
     }
@@ -306,11 +307,17 @@ impl State {
                 phase.rounds += 1;
                 phase.revoked = false;
                 phase.consumed.clear();
+                phase.promise_ages.clear();
             }
             Record::GateOpened { request, .. } => phase.gate_opened = Some(request.clone()),
-            Record::Released { consumed, .. } => {
+            Record::Released {
+                consumed,
+                promise_ages,
+                ..
+            } => {
                 phase.status = PhaseStatus::Released;
                 phase.consumed = consumed.clone();
+                phase.promise_ages = promise_ages.clone();
                 phase.ever_released = true;
             }
             Record::Revoked { .. } => phase.revoked = true,

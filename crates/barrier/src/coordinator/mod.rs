@@ -35,9 +35,8 @@ pub use state::{
 };
 pub use verbs::{RejectionCode, VerbRejected};
 
-/// How long an agent that was released past its `finish_by` may stay silent
-/// before its tasks are `lost`: the answer may be on its way, and the agent
-/// counts from the receipt (R12).
+/// How long an agent may stay silent past `finish_by` before its tasks are `lost`: it
+/// cancels them at `finish_by`, and its report may be on the way (R12).
 pub const LOST_GRACE: Millis = 5_000;
 
 /// Minimum remaining lifetime of every promise at the release, so that the
@@ -193,6 +192,9 @@ pub struct Vote {
     /// When the promise lapses, by the coordinator's clock. Counted from before
     /// Prepare was sent, so it is not later than at the agent (R12).
     pub lapses: Millis,
+    /// When it was promised, by the coordinator's clock. Counted from the receipt of
+    /// the vote, so it is not earlier than at the agent (R12).
+    pub promised: Millis,
 }
 
 /// A round of attestation requests to the watches (R17).
@@ -216,7 +218,11 @@ struct Live {
     round_began: Millis,
     /// Rounds in succession, see [`MAX_ROUNDS`].
     rounds: u32,
+    /// When the current phase was released; the start of the process if that was
+    /// earlier.
     released_at: Millis,
+    /// The same, from the ages that agents reported after a restart.
+    reported_releases: BTreeMap<AgentName, Millis>,
     /// When the write outage began, by this clock; earlier than the process
     /// if an agent's age says so (R13).
     outage_began: Option<Millis>,

@@ -20,9 +20,10 @@ impl Run {
                 phase,
                 attempt,
                 term,
+                promise_age,
                 verdict,
                 ..
-            } => self.receive_vote(now, from, phase, attempt, term, verdict),
+            } => self.receive_vote(now, from, phase, attempt, (term, promise_age), verdict),
             Reply::Outcome(report) => self.receive_outcome(from, report, position, effects),
             Reply::Attestation {
                 step,
@@ -228,11 +229,15 @@ impl Run {
         true
     }
 
-    /// When released tasks of a phase are overdue.
-    pub(super) fn lost_at(&self, phase: PhaseRef) -> Millis {
+    /// When an agent's released tasks of a phase are overdue. By then the agent has
+    /// cancelled them: it counts `finish_by` from a time that is not later than the
+    /// release here (R12).
+    pub(super) fn lost_at(&self, phase: PhaseRef, agent: &AgentName) -> Millis {
         let finish_by = self.state.spec(phase).map_or(0, |spec| spec.finish_by);
+        let reported = self.live.reported_releases.get(agent).copied();
         self.live
             .released_at
+            .min(reported.unwrap_or(Millis::MAX))
             .saturating_add(finish_by)
             .saturating_add(LOST_GRACE)
     }
@@ -244,13 +249,15 @@ impl Run {
         phase: PhaseRef,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        if self.in_grace(now) || now < self.lost_at(phase) {
+        if self.in_grace(now) {
             return false;
         }
         let overdue: Vec<TaskKey> = self
             .state
             .tasks_of(phase)
-            .filter(|(_, task)| task.status == TaskStatus::Released)
+            .filter(|((_, agent), task)| {
+                task.status == TaskStatus::Released && now >= self.lost_at(phase, agent)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for (step, agent) in &overdue {

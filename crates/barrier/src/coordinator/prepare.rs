@@ -210,7 +210,7 @@ impl Run {
         from: AgentName,
         phase: PhaseRef,
         attempt: u32,
-        term: Term,
+        (term, promise_age): (Term, Millis),
         verdict: Verdict,
     ) {
         let Some(state) = self.state.phase(phase) else {
@@ -227,7 +227,12 @@ impl Run {
         };
         let sent = self.live.sent.get(&from).copied().unwrap_or(now);
         let lapses = sent.saturating_add(spec.start_by);
-        self.live.votes.insert(from, Vote { verdict, lapses });
+        let vote = Vote {
+            verdict,
+            lapses,
+            promised: now.saturating_sub(promise_age),
+        };
+        self.live.votes.insert(from, vote);
     }
 
     /// Evaluates a round: it fails, is repeated, waits, or is released.

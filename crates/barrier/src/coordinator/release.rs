@@ -31,14 +31,20 @@ impl Run {
         if self.starts_outage(phase) && self.live.outage_began.is_none() {
             self.live.outage_began = Some(now);
         }
+        let votes = self.live.votes.iter();
+        let promise_ages = votes
+            .map(|(agent, vote)| (agent.clone(), now.saturating_sub(vote.promised)))
+            .collect();
         let record = Record::Released {
             phase,
             attempt,
             before_images,
             consumed: consumed.into_iter().collect(),
+            promise_ages,
             outage: self.outage_elapsed(now),
         };
         self.live.released_at = now;
+        self.live.reported_releases.clear();
         self.live.attesting = None;
         self.live.disarming_since = None;
         self.persist(record, effects);
@@ -192,7 +198,8 @@ impl Run {
 
     /// The release order for one agent, also when it is resent.
     pub(super) fn release_order(&self, phase: PhaseRef, agent: &AgentName) -> Option<Order> {
-        let steps = self.state.phase(phase)?.tasks.get(agent)?;
+        let state = self.state.phase(phase)?;
+        let steps = state.tasks.get(agent)?;
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
         let mut before_images = BTreeMap::new();
         let recorded = self.state.before_images.get(agent);
@@ -214,6 +221,7 @@ impl Run {
         }
         Some(Order::Release {
             header: self.header(phase)?,
+            promise_age: state.promise_ages.get(agent).copied().unwrap_or(0),
             inputs,
             before_images,
         })
@@ -263,6 +271,7 @@ mod tests {
                 },
                 attempt: 1,
                 term: TERM,
+                promise_age: 0,
                 verdict: Verdict::Ready {
                     probes: BTreeMap::from([(StepId::from("stop"), probe)]),
                 },

@@ -99,18 +99,24 @@ impl Run {
         })
     }
 
-    /// A release is at least as old as the largest age that an agent reports
-    /// (R13).
+    /// After a restart, the time of an agent's tasks counts from its own report of the
+    /// release's age (R13). The report may be about an attempt or a phase that the
+    /// run continued without, which says nothing about the current release.
     fn apply_release_age(&mut self, now: Millis, agent_state: &AgentState) {
-        let (Some(age), Some(phase)) = (agent_state.release_age, self.state.current()) else {
+        let Some(release) = agent_state.release_age else {
             return;
         };
-        let released = self.state.phase(phase).map(|p| &p.status) == Some(&PhaseStatus::Released);
-        if !released {
+        let current = self.state.current() == Some(release.phase)
+            && self.state.phase(release.phase).is_some_and(|phase| {
+                phase.status == PhaseStatus::Released && phase.attempt == release.attempt
+            });
+        if !current {
             return;
         }
-        let began = now.saturating_sub(age);
-        self.live.released_at = self.live.released_at.min(began);
+        let began = now.saturating_sub(release.age);
+        self.live
+            .reported_releases
+            .insert(agent_state.agent.clone(), began);
     }
 
     /// The write outage is at least as old as any release that an agent received

@@ -92,6 +92,9 @@ pub struct PhaseState {
     pub revoked: bool,
     /// Outputs that the release of this attempt consumed.
     pub consumed: Vec<crate::record::Consumed>,
+    /// Age of each agent's promise when this attempt was released (R12).
+    #[serde(skip)]
+    pub promise_ages: BTreeMap<AgentName, crate::ids::Millis>,
     /// It was released at least once.
     pub ever_released: bool,
 }

@@ -54,8 +54,8 @@ impl Participant {
         &mut self,
         now: Millis,
         header: Header,
-        inputs: BTreeMap<StepId, Outputs>,
-        before_images: BTreeMap<StepId, Value>,
+        promise_age: Millis,
+        (inputs, before_images): (BTreeMap<StepId, Outputs>, BTreeMap<StepId, Value>),
         effects: &mut Vec<Effect>,
     ) {
         let promise = self.state.promise(&header.run, header.phase);
@@ -73,7 +73,14 @@ impl Participant {
             return;
         }
         let (tasks, finish_by) = (promise.tasks.clone(), promise.finish_by);
-        self.live.lapses.remove(&(header.run.clone(), header.phase));
+        // The coordinator received the vote after the promise and measured its age
+        // from then, so this is not later than the time at which it recorded the
+        // release, from which it counts, too. The message may be much later.
+        let key = (header.run.clone(), header.phase);
+        let promised = self.live.promises.remove(&key).map(|live| live.promised);
+        let released_at = promised.map_or(now, |promised| {
+            promised.saturating_add(promise_age).min(now)
+        });
         self.persist(
             ParticipantRecord::Released {
                 run: header.run.clone(),
@@ -83,7 +90,7 @@ impl Participant {
                 before_images,
                 at: BootTime {
                     boot: self.boot.clone(),
-                    at: now,
+                    at: released_at,
                 },
             },
             effects,
@@ -93,8 +100,8 @@ impl Participant {
             phase: header.phase,
             attempt: header.attempt,
             tasks,
-            released_at: now,
-            finish_at: now.saturating_add(finish_by),
+            released_at,
+            finish_at: released_at.saturating_add(finish_by),
             stage: Stage::Idle,
             stop: false,
             cancelled: false,

@@ -132,11 +132,12 @@ impl State {
                 ..
             } => {
                 let log = self.runs.entry(run).or_default();
-                log.released.entry(phase).or_insert(at);
+                log.released.entry(phase).or_insert_with(|| at.clone());
                 if let Some(promise) = log.phases.get_mut(&phase) {
                     promise.status = PromiseStatus::Released {
                         inputs,
                         before_images,
+                        at,
                     };
                 }
             }

@@ -10,7 +10,7 @@
 //! probes), and runs it.
 
 use crate::ids::{AgentName, BootId, Header, JournalId, Millis, PhaseRef, RunId, StepId};
-use crate::message::{AgentState, Changes, Order, Outcome, Probe, Reply, TaskOrder};
+use crate::message::{AgentState, Changes, Order, Outcome, Probe, ReleaseAge, Reply, TaskOrder};
 use crate::record::{FormatVersion, ParticipantRecord};
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
@@ -226,12 +226,18 @@ struct Execution {
     closing: bool,
 }
 
+/// Times of a live promise, by this agent's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LivePromise {
+    lapses: Millis,
+    promised: Millis,
+}
+
 /// State that is lost in a restart.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Live {
     connected: bool,
-    /// When live promises lapse.
-    lapses: BTreeMap<(RunId, PhaseRef), Millis>,
+    promises: BTreeMap<(RunId, PhaseRef), LivePromise>,
     probing: Option<Probing>,
     execution: Option<Execution>,
 }
@@ -287,7 +293,9 @@ impl Participant {
                 purpose,
                 results,
             } => match purpose {
-                Purpose::Vote => self.probed_vote(&run, phase, attempt, results, &mut effects),
+                Purpose::Vote => {
+                    self.probed_vote(now, &run, (phase, attempt), results, &mut effects);
+                }
                 Purpose::Start => {
                     self.probed_start(now, &run, phase, attempt, results, &mut effects);
                 }
@@ -346,7 +354,8 @@ impl Participant {
             .as_ref()
             .filter(|execution| !execution.cancelled)
             .map(|execution| execution.finish_at);
-        self.live.lapses.values().copied().chain(finish).min()
+        let lapses = self.live.promises.values().map(|promise| promise.lapses);
+        lapses.chain(finish).min()
     }
 
     /// The state that the agent reports when it connects (R10).
@@ -359,11 +368,11 @@ impl Participant {
             term: self.state.term,
             decision: log.map_or(0, |log| log.decision),
             run,
-            release_age: self
-                .live
-                .execution
-                .as_ref()
-                .map(|execution| now.saturating_sub(execution.released_at)),
+            release_age: self.live.execution.as_ref().map(|execution| ReleaseAge {
+                phase: execution.phase,
+                attempt: execution.attempt,
+                age: now.saturating_sub(execution.released_at),
+            }),
             release_ages: self.release_ages(now),
         }
     }
@@ -425,16 +434,18 @@ impl Participant {
             } => {
                 if self.accept_prepare(&header, effects) {
                     let lapses = now.saturating_add(start_by);
-                    self.prepare(header, tasks, lapses, finish_by, effects);
+                    self.prepare(now, header, tasks, (lapses, finish_by), effects);
                 }
             }
             Order::Release {
                 header,
+                promise_age,
                 inputs,
                 before_images,
             } => {
                 if self.accept_order(&header, effects) {
-                    self.release(now, header, inputs, before_images, effects);
+                    let given = (inputs, before_images);
+                    self.release(now, header, promise_age, given, effects);
                 }
             }
             Order::Revoke {

@@ -1,7 +1,7 @@
 //! Acceptance of orders, and the life of a promise.
 
 use super::state::PromiseStatus;
-use super::{Effect, Participant, Probing, Purpose};
+use super::{Effect, LivePromise, Participant, Probing, Purpose};
 use crate::ids::{Header, Millis, PhaseRef, RunId, StepId, Term, Track};
 use crate::message::{Probe, Reply, TaskOrder, Verdict};
 use crate::record::{ParticipantRecord, Tombstone};
@@ -102,10 +102,10 @@ impl Participant {
     /// Answers a Prepare: from the journal if the attempt is known, or by probing.
     pub(super) fn prepare(
         &mut self,
+        now: Millis,
         header: Header,
         tasks: Vec<TaskOrder>,
-        lapses: Millis,
-        finish_by: Millis,
+        (lapses, finish_by): (Millis, Millis),
         effects: &mut Vec<Effect>,
     ) {
         let forward = header.phase.track == Track::Forward;
@@ -119,7 +119,8 @@ impl Participant {
             return;
         }
         if let Some(verdict) = self.recorded_verdict(&header) {
-            effects.push(vote(&header, verdict));
+            let promise_age = self.promise_age(now, &header);
+            effects.push(vote_with_age(&header, promise_age, verdict));
             return;
         }
         if self.live.execution.is_some() {
@@ -141,7 +142,7 @@ impl Participant {
             let (run, digest) = (header.run.clone(), header.digest.clone());
             self.persist(ParticipantRecord::ForwardClosed { run, digest }, effects);
             self.live
-                .lapses
+                .promises
                 .retain(|(_, phase), _| phase.track != Track::Forward);
         }
         effects.push(Effect::Probe {
@@ -158,6 +159,12 @@ impl Participant {
             finish_by,
             lapses,
         });
+    }
+
+    /// Age of the live promise of a phase; 0 if there is none.
+    fn promise_age(&self, now: Millis, header: &Header) -> Millis {
+        let live = self.live.promises.get(&(header.run.clone(), header.phase));
+        live.map_or(0, |live| now.saturating_sub(live.promised))
     }
 
     /// The verdict that the journal has for this attempt or a later one (R3).
@@ -183,9 +190,9 @@ impl Participant {
     /// Promises or refuses, once the probes for a vote have finished.
     pub(super) fn probed_vote(
         &mut self,
+        now: Millis,
         run: &RunId,
-        phase: PhaseRef,
-        attempt: u32,
+        (phase, attempt): (PhaseRef, u32),
         mut results: BTreeMap<StepId, Result<Probe, Diagnosis>>,
         effects: &mut Vec<Effect>,
     ) {
@@ -215,7 +222,7 @@ impl Participant {
             }
         }
         if reasons.is_empty() {
-            self.promise(probing, probes, effects);
+            self.promise(now, probing, probes, effects);
         } else {
             self.refuse(probing.header, reasons, effects);
         }
@@ -223,6 +230,7 @@ impl Participant {
 
     fn promise(
         &mut self,
+        now: Millis,
         probing: Probing,
         probes: BTreeMap<StepId, Probe>,
         effects: &mut Vec<Effect>,
@@ -240,9 +248,13 @@ impl Participant {
             },
             effects,
         );
+        let live = LivePromise {
+            lapses: probing.lapses,
+            promised: now,
+        };
         self.live
-            .lapses
-            .insert((header.run.clone(), header.phase), probing.lapses);
+            .promises
+            .insert((header.run.clone(), header.phase), live);
         effects.push(vote(&header, Verdict::Ready { probes }));
     }
 
@@ -268,7 +280,9 @@ impl Participant {
                 || (promise.attempt == header.attempt
                     && matches!(promise.status, PromiseStatus::Tombstoned { .. }))
         });
-        self.live.lapses.remove(&(header.run.clone(), header.phase));
+        self.live
+            .promises
+            .remove(&(header.run.clone(), header.phase));
         if closed {
             return;
         }
@@ -286,10 +300,10 @@ impl Participant {
 
     /// Tombstones promises that have lapsed by this agent's clock (R12).
     pub(super) fn lapse_overdue(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let (overdue, live): (BTreeMap<_, _>, _) = std::mem::take(&mut self.live.lapses)
+        let (overdue, live): (BTreeMap<_, _>, _) = std::mem::take(&mut self.live.promises)
             .into_iter()
-            .partition(|(_, lapses)| now >= *lapses);
-        self.live.lapses = live;
+            .partition(|(_, promise)| now >= promise.lapses);
+        self.live.promises = live;
         for (run, phase) in overdue.into_keys() {
             self.tombstone_live(&run, phase, Tombstone::Lapsed, effects);
         }
@@ -348,11 +362,16 @@ impl Participant {
 
 /// A vote, valid in the term of the order that it answers (R9).
 pub(super) fn vote(header: &Header, verdict: Verdict) -> Effect {
+    vote_with_age(header, 0, verdict)
+}
+
+fn vote_with_age(header: &Header, promise_age: Millis, verdict: Verdict) -> Effect {
     Effect::Send(Reply::Vote {
         run: header.run.clone(),
         phase: header.phase,
         attempt: header.attempt,
         term: header.term,
+        promise_age,
         verdict,
     })
 }
@@ -495,6 +514,7 @@ mod tests {
         let release = header("run-1", 1, (2, 7), 6);
         let order = Order::Release {
             header: release.clone(),
+            promise_age: 1,
             inputs: BTreeMap::new(),
             before_images: BTreeMap::new(),
         };

@@ -34,12 +34,21 @@ impl Participant {
             Some(task) => Stage::Recovering(task.step.clone()),
             None => Stage::Idle,
         };
+        // A release of an earlier boot has no known age. The time for the probe, which
+        // changes nothing, counts from now.
+        let released_at = match &promise.status {
+            PromiseStatus::Released { at, .. } if at.boot == self.boot => at.at,
+            PromiseStatus::Released { .. }
+            | PromiseStatus::Live
+            | PromiseStatus::Refused { .. }
+            | PromiseStatus::Tombstoned { .. } => now,
+        };
         self.live.execution = Some(Execution {
             run: run.clone(),
             phase,
             attempt: promise.attempt,
             tasks: promise.tasks,
-            released_at: now,
+            released_at,
             finish_at: now.saturating_add(promise.finish_by),
             stage,
             stop: true,

@@ -93,7 +93,7 @@ impl Participant {
         let armed = self.state.run(&run).map(|log| log.watches.keys().cloned());
         let steps: Vec<StepId> = armed.into_iter().flatten().collect();
         self.stop_watches(&run, &steps, effects);
-        self.live.lapses.retain(|(owner, _), _| *owner != run);
+        self.live.promises.retain(|(owner, _), _| *owner != run);
         self.live.probing = None;
         self.persist(ParticipantRecord::Closed { run: run.clone() }, effects);
         effects.push(Effect::Send(Reply::Closed { run }));

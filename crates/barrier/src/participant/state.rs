@@ -19,6 +19,7 @@ pub enum PromiseStatus {
         inputs: BTreeMap<StepId, Outputs>,
         /// Before-images from the coordinator's journal, for undo.
         before_images: BTreeMap<StepId, Value>,
+        at: BootTime,
     },
     /// It will never be executed here (R3).
     Tombstoned {
@@ -33,7 +34,7 @@ pub struct Promise {
     pub status: PromiseStatus,
     /// Its tasks, in order; empty if the agent has not promised it.
     pub tasks: Vec<TaskOrder>,
-    /// Time limit for all tasks, from the receipt of the release.
+    /// Time limit for all tasks, from the release.
     pub finish_by: Millis,
     pub probes: BTreeMap<StepId, Probe>,
 }

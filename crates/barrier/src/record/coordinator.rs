@@ -241,6 +241,11 @@ pub enum Record {
         before_images: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
         /// Outputs that the tasks consume (R15).
         consumed: Vec<Consumed>,
+        /// Age of each agent's promise in milliseconds; a release that is resent
+        /// carries it too (R12). Earlier versions recorded none: such an agent counts
+        /// from its promise.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        promise_ages: BTreeMap<AgentName, Millis>,
         /// Write outage so far, where its clock runs (R13).
         outage: Option<Millis>,
     },

@@ -46,7 +46,7 @@ pub enum ParticipantRecord {
         phase: PhaseRef,
         attempt: u32,
         tasks: Vec<TaskOrder>,
-        /// Time limit for all tasks, from the receipt of the release.
+        /// Time limit for all tasks, from the release.
         finish_by: Millis,
         probes: BTreeMap<StepId, Probe>,
     },
@@ -78,8 +78,8 @@ pub enum ParticipantRecord {
         inputs: BTreeMap<StepId, Outputs>,
         /// Before-images from the coordinator's journal, for undo.
         before_images: BTreeMap<StepId, Value>,
-        /// Time of receipt, so that the release's age is known after a restart
-        /// (R13).
+        /// When the coordinator recorded it, by this agent's clock, so that its age
+        /// is known after a restart (R12, R13).
         at: BootTime,
     },
     /// A task is about to change the host.

@@ -8,7 +8,7 @@ use super::proofs::{
 };
 use super::world::{World, WorldEvent};
 use lockstep_barrier::coordinator::{ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
-use lockstep_barrier::ids::{Millis, PhaseRef, Track};
+use lockstep_barrier::ids::{AgentName, Millis, PhaseRef, Track};
 use lockstep_barrier::message::Mode;
 use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
 
@@ -47,6 +47,7 @@ pub const INVARIANTS: &[(&str, Check)] = &[
     ),
     ("start_needs_a_durable_intent", start_needs_a_durable_intent),
     ("acknowledged_means_recorded", acknowledged_means_recorded),
+    ("lost_only_past_the_deadline", lost_only_past_the_deadline),
 ];
 
 /// 1. A task of a phase starts only when the completion of every phase before
@@ -534,4 +535,36 @@ pub fn acknowledged_means_recorded(
     Err(format!(
         "the outcome of {step} on {agent} in attempt {attempt} was acknowledged and is not recorded"
     ))
+}
+
+/// 13. A task is counted lost only when its agent has cancelled it, or never received
+///     its release; and no task starts after its deadline.
+pub fn lost_only_past_the_deadline(
+    world: &World,
+    now: Millis,
+    event: &WorldEvent,
+) -> Result<(), String> {
+    let deadline = |agent: &AgentName, phase: PhaseRef| {
+        let deadline = world.deadlines.get(&(agent.clone(), phase)).copied();
+        deadline.unwrap_or(0)
+    };
+    match event {
+        WorldEvent::Started {
+            agent, phase, step, ..
+        } if now >= deadline(agent, *phase) => {
+            Err(format!("{step} on {agent} started after its deadline"))
+        }
+        WorldEvent::Decided(entry) => {
+            let Record::TaskLost { agent, step } = &entry.record else {
+                return Ok(());
+            };
+            match world.running.get(agent) {
+                Some((phase, running)) if running == step && now < deadline(agent, *phase) => {
+                    Err(format!("{step} on {agent} is lost within its time"))
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
 }

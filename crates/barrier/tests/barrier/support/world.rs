@@ -95,6 +95,10 @@ pub struct World {
     /// Attempts of tasks whose outcome the coordinator's journal holds.
     pub(super) recorded: BTreeSet<(AgentName, StepId, u32)>,
     pub(super) intents: BTreeSet<(AgentName, StepId, u32)>,
+    /// The time limit of an agent's last promise of a phase.
+    pub(super) finish_by: BTreeMap<(AgentName, PhaseRef), Millis>,
+    /// When an agent cancels its tasks of a phase.
+    pub(super) deadlines: BTreeMap<(AgentName, PhaseRef), Millis>,
 }
 
 impl Default for World {
@@ -121,6 +125,8 @@ impl World {
             released: BTreeSet::new(),
             recorded: BTreeSet::new(),
             intents: BTreeSet::new(),
+            finish_by: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
         }
     }
 
@@ -229,7 +235,13 @@ impl World {
             ParticipantRecord::Accepted { term, decision, .. } => {
                 self.accepted.insert(agent.clone(), (*term, *decision));
             }
-            ParticipantRecord::Promised { phase, attempt, .. } => {
+            ParticipantRecord::Promised {
+                phase,
+                attempt,
+                finish_by,
+                ..
+            } => {
+                self.finish_by.insert((agent.clone(), *phase), *finish_by);
                 let term = self
                     .accepted
                     .get(agent)
@@ -255,7 +267,12 @@ impl World {
                     }
                 }
             }
-            ParticipantRecord::Released { phase, attempt, .. } => {
+            ParticipantRecord::Released {
+                phase, attempt, at, ..
+            } => {
+                let finish_by = self.finish_by.get(&(agent.clone(), *phase));
+                let deadline = finish_by.map_or(Millis::MAX, |finish_by| at.at + finish_by);
+                self.deadlines.insert((agent.clone(), *phase), deadline);
                 if let Some(promise) = self.promises.get_mut(&(agent.clone(), *phase, *attempt)) {
                     promise.released = true;
                 }
