@@ -50,7 +50,7 @@ impl Driver {
         if let Err(error) = self.check_term(&state)? {
             return Ok(Err(error));
         }
-        let close_unknown = self.close_unknown(&state);
+        let leftover = self.close_leftover(&state);
         let now = lockstep_clock::wall_time();
         let welcoming = outbox.clone();
         let (session, admitted) = match self.agents.admit(introduction, address, outbox, now) {
@@ -77,7 +77,7 @@ impl Driver {
         let _ = welcoming.try_send(welcome.into());
         tracing::info!(%agent, session, "agent connected");
         self.connected(&state, foreign);
-        if let Some(order) = close_unknown {
+        if let Some(order) = leftover {
             self.agents
                 .send(&agent, ToAgent::from(AgentMessage::Order(order)));
         }
@@ -90,11 +90,6 @@ impl Driver {
     fn connected(&mut self, state: &AgentState, foreign: bool) {
         let agent = &state.agent;
         for run in self.runs_of(agent) {
-            let live = self.runs.get(&run).and_then(RunEntry::live);
-            let journal = live.and_then(|run| run.journal_of(agent));
-            if journal.is_some_and(|journal| *journal != state.journal) {
-                self.happen(&run, Event::Quarantined(agent.clone()));
-            }
             self.take_over_run(&run, state, foreign);
             if let Some(cell) = self.runs.get_mut(&run) {
                 cell.connection(agent, true);
@@ -118,18 +113,24 @@ impl Driver {
             .filter(|run| !self.runs.contains_key(run))
     }
 
-    /// After a take-over nobody can continue such a run: the agent closes it.
-    fn close_unknown(&self, state: &AgentState) -> Option<Order> {
-        let run = self.unknown_run(state)?;
-        tracing::warn!(
-            agent = %state.agent,
-            %run,
-            "closing a run of which this coordinator's journal holds nothing"
-        );
+    /// Ends the agent's lock on a run that no state machine here leads: every agent
+    /// has closed it and this one was restored from before that, or, after a
+    /// take-over, this journal holds nothing of it.
+    fn close_leftover(&self, state: &AgentState) -> Option<Order> {
+        let run = state.run.as_ref()?;
+        let (decision, why) = match self.runs.get(run) {
+            Some(cell) if cell.live().is_some() => return None,
+            Some(cell) => (cell.state().decision.max(state.decision), "is over"),
+            None => (
+                state.decision.saturating_add(1),
+                "isn't in this coordinator's journal",
+            ),
+        };
+        tracing::warn!(agent = %state.agent, %run, "closing a run at an agent: the run {why}");
         Some(Order::Close {
             run: run.clone(),
             term: self.term,
-            decision: state.decision.saturating_add(1),
+            decision,
         })
     }
 

@@ -9,7 +9,7 @@ use crate::store::Store;
 use lockstep_api::{Code, Diagnosis, RunUpdate};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Term};
-use lockstep_barrier::message::AgentState;
+use lockstep_barrier::message::{AgentState, Order, Reply};
 use lockstep_plan::Overrides;
 use lockstep_plan::model::Kind;
 use std::collections::BTreeMap;
@@ -51,12 +51,23 @@ async fn connect_as(
     role: &str,
     session_number: u64,
 ) -> (u64, Orders) {
+    connect_in(handle, agent, role, session_number, None).await
+}
+
+/// A session of an agent that is locked to this run.
+async fn connect_in(
+    handle: &Handle,
+    agent: &str,
+    role: &str,
+    session_number: u64,
+    run: Option<&str>,
+) -> (u64, Orders) {
     let introduction = Introduction {
         state: AgentState {
             agent: agent.into(),
             journal: format!("j-{agent}").as_str().into(),
             term: Term::default(),
-            run: None,
+            run: run.map(Into::into),
             decision: 0,
             release_age: None,
             release_ages: BTreeMap::new(),
@@ -243,4 +254,28 @@ async fn a_lost_agent_of_a_run_is_reported_to_its_watchers() {
         connections,
         [("app-1".to_owned(), false), ("app-1".to_owned(), true)]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_restored_from_before_the_end_of_a_run_is_unlocked() {
+    let state = tempfile::tempdir().unwrap();
+    let handle = leading(state.path());
+    let (session, _orders) = connect(&handle, 1).await;
+    let run = start(&handle, "r1", plan()).await.unwrap().unwrap();
+    handle.verb(abort(&run)).await.unwrap();
+    let closed = AgentReport::Reply {
+        reply: Reply::Closed {
+            run: run.as_str().into(),
+        },
+        place: (0, String::new()),
+    };
+    handle.report("app-1".into(), session, closed).await;
+    // Answered after the batch, in which the run's state machine is dropped.
+    handle.get(run.clone()).await.unwrap();
+    let (_, mut orders) = connect_in(&handle, "app-1", "app", 2, Some(&run)).await;
+    let message = orders.recv().await.unwrap().message;
+    let AgentMessage::Order(Order::Close { run: of, .. }) = message else {
+        unreachable!("expected a close, got {message:?}");
+    };
+    assert_eq!(of.0, run);
 }

@@ -233,6 +233,7 @@ pub(super) mod tests {
                 outage: None,
             },
             Record::Released {
+                promise_ages: BTreeMap::new(),
                 phase,
                 attempt: 1,
                 before_images: BTreeMap::new(),

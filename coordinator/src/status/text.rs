@@ -232,7 +232,14 @@ pub fn summary(state: &State, record: &Record) -> String {
             "undo of {} is outstanding on {}",
             outstanding_undo.step, outstanding_undo.agent
         ),
-        Record::JournalLost { agent } => format!("{agent} reconnected without its journal"),
+        Record::JournalLost {
+            agent,
+            journal: Some(journal),
+        } => format!("{agent} reconnected without its journal: it now has {journal}"),
+        Record::JournalLost {
+            agent,
+            journal: None,
+        } => format!("{agent} came back without its journal, or with an older one"),
         Record::Ended { ending } => ended(*ending).to_owned(),
         Record::ClosedBy { agent } => format!("{agent} closed the run"),
     }

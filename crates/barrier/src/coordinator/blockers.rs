@@ -1,6 +1,5 @@
 //! What a run is waiting for, and its next deadline.
 
-use super::prepare::BUSY_PAUSE;
 use super::state::{PhaseStatus, TaskStatus, task_key};
 use super::{ATTESTATION_MAX_AGE, Run};
 use crate::ids::{AgentName, Millis, PhaseRef, StepId};
@@ -220,11 +219,9 @@ impl Run {
             return overdue;
         }
         let spec = self.state.spec(phase)?;
-        if !self.missing_votes(phase).is_empty() {
-            return Some(self.live.round_began.saturating_add(spec.start_by));
-        }
         if !self.all_ready(phase) {
-            return Some(self.live.round_began.saturating_add(BUSY_PAUSE));
+            let limit = self.live.round_began.saturating_add(spec.start_by);
+            return self.busy_agents().into_values().chain([limit]).min();
         }
         let waits = !self.gate_is_open(phase, spec)
             || self.state.paused.is_some()

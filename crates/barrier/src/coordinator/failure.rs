@@ -2,7 +2,7 @@
 
 use super::state::{PhaseStatus, TaskState};
 use super::{Effect, Run};
-use crate::ids::{AgentName, Millis, PhaseRef, Track};
+use crate::ids::{AgentName, JournalId, Millis, PhaseRef, Track};
 use crate::message::Outcome;
 use crate::record::{Failure, Record, RollbackCause};
 use crate::resolved_plan::{OnFailure, Outage};
@@ -142,15 +142,17 @@ impl Run {
         true
     }
 
-    /// An agent reconnected without its journal (R10): its open tasks become
-    /// `unknown`.
-    pub(super) fn journal_lost(&mut self, agent: &AgentName, effects: &mut Vec<Effect>) {
-        let known = self.state.begin.members.contains_key(agent)
-            && !self.state.journals_lost.contains(agent)
-            && self.state.ended.is_none();
-        if known {
+    /// An agent came back without its journal, or with an older one (R10): its open
+    /// tasks become `unknown`, each time.
+    pub(super) fn journal_lost(
+        &mut self,
+        agent: &AgentName,
+        journal: Option<JournalId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.state.begin.members.contains_key(agent) && self.state.ended.is_none() {
             let agent = agent.clone();
-            self.persist(Record::JournalLost { agent }, effects);
+            self.persist(Record::JournalLost { agent, journal }, effects);
         }
     }
 }

@@ -113,6 +113,7 @@ impl State {
                         attempt: 0,
                         touched: false,
                         suspect: false,
+                        assumed: None,
                         resolved: None,
                         still_unknown: false,
                         breached: false,
@@ -152,6 +153,7 @@ impl State {
             abort: None,
             decisions_lost: Vec::new(),
             journals_lost: BTreeSet::new(),
+            later_journals: BTreeMap::new(),
             requests: BTreeMap::new(),
             outage: None,
             ended: None,
@@ -271,8 +273,11 @@ impl State {
                     self.outstanding_undos.push(outstanding_undo.clone());
                 }
             }
-            Record::JournalLost { agent } => {
+            Record::JournalLost { agent, journal } => {
                 self.journals_lost.insert(agent.clone());
+                if let Some(journal) = journal {
+                    self.later_journals.insert(agent.clone(), journal.clone());
+                }
             }
             Record::Ended { ending } => self.ended = Some(*ending),
             Record::ClosedBy { agent } => {

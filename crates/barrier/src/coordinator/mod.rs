@@ -92,8 +92,9 @@ pub enum Event {
     /// operator has confirmed that the other coordinator is stopped permanently
     /// (R11). Precedes [`Event::Connected`].
     TakenOver(AgentState),
-    /// An operator admitted the agent although its journal is not the one with
-    /// which the run began (R10).
+    /// An operator accepted the agent although its journal has gone back (R10). An
+    /// agent that comes with another journal is recognised by
+    /// [`Event::Connected`].
     Quarantined(AgentName),
     Reply {
         /// The agent, by its certificate.
@@ -193,7 +194,8 @@ pub struct Vote {
     /// Prepare was sent, so it is not later than at the agent (R12).
     pub lapses: Millis,
     /// When it was promised, by the coordinator's clock. Counted from the receipt of
-    /// the vote, so it is not earlier than at the agent (R12).
+    /// the vote, so it is not earlier than at the agent (R12). For other verdicts than
+    /// `ready`, the time of the receipt.
     pub promised: Millis,
 }
 
@@ -313,7 +315,7 @@ impl Run {
                 self.live.connected.remove(&agent);
             }
             Event::TakenOver(agent_state) => self.take_over(&agent_state, &mut effects),
-            Event::Quarantined(agent) => self.journal_lost(&agent, &mut effects),
+            Event::Quarantined(agent) => self.journal_lost(&agent, None, &mut effects),
             Event::Reply {
                 from,
                 reply,
@@ -351,8 +353,7 @@ impl Run {
         &self.state.begin.run
     }
 
-    /// The journal an agent had when the run began; the driver compares it
-    /// before it admits the agent (R10, R21).
+    /// The journal an agent had when the run began (R21).
     pub fn journal_of(&self, agent: &AgentName) -> Option<&JournalId> {
         self.state.begin.members.get(agent)
     }

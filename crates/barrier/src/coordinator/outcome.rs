@@ -74,6 +74,13 @@ impl Run {
             } else {
                 Classification::New
             }
+        } else if task.is_superseded(report.attempt) {
+            let said = name_of(&report.outcome);
+            Classification::Contradiction(format!(
+                "{} on {from} was resolved and retried after its agent's journal was lost; now \
+                 it says that attempt {} ended as {said}",
+                report.step, report.attempt
+            ))
         } else if report.attempt == released {
             self.classify(&key, &report)
         } else {

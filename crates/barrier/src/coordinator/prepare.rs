@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Time before Prepare is repeated to an agent that is busy with an earlier
 /// attempt.
-pub(super) const BUSY_PAUSE: Millis = 1_000;
+const BUSY_PAUSE: Millis = 1_000;
 
 impl Run {
     /// Begins a phase that is due, or skips it if it has no tasks.
@@ -227,10 +227,14 @@ impl Run {
         };
         let sent = self.live.sent.get(&from).copied().unwrap_or(now);
         let lapses = sent.saturating_add(spec.start_by);
+        let age = match &verdict {
+            Verdict::Ready { .. } => promise_age,
+            Verdict::Refuse { .. } | Verdict::Lapsed | Verdict::Busy => 0,
+        };
         let vote = Vote {
             verdict,
             lapses,
-            promised: now.saturating_sub(promise_age),
+            promised: now.saturating_sub(age),
         };
         self.live.votes.insert(from, vote);
     }
@@ -326,25 +330,24 @@ impl Run {
         if voted(&Verdict::Lapsed) {
             return Some(self.repeat_round(now, phase, PrepareReason::Lapsed, effects));
         }
-        if voted(&Verdict::Busy) && now >= self.live.round_began.saturating_add(BUSY_PAUSE) {
-            return Some(self.repeat_round(now, phase, PrepareReason::Lapsed, effects));
-        }
         let missing = self.missing_votes(phase);
-        if missing.is_empty() {
+        let busy = self.busy_agents();
+        if missing.is_empty() && busy.is_empty() {
             // Every agent was removed from the round for an outstanding undo.
             let empty = self.state.phase(phase).is_none_or(|p| p.tasks.is_empty());
             if empty {
                 self.persist(Record::Completed { phase }, effects);
                 return Some(true);
             }
-            return (voted(&Verdict::Busy)).then_some(false);
+            return None;
         }
         let limit = self.state.spec(phase).map_or(0, |spec| spec.start_by);
         if now < self.live.round_began.saturating_add(limit) || self.in_grace(now) {
-            return Some(false);
+            return Some(self.ask_busy_again(now, phase, effects));
         }
-        if phase.track == Track::Rollback && missing.iter().all(|a| self.is_detachable(a)) {
-            for agent in missing {
+        let late: Vec<AgentName> = missing.iter().chain(busy.keys()).cloned().collect();
+        if phase.track == Track::Rollback && late.iter().all(|a| self.is_detachable(a)) {
+            for agent in late {
                 let steps = self.state.phase(phase)?.tasks.get(&agent)?.clone();
                 self.record_outstanding_undo(
                     &agent,
@@ -355,7 +358,32 @@ impl Run {
             }
             return Some(true);
         }
+        if missing.is_empty() {
+            let rounds = self.state.phase(phase)?.rounds;
+            return Some(self.fail(phase, Failure::NoPromise { rounds }, effects));
+        }
         Some(self.fail(phase, Failure::Silent { agents: missing }, effects))
+    }
+
+    /// Agents that have voted busy, with the time at which they are asked again.
+    pub(super) fn busy_agents(&self) -> BTreeMap<AgentName, Millis> {
+        let votes = self.live.votes.iter();
+        votes
+            .filter(|(_, vote)| vote.verdict == Verdict::Busy)
+            .map(|(agent, vote)| (agent.clone(), vote.promised.saturating_add(BUSY_PAUSE)))
+            .collect()
+    }
+
+    /// Repeats Prepare to agents that were busy with an earlier attempt. It is the same
+    /// attempt for everybody: waiting for them doesn't use up the phase's rounds.
+    fn ask_busy_again(&mut self, now: Millis, phase: PhaseRef, effects: &mut Vec<Effect>) -> bool {
+        let due = self.busy_agents().into_iter().filter(|(_, at)| now >= *at);
+        let due: Vec<AgentName> = due.map(|(agent, _)| agent).collect();
+        for agent in &due {
+            self.live.votes.remove(agent);
+            self.send_prepare(now, phase, agent, effects);
+        }
+        !due.is_empty()
     }
 
     /// Agents of the round that have not voted.

@@ -34,12 +34,22 @@ impl Run {
             self.live.fenced = Some(reason);
             return;
         }
+        let journal = &agent_state.journal;
+        if self.state.journal_of(agent) != Some(journal) {
+            self.journal_lost(agent, Some(journal.clone()), effects);
+        }
         self.live.connected.insert(agent.clone());
         if self.is_locked_here(agent_state) {
             self.apply_outage_age(now, agent_state);
             self.apply_release_age(now, agent_state);
         }
         self.record_contact(now, agent);
+        if self.is_locked_here(agent_state) && self.state.closed_by.contains(agent) {
+            // Its journal was restored from before the end. Nobody stays locked to a
+            // run that is over (R19).
+            self.send(agent, self.close_order(), effects);
+            return;
+        }
         self.send_unanswered(now, agent, effects);
     }
 
@@ -283,11 +293,14 @@ impl Run {
         if self.state.closed_by.contains(agent) {
             return;
         }
-        let order = Order::Close {
+        self.send(agent, self.close_order(), effects);
+    }
+
+    fn close_order(&self) -> Order {
+        Order::Close {
             run: self.state.begin.run.clone(),
             term: self.state.term,
             decision: self.state.decision,
-        };
-        self.send(agent, order, effects);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The durable state of a run: the fold of its records.
 
-use crate::ids::{AgentName, Decision, PhaseRef, StepId, Term, Track};
+use crate::ids::{AgentName, Decision, JournalId, PhaseRef, StepId, Term, Track};
 use crate::message::{Mode, Outcome, TaskReport};
 use crate::record::{
     Begin, Ending, Failure, OperatorRequest, OutstandingUndo, OutstandingUndoCause, RollbackCause,
@@ -134,6 +134,9 @@ pub struct TaskState {
     /// It was lost or waived, so its effect is unknown until its outcome or its
     /// undo is reported.
     pub suspect: bool,
+    /// The attempt that ended as `unknown` because its agent's journal, or this
+    /// coordinator's decisions, were lost, and not because the agent reported it.
+    pub assumed: Option<u32>,
     /// The operator's resolution of an `unknown` or `drifted` outcome.
     pub resolved: Option<crate::record::Resolution>,
     /// It waits to be run again although the effect of its last attempt is unknown:
@@ -184,6 +187,12 @@ impl TaskState {
                 false
             }
         }
+    }
+
+    /// The outcome of this attempt was assumed, and the task has been retried since.
+    pub(super) fn is_superseded(&self, attempt: u32) -> bool {
+        let retried = self.attempt > attempt || self.status == TaskStatus::Waiting;
+        retried && self.assumed == Some(attempt)
     }
 
     /// Its effect is unknown, and no operator has resolved it.
@@ -269,6 +278,9 @@ pub struct State {
     pub decisions_lost: Vec<String>,
     /// Agents that reconnected without their journal.
     pub journals_lost: BTreeSet<AgentName>,
+    /// The journals with which they reconnected, the last one of each.
+    #[serde(skip)]
+    pub later_journals: BTreeMap<AgentName, JournalId>,
     /// Ids of executed requests, with the sequence of their record (R20).
     pub requests: BTreeMap<String, u64>,
     /// Largest write outage in any record, in milliseconds.
@@ -359,6 +371,12 @@ impl State {
                 && outstanding_undo.agent == *agent
                 && outstanding_undo.cause == OutstandingUndoCause::Unreachable
         })
+    }
+
+    /// The journal that an agent had when it was last in this run.
+    pub fn journal_of(&self, agent: &AgentName) -> Option<&JournalId> {
+        let later = self.later_journals.get(agent);
+        later.or_else(|| self.begin.members.get(agent))
     }
 
     /// Tasks that were released and that the run continued without, although no

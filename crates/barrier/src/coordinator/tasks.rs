@@ -53,7 +53,7 @@ impl State {
                 }
             }
             Record::UndoOutstanding { outstanding_undo } => self.undo_outstanding(outstanding_undo),
-            Record::JournalLost { agent } => self.journal_lost(agent),
+            Record::JournalLost { agent, .. } => self.journal_lost(agent),
             // `TookOver` and `Breached` also change tasks; they are applied together
             // with the run's state, before this. The others change no task.
             Record::Began { .. }
@@ -132,6 +132,12 @@ impl State {
         let Some(task) = self.tasks.get_mut(&key) else {
             return;
         };
+        if task.is_superseded(report.attempt) {
+            task.touched |= report.outcome.may_have_changed();
+            task.assumed = None;
+            return;
+        }
+        task.assumed = None;
         let void = task.breached && report.outcome.is_good();
         task.status = if void {
             TaskStatus::Voided
@@ -300,12 +306,13 @@ impl State {
     }
 
     fn journal_lost(&mut self, agent: &AgentName) {
-        let open: Vec<TaskKey> = self
+        let without_outcome: Vec<TaskKey> = self
             .open_tasks()
+            .chain(self.unreported_tasks())
             .filter(|((_, owner), _)| owner == agent)
             .map(|(key, _)| key.clone())
             .collect();
-        for key in open {
+        for key in without_outcome {
             self.mark_unknown(&key, lost_with_journal());
         }
     }
@@ -316,6 +323,7 @@ impl State {
             return;
         };
         task.touched = true;
+        task.assumed = Some(task.attempt);
         task.status = TaskStatus::Ended {
             report: TaskReport {
                 run: self.begin.run.clone(),

@@ -60,10 +60,7 @@ impl State {
                 self.term = term;
                 self.runs.entry(run).or_default().decision = decision;
             }
-            ParticipantRecord::Closed { run } => {
-                self.runs.remove(&run);
-                self.closed.insert(run);
-            }
+            ParticipantRecord::Closed { run } => self.close(run),
             ParticipantRecord::Promised { .. }
             | ParticipantRecord::Refused { .. }
             | ParticipantRecord::Tombstoned { .. }

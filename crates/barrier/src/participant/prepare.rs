@@ -19,7 +19,7 @@ impl Participant {
         let free = self.state.locked().is_none_or(|run| *run == header.run);
         right_plan
             && free
-            && !self.state.closed.contains(&header.run)
+            && !self.state.closed.contains_key(&header.run)
             && self.accept_decision(&header.run, header.term, header.decision, effects)
     }
 

@@ -62,9 +62,15 @@ impl Participant {
         effects: &mut Vec<Effect>,
     ) {
         if self.state.run(&run).is_none() {
-            if !self.is_stale(term) {
-                effects.push(Effect::Send(Reply::Closed { run }));
+            if self.is_stale(term) {
+                return;
             }
+            if !self.state.closed.contains_key(&run) {
+                // Recorded, so that an order of this run that arrives later doesn't lock
+                // this agent to it.
+                self.persist(ParticipantRecord::Closed { run: run.clone() }, effects);
+            }
+            effects.push(Effect::Send(Reply::Closed { run }));
             return;
         }
         if !self.accept_decision(&run, term, decision, effects) {

@@ -6,7 +6,7 @@ use crate::record::Tombstone;
 use crate::resolved_plan::Outputs;
 use lockstep_api::Diagnosis;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Status of the latest attempt of a phase at an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,8 +106,14 @@ pub struct State {
     pub term: Term,
     /// Runs that are not closed. At most one holds a promise (R19).
     pub runs: BTreeMap<RunId, RunLog>,
-    pub closed: BTreeSet<RunId>,
+    /// Runs that are closed, with the sequence of the record; the last
+    /// [`MAX_CLOSED`] of them.
+    pub closed: BTreeMap<RunId, u64>,
 }
+
+/// Closed runs that an agent remembers in order to refuse their orders. An order
+/// that arrives later than that many runs is assumed not to exist.
+pub const MAX_CLOSED: usize = 1_000;
 
 impl State {
     /// The run this agent is locked to (R19).
@@ -117,6 +123,16 @@ impl State {
 
     pub fn run(&self, run: &RunId) -> Option<&RunLog> {
         self.runs.get(run)
+    }
+
+    pub(super) fn close(&mut self, run: RunId) {
+        self.runs.remove(&run);
+        self.closed.insert(run, self.last);
+        if self.closed.len() > MAX_CLOSED
+            && let Some(oldest) = self.closed.values().min().copied()
+        {
+            self.closed.retain(|_, at| *at > oldest);
+        }
     }
 
     /// The latest attempt of a phase.

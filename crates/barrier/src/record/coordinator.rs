@@ -346,6 +346,10 @@ pub enum Record {
     /// `unknown`.
     JournalLost {
         agent: AgentName,
+        /// The journal it came with; none if that is its former one, which has gone
+        /// back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        journal: Option<JournalId>,
     },
     /// The run ended. Outstanding undos are in the state.
     Ended {

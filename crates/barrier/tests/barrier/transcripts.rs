@@ -5,6 +5,7 @@
 //! commit it. The invariants are checked after every effect, and a violation
 //! fails the test whatever the file contains.
 
+use crate::support::invariants::nobody_stays_locked;
 use crate::support::{Sim, failed, plan, show};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};
@@ -45,7 +46,11 @@ fn check(file: &Path) -> Option<String> {
     println!("{}", file.display());
     let expected = fs::read_to_string(file).expect("a readable file");
     let (played, sim) = play(&expected);
-    let violations = sim.map(|sim| sim.violations).unwrap_or_default();
+    let mut violations = Vec::new();
+    if let Some(sim) = sim {
+        violations.extend(nobody_stays_locked(&sim).err());
+        violations.extend(sim.violations);
+    }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     if !violations.is_empty() {
         return Some(format!("{name}: {}\n{played}", violations.join("; ")));

@@ -3,6 +3,7 @@
 
 use super::{failed, good, hold};
 use crate::support::Sim;
+use crate::support::invariants::nobody_stays_locked;
 use lockstep_barrier::coordinator::{VerbAction, Wait};
 use lockstep_barrier::message::Mode;
 use lockstep_barrier::record::Resolution;
@@ -57,7 +58,7 @@ pub(super) fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError>
         finish_what_runs(sim);
         hold(sim)?;
         if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
-            return Ok(());
+            return everyone_is_free(sim);
         }
         if turns_back && round == 1 {
             // Rejected if the run has moved on, which is correct as well.
@@ -70,6 +71,17 @@ pub(super) fn heal(sim: &mut Sim, turns_back: bool) -> Result<(), TestCaseError>
     }
     let waits = sim.run.as_ref().map(|run| run.waits_on());
     Err(failed(sim, &format!("no end; waits on {waits:?}")))
+}
+
+/// After new sessions no agent is locked to the run, which is closed.
+fn everyone_is_free(sim: &mut Sim) -> Result<(), TestCaseError> {
+    for name in sim.names() {
+        sim.drop_session(&name);
+        sim.connect(&name);
+    }
+    sim.settle();
+    hold(sim)?;
+    nobody_stays_locked(sim).map_err(|what| failed(sim, &what))
 }
 
 fn operate(sim: &mut Sim, round: usize) {

@@ -2,6 +2,7 @@
 //! (`docs/protocol.md`, "The invariants"). Each receives the world before an event,
 //! and the event.
 
+use super::Sim;
 use super::proofs::{
     attested_without_a_breach, guards_are_armed, no_automatic_rollback_while_unknown,
     proofs_are_later_than_breaches,
@@ -48,6 +49,10 @@ pub const INVARIANTS: &[(&str, Check)] = &[
     ("start_needs_a_durable_intent", start_needs_a_durable_intent),
     ("acknowledged_means_recorded", acknowledged_means_recorded),
     ("lost_only_past_the_deadline", lost_only_past_the_deadline),
+    (
+        "lost_journal_leaves_nothing_open",
+        lost_journal_leaves_nothing_open,
+    ),
 ];
 
 /// 1. A task of a phase starts only when the completion of every phase before
@@ -567,4 +572,41 @@ pub fn lost_only_past_the_deadline(
         }
         _ => Ok(()),
     }
+}
+
+/// 14. A task that was released to an agent before it lost its journal isn't open any
+///     more once the agent has connected: no outcome of it can arrive.
+pub fn lost_journal_leaves_nothing_open(
+    world: &World,
+    _now: Millis,
+    event: &WorldEvent,
+) -> Result<(), String> {
+    let (WorldEvent::Admitted { agent }, Some(state)) = (event, &world.state) else {
+        return Ok(());
+    };
+    let forgotten = state.open_tasks().find(|((step, owner), task)| {
+        let key = (owner.clone(), step.clone(), task.attempt);
+        owner == agent && world.forgotten.contains(&key)
+    });
+    match forgotten {
+        Some(((step, _), _)) => Err(format!(
+            "{step} on {agent} is open, although the agent has lost the journal of it"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// At rest, not per event: no connected agent is locked to a run that has ended and
+/// that it has closed, or will never be asked to close.
+pub fn nobody_stays_locked(sim: &Sim) -> Result<(), String> {
+    let Some(run) = sim.run.as_ref().filter(|run| run.is_closed()) else {
+        return Ok(());
+    };
+    for (name, agent) in &sim.agents {
+        let locked = agent.participant.as_ref().and_then(|p| p.state().locked());
+        if agent.connected && locked == Some(run.id()) {
+            return Err(format!("{name} stays locked to a closed run"));
+        }
+    }
+    Ok(())
 }

@@ -82,7 +82,9 @@ impl Sim {
         self.crash_agent(name);
         let agent = self.agent_mut(name);
         agent.disk.clear();
-        agent.journal = JournalId(format!("{name}-2"));
+        let number = agent.journal.0.rsplit('-').next();
+        let number: u32 = number.and_then(|text| text.parse().ok()).unwrap_or(0);
+        agent.journal = JournalId(format!("{name}-{}", number + 1));
         self.observe(&WorldEvent::JournalLost {
             agent: name.clone(),
         });

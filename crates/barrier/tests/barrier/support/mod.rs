@@ -5,7 +5,7 @@
 //! a host to the invariants.
 
 mod effects;
-mod invariants;
+pub mod invariants;
 mod lifecycle;
 pub mod plan;
 mod proofs;
@@ -163,16 +163,17 @@ impl Sim {
             }
             self.coordinator(coordinator::Event::TakenOver(agent_state.clone()));
         }
-        let (Some(run), agent) = (&self.run, &self.agents[name]) else {
+        if self.run.is_none() {
             return;
-        };
-        if run.journal_of(name) != Some(&agent.journal) {
-            let event = coordinator::Event::Quarantined(name.clone());
-            self.coordinator(event);
         }
         self.agent_mut(name).connected = true;
         self.participant(name, participant::Event::Connected);
         self.coordinator(coordinator::Event::Connected(agent_state));
+        if self.run.is_some() && self.agent(name).connected {
+            self.observe(&WorldEvent::Admitted {
+                agent: name.clone(),
+            });
+        }
     }
 
     pub fn drop_session(&mut self, name: &AgentName) {

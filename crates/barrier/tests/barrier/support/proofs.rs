@@ -53,6 +53,7 @@ impl Proofs {
             }
             WorldEvent::Host { .. }
             | WorldEvent::Acknowledged { .. }
+            | WorldEvent::Admitted { .. }
             | WorldEvent::Clean { .. }
             | WorldEvent::JournalLost { .. } => {}
             // Later records are inconsistent with the earlier ones.
@@ -84,7 +85,7 @@ impl Proofs {
                 self.open.remove(&key);
                 self.unclear.remove(&key);
             }
-            Record::JournalLost { agent } => {
+            Record::JournalLost { agent, .. } => {
                 let lost = self.open.iter().filter(|(_, owner)| owner == agent);
                 let lost: Vec<TaskKey> = lost.cloned().collect();
                 for key in lost {

@@ -54,6 +54,8 @@ pub enum WorldEvent {
     /// The coordinator's journal was replaced by an older one. Its later records
     /// are inconsistent with the earlier ones and are not folded.
     CoordinatorRestored,
+    /// The coordinator has received what the agent reports at the start of a session.
+    Admitted { agent: AgentName },
     /// An agent's disk is lost; its host is not.
     JournalLost { agent: AgentName },
 }
@@ -94,6 +96,8 @@ pub struct World {
     pub(super) released: BTreeSet<(AgentName, StepId, u32)>,
     /// Attempts of tasks whose outcome the coordinator's journal holds.
     pub(super) recorded: BTreeSet<(AgentName, StepId, u32)>,
+    /// Released attempts without a recorded outcome whose agent lost its journal.
+    pub(super) forgotten: BTreeSet<(AgentName, StepId, u32)>,
     pub(super) intents: BTreeSet<(AgentName, StepId, u32)>,
     /// The time limit of an agent's last promise of a phase.
     pub(super) finish_by: BTreeMap<(AgentName, PhaseRef), Millis>,
@@ -124,6 +128,7 @@ impl World {
             proofs: Proofs::default(),
             released: BTreeSet::new(),
             recorded: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             intents: BTreeSet::new(),
             finish_by: BTreeMap::new(),
             deadlines: BTreeMap::new(),
@@ -174,14 +179,19 @@ impl World {
                     self.changed.remove(&key);
                 }
             }
-            // Nothing depends on an earlier acknowledgement.
-            WorldEvent::Acknowledged { .. } => {}
+            // No invariant depends on an earlier one.
+            WorldEvent::Acknowledged { .. } | WorldEvent::Admitted { .. } => {}
             WorldEvent::Clean { agent, step } => {
                 self.clean.insert((step.clone(), agent.clone()), now);
             }
             WorldEvent::Attested { .. } => {}
             WorldEvent::CoordinatorRestored => self.state = None,
             WorldEvent::JournalLost { agent } => {
+                let released = self.released.iter();
+                let forgotten = released
+                    .filter(|key| key.0 == *agent && !self.recorded.contains(*key))
+                    .cloned();
+                self.forgotten.extend(forgotten);
                 self.lost.insert(agent.clone());
                 self.running.remove(agent);
                 self.armed.retain(|(_, whose)| whose != agent);
