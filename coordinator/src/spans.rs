@@ -76,6 +76,9 @@ impl RunSpans {
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
             | Record::UndoOutstanding { .. }
+            | Record::LateUndoPreparing { .. }
+            | Record::LateUndoReleased { .. }
+            | Record::LateUndoLeft { .. }
             | Record::JournalLost { .. }
             | Record::ClosedBy { .. } => {}
         }

@@ -75,6 +75,9 @@ impl Timeline {
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
             | Record::UndoOutstanding { .. }
+            | Record::LateUndoPreparing { .. }
+            | Record::LateUndoReleased { .. }
+            | Record::LateUndoLeft { .. }
             | Record::JournalLost { .. }
             | Record::ClosedBy { .. } => {}
         }

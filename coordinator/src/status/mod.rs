@@ -91,9 +91,12 @@ pub fn of(run: &View<'_>, plan: &Plan, timeline: &Timeline, now: u64) -> RunStat
                 step.is_none_or(|(_, step)| !step.read_only)
             })
             .map(|outstanding_undo| {
+                let reason = state.why_outstanding(outstanding_undo);
                 format!(
-                    "undo of {} is outstanding on {}",
-                    outstanding_undo.step, outstanding_undo.agent
+                    "undo of {} is outstanding on {}{}",
+                    outstanding_undo.step,
+                    outstanding_undo.agent,
+                    reason.map_or(String::new(), |reason| format!(": {reason}"))
                 )
             })
             .collect(),

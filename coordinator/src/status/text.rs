@@ -3,10 +3,10 @@
 use super::outcome::waived_tasks;
 use super::{failure, task};
 use lockstep_barrier::coordinator::{PhaseStatus, State, Wait};
-use lockstep_barrier::ids::{AgentName, PhaseRef, StepId, Track};
+use lockstep_barrier::ids::{AgentName, JournalId, PhaseRef, StepId, Track};
 use lockstep_barrier::message::TaskReport;
 use lockstep_barrier::record::{
-    Ending, OperatorRequest, Record, Resolution, RollbackCause, SkipCause,
+    Ending, OperatorRequest, OutstandingUndo, Record, Resolution, RollbackCause, SkipCause,
 };
 
 pub(super) fn reason(state: &State) -> String {
@@ -196,10 +196,10 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::TaskEnded { agent, report, .. } => task_ended(agent, report),
         Record::TaskLost { agent, step } => task(step, agent, ": no outcome in time, still open"),
         Record::Revoked { phase, attempt } => of(phase, &format!("attempt {attempt} revoked")),
-        Record::Failed { phase, failure, .. } => {
-            let failure = failure::sentence(state, failure);
-            of(phase, &format!("failed: {failure}"))
-        }
+        Record::Failed { phase, failure, .. } => of(
+            phase,
+            &format!("failed: {}", failure::sentence(state, failure)),
+        ),
         Record::Completed { phase } => of(phase, "complete"),
         Record::Skipped { phase, .. } => of(phase, "skipped"),
         Record::RetryDecided { phase, .. } => of(phase, "retry decided"),
@@ -228,21 +228,37 @@ pub fn summary(state: &State, record: &Record) -> String {
         Record::Contradicted { agent, detail, .. } => {
             format!("{agent} contradicts a recorded outcome: {detail}")
         }
-        Record::UndoOutstanding { outstanding_undo } => format!(
-            "undo of {} is outstanding on {}",
-            outstanding_undo.step, outstanding_undo.agent
-        ),
-        Record::JournalLost {
+        Record::UndoOutstanding { outstanding_undo } => undo_outstanding(outstanding_undo),
+        Record::LateUndoPreparing { agent, phase, .. } => {
+            of(phase, &format!("{agent} is back, its undos are prepared"))
+        }
+        Record::LateUndoReleased { agent, phase, .. } => {
+            of(phase, &format!("the undos of {agent} are released"))
+        }
+        Record::LateUndoLeft {
             agent,
-            journal: Some(journal),
-        } => format!("{agent} reconnected without its journal: it now has {journal}"),
-        Record::JournalLost {
-            agent,
-            journal: None,
-        } => format!("{agent} came back without its journal, or with an older one"),
+            phase,
+            reason,
+        } => of(phase, &left_outstanding(agent, reason)),
+        Record::JournalLost { agent, journal } => journal_lost(agent, journal.as_ref()),
         Record::Ended { ending } => ended(*ending).to_owned(),
         Record::ClosedBy { agent } => format!("{agent} closed the run"),
     }
+}
+
+fn left_outstanding(agent: &AgentName, reason: &str) -> String {
+    format!("the undos of {agent} stay outstanding: {reason}")
+}
+
+fn journal_lost(agent: &AgentName, journal: Option<&JournalId>) -> String {
+    match journal {
+        Some(journal) => format!("{agent} reconnected without its journal: it now has {journal}"),
+        None => format!("{agent} came back without its journal, or with an older one"),
+    }
+}
+
+fn undo_outstanding(undo: &OutstandingUndo) -> String {
+    format!("undo of {} is outstanding on {}", undo.step, undo.agent)
 }
 
 fn by(request: &OperatorRequest) -> String {

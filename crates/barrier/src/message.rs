@@ -188,6 +188,21 @@ impl Outcome {
         }
     }
 
+    /// Its name in sentences for the operator, as the journal spells it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::Armed => "armed",
+            Self::Failed { .. } => "failed",
+            Self::Unknown { .. } => "unknown",
+            Self::Drifted { .. } => "drifted",
+            Self::Interrupted => "interrupted",
+            Self::NotStarted => "not-started",
+            Self::Lapsed => "lapsed",
+        }
+    }
+
     /// Whether both report the same end. The diagnosis of a failure is not compared:
     /// the same error may be worded differently after an upgrade.
     pub fn agrees_with(&self, other: &Self) -> bool {
@@ -408,4 +423,29 @@ pub struct AgentState {
     /// Age in milliseconds of the first release of each phase of that run that
     /// this agent received since its machine was booted (R13).
     pub release_ages: BTreeMap<PhaseRef, Millis>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_api::Code;
+
+    #[test]
+    fn operators_read_an_outcome_as_the_journal_spells_it() {
+        let text = || "why".to_owned();
+        for outcome in [
+            Outcome::Done,
+            Outcome::Unchanged,
+            Outcome::Armed,
+            Outcome::failed(Diagnosis::new(Code::LS2103, "why")),
+            Outcome::Unknown { reason: text() },
+            Outcome::Drifted { detail: text() },
+            Outcome::Interrupted,
+            Outcome::NotStarted,
+            Outcome::Lapsed,
+        ] {
+            let journaled = serde_json::to_value(&outcome).unwrap();
+            assert_eq!(journaled["outcome"], outcome.name());
+        }
+    }
 }

@@ -77,7 +77,9 @@ impl Run {
             }];
         }
         if self.state.ended.is_some() {
-            return self.waits_to_close();
+            let mut waits = self.waits_to_close();
+            waits.extend(self.late_waits());
+            return waits;
         }
         if !self.state.decisions_lost.is_empty() && self.state.abort.is_none() {
             return vec![Wait::GiveUp {
@@ -101,6 +103,7 @@ impl Run {
                 by: request.by.clone(),
             });
         }
+        waits.extend(self.late_waits());
         let Some(phase) = self.state.current() else {
             return waits;
         };
@@ -197,12 +200,17 @@ impl Run {
     /// alone changes nothing.
     pub fn next_deadline(&self) -> Option<Millis> {
         let stopped = self.live.fenced.is_some() || !self.state.decisions_lost.is_empty();
-        if self.state.ended.is_some() || stopped {
+        if stopped {
             return None;
+        }
+        let late = self.late_deadline();
+        if self.state.ended.is_some() {
+            return late;
         }
         let phase = self.state.current();
         let own = phase.and_then(|phase| self.phase_deadline(phase));
-        let next = [own, self.outage_limit()].into_iter().flatten().min()?;
+        let deadlines = [own, self.outage_limit(), late];
+        let next = deadlines.into_iter().flatten().min()?;
         // No deadline is enforced during the grace after a restart (R11).
         Some(next.max(self.live.grace_until.unwrap_or(0)))
     }

@@ -150,7 +150,9 @@ impl Run {
         journal: Option<JournalId>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.state.begin.members.contains_key(agent) && self.state.ended.is_none() {
+        // After the end it matters as long as the agent has something left to report.
+        let closed = self.state.closed_by.contains(agent);
+        if self.state.begin.members.contains_key(agent) && !closed {
             let agent = agent.clone();
             self.persist(Record::JournalLost { agent, journal }, effects);
         }

@@ -4,7 +4,7 @@ use super::state::{
     PhaseState, PhaseStatus, Rollback, State, TaskState, TaskStatus, all_steps, task_key, undone_by,
 };
 use super::{Entry, StartError};
-use crate::ids::{PhaseRef, Term, Track};
+use crate::ids::{AgentName, PhaseRef, StepId, Term, Track};
 use crate::record::{Begin, Record, UnknownFormat};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,6 +97,16 @@ impl PhaseState {
             ever_released: false,
         }
     }
+
+    fn begin_round(&mut self, attempt: u32, tasks: &BTreeMap<AgentName, Vec<StepId>>) {
+        self.status = PhaseStatus::Preparing;
+        self.attempt = attempt;
+        self.tasks = tasks.clone();
+        self.rounds += 1;
+        self.revoked = false;
+        self.consumed.clear();
+        self.promise_ages.clear();
+    }
 }
 
 impl State {
@@ -113,6 +123,7 @@ impl State {
                         attempt: 0,
                         touched: false,
                         suspect: false,
+                        reported: None,
                         assumed: None,
                         resolved: None,
                         still_unknown: false,
@@ -147,6 +158,8 @@ impl State {
             breaches: Vec::new(),
             breach_pending: None,
             outstanding_undos: Vec::new(),
+            late_undos: BTreeMap::new(),
+            late_undos_left: BTreeMap::new(),
             paused: None,
             held: Vec::new(),
             rollback: None,
@@ -225,6 +238,7 @@ impl State {
             .or_insert(self.decision);
         self.apply_to_phase(&entry.record);
         self.apply_to_tasks(&entry.record);
+        self.apply_to_late_undos(&entry.record);
         self.reconsider_breaches();
     }
 
@@ -296,6 +310,9 @@ impl State {
             | Record::RetryDecided { .. }
             | Record::Waived { .. }
             | Record::UnknownResolved { .. }
+            | Record::LateUndoPreparing { .. }
+            | Record::LateUndoReleased { .. }
+            | Record::LateUndoLeft { .. }
             | Record::Disarmed { .. } => {}
         }
     }
@@ -305,15 +322,7 @@ impl State {
             return;
         };
         match record {
-            Record::Preparing { attempt, tasks, .. } => {
-                phase.status = PhaseStatus::Preparing;
-                phase.attempt = *attempt;
-                phase.tasks = tasks.clone();
-                phase.rounds += 1;
-                phase.revoked = false;
-                phase.consumed.clear();
-                phase.promise_ages.clear();
-            }
+            Record::Preparing { attempt, tasks, .. } => phase.begin_round(*attempt, tasks),
             Record::GateOpened { request, .. } => phase.gate_opened = Some(request.clone()),
             Record::Released {
                 consumed,
@@ -367,6 +376,9 @@ impl State {
             | Record::Disarmed { .. }
             | Record::Contradicted { .. }
             | Record::UndoOutstanding { .. }
+            | Record::LateUndoPreparing { .. }
+            | Record::LateUndoReleased { .. }
+            | Record::LateUndoLeft { .. }
             | Record::JournalLost { .. }
             | Record::Ended { .. }
             | Record::ClosedBy { .. } => {}
@@ -378,7 +390,7 @@ impl State {
 pub(super) mod tests {
     use super::*;
     use crate::coordinator::Run;
-    use crate::ids::{AgentName, Digest, JournalId, RunId, StepId};
+    use crate::ids::{Digest, JournalId, RunId};
     use crate::message::Mode;
     use crate::resolved_plan::{Gate, OnFailure, PhaseSpec, ResolvedPlan, StepSpec};
     use serde_json::Value;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod blockers;
 mod failure;
 mod fold;
+mod late_undo;
 mod outcome;
 mod prepare;
 mod release;
@@ -31,7 +32,8 @@ mod watch;
 pub use blockers::Wait;
 pub use fold::FoldError;
 pub use state::{
-    Breach, PhaseState, PhaseStatus, Rollback, State, TaskKey, TaskState, TaskStatus, WatchState,
+    Breach, LateUndo, PhaseState, PhaseStatus, Rollback, State, TaskKey, TaskState, TaskStatus,
+    WatchState,
 };
 pub use verbs::{RejectionCode, VerbRejected};
 
@@ -207,6 +209,20 @@ struct Attesting {
     answered: BTreeSet<TaskKey>,
 }
 
+/// The current Prepare or Release of a late undo.
+#[derive(Debug, Clone, PartialEq)]
+struct LateRound {
+    /// When it was first sent in this session.
+    began: Millis,
+    vote: Option<Vote>,
+}
+
+impl LateRound {
+    fn new(began: Millis) -> Self {
+        Self { began, vote: None }
+    }
+}
+
 /// State that is lost in a restart.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Live {
@@ -237,6 +253,15 @@ struct Live {
     disarming_since: Option<Millis>,
     /// The phase whose Revoke was sent since the run turned back.
     revoke_repeated: Option<PhaseRef>,
+    /// The rounds of late undos, by agent. That of an agent whose session is new
+    /// begins again.
+    late: BTreeMap<AgentName, LateRound>,
+    /// Rounds of late undos since the agent connected; bounded.
+    late_rounds: BTreeMap<AgentName, u32>,
+    /// Agents whose late undos failed in this session.
+    late_blocked: BTreeSet<AgentName>,
+    /// Agents to which Close was sent in this session.
+    close_sent: BTreeSet<AgentName>,
     /// An agent has accepted another coordinator's orders, so this one makes no
     /// more decisions (R11). The evidence, in a sentence.
     fenced: Option<String>,
@@ -424,7 +449,8 @@ impl Run {
     /// Takes every step that the state allows. This terminates because each
     /// step changes the state so that it can't be taken again.
     fn advance(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        while self.step(now, effects) {}
+        while self.step(now, effects) || self.step_late_undos(now, effects) {}
+        self.close_settled(effects);
     }
 
     fn step(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
@@ -444,8 +470,7 @@ impl Run {
             return self.drain(now, effects);
         }
         let Some(phase) = self.state.current() else {
-            self.end_of_track(effects);
-            return true;
+            return self.end_of_track(now, effects);
         };
         let Some(status) = self.state.phase(phase).map(|p| &p.status) else {
             return false;

@@ -23,7 +23,11 @@ impl Run {
                 promise_age,
                 verdict,
                 ..
-            } => self.receive_vote(now, from, phase, attempt, (term, promise_age), verdict),
+            } => {
+                let counts_in = (term, promise_age);
+                self.receive_late_vote(now, &from, (phase, attempt), counts_in, &verdict);
+                self.receive_vote(now, from, phase, attempt, counts_in, verdict);
+            }
             Reply::Outcome(report) => self.receive_outcome(from, report, position, effects),
             Reply::Attestation {
                 step,
@@ -75,7 +79,7 @@ impl Run {
                 Classification::New
             }
         } else if task.is_superseded(report.attempt) {
-            let said = name_of(&report.outcome);
+            let said = report.outcome.name();
             Classification::Contradiction(format!(
                 "{} on {from} was resolved and retried after its agent's journal was lost; now \
                  it says that attempt {} ended as {said}",
@@ -112,13 +116,13 @@ impl Run {
             return Classification::Repeated;
         };
         let (step, agent) = key;
-        let said = name_of(&report.outcome);
+        let said = report.outcome.name();
         match &task.status {
             TaskStatus::Released | TaskStatus::Lost => Classification::New,
             // The run relies on nothing about a task that it left out, so no outcome
             // contradicts it; but each is recorded before it is acknowledged.
             TaskStatus::UndoOutstanding
-                if report.outcome.is_good() || self.state.is_left_out(key) =>
+                if report.outcome.is_good() || task.reported != Some(report.attempt) =>
             {
                 Classification::New
             }
@@ -134,7 +138,7 @@ impl Run {
                 "{step} on {agent} was waived and the run went on; now it says {said}"
             )),
             TaskStatus::Ended { report: known } if !known.outcome.agrees_with(&report.outcome) => {
-                let known = name_of(&known.outcome);
+                let known = known.outcome.name();
                 Classification::Contradiction(format!(
                     "{step} on {agent} was recorded as {known}; now it says {said}"
                 ))
@@ -303,44 +307,4 @@ enum Classification {
     New,
     Repeated,
     Contradiction(String),
-}
-
-/// An outcome's name in sentences for the operator.
-fn name_of(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "done",
-        Outcome::Unchanged => "unchanged",
-        Outcome::Armed => "armed",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Unknown { .. } => "unknown",
-        Outcome::Drifted { .. } => "drifted",
-        Outcome::Interrupted => "interrupted",
-        Outcome::NotStarted => "not-started",
-        Outcome::Lapsed => "lapsed",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lockstep_api::{Code, Diagnosis};
-
-    #[test]
-    fn operators_read_an_outcome_as_the_journal_spells_it() {
-        let text = || "why".to_owned();
-        for outcome in [
-            Outcome::Done,
-            Outcome::Unchanged,
-            Outcome::Armed,
-            Outcome::failed(Diagnosis::new(Code::LS2103, "why")),
-            Outcome::Unknown { reason: text() },
-            Outcome::Drifted { detail: text() },
-            Outcome::Interrupted,
-            Outcome::NotStarted,
-            Outcome::Lapsed,
-        ] {
-            let journaled = serde_json::to_value(&outcome).unwrap();
-            assert_eq!(journaled["outcome"], name_of(&outcome));
-        }
-    }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Time before Prepare is repeated to an agent that is busy with an earlier
 /// attempt.
-const BUSY_PAUSE: Millis = 1_000;
+pub(super) const BUSY_PAUSE: Millis = 1_000;
 
 impl Run {
     /// Begins a phase that is due, or skips it if it has no tasks.
@@ -116,7 +116,7 @@ impl Run {
         !excluded.is_empty()
     }
 
-    fn has_outstanding_undo(&self, agent: &AgentName) -> bool {
+    pub(super) fn has_outstanding_undo(&self, agent: &AgentName) -> bool {
         self.state
             .outstanding_undos
             .iter()

@@ -1,7 +1,7 @@
 //! The release: its inputs and before-images, durable before it is sent.
 
 use super::{Effect, MAX_RELEASE, Run};
-use crate::ids::{AgentName, Millis, PhaseRef, StepId, Track};
+use crate::ids::{AgentName, Header, Millis, PhaseRef, StepId, Track};
 use crate::message::{Order, Verdict, json_size};
 use crate::record::{Consumed, Failure, Record};
 use crate::resolved_plan::Outputs;
@@ -152,7 +152,11 @@ impl Run {
 
     /// One output and its producer. Several agents may have produced it, with
     /// equal values.
-    fn resolve_input(&self, from: &StepId, output: &str) -> Result<(Consumed, &Value), String> {
+    pub(super) fn resolve_input(
+        &self,
+        from: &StepId,
+        output: &str,
+    ) -> Result<(Consumed, &Value), String> {
         let producers = self.state.outputs.get(from);
         let mut found: Option<(Consumed, &Value)> = None;
         for (agent, (attempt, outputs)) in producers.into_iter().flatten() {
@@ -199,7 +203,19 @@ impl Run {
     /// The release order for one agent, also when it is resent.
     pub(super) fn release_order(&self, phase: PhaseRef, agent: &AgentName) -> Option<Order> {
         let state = self.state.phase(phase)?;
+        let promise_age = state.promise_ages.get(agent).copied().unwrap_or(0);
         let steps = state.tasks.get(agent)?;
+        self.release_of(agent, steps, self.header(phase)?, promise_age)
+    }
+
+    /// The release order for these steps of an agent.
+    pub(super) fn release_of(
+        &self,
+        agent: &AgentName,
+        steps: &[StepId],
+        header: Header,
+        promise_age: Millis,
+    ) -> Option<Order> {
         let mut inputs: BTreeMap<StepId, Outputs> = BTreeMap::new();
         let mut before_images = BTreeMap::new();
         let recorded = self.state.before_images.get(agent);
@@ -220,8 +236,8 @@ impl Run {
             }
         }
         Some(Order::Release {
-            header: self.header(phase)?,
-            promise_age: state.promise_ages.get(agent).copied().unwrap_or(0),
+            header,
+            promise_age,
             inputs,
             before_images,
         })

@@ -44,12 +44,14 @@ impl Run {
             self.apply_release_age(now, agent_state);
         }
         self.record_contact(now, agent);
+        self.live.close_sent.remove(agent);
         if self.is_locked_here(agent_state) && self.state.closed_by.contains(agent) {
             // Its journal was restored from before the end. Nobody stays locked to a
             // run that is over (R19).
             self.send(agent, self.close_order(), effects);
             return;
         }
+        self.resend_late_undo(now, agent, effects);
         self.send_unanswered(now, agent, effects);
     }
 
@@ -153,11 +155,14 @@ impl Run {
     }
 
     fn send_unanswered(&mut self, now: Millis, agent: &AgentName, effects: &mut Vec<Effect>) {
-        if self.state.ended.is_some() {
-            self.send_close(agent, effects);
+        if !self.state.decisions_lost.is_empty() {
             return;
         }
-        if !self.state.decisions_lost.is_empty() {
+        if self.state.ended.is_some() {
+            // Close follows when the agent has nothing left to do.
+            if self.is_owed_by(agent) {
+                self.send_open(agent, effects);
+            }
             return;
         }
         self.send_open(agent, effects);
@@ -289,14 +294,7 @@ impl Run {
         })
     }
 
-    pub(super) fn send_close(&self, agent: &AgentName, effects: &mut Vec<Effect>) {
-        if self.state.closed_by.contains(agent) {
-            return;
-        }
-        self.send(agent, self.close_order(), effects);
-    }
-
-    fn close_order(&self) -> Order {
+    pub(super) fn close_order(&self) -> Order {
         Order::Close {
             run: self.state.begin.run.clone(),
             term: self.state.term,

@@ -143,18 +143,18 @@ impl Run {
     }
 
     /// Ends the run after the last phase of its track.
-    pub(super) fn end_of_track(&mut self, effects: &mut Vec<Effect>) {
-        match self.state.track() {
-            Track::Forward => self.end(Ending::Completed, effects),
-            Track::Rollback => self.end(Ending::RolledBack, effects),
-        }
+    pub(super) fn end_of_track(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+        let ending = match self.state.track() {
+            Track::Forward => Ending::Completed,
+            Track::Rollback if self.end_waits_for_late_undos(now) => return false,
+            Track::Rollback => Ending::RolledBack,
+        };
+        self.end(ending, effects);
+        true
     }
 
+    /// Close follows to every agent that has nothing left to do.
     fn end(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
         self.persist(Record::Ended { ending }, effects);
-        let members: Vec<_> = self.state.begin.members.keys().cloned().collect();
-        for agent in members {
-            self.send_close(&agent, effects);
-        }
     }
 }

@@ -134,6 +134,8 @@ pub struct TaskState {
     /// It was lost or waived, so its effect is unknown until its outcome or its
     /// undo is reported.
     pub suspect: bool,
+    /// The last attempt whose outcome is recorded.
+    pub reported: Option<u32>,
     /// The attempt that ended as `unknown` because its agent's journal, or this
     /// coordinator's decisions, were lost, and not because the agent reported it.
     pub assumed: Option<u32>,
@@ -220,6 +222,19 @@ pub struct Breach {
     pub after_no_return: bool,
 }
 
+/// Undos of one phase that are executed by an agent that the rollback had continued
+/// without (R18).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LateUndo {
+    pub phase: PhaseRef,
+    pub attempt: u32,
+    pub steps: Vec<StepId>,
+    /// Its release is durable.
+    pub released: bool,
+    /// Age of the agent's promise at the release (R12).
+    pub promise_age: crate::ids::Millis,
+}
+
 /// Progress of a run's rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rollback {
@@ -266,6 +281,12 @@ pub struct State {
     /// detail.
     pub breach_pending: Option<(AgentName, StepId, String)>,
     pub outstanding_undos: Vec<OutstandingUndo>,
+    /// Outstanding undos that are being executed, because their agent is back.
+    #[serde(skip)]
+    pub late_undos: BTreeMap<AgentName, LateUndo>,
+    /// Why undos of these agents were not executed when they came back, and the phase.
+    #[serde(skip)]
+    pub late_undos_left: BTreeMap<AgentName, (PhaseRef, String)>,
     pub paused: Option<OperatorRequest>,
     /// Reasons to hold other than a failed phase: contradictions, and breaches
     /// after the point of no return. Sentences for the operator.
@@ -384,16 +405,36 @@ impl State {
     pub fn unreported_tasks(&self) -> impl Iterator<Item = (&TaskKey, &TaskState)> {
         self.tasks.iter().filter(|(key, task)| {
             let passed = match task.status {
-                TaskStatus::Waived => true,
-                TaskStatus::UndoOutstanding => self.is_left_out(key),
+                TaskStatus::Waived | TaskStatus::UndoOutstanding => true,
                 TaskStatus::Waiting
                 | TaskStatus::Released
                 | TaskStatus::Lost
                 | TaskStatus::Ended { .. }
                 | TaskStatus::Voided => false,
             };
-            passed && task.attempt > 0
+            let released_late = self.late_undos.get(&key.1).is_some_and(|late| {
+                late.released && late.phase == task.phase && late.steps.contains(&key.0)
+            });
+            let reported = task.reported == Some(task.attempt);
+            passed && task.attempt > 0 && !reported && !released_late
         })
+    }
+
+    /// Why an outstanding undo was not executed when its agent came back; `None` if
+    /// it has not come back, or if others come first.
+    pub fn why_outstanding(&self, outstanding_undo: &OutstandingUndo) -> Option<String> {
+        let key = task_key(&outstanding_undo.step, &outstanding_undo.agent);
+        let task = self.tasks.get(&key)?;
+        if task.phase.track == Track::Forward {
+            return None;
+        }
+        let outcome = task.outcome().filter(|outcome| !outcome.is_good());
+        if let Some(outcome) = outcome {
+            return Some(format!("it ended as {}", outcome.name()));
+        }
+        let left = self.late_undos_left.get(&outstanding_undo.agent);
+        left.filter(|(phase, _)| *phase == task.phase)
+            .map(|(_, reason)| reason.clone())
     }
 
     /// Watches that must attest before a release (R17).

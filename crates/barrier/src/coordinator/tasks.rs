@@ -69,6 +69,9 @@ impl State {
             | Record::Resumed { .. }
             | Record::RollbackDecided { .. }
             | Record::RollbackBegan {}
+            | Record::LateUndoPreparing { .. }
+            | Record::LateUndoReleased { .. }
+            | Record::LateUndoLeft { .. }
             | Record::AbortDecided { .. }
             | Record::Breached { .. }
             | Record::Ended { .. }
@@ -82,6 +85,11 @@ impl State {
         }
         if resolution == Resolution::Done {
             self.clear_undone(step, agent);
+            let rollback = self
+                .step(step)
+                .is_some_and(|(at, _)| at.track == Track::Rollback);
+            self.outstanding_undos
+                .retain(|undo| !rollback || undo.step != *step || undo.agent != *agent);
         }
     }
 
@@ -138,6 +146,7 @@ impl State {
             return;
         }
         task.assumed = None;
+        task.reported = Some(report.attempt);
         let void = task.breached && report.outcome.is_good();
         task.status = if void {
             TaskStatus::Voided
@@ -171,6 +180,7 @@ impl State {
             self.clear_undone(&report.step, agent);
         }
         self.clear_outstanding(&key, report);
+        self.finish_late_undo(agent);
         if report.outcome == Outcome::Armed {
             self.watches.insert(
                 key,
@@ -306,6 +316,8 @@ impl State {
     }
 
     fn journal_lost(&mut self, agent: &AgentName) {
+        // Its promises are lost as well as the outcomes of what was released.
+        self.late_undos.remove(agent);
         let without_outcome: Vec<TaskKey> = self
             .open_tasks()
             .chain(self.unreported_tasks())
@@ -324,6 +336,7 @@ impl State {
         };
         task.touched = true;
         task.assumed = Some(task.attempt);
+        task.reported = Some(task.attempt);
         task.status = TaskStatus::Ended {
             report: TaskReport {
                 run: self.begin.run.clone(),
@@ -344,6 +357,7 @@ impl State {
     /// until its agent reports otherwise. No task counts as open, because no
     /// outcome of these attempts can be expected (R11).
     pub(super) fn took_over(&mut self, agent: &AgentName, term: Term, decision: Decision) {
+        self.late_undos.clear();
         let last = self.terms.entry(term).or_default();
         *last = decision.max(*last);
         if self.ended.is_some() {

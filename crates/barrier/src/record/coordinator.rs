@@ -342,6 +342,30 @@ pub enum Record {
     UndoOutstanding {
         outstanding_undo: OutstandingUndo,
     },
+    /// The agent of outstanding undos is back. Those of one phase are being prepared at
+    /// this agent, in a round of its own (R18).
+    LateUndoPreparing {
+        agent: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        /// In the plan's order.
+        steps: Vec<StepId>,
+    },
+    /// They are released; their outcomes are recorded as `task-ended`.
+    LateUndoReleased {
+        agent: AgentName,
+        phase: PhaseRef,
+        attempt: u32,
+        /// Age of the agent's promise in milliseconds (R12).
+        promise_age: Millis,
+    },
+    /// They could not be executed, and stay outstanding.
+    LateUndoLeft {
+        agent: AgentName,
+        phase: PhaseRef,
+        /// In a sentence for the operator.
+        reason: String,
+    },
     /// An agent reconnected without the journal it had (R10); its open tasks are
     /// `unknown`.
     JournalLost {
@@ -391,6 +415,9 @@ impl Record {
             | Self::AbortDecided { .. }
             | Self::Contradicted { .. }
             | Self::UndoOutstanding { .. }
+            | Self::LateUndoPreparing { .. }
+            | Self::LateUndoReleased { .. }
+            | Self::LateUndoLeft { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. } => true,
         }
@@ -430,6 +457,9 @@ impl Record {
             | Self::Disarmed { .. }
             | Self::Contradicted { .. }
             | Self::UndoOutstanding { .. }
+            | Self::LateUndoPreparing { .. }
+            | Self::LateUndoReleased { .. }
+            | Self::LateUndoLeft { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,
@@ -467,6 +497,9 @@ impl Record {
             | Self::Breached { .. }
             | Self::Disarmed { .. }
             | Self::UndoOutstanding { .. }
+            | Self::LateUndoPreparing { .. }
+            | Self::LateUndoReleased { .. }
+            | Self::LateUndoLeft { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,
@@ -501,6 +534,9 @@ impl Record {
             | Self::Disarmed { .. }
             | Self::Contradicted { .. }
             | Self::UndoOutstanding { .. }
+            | Self::LateUndoPreparing { .. }
+            | Self::LateUndoReleased { .. }
+            | Self::LateUndoLeft { .. }
             | Self::JournalLost { .. }
             | Self::Ended { .. }
             | Self::ClosedBy { .. } => None,

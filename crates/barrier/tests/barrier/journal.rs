@@ -27,7 +27,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Scenarios that together write every kind of record.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "agent-is-killed-during-a-task",
     "agent-is-restored-from-an-old-backup",
     "breach-before-a-release",
@@ -36,6 +36,7 @@ const SCENARIOS: [&str; 12] = [
     "guard-is-disarmed-before-rollback",
     "happy-path",
     "late-outcome-after-a-waive",
+    "late-undo-that-can-not-be-executed",
     "pause-and-resume",
     "refusal-then-retry",
     "skip-with-a-reason",
@@ -62,7 +63,7 @@ variants!(
     Began, TermBegan, TookOver, Preparing, GateOpened, Released, TaskEnded, TaskLost, Revoked,
     Failed, Completed, Skipped, RetryDecided, Waived, UnknownResolved, Paused, Resumed,
     RollbackDecided, RollbackBegan, AbortDecided, Breached, Disarmed, Contradicted,
-    UndoOutstanding, JournalLost, Ended, ClosedBy,
+    UndoOutstanding, LateUndoPreparing, LateUndoReleased, LateUndoLeft, JournalLost, Ended, ClosedBy,
 );
 
 variants!(

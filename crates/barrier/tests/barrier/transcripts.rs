@@ -5,7 +5,7 @@
 //! commit it. The invariants are checked after every effect, and a violation
 //! fails the test whatever the file contains.
 
-use crate::support::invariants::nobody_stays_locked;
+use crate::support::at_rest::nobody_stays_locked;
 use crate::support::{Sim, failed, plan, show};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};

@@ -3,7 +3,7 @@
 
 use super::{failed, good, hold};
 use crate::support::Sim;
-use crate::support::invariants::nobody_stays_locked;
+use crate::support::at_rest::{late_undos_are_settled, nobody_stays_locked};
 use lockstep_barrier::coordinator::{VerbAction, Wait};
 use lockstep_barrier::message::Mode;
 use lockstep_barrier::record::Resolution;
@@ -81,7 +81,8 @@ fn everyone_is_free(sim: &mut Sim) -> Result<(), TestCaseError> {
     }
     sim.settle();
     hold(sim)?;
-    nobody_stays_locked(sim).map_err(|what| failed(sim, &what))
+    let settled = nobody_stays_locked(sim).and_then(|()| late_undos_are_settled(sim));
+    settled.map_err(|what| failed(sim, &what))
 }
 
 fn operate(sim: &mut Sim, round: usize) {

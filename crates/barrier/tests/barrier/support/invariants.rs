@@ -2,7 +2,6 @@
 //! (`docs/protocol.md`, "The invariants"). Each receives the world before an event,
 //! and the event.
 
-use super::Sim;
 use super::proofs::{
     attested_without_a_breach, guards_are_armed, no_automatic_rollback_while_unknown,
     proofs_are_later_than_breaches,
@@ -11,7 +10,9 @@ use super::world::{World, WorldEvent};
 use lockstep_barrier::coordinator::{ATTESTATION_MAX_AGE, State, TaskKey, TaskStatus};
 use lockstep_barrier::ids::{AgentName, Millis, PhaseRef, Track};
 use lockstep_barrier::message::Mode;
-use lockstep_barrier::record::{Ending, ParticipantRecord, Record, RollbackCause};
+use lockstep_barrier::record::{
+    Ending, OutstandingUndoCause, ParticipantRecord, Record, RollbackCause,
+};
 
 pub(super) type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
 
@@ -53,6 +54,7 @@ pub const INVARIANTS: &[(&str, Check)] = &[
         "lost_journal_leaves_nothing_open",
         lost_journal_leaves_nothing_open,
     ),
+    ("undos_keep_the_order", undos_keep_the_order),
 ];
 
 /// 1. A task of a phase starts only when the completion of every phase before
@@ -90,11 +92,21 @@ pub fn release_needs_every_vote(
     };
     match event {
         WorldEvent::Decided(entry) => {
-            let Record::Released { phase, attempt, .. } = &entry.record else {
-                return Ok(());
+            let (phase, attempt, agents) = match &entry.record {
+                Record::Released { phase, attempt, .. } => {
+                    let round = state.phase(*phase).map(|p| &p.tasks);
+                    let agents = round.into_iter().flat_map(|tasks| tasks.keys()).collect();
+                    (phase, attempt, agents)
+                }
+                Record::LateUndoReleased {
+                    agent,
+                    phase,
+                    attempt,
+                    ..
+                } => (phase, attempt, vec![agent]),
+                _ => return Ok(()),
             };
-            let round = state.phase(*phase).map(|p| &p.tasks);
-            for agent in round.into_iter().flat_map(|tasks| tasks.keys()) {
+            for agent in agents {
                 let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
                 if promise.is_none_or(|promise| promise.term != state.term) {
                     return Err(format!(
@@ -111,11 +123,11 @@ pub fn release_needs_every_vote(
             step,
             ..
         } => {
-            let released = state.phase(*phase).is_some_and(|p| p.ever_released)
-                && state
-                    .tasks
-                    .get(&(step.clone(), agent.clone()))
-                    .is_some_and(|task| task.attempt >= *attempt);
+            // The attempt of a task is that of its last release.
+            let released = state
+                .tasks
+                .get(&(step.clone(), agent.clone()))
+                .is_some_and(|task| task.attempt >= *attempt);
             let promise = world.promises.get(&(agent.clone(), *phase, *attempt));
             if !released || promise.is_none_or(|p| p.tombstoned || !p.released) {
                 return Err(format!(
@@ -235,6 +247,9 @@ fn only_ends_where_decisions_are_lost(world: &World, record: &Record) -> Result<
         | Record::Disarmed { .. }
         | Record::Contradicted { .. }
         | Record::UndoOutstanding { .. }
+        | Record::LateUndoPreparing { .. }
+        | Record::LateUndoReleased { .. }
+        | Record::LateUndoLeft { .. }
         | Record::JournalLost { .. }
         | Record::Ended { .. }
         | Record::ClosedBy { .. } => false,
@@ -596,17 +611,29 @@ pub fn lost_journal_leaves_nothing_open(
     }
 }
 
-/// At rest, not per event: no connected agent is locked to a run that has ended and
-/// that it has closed, or will never be asked to close.
-pub fn nobody_stays_locked(sim: &Sim) -> Result<(), String> {
-    let Some(run) = sim.run.as_ref().filter(|run| run.is_closed()) else {
+/// 15. An agent executes a rollback's step only when it has no outstanding undo of an
+///     earlier phase: what it owes keeps the plan's order (R18).
+pub fn undos_keep_the_order(world: &World, _now: Millis, event: &WorldEvent) -> Result<(), String> {
+    let (
+        WorldEvent::Started {
+            agent, phase, step, ..
+        },
+        Some(state),
+    ) = (event, &world.state)
+    else {
         return Ok(());
     };
-    for (name, agent) in &sim.agents {
-        let locked = agent.participant.as_ref().and_then(|p| p.state().locked());
-        if agent.connected && locked == Some(run.id()) {
-            return Err(format!("{name} stays locked to a closed run"));
-        }
+    let earlier = state.outstanding_undos.iter().find(|undo| {
+        let at = state.step(&undo.step).map(|(at, _)| at);
+        undo.agent == *agent
+            && undo.cause == OutstandingUndoCause::Unreachable
+            && at.is_some_and(|at| at.track == Track::Rollback && at.index < phase.index)
+    });
+    match earlier {
+        Some(undo) if phase.track == Track::Rollback => Err(format!(
+            "{step} started on {agent} before its outstanding {}",
+            undo.step
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }

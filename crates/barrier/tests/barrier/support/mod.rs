@@ -4,8 +4,9 @@
 //! between any two of them, and passes everything that becomes durable or changes
 //! a host to the invariants.
 
+pub mod at_rest;
 mod effects;
-pub mod invariants;
+mod invariants;
 mod lifecycle;
 pub mod plan;
 mod proofs;

@@ -216,6 +216,13 @@ impl World {
                     self.released.extend(keys);
                 }
             }
+            Record::LateUndoReleased { agent, attempt, .. } => {
+                let late = self.state.as_ref().and_then(|s| s.late_undos.get(agent));
+                for step in late.into_iter().flat_map(|late| &late.steps) {
+                    self.released
+                        .insert((agent.clone(), step.clone(), *attempt));
+                }
+            }
             Record::TaskEnded { agent, report, .. }
             | Record::Contradicted { agent, report, .. } => {
                 let key = (agent.clone(), report.step.clone(), report.attempt);
