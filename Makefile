@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ARGS ?=
 
-.PHONY: help tools build test check rehearse chaos verify bench
+.PHONY: help tools build test check rehearse chaos verify mutants bench
 
 RUNS ?= 10
 SEED ?=
@@ -34,9 +34,15 @@ chaos: tools ## Cutovers and restarts under random kills, stops and cuts; RUNS=n
 	@cargo build --workspace --bins --lib
 	@target/debug/chaos --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
-verify: tools ## The tests at full size: every fault and every kill
+verify: tools ## The tests at full size: 40 million states, every fault and every kill
 	@cargo build --workspace --all-targets
-	@.tools/venv/bin/cargo-nextest nextest run --workspace --profile verify --run-ignored all
+	@PROPTEST_CASES=250000 .tools/venv/bin/cargo-nextest nextest run -p lockstep-barrier \
+	    --profile verify --run-ignored all
+	@.tools/venv/bin/cargo-nextest nextest run --workspace --exclude lockstep-barrier \
+	    --profile verify --run-ignored all
+
+mutants: tools ## Which test catches each deliberate error in the protocol; names in ARGS="…"
+	@python3 tests/scripts/mutants.py $(ARGS)
 
 bench: tools ## Measure rehearsals: order rate, write outage, what Lockstep adds to it
 	@cargo build --workspace --bins --lib

@@ -8,7 +8,7 @@ use std::fmt;
 /// An error as an operator sees it.
 ///
 /// Displayed on one line as `CODE: what: cause: cause; state left; remedy`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Diagnosis {
     pub code: Code,

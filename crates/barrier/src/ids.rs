@@ -60,7 +60,7 @@ text_id!(
 
 /// A point in time that stays valid across process restarts, but not across a
 /// reboot of the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootTime {
     pub boot: BootId,
@@ -105,7 +105,7 @@ impl fmt::Display for PhaseRef {
 }
 
 /// Header of every order about a phase (R1).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     pub run: RunId,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What a task is to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "mode", deny_unknown_fields)]
 pub enum Mode {
     Execute,
@@ -19,7 +19,7 @@ pub enum Mode {
 }
 
 /// A task in an order. Action and parameters are opaque to the barrier.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskOrder {
     pub step: StepId,
@@ -37,7 +37,7 @@ pub struct TaskOrder {
     pub watch: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Order {
     /// Check and probe the tasks, record a promise, and vote.
     Prepare {
@@ -116,7 +116,7 @@ impl Order {
 }
 
 /// Result of a probe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     pub finding: Finding,
@@ -124,7 +124,7 @@ pub struct Probe {
     pub before_image: Option<Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// Every task can run, and the promise is durable.
     Ready { probes: BTreeMap<StepId, Probe> },
@@ -138,7 +138,7 @@ pub enum Verdict {
 }
 
 /// How a task ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome", deny_unknown_fields)]
 pub enum Outcome {
     /// The action ran; for undo: the before-image is restored.
@@ -255,7 +255,7 @@ impl Outcome {
 }
 
 /// A change that a task made to its host, for the record of the run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// When it was made, by the agent's wall clock, in milliseconds since 1970.
@@ -265,7 +265,7 @@ pub struct Change {
 }
 
 /// The changes of one attempt of a task, in the order in which they were made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Changes {
     pub made: Vec<Change>,
@@ -305,7 +305,7 @@ impl Changes {
 }
 
 /// An agent's report that a task has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskReport {
     pub run: RunId,
@@ -325,7 +325,7 @@ pub struct TaskReport {
     pub took: Millis,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reply {
     Vote {
         run: RunId,
@@ -396,7 +396,7 @@ pub fn json_size(value: &impl Serialize) -> usize {
 }
 
 /// The release that an agent is executing, and how old it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseAge {
     pub phase: PhaseRef,
@@ -407,7 +407,7 @@ pub struct ReleaseAge {
 
 /// The state that an agent reports when it connects (R10), as far as the barrier
 /// needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentState {
     pub agent: AgentName,

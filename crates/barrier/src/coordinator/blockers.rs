@@ -8,7 +8,7 @@ use crate::resolved_plan::Gate;
 use serde::Serialize;
 
 /// Something that a run is waiting for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "for")]
 pub enum Wait {
     Vote {

@@ -7,6 +7,7 @@ use super::{Entry, StartError};
 use crate::ids::{AgentName, PhaseRef, StepId, Term, Track};
 use crate::record::{Begin, Record, UnknownFormat};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Why a journal can't be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +146,7 @@ impl State {
                 .iter()
                 .map(|_| PhaseState::new())
                 .collect(),
-            begin,
+            begin: Arc::new(begin),
             term,
             terms: BTreeMap::from([(term, 1)]),
             decisions_above: 0,

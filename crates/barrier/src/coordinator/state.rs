@@ -10,6 +10,7 @@ use crate::resolved_plan::{OnFailure, Outputs, PhaseSpec, StepSpec};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A task: a step at an agent.
 pub type TaskKey = (StepId, AgentName);
@@ -19,7 +20,7 @@ pub(super) fn task_key(step: &StepId, agent: &AgentName) -> TaskKey {
 }
 
 /// Status of a phase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum PhaseStatus {
     /// Not begun, or to be retried.
@@ -75,7 +76,7 @@ impl PhaseStatus {
 }
 
 /// A phase of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct PhaseState {
     pub status: PhaseStatus,
     /// Last attempt, from 1; 0 before the first.
@@ -100,7 +101,7 @@ pub struct PhaseState {
 }
 
 /// Status of a task.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum TaskStatus {
     /// Not released in any attempt, or to be retried.
@@ -122,7 +123,7 @@ pub enum TaskStatus {
 }
 
 /// A task of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct TaskState {
     pub phase: PhaseRef,
     pub status: TaskStatus,
@@ -204,7 +205,7 @@ impl TaskState {
 }
 
 /// A watch that was armed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct WatchState {
     pub breaches: Vec<String>,
     /// A retry will arm it again. Until then it need not attest, but it is still
@@ -212,7 +213,7 @@ pub struct WatchState {
     pub superseded: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Breach {
     pub agent: AgentName,
     pub step: StepId,
@@ -224,7 +225,7 @@ pub struct Breach {
 
 /// Undos of one phase that are executed by an agent that the rollback had continued
 /// without (R18).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct LateUndo {
     pub phase: PhaseRef,
     pub attempt: u32,
@@ -236,7 +237,7 @@ pub struct LateUndo {
 }
 
 /// Progress of a run's rollback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Rollback {
     /// Why it was decided.
     pub cause: RollbackCause,
@@ -248,13 +249,13 @@ pub struct Rollback {
 }
 
 /// The durable state of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    pub begin: Begin,
+    /// Shared by the copies of a state.
+    pub begin: Arc<Begin>,
     pub term: Term,
     /// Every term in this journal, including those taken over, with its last known
     /// decision.
-    #[serde(skip)]
     pub terms: BTreeMap<Term, Decision>,
     /// Decisions are numbered above this: the highest known one of a coordinator
     /// that was taken over (R11).
@@ -268,13 +269,11 @@ pub struct State {
     pub forward: Vec<PhaseState>,
     /// Rollback phases, by index.
     pub backward: Vec<PhaseState>,
-    #[serde(skip)]
     pub tasks: BTreeMap<TaskKey, TaskState>,
     /// Outputs, by step and agent, with the attempt they belong to (R15).
     pub outputs: BTreeMap<StepId, BTreeMap<AgentName, (u32, Outputs)>>,
     /// First before-images, by agent and step (R6).
     pub before_images: BTreeMap<AgentName, BTreeMap<StepId, Value>>,
-    #[serde(skip)]
     pub watches: BTreeMap<TaskKey, WatchState>,
     pub breaches: Vec<Breach>,
     /// A breach for which the current phase has not failed yet: agent, watch and
@@ -282,10 +281,8 @@ pub struct State {
     pub breach_pending: Option<(AgentName, StepId, String)>,
     pub outstanding_undos: Vec<OutstandingUndo>,
     /// Outstanding undos that are being executed, because their agent is back.
-    #[serde(skip)]
     pub late_undos: BTreeMap<AgentName, LateUndo>,
     /// Why undos of these agents were not executed when they came back, and the phase.
-    #[serde(skip)]
     pub late_undos_left: BTreeMap<AgentName, (PhaseRef, String)>,
     pub paused: Option<OperatorRequest>,
     /// Reasons to hold other than a failed phase: contradictions, and breaches
@@ -300,7 +297,6 @@ pub struct State {
     /// Agents that reconnected without their journal.
     pub journals_lost: BTreeSet<AgentName>,
     /// The journals with which they reconnected, the last one of each.
-    #[serde(skip)]
     pub later_journals: BTreeMap<AgentName, JournalId>,
     /// Ids of executed requests, with the sequence of their record (R20).
     pub requests: BTreeMap<String, u64>,

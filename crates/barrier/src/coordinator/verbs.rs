@@ -9,7 +9,7 @@ use crate::resolved_plan::{Gate, StepSpec};
 use serde::{Deserialize, Serialize};
 
 /// Machine-readable reason for a rejection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RejectionCode {
     /// The run has made a decision since the sequence that the operator saw.

@@ -31,7 +31,7 @@ pub use fold::ParticipantFoldError;
 pub use state::{Promise, PromiseStatus, RunLog, State, TaskLog, WatchLog};
 
 /// One record with its position. `seq` counts per agent, from 1, without gaps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub seq: u64,
@@ -52,7 +52,7 @@ pub enum Purpose {
 }
 
 /// An input of the agent's state machine.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     Order(Order),
     Probed {
@@ -103,7 +103,7 @@ pub enum Event {
 }
 
 /// The driver must execute effects in the order of their list.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Make it durable before anything that follows. A failure ends the
     /// process (R23).
@@ -175,7 +175,7 @@ pub enum Effect {
     },
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Participant {
     agent: AgentName,
     journal: JournalId,
@@ -185,7 +185,7 @@ pub struct Participant {
 }
 
 /// A Prepare whose probes are running.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Probing {
     header: Header,
     tasks: Vec<TaskOrder>,
@@ -194,7 +194,7 @@ struct Probing {
 }
 
 /// What the agent is doing for a released attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Stage {
     Idle,
     /// Probing a task before its start.
@@ -206,7 +206,7 @@ enum Stage {
 }
 
 /// The released attempt that is being executed; at most one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Execution {
     run: RunId,
     phase: PhaseRef,
@@ -227,14 +227,14 @@ struct Execution {
 }
 
 /// Times of a live promise, by this agent's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct LivePromise {
     lapses: Millis,
     promised: Millis,
 }
 
 /// State that is lost in a restart.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Live {
     connected: bool,
     promises: BTreeMap<(RunId, PhaseRef), LivePromise>,

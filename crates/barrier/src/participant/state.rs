@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Status of the latest attempt of a phase at an agent.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PromiseStatus {
     Live,
     Refused {
@@ -28,7 +28,7 @@ pub enum PromiseStatus {
 }
 
 /// The latest attempt of a phase.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Promise {
     pub attempt: u32,
     pub status: PromiseStatus,
@@ -40,7 +40,7 @@ pub struct Promise {
 }
 
 /// A task, over all its attempts.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TaskLog {
     /// The attempt that last declared intent.
     pub intent: Option<u32>,
@@ -74,7 +74,7 @@ impl TaskLog {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WatchLog {
     pub task: TaskOrder,
     pub inputs: BTreeMap<StepId, Outputs>,
@@ -82,7 +82,7 @@ pub struct WatchLog {
 }
 
 /// State of a run at an agent.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct RunLog {
     pub digest: Option<Digest>,
     /// Highest decision accepted (R1).
@@ -98,7 +98,7 @@ pub struct RunLog {
 }
 
 /// The durable state of an agent.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct State {
     /// Sequence of its last record.
     pub last: u64,

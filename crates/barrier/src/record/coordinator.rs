@@ -8,9 +8,10 @@ use lockstep_api::Diagnosis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// Input of a run; immutable once the run has begun (R21).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Begin {
     pub run: RunId,
@@ -24,8 +25,16 @@ pub struct Begin {
     pub rest: Value,
 }
 
+/// By the id of the run, which is unique, so that hashing a state doesn't include
+/// its plan.
+impl Hash for Begin {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.run.hash(hasher);
+    }
+}
+
 /// An operator's request: its author, its id (R20) and its reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorRequest {
     pub by: String,
@@ -36,7 +45,7 @@ pub struct OperatorRequest {
 
 /// The last entry of an agent's journal at some point. A journal that no longer
 /// contains that entry was replaced or restored from a backup (R10).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournalPosition {
     pub journal: JournalId,
@@ -47,7 +56,7 @@ pub struct JournalPosition {
 }
 
 /// An output that a release consumed, and the attempt that produced it (R15).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Consumed {
     pub step: StepId,
@@ -58,7 +67,7 @@ pub struct Consumed {
 }
 
 /// Why a prepare round began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrepareReason {
     /// The preceding phase is complete, or a retry was decided.
@@ -72,7 +81,7 @@ pub enum PrepareReason {
 }
 
 /// Why a phase failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "why", deny_unknown_fields)]
 pub enum Failure {
     /// An agent refused to promise.
@@ -116,7 +125,7 @@ pub enum Failure {
 }
 
 /// Why a rollback was decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
 pub enum RollbackCause {
     /// A phase with the policy `rollback` failed.
@@ -134,7 +143,7 @@ pub enum RollbackCause {
 }
 
 /// Why a phase was skipped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
 pub enum SkipCause {
     /// It has no tasks: its forward counterparts changed nothing.
@@ -145,7 +154,7 @@ pub enum SkipCause {
 }
 
 /// Why an undo is outstanding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "cause", deny_unknown_fields)]
 pub enum OutstandingUndoCause {
     /// The agent was unreachable and the rollback continued without it (R18).
@@ -159,7 +168,7 @@ pub enum OutstandingUndoCause {
 }
 
 /// A change that this run made, or may have made, and did not undo (R5, R18).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutstandingUndo {
     pub agent: AgentName,
@@ -170,7 +179,7 @@ pub struct OutstandingUndo {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// Every phase is complete or was skipped.
@@ -182,7 +191,7 @@ pub enum Ending {
 }
 
 /// An operator's resolution of an `unknown` or `drifted` task (R4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resolution {
     /// The task has taken effect.
@@ -192,7 +201,7 @@ pub enum Resolution {
 }
 
 /// A record in the journal of one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "record", deny_unknown_fields)]
 pub enum Record {
     /// The run began. Always the first record.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// has another meaning in another build, or when an old record can't be decoded any
 /// more. A new record, field or error code needs no new version, because a build
 /// that doesn't have it rejects the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FormatVersion(pub u32);
 

@@ -24,7 +24,7 @@ pub enum Tombstone {
 }
 
 /// A record in an agent's journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "record", deny_unknown_fields)]
 pub enum ParticipantRecord {
     /// Always the first record, written together with the second one.

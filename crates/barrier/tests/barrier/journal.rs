@@ -105,13 +105,17 @@ fn write_fixtures() {
         fs::create_dir_all(folder()).expect("a writable folder");
         for scenario in SCENARIOS {
             let sim = transcripts::play_scenario(scenario);
-            write(scenario, "coordinator.jsonl", &lines(&sim.disk));
-            write(scenario, "state.txt", &folded(sim.disk.clone()));
+            write(scenario, "coordinator.jsonl", &lines(sim.disk.clone()));
+            write(
+                scenario,
+                "state.txt",
+                &folded(sim.disk.clone().into_iter().collect()),
+            );
             for (name, agent) in &sim.agents {
                 write(
                     scenario,
                     &format!("agent-{name}.jsonl"),
-                    &lines(&agent.disk),
+                    &lines(agent.disk.clone()),
                 );
             }
         }
@@ -123,9 +127,9 @@ fn write(scenario: &str, suffix: &str, text: &str) {
     fs::write(path, text).expect("a writable folder");
 }
 
-fn lines<T: Serialize>(entries: &[T]) -> String {
-    let line = |entry: &T| serde_json::to_string(entry).expect("records are JSON") + "\n";
-    entries.iter().map(line).collect()
+fn lines<T: Serialize>(entries: impl IntoIterator<Item = T>) -> String {
+    let line = |entry: T| serde_json::to_string(&entry).expect("records are JSON") + "\n";
+    entries.into_iter().map(line).collect()
 }
 
 /// The state to which a run's journal folds, as text.

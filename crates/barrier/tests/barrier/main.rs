@@ -3,7 +3,9 @@
 
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
+mod exploration;
 mod journal;
 mod property;
+mod rejections;
 mod support;
 mod transcripts;

@@ -1,7 +1,6 @@
 //! Crashes at every boundary between two effects.
 
 use super::PLAN;
-use super::recovery::finish_what_runs;
 use crate::support::{Sim, plan};
 use lockstep_barrier::coordinator::{PhaseStatus, TaskStatus, VerbAction, Wait};
 
@@ -60,7 +59,7 @@ fn heal_without_help(sim: &mut Sim) {
             sim.restart_agent(&name);
             sim.connect(&name);
         }
-        finish_what_runs(sim);
+        sim.finish_what_runs();
         let approve = sim.run.as_ref().and_then(|run| {
             run.waits_on().into_iter().find_map(|wait| match wait {
                 Wait::Approval { phase } => Some(VerbAction::Approve {

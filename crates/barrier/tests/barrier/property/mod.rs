@@ -2,8 +2,9 @@
 //! at any effect, the invariants hold after every effect, and every run ends once
 //! the faults stop.
 //!
-//! `PROPTEST_CASES` sets the number of cases; the default takes a few seconds. The
-//! seeds of failures are saved in `regressions.txt` and run first.
+//! `PROPTEST_CASES` sets the number of cases; the default takes a few seconds. Each
+//! run has a new seed, which is printed; `PROPTEST_RNG_SEED` repeats one. The seeds of
+//! failures are saved in `regressions.txt` and run first.
 
 mod crashes;
 mod recovery;
@@ -14,12 +15,12 @@ use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Millis, StepId};
 use lockstep_barrier::message::Outcome;
 use lockstep_barrier::participant;
-use lockstep_barrier::resolved_plan::Outputs;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::{FileFailurePersistence, TestCaseError};
-use recovery::{heal, resolve_all};
+use proptest::test_runner::{FileFailurePersistence, RngSeed, TestCaseError};
+use recovery::heal;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Three agents, three phases, and the rollback. `{policy}` and `{open}` vary.
 const PLAN: &str = "
@@ -51,9 +52,14 @@ const REGRESSIONS: &str = concat!(
 );
 
 fn config() -> ProptestConfig {
-    let wanted = std::env::var("PROPTEST_CASES").ok();
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let cases = number("PROPTEST_CASES").unwrap_or(400);
+    let seed =
+        number("PROPTEST_RNG_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    println!("{cases} cases with PROPTEST_RNG_SEED={seed}");
     ProptestConfig {
-        cases: wanted.and_then(|text| text.parse().ok()).unwrap_or(400),
+        cases: u32::try_from(cases).unwrap_or(u32::MAX),
+        rng_seed: RngSeed::Fixed(seed),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
         ..ProptestConfig::default()
     }
@@ -318,22 +324,8 @@ fn duplicate<T: Clone>(queue: &mut VecDeque<T>) {
     }
 }
 
-fn good(sim: &Sim, name: &AgentName) -> Option<(Outcome, Outputs)> {
-    let running = sim.agent(name).running.as_ref()?;
-    let mut outputs = Outputs::new();
-    if running.task.step == StepId::from("mark") {
-        outputs.insert("scn".to_owned(), running.attempt.into());
-    }
-    let outcome = if running.task.watch {
-        Outcome::Armed
-    } else {
-        Outcome::Done
-    };
-    Some((outcome, outputs))
-}
-
 fn finish(sim: &mut Sim, name: &AgentName, end: &End) {
-    let Some((good, outputs)) = good(sim, name) else {
+    let Some((good, outputs)) = sim.success_of(name) else {
         return;
     };
     let failed = support::failed("it went wrong");
@@ -384,7 +376,7 @@ fn ask(sim: &mut Sim, request: Request) {
             VerbAction::Waive { agent, step }
         }
         Request::Abort => VerbAction::Abort,
-        Request::ResolveAll => return resolve_all(sim),
+        Request::ResolveAll => return sim.resolve_all(),
     };
     // The verb may be rejected, which must change nothing.
     let _ = sim.verb(action, Some("because"));

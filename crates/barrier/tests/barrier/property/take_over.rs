@@ -1,8 +1,6 @@
 //! A coordinator that takes over with an old journal.
 
-use super::recovery::finish_what_runs;
 use super::{PLAN, a_move, config, failed, hold, make};
-use crate::support::world::WorldEvent;
 use crate::support::{Sim, plan};
 use lockstep_barrier::coordinator::{State, VerbAction};
 use lockstep_barrier::message::Order;
@@ -38,7 +36,6 @@ proptest! {
         }
         sim.crash_coordinator();
         sim.restore_backup(1 + records_left.index(sim.disk.len()));
-        sim.observe(&WorldEvent::CoordinatorRestored);
         let restored = State::fold(sim.disk.clone()).expect("a beginning is a journal");
         for _ in 0..restarts {
             sim.restart_coordinator();
@@ -79,7 +76,7 @@ fn take_over(sim: &mut Sim, restored: &State) -> Result<(), TestCaseError> {
                 Ok(())
             };
         }
-        finish_what_runs(sim);
+        sim.finish_what_runs();
         hold(sim)?;
         if sim.run.as_ref().is_some_and(|run| run.is_closed()) {
             break;

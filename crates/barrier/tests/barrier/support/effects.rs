@@ -6,9 +6,14 @@ use lockstep_barrier::coordinator;
 use lockstep_barrier::ids::AgentName;
 use lockstep_barrier::message::{Order, Reply};
 use lockstep_barrier::participant;
+use lockstep_barrier::record::Record;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 impl Sim {
     pub(super) fn must_crash(&mut self) -> bool {
+        self.effects += 1;
         match &mut self.crash_after {
             Some(0) => true,
             Some(left) => {
@@ -25,13 +30,17 @@ impl Sim {
                 self.trace.push("C crashes".to_owned());
                 return self.crash_coordinator();
             }
-            self.trace.push(show::coordinator_effect(&effect));
+            if self.traced {
+                self.trace.push(show::coordinator_effect(&effect));
+            }
             match effect {
                 coordinator::Effect::Persist(entry) => {
-                    let text = serde_json::to_string(&entry).expect("records are JSON");
-                    let read: coordinator::Entry =
-                        serde_json::from_str(&text).expect("what was written can be read");
-                    assert_eq!(read, entry, "a record must survive its journal");
+                    if self.traced {
+                        must_survive_its_journal(&entry);
+                    }
+                    if let Record::Released { phase, .. } = &entry.record {
+                        self.check_votes(*phase);
+                    }
                     self.observe(&WorldEvent::Decided(entry.clone()));
                     self.disk.push(entry);
                 }
@@ -57,16 +66,7 @@ impl Sim {
                 }
             }
         }
-        self.check_live_state();
-    }
-
-    /// A run that is not closed always waits for something.
-    pub(super) fn check_live_state(&mut self) {
-        let Some(run) = &self.run else { return };
-        if run.waits_on().is_empty() && !run.is_closed() {
-            self.violations
-                .push(format!("a dead state: {:?}", run.state().current()));
-        }
+        self.check_waits();
     }
 
     pub fn execute_agent_effects(&mut self, name: &AgentName, effects: Vec<participant::Effect>) {
@@ -75,7 +75,9 @@ impl Sim {
                 self.trace.push(format!("{name} crashes"));
                 return self.crash_agent(name);
             }
-            self.trace.push(show::participant_effect(name, &effect));
+            if self.traced {
+                self.trace.push(show::participant_effect(name, &effect));
+            }
             self.execute_agent_effect(name, effect);
         }
     }
@@ -94,6 +96,8 @@ impl Sim {
                 }
                 if self.agent(name).connected {
                     let replies = self.replies.get_mut(name).expect("a member");
+                    replies.push_back(reply);
+                } else if let Some(replies) = self.replies_to_other(name) {
                     replies.push_back(reply);
                 }
             }
@@ -145,10 +149,9 @@ impl Sim {
     }
 
     pub(super) fn write_to_agent_disk(&mut self, name: &AgentName, entry: participant::Entry) {
-        let text = serde_json::to_string(&entry).expect("records are JSON");
-        let read: participant::Entry =
-            serde_json::from_str(&text).expect("what was written can be read");
-        assert_eq!(read, entry, "a record must survive its journal");
+        if self.traced {
+            must_survive_its_journal(&entry);
+        }
         self.observe(&WorldEvent::Recorded {
             agent: name.clone(),
             entry: entry.clone(),
@@ -166,4 +169,13 @@ impl Sim {
         });
         self.agent_mut(name).running = Some(running);
     }
+}
+
+fn must_survive_its_journal<T>(entry: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let text = serde_json::to_string(entry).expect("records are JSON");
+    let read: T = serde_json::from_str(&text).expect("what was written can be read");
+    assert_eq!(read, *entry, "a record must survive its journal");
 }

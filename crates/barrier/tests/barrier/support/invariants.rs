@@ -2,6 +2,7 @@
 //! (`docs/protocol.md`, "The invariants"). Each receives the world before an event,
 //! and the event.
 
+use super::order::{releases_are_permitted, steps_in_order};
 use super::proofs::{
     attested_without_a_breach, guards_are_armed, no_automatic_rollback_while_unknown,
     proofs_are_later_than_breaches,
@@ -19,6 +20,8 @@ pub(super) type Check = fn(&World, Millis, &WorldEvent) -> Result<(), String>;
 /// The invariants by name.
 pub const INVARIANTS: &[(&str, Check)] = &[
     ("phases_in_order", phases_in_order),
+    ("steps_in_order", steps_in_order),
+    ("releases_are_permitted", releases_are_permitted),
     ("release_needs_every_vote", release_needs_every_vote),
     ("at_most_once", at_most_once),
     ("nothing_stale_is_accepted", nothing_stale_is_accepted),

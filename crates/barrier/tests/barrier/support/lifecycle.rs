@@ -1,10 +1,12 @@
 //! Crashes, restarts and restored backups of both sides.
 
 use super::Sim;
+use super::journal::Journal;
 use super::world::WorldEvent;
 use lockstep_barrier::coordinator::{self, Run};
 use lockstep_barrier::ids::{AgentName, BootId, JournalId, Term};
 use lockstep_barrier::participant::Participant;
+use std::sync::Arc;
 
 impl Sim {
     pub fn restart_coordinator(&mut self) {
@@ -17,7 +19,7 @@ impl Sim {
         let term = self.next_term();
         let (run, effects) =
             Run::resume(self.now, self.disk.clone(), term).expect("its own journal");
-        self.run = Some(run);
+        self.run = Some(Arc::new(run));
         self.execute_coordinator_effects(effects);
     }
 
@@ -35,6 +37,7 @@ impl Sim {
         let state = coordinator::State::fold(self.disk.clone()).expect("a beginning is a journal");
         self.term = state.term.number;
         self.salt += 1;
+        self.observe(&WorldEvent::CoordinatorRestored);
     }
 
     pub fn crash_coordinator(&mut self) {
@@ -57,6 +60,13 @@ impl Sim {
         if was_connected {
             self.drop_session(name);
         }
+        self.leave_other(name);
+    }
+
+    /// The session ends, and what it has not delivered is lost.
+    pub fn cut_session(&mut self, name: &AgentName) {
+        self.drop_session(name);
+        self.lose_messages(name);
     }
 
     pub fn restart_agent(&mut self, name: &AgentName) {
@@ -73,7 +83,7 @@ impl Sim {
             agent.disk.clone(),
         )
         .expect("its own journal");
-        agent.participant = Some(participant);
+        agent.participant = Some(Arc::new(participant));
         self.execute_agent_effects(name, effects);
     }
 
@@ -81,10 +91,9 @@ impl Sim {
     pub fn lose_journal(&mut self, name: &AgentName) {
         self.crash_agent(name);
         let agent = self.agent_mut(name);
-        agent.disk.clear();
-        let number = agent.journal.0.rsplit('-').next();
-        let number: u32 = number.and_then(|text| text.parse().ok()).unwrap_or(0);
-        agent.journal = JournalId(format!("{name}-{}", number + 1));
+        agent.disk = Journal::default();
+        agent.losses += 1;
+        agent.journal = JournalId(format!("{name}-{}", agent.losses + 1));
         self.observe(&WorldEvent::JournalLost {
             agent: name.clone(),
         });

@@ -6,13 +6,19 @@
 
 pub mod at_rest;
 mod effects;
+pub mod fingerprint;
 mod invariants;
+pub mod journal;
 mod lifecycle;
+pub mod liveness;
+mod order;
 pub mod plan;
 mod proofs;
+mod second;
 pub mod show;
 pub mod world;
 
+use journal::Journal;
 use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::coordinator::{self, Run, Verb, VerbAction};
 use lockstep_barrier::ids::{
@@ -24,11 +30,13 @@ use lockstep_barrier::message::{
 use lockstep_barrier::participant::{self, Participant, Purpose};
 use lockstep_barrier::record::{Begin, JournalPosition};
 use lockstep_barrier::resolved_plan::Outputs;
+use second::Other;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use world::{World, WorldEvent};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Running {
     pub run: RunId,
     pub phase: PhaseRef,
@@ -38,7 +46,7 @@ pub struct Running {
 }
 
 /// A driver's result that has not been passed to its state machine yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Chore {
     Probe {
         run: RunId,
@@ -55,12 +63,16 @@ pub enum Chore {
 }
 
 /// An agent and its host.
+#[derive(Clone)]
 pub struct Agent {
-    pub participant: Option<Participant>,
+    /// Shared by copies of the simulation until it changes.
+    pub participant: Option<Arc<Participant>>,
     /// How often its machine was booted.
     pub boots: u32,
+    /// How often its journal was lost.
+    pub losses: u32,
     pub journal: JournalId,
-    pub disk: Vec<participant::Entry>,
+    pub disk: Journal<participant::Entry>,
     pub connected: bool,
     /// State that each forward step has changed; absent if unchanged.
     pub host: BTreeMap<StepId, Value>,
@@ -76,24 +88,34 @@ pub struct Agent {
     pub breach: Option<String>,
 }
 
+#[derive(Clone)]
 pub struct Sim {
     pub now: Millis,
-    pub begin: Begin,
-    pub run: Option<Run>,
+    pub begin: Arc<Begin>,
+    /// Shared by copies of the simulation until it changes.
+    pub run: Option<Arc<Run>>,
     pub term: u64,
     /// Distinguishes coordinators that computed the same term number.
     pub salt: u64,
-    pub disk: Vec<coordinator::Entry>,
+    pub disk: Journal<coordinator::Entry>,
     pub agents: BTreeMap<AgentName, Agent>,
     pub orders: BTreeMap<AgentName, VecDeque<Order>>,
     pub replies: BTreeMap<AgentName, VecDeque<Reply>>,
     pub world: World,
     pub violations: Vec<String>,
     pub trace: Vec<String>,
+    /// Effects are added to the trace, and records pass through their JSON form.
+    pub traced: bool,
+    /// A session delivers in order, and what it has not delivered is lost with it.
+    pub in_order: bool,
     /// Number of effects that are executed before the next crash.
     pub crash_after: Option<usize>,
     /// The coordinator was started with `--take-over`.
     pub take_over: bool,
+    /// A second coordinator of the same run.
+    pub other: Option<Box<Other>>,
+    /// Effects since the last act of an exploration.
+    pub effects: usize,
     requests: u64,
 }
 
@@ -109,17 +131,21 @@ impl Sim {
             run: None,
             term: 0,
             salt: 0,
-            disk: Vec::new(),
+            disk: Journal::default(),
             agents,
             orders: names.iter().map(|n| (n.clone(), VecDeque::new())).collect(),
             replies: names.into_iter().map(|n| (n, VecDeque::new())).collect(),
             world: World::new(),
             violations: Vec::new(),
             trace: Vec::new(),
+            traced: true,
+            in_order: false,
             crash_after: None,
             take_over: false,
+            other: None,
+            effects: 0,
             requests: 0,
-            begin,
+            begin: Arc::new(begin),
         }
     }
 
@@ -133,8 +159,9 @@ impl Sim {
 
     pub fn start(&mut self) {
         let term = self.next_term();
-        let (run, effects) = Run::start(self.now, self.begin.clone(), term).expect("a valid plan");
-        self.run = Some(run);
+        let begin = Begin::clone(&self.begin);
+        let (run, effects) = Run::start(self.now, begin, term).expect("a valid plan");
+        self.run = Some(Arc::new(run));
         self.execute_coordinator_effects(effects);
     }
 
@@ -152,6 +179,9 @@ impl Sim {
 
     /// Connects an agent as the coordinator's driver would.
     pub fn connect(&mut self, name: &AgentName) {
+        if self.run.is_some() {
+            self.leave_other(name);
+        }
         let agent = self.agent(name);
         let Some(participant) = agent.participant.as_ref().filter(|_| !agent.connected) else {
             return;
@@ -169,7 +199,9 @@ impl Sim {
         }
         self.agent_mut(name).connected = true;
         self.participant(name, participant::Event::Connected);
-        self.coordinator(coordinator::Event::Connected(agent_state));
+        if self.agent(name).connected {
+            self.coordinator(coordinator::Event::Connected(agent_state));
+        }
         if self.run.is_some() && self.agent(name).connected {
             self.observe(&WorldEvent::Admitted {
                 agent: name.clone(),
@@ -179,14 +211,25 @@ impl Sim {
 
     pub fn drop_session(&mut self, name: &AgentName) {
         self.agent_mut(name).connected = false;
+        if self.in_order {
+            self.lose_messages(name);
+        }
         self.participant(name, participant::Event::Disconnected);
         self.coordinator(coordinator::Event::Disconnected(name.clone()));
+    }
+
+    /// Loses every message that is on its way to or from the agent.
+    fn lose_messages(&mut self, name: &AgentName) {
+        self.orders.get_mut(name).expect("a member").clear();
+        self.replies.get_mut(name).expect("a member").clear();
     }
 
     pub fn coordinator(&mut self, event: coordinator::Event) {
         let now = self.now;
         if let Some(run) = &mut self.run {
-            let effects = run.handle(now, event);
+            let takes_over = matches!(event, coordinator::Event::TakenOver(_));
+            let effects = Arc::make_mut(run).handle(now, event);
+            self.check_fence(!takes_over && effects.iter().any(decides));
             self.execute_coordinator_effects(effects);
         }
     }
@@ -194,7 +237,7 @@ impl Sim {
     pub fn participant(&mut self, name: &AgentName, event: participant::Event) {
         let now = self.now;
         if let Some(participant) = &mut self.agent_mut(name).participant {
-            let effects = participant.handle(now, event);
+            let effects = Arc::make_mut(participant).handle(now, event);
             self.execute_agent_effects(name, effects);
         }
     }
@@ -212,7 +255,7 @@ impl Sim {
         let Some(run) = &mut self.run else {
             return Err("no coordinator".to_owned());
         };
-        let effects = run
+        let effects = Arc::make_mut(run)
             .verb(now, verb)
             .map_err(|refused| format!("{:?}: {refused}", refused.code))?;
         self.execute_coordinator_effects(effects);
@@ -221,9 +264,13 @@ impl Sim {
 
     pub fn observe(&mut self, update: &WorldEvent) {
         if let Err(violation) = self.world.observe(self.now, update) {
-            self.trace.push(format!("VIOLATION {violation}"));
-            self.violations.push(violation.to_string());
+            self.violated(&violation.to_string());
         }
+    }
+
+    pub fn violated(&mut self, violation: &str) {
+        self.trace.push(format!("VIOLATION {violation}"));
+        self.violations.push(violation.to_owned());
     }
 
     /// Completes the oldest chore of an agent's driver.
@@ -278,21 +325,26 @@ impl Sim {
         let Some(running) = self.agent(name).running.clone() else {
             return;
         };
-        let (step, changed) = match &running.task.mode {
-            Mode::Execute => (running.task.step.clone(), true),
-            Mode::Undo { of } => (of.clone(), false),
+        let (step, changed) = match (&running.task.mode, clears(&running.task.params)) {
+            (Mode::Execute, None) => (running.task.step.clone(), true),
+            (Mode::Execute, Some(step)) => (step, false),
+            (Mode::Undo { of }, _) => (of.clone(), false),
         };
         let host = &mut self.agent_mut(name).host;
         if changed {
             host.insert(step.clone(), after());
         } else {
-            let before_image = running.before_image.expect("an undo has a before-image");
-            assert_eq!(
-                before_image,
-                before(),
-                "the first before-image is the state before the run"
-            );
             host.remove(&step);
+        }
+        if running.task.mode != Mode::Execute {
+            let restored = running.before_image.unwrap_or_default();
+            if restored != before() {
+                let what = format!(
+                    "invariant undo_restores_the_first_before_image is broken: {step} on {name} \
+                     was restored to {restored}, which is not its state before the run"
+                );
+                self.violated(&what);
+            }
         }
         let during_rollback = changed && running.phase.track == Track::Rollback;
         if !running.task.watch && !during_rollback {
@@ -302,6 +354,16 @@ impl Sim {
                 changed,
             });
         }
+    }
+
+    /// The operator reverts what a forward step has changed.
+    pub fn undone_by_hand(&mut self, name: &AgentName, step: &StepId) {
+        self.agent_mut(name).host.remove(step);
+        self.observe(&WorldEvent::Host {
+            agent: name.clone(),
+            step: step.clone(),
+            changed: false,
+        });
     }
 
     /// The running task reports that it has changed its host.
@@ -408,13 +470,23 @@ impl Sim {
         panic!("a deadline without progress");
     }
 
-    fn next_deadline(&self) -> Option<Millis> {
-        let run = self.run.as_ref().and_then(Run::next_deadline);
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let run = self.run.as_ref().and_then(|run| run.next_deadline());
         let agents = self
             .agents
             .values()
             .filter_map(|agent| agent.participant.as_ref()?.next_deadline());
         agents.chain(run).min()
+    }
+
+    /// Advances time to the next deadline; `false` if there is none.
+    pub fn pass_to_deadline(&mut self) -> bool {
+        let Some(deadline) = self.next_deadline() else {
+            return false;
+        };
+        self.now = self.now.max(deadline);
+        self.tick();
+        true
     }
 
     pub fn tick(&mut self) {
@@ -442,14 +514,15 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
         .chain(&begin.resolved_plan.rollback);
     let inputs = phases.flat_map(|p| &p.steps).flat_map(|s| &s.inputs);
     Agent {
-        participant: Some(Participant::new(
+        participant: Some(Arc::new(Participant::new(
             name.clone(),
             journal.clone(),
             BootId::from("boot-0"),
-        )),
+        ))),
         boots: 0,
+        losses: 0,
         journal,
-        disk: Vec::new(),
+        disk: Journal::default(),
         connected: false,
         host: BTreeMap::new(),
         running: None,
@@ -461,9 +534,21 @@ fn new_agent(name: &AgentName, begin: &Begin) -> Agent {
     }
 }
 
+fn decides(effect: &coordinator::Effect) -> bool {
+    match effect {
+        coordinator::Effect::Persist(entry) => entry.record.decides(),
+        coordinator::Effect::Send { .. } => false,
+    }
+}
+
 /// An action's failure with this description.
 pub fn failed(what: &str) -> Outcome {
     Outcome::failed(Diagnosis::new(Code::LS2103, what))
+}
+
+/// The step whose effect a step with these parameters reverts.
+pub fn clears(params: &Value) -> Option<StepId> {
+    params.get("clears")?.as_str().map(StepId::from)
 }
 
 /// What a probe finds on a host.
@@ -472,11 +557,12 @@ fn probe(agent: &Agent, task: &TaskOrder) -> Result<Probe, Diagnosis> {
         let what = format!("{} can't be done here", task.step);
         return Err(Diagnosis::new(Code::LS2103, what));
     }
-    let (step, wanted) = match &task.mode {
-        Mode::Execute => (&task.step, after()),
-        Mode::Undo { of } => (of, before()),
+    let (step, wanted) = match (&task.mode, clears(&task.params)) {
+        (Mode::Execute, None) => (task.step.clone(), after()),
+        (Mode::Execute, Some(step)) => (step, before()),
+        (Mode::Undo { of }, _) => (of.clone(), before()),
     };
-    let found = agent.host.get(step).cloned().unwrap_or_else(before);
+    let found = agent.host.get(&step).cloned().unwrap_or_else(before);
     let finding = if agent.indeterminate.contains(&task.step) {
         Finding::Indeterminate
     } else if found == wanted && !agent.producers.contains(&task.step) {

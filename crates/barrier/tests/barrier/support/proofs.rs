@@ -9,7 +9,7 @@ use lockstep_barrier::record::{ParticipantRecord, Record, RollbackCause};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What became durable or was answered, as far as these invariants need it.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Proofs {
     /// Sequence of the record that last released a task.
     released: BTreeMap<TaskKey, u64>,

@@ -12,6 +12,9 @@ use lockstep_barrier::message::{Mode, Outcome, TaskReport};
 use lockstep_barrier::participant;
 use lockstep_barrier::record::{ParticipantRecord, Record};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum WorldEvent {
@@ -68,7 +71,7 @@ pub struct Violation {
 }
 
 /// The parts of a promise that the invariants need.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Promised {
     pub(super) at: Millis,
     pub(super) term: Term,
@@ -76,10 +79,28 @@ pub(super) struct Promised {
     pub(super) tombstoned: bool,
 }
 
+/// The fold of the coordinator's journal, shared by copies until it changes. It adds
+/// nothing to the hash of a simulation, of which the coordinator is a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folded(Arc<State>);
+
+impl Hash for Folded {
+    fn hash<H: Hasher>(&self, _hasher: &mut H) {}
+}
+
+impl Deref for Folded {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
 /// Everything that has become durable or changed a host.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
-    pub(super) state: Option<State>,
+    /// None once a backup was restored.
+    pub(super) state: Option<Folded>,
     pub(super) promises: BTreeMap<(AgentName, PhaseRef, u32), Promised>,
     pub(super) accepted: BTreeMap<AgentName, (Term, Decision)>,
     pub(super) started: BTreeSet<(AgentName, StepId, u32)>,
@@ -143,7 +164,7 @@ impl World {
         for &(invariant, check) in INVARIANTS {
             check(self, now, event).map_err(|detail| Violation { invariant, detail })?;
         }
-        self.proofs.take(now, event, self.state.as_ref());
+        self.proofs.take(now, event, self.state.as_deref());
         self.take(now, event);
         Ok(())
     }
@@ -231,10 +252,14 @@ impl World {
             _ => {}
         }
         match &mut self.state {
-            Some(state) => state.apply(entry),
+            Some(state) => Arc::make_mut(&mut state.0).apply(entry),
             // After a restored backup the entries don't begin a journal, and
             // the run is not folded any more.
-            None => self.state = State::fold([entry.clone()]).ok(),
+            None => {
+                self.state = State::fold([entry.clone()])
+                    .ok()
+                    .map(|s| Folded(Arc::new(s)))
+            }
         }
         if let Some(state) = &self.state {
             let voided = |key: &TaskKey| {
