@@ -59,6 +59,7 @@ pub fn outgoing(message: Outgoing) -> v1::SessionRequest {
             }
         }
         Outgoing::Progress(progress) => request(Message::Progress(to_wire(progress))),
+        Outgoing::Pong => request(Message::Pong(v1::Pong {})),
         Outgoing::Preflight(report) => request(Message::PreflightReport(report.into())),
     }
 }

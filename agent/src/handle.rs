@@ -72,6 +72,8 @@ pub enum Outgoing {
     },
     Progress(TaskProgress),
     Preflight(PreflightReport),
+    /// The session is alive.
+    Pong,
 }
 
 /// What the loop handles.
@@ -198,10 +200,30 @@ impl Outbox {
         self.0.try_send(message).is_ok()
     }
 
+    /// For the session itself, which answers pings: it must not keep the outbox
+    /// open.
+    pub fn downgrade(&self) -> WeakOutbox {
+        WeakOutbox(self.0.downgrade())
+    }
+
     /// Queues a progress line if at least half of the queue is free, so that
     /// lines never crowd out outcomes.
     #[must_use]
     pub fn send_progress(&self, progress: TaskProgress) -> bool {
         self.0.capacity() > OUTBOX / 2 && self.send(Outgoing::Progress(progress))
+    }
+}
+
+/// An [`Outbox`] that doesn't keep the session open.
+#[derive(Debug, Clone)]
+pub struct WeakOutbox(mpsc::WeakSender<Outgoing>);
+
+impl WeakOutbox {
+    /// Queues a message, if the outbox is open and has room.
+    pub fn offer(&self, message: Outgoing) {
+        if let Some(sender) = self.0.upgrade() {
+            // A session whose queue is full is ended by the loop.
+            let _ = sender.try_send(message);
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! costs time, but neither memory nor an outcome.
 
 use crate::convert;
-use crate::handle::{Handle, Introduction, JournalEntry, Outbox, Stopped};
+use crate::handle::{Handle, Introduction, JournalEntry, Outbox, Outgoing, Stopped, WeakOutbox};
 use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
 use lockstep_pki::Credentials;
 use lockstep_proto::limits::MAX_MESSAGE;
@@ -139,8 +139,9 @@ async fn session(
             return Err(Ended::JournalMismatch(position));
         }
     }
+    let alive = outbox.downgrade();
     handle.connected(outbox).await?;
-    let ended = receive(&mut responses, handle).await;
+    let ended = receive(&mut responses, handle, &alive).await;
     handle.disconnected().await?;
     ended
 }
@@ -183,10 +184,15 @@ async fn welcome(
     }))
 }
 
-async fn receive(responses: &mut Streaming<SessionResponse>, handle: &Handle) -> Result<(), Ended> {
+async fn receive(
+    responses: &mut Streaming<SessionResponse>,
+    handle: &Handle,
+    alive: &WeakOutbox,
+) -> Result<(), Ended> {
     while let Some(response) = responses.message().await.map_err(Ended::Broken)? {
         match response.message {
             None => {}
+            Some(Message::Ping(_)) => alive.offer(Outgoing::Pong),
             Some(Message::PreflightOrder(order)) => {
                 handle.preflight(convert::preflight_order(order)).await?;
             }

@@ -23,6 +23,11 @@ impl Store {
         lockstep_daemon::Store::open(&DAEMON, state_dir).map(Self)
     }
 
+    /// The journal uses the space that it has reserved: nothing new should begin.
+    pub fn is_low_on_space(&mut self) -> bool {
+        self.0.is_low_on_space()
+    }
+
     /// The identity drawn when the journal was created.
     pub fn id(&self) -> JournalId {
         JournalId(self.0.journal().id().to_owned())

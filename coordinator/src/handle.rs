@@ -164,6 +164,8 @@ pub enum AgentReport {
         /// outcomes, otherwise 0 and empty.
         place: (u64, String),
     },
+    /// The answer to a ping.
+    Alive,
     Progress(Progress),
     Preflight {
         request: String,

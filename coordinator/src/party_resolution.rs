@@ -17,6 +17,8 @@ pub struct Candidate {
     pub allowed_actions: Vec<String>,
     /// The run it is locked to.
     pub busy_with: Option<String>,
+    /// Why it would not obey this coordinator.
+    pub follows_another: Option<String>,
 }
 
 /// Agents that are connected and not in quarantine.
@@ -64,6 +66,7 @@ pub fn resolve_parties(plan: &Plan, candidates: &Candidates) -> Result<ResolvedP
                  run show {run}` names who started it and what it waits for"
             ));
         }
+        obstacles.extend(candidate.follows_another.clone());
         resolved
             .members
             .insert(agent.clone(), candidate.journal.clone());

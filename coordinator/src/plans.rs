@@ -2,10 +2,12 @@
 
 use crate::handle::{Answer, RequestError};
 use lockstep_api::{Code, Diagnosis};
+use lockstep_barrier::ids::{AgentName, Term};
 use lockstep_barrier::record::Begin;
 use lockstep_plan::{Digest, Plan};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A plan that has been parsed, verified and compared with its digest. Only
@@ -80,6 +82,10 @@ pub struct RunDocument<'a> {
     pub source: Cow<'a, str>,
     /// Id of the request that started the run; empty if it had none.
     pub request: Cow<'a, str>,
+    /// Terms of other coordinators that members had accepted before the run
+    /// began; these are no evidence that another coordinator leads it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub foreign_terms: BTreeMap<AgentName, Term>,
 }
 
 impl RunDocument<'_> {
@@ -88,12 +94,21 @@ impl RunDocument<'_> {
     pub fn write(
         plan: &CheckedPlan,
         request: &str,
+        foreign_terms: BTreeMap<AgentName, Term>,
     ) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::to_value(RunDocument {
             plan: Cow::Borrowed(&plan.plan),
             source: plan.source().into(),
             request: request.into(),
+            foreign_terms,
         })
+    }
+
+    /// The term of another coordinator that a member had accepted before the
+    /// run began.
+    pub fn foreign_term_at_start(begin: &Begin, agent: &AgentName) -> Option<Term> {
+        let term = begin.rest.get("foreign_terms")?.get(&agent.0)?;
+        Term::deserialize(term).ok()
     }
 
     /// # Errors

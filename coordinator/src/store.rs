@@ -58,6 +58,21 @@ pub struct QuarantineEntry {
     /// reported: an older copy was restored, so releases may be missing from
     /// it.
     pub gone_back: bool,
+    /// Boot of its machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
+    /// Boot of the machine whose session with the known journal was open when
+    /// this one connected; empty if none was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub original_boot: String,
+}
+
+impl QuarantineEntry {
+    /// Whether a session from this boot belongs to the process that was connected
+    /// when another one with a copy of its journal was quarantined.
+    pub fn is_original(&self, boot: &str) -> bool {
+        !self.original_boot.is_empty() && self.original_boot == boot && self.boot != boot
+    }
 }
 
 /// Agents as recorded in the journal.
@@ -83,18 +98,27 @@ impl Store {
         lockstep_daemon::Store::open(&DAEMON, state_dir).map(Self)
     }
 
-    /// Begins a term above every one before.
+    /// The journal uses the space that it has reserved: nothing new should begin.
+    pub fn is_low_on_space(&mut self) -> bool {
+        self.0.is_low_on_space()
+    }
+
+    /// Begins a term above every one before; `None`, with nothing recorded, if
+    /// there is none.
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn begin_term(&mut self) -> Result<Term, StoreError> {
+    pub fn begin_term(&mut self) -> Result<Option<Term>, StoreError> {
         let highest = self.terms()?.into_iter().map(|term| term.number).max();
+        let Some(number) = highest.unwrap_or(0).checked_add(1) else {
+            return Ok(None);
+        };
         let term = Term {
-            number: highest.unwrap_or(0).saturating_add(1),
+            number,
             incarnation: uuid::Uuid::new_v4().as_u64_pair().0,
         };
         self.0.append_record(TERMS, "term-began", &term)?;
-        Ok(term)
+        Ok(Some(term))
     }
 
     /// Every term that this coordinator has led or taken over.
@@ -110,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn take_over(&mut self, other: &Term) -> Result<Term, StoreError> {
+    pub fn take_over(&mut self, other: &Term) -> Result<Option<Term>, StoreError> {
         self.0.append_record(TERMS, "term-taken-over", other)?;
         self.begin_term()
     }
@@ -147,7 +171,7 @@ impl Store {
             .map(drop)
     }
 
-    /// Records an agent on first contact or on its acceptance.
+    /// Records an agent on first contact.
     ///
     /// # Errors
     /// Fatal for the process.
@@ -177,21 +201,28 @@ impl Store {
             .collect()
     }
 
-    /// Makes entries of runs durable, all or none.
+    /// Makes entries of runs and acceptances of agents durable, all or none;
+    /// gives the entries.
     ///
     /// # Errors
     /// Fatal for the process.
-    pub fn persist(&mut self, entries: &[(RunId, Entry)]) -> Result<Vec<Stored>, StoreError> {
-        if entries.is_empty() {
+    pub fn persist(
+        &mut self,
+        entries: &[(RunId, Entry)],
+        accepted: &[KnownAgent],
+    ) -> Result<Vec<Stored>, StoreError> {
+        if entries.is_empty() && accepted.is_empty() {
             return Ok(Vec::new());
         }
         let new = entries
             .iter()
             .map(|(run, entry)| self.0.encode(&stream_of(run), entry.seq, &entry.record));
-        let new: Vec<NewEntry> = new.collect::<Result<_, _>>()?;
+        let mut new: Vec<NewEntry> = new.collect::<Result<_, _>>()?;
+        new.extend(self.0.next_entries(AGENTS, "agent-known", accepted)?);
         let written = self.0.append(&new)?;
         written
             .into_iter()
+            .take(entries.len())
             .map(|entry| self.stored(entry))
             .collect()
     }

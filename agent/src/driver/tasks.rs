@@ -8,8 +8,8 @@ use crate::message_limits;
 use crate::worker::Inputs as TaskInputs;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use lockstep_api::Diagnosis;
-use lockstep_barrier::ids::{PhaseRef, RunId, StepId};
+use lockstep_api::{Code, Diagnosis};
+use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Track};
 use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
@@ -37,7 +37,7 @@ pub(super) struct Assignment {
 
 impl Driver {
     pub(super) fn probe(
-        &self,
+        &mut self,
         run: RunId,
         phase: PhaseRef,
         attempt: u32,
@@ -47,6 +47,10 @@ impl Driver {
     ) {
         let (worker, handle) = (self.worker.clone(), self.handle.clone());
         let span = self.span("probe", &run, "");
+        // Before anything is promised. What was released, and a rollback, is
+        // recorded in the reserved space.
+        let begins = purpose == Purpose::Vote && phase.track == Track::Forward;
+        let no_space = begins && self.store.is_low_on_space();
         let work = async move {
             let before = purpose == Purpose::Vote;
             let probes = tasks.into_iter().map(|task| {
@@ -59,7 +63,11 @@ impl Driver {
                 let cx = worker.context(tag, CancellationToken::new(), Progress::silent());
                 let (worker, inputs) = (&worker, &inputs);
                 async move {
-                    let result = worker.probe(&task, inputs, before, &cx).await;
+                    let result = if no_space {
+                        Err(no_space_left())
+                    } else {
+                        worker.probe(&task, inputs, before, &cx).await
+                    };
                     (task, result)
                 }
             });
@@ -208,4 +216,10 @@ fn truncated(line: Line) -> Line {
         Line::Effect(line) => Line::Effect(brief(line)),
         Line::Output(line) => Line::Output(brief(line)),
     }
+}
+
+fn no_space_left() -> Diagnosis {
+    Diagnosis::new(Code::LS3106, "the disk of the agent's journal is full")
+        .state_left("nothing was done")
+        .remedy("free some space in the file system of its state_dir, then retry")
 }

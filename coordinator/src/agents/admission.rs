@@ -98,17 +98,9 @@ impl Admissions {
         }
     }
 
-    /// Admits a session, or refuses it. The caller has compared the name with
-    /// the certificate's.
-    ///
-    /// # Errors
-    /// [`NotAdmitted`].
-    pub fn admit(
-        &mut self,
-        introduction: &Introduction,
-        now_ms: u64,
-    ) -> Result<Admitted, NotAdmitted> {
-        self.check(introduction)?;
+    /// Records a session that has passed [`Admissions::check`]. The caller has
+    /// compared the name with the certificate's.
+    pub fn admit(&mut self, introduction: &Introduction, now_ms: u64) -> Admitted {
         let name = introduction.name();
         let first_seen = self.first_seen(introduction);
         if let Some(known) = &first_seen {
@@ -121,7 +113,7 @@ impl Admissions {
         last.boots.retain(|boot| *boot != introduction.boot);
         last.boots.push(introduction.boot.clone());
         let place = self.places.get(name).cloned();
-        Ok(Admitted { first_seen, place })
+        Admitted { first_seen, place }
     }
 
     /// What is new about an admitted agent.
@@ -149,35 +141,76 @@ impl Admissions {
     }
 
     /// Whether the agent may be admitted; one that may not is in quarantine
-    /// from then on.
-    fn check(&mut self, introduction: &Introduction) -> Result<(), NotAdmitted> {
-        let Some((why, gone_back)) = self.fault(introduction) else {
-            return Ok(());
-        };
+    /// from then on. `open` is the introduction of its open session.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`].
+    pub fn check(
+        &mut self,
+        introduction: &Introduction,
+        open: Option<&Introduction>,
+    ) -> Result<(), NotAdmitted> {
+        match self.fault(introduction) {
+            None => Ok(()),
+            Some((why, gone_back)) => Err(self.refuse(introduction, open, why, gone_back)),
+        }
+    }
+
+    /// Refuses a session with a copy of the journal of the open one, which is
+    /// alive.
+    pub fn refuse_second(
+        &mut self,
+        introduction: &Introduction,
+        open: Option<&Introduction>,
+    ) -> NotAdmitted {
+        let name = introduction.name();
+        let what = format!(
+            "{name} connected again, from boot {}, while its session answers: its machine or its \
+             state directory was copied",
+            introduction.boot
+        );
+        let remedy =
+            format!("stop the other one for good, then `lockstep agents accept {name} --reason …`");
+        let why = Diagnosis::new(Code::LS4209, what).remedy(remedy);
+        self.refuse(introduction, open, why, false)
+    }
+
+    fn refuse(
+        &mut self,
+        introduction: &Introduction,
+        open: Option<&Introduction>,
+        why: Diagnosis,
+        gone_back: bool,
+    ) -> NotAdmitted {
         let name = introduction.name();
         let before = self.quarantine.get(name);
+        let same_journal = |open: &&Introduction| open.journal() == introduction.journal();
+        let original = open.filter(same_journal).map(|open| open.boot.clone());
         let waits = QuarantineEntry {
             agent: name.to_owned(),
             journal: introduction.journal().0.clone(),
             machine: introduction.machine.clone(),
             gone_back: gone_back || before.is_some_and(|b| b.gone_back),
+            boot: introduction.boot.clone(),
+            original_boot: original
+                .or_else(|| before.map(|b| b.original_boot.clone()))
+                .unwrap_or_default(),
         };
+        let why = Box::new(why);
         if waits.journal.is_empty() {
             let quarantine = None;
-            return Err(NotAdmitted {
-                why: Box::new(why),
-                quarantine,
-            });
+            return NotAdmitted { why, quarantine };
         }
-        // A change of the machine alone is not worth a journal entry for each
-        // attempt.
-        let new =
-            before.is_none_or(|b| b.journal != waits.journal || b.gone_back != waits.gone_back);
+        // A change of the machine or its boot alone is not worth a journal entry
+        // for each attempt.
+        let new = before.is_none_or(|b| {
+            b.journal != waits.journal
+                || b.gone_back != waits.gone_back
+                || b.original_boot != waits.original_boot
+        });
         self.quarantine.insert(name.to_owned(), waits.clone());
-        Err(NotAdmitted {
-            why: Box::new(why),
-            quarantine: new.then_some(waits),
-        })
+        let quarantine = new.then_some(waits);
+        NotAdmitted { why, quarantine }
     }
 
     /// What prevents the admission, and whether the journal has gone back.
@@ -257,7 +290,8 @@ impl Admissions {
     fn still_waits(&self, introduction: &Introduction) -> Option<Diagnosis> {
         let name = introduction.name();
         let waits = self.quarantine.get(name)?;
-        (waits.journal == introduction.journal().0).then(|| {
+        let same = waits.journal == introduction.journal().0;
+        (same && !waits.is_original(&introduction.boot)).then(|| {
             let what = format!(
                 "{name} waits for an operator since its journal had gone back, or was in two places"
             );
@@ -317,8 +351,8 @@ impl Admissions {
     }
 
     /// The known agent, if it is connected and the refused attempt came from
-    /// another machine with a copy of its journal: the connected one is the
-    /// original.
+    /// another machine, or while this session was open, with a copy of its journal:
+    /// the connected one is the original.
     fn rightful(
         &self,
         name: &str,
@@ -328,7 +362,9 @@ impl Admissions {
         let known = self.known.get(name)?;
         let connected = connected?;
         let original = connected.journal().0 == known.journal && connected.machine == known.machine;
-        let copied = waited.journal == known.journal && waited.machine != known.machine;
+        let second = !waited.original_boot.is_empty() && waited.original_boot == connected.boot;
+        let elsewhere = waited.machine != known.machine || second;
+        let copied = waited.journal == known.journal && elsewhere;
         (original && copied).then(|| known.clone())
     }
 }

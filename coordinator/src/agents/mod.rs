@@ -36,6 +36,8 @@ pub struct ToAgent {
 pub enum AgentMessage {
     /// The first message of each session.
     Welcome(Welcome),
+    /// Asks whether the session is alive; answered at once.
+    Ping,
     Order(Order),
     Preflight {
         /// Comes back in the report.
@@ -104,6 +106,29 @@ impl Agents {
         })
     }
 
+    /// Checks whether a session would be admitted.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`].
+    pub fn check(&mut self, introduction: &Introduction) -> Result<(), NotAdmitted> {
+        let open = self.sessions.get(&introduction.state.agent);
+        let open = open.map(|session| &session.introduction);
+        self.admissions.check(introduction, open)
+    }
+
+    /// Refuses a session whose agent has another one, which is alive: two
+    /// processes use copies of one journal.
+    pub fn refuse_second(&mut self, introduction: &Introduction) -> NotAdmitted {
+        let open = self.sessions.get(&introduction.state.agent);
+        let open = open.map(|session| &session.introduction);
+        self.admissions.refuse_second(introduction, open)
+    }
+
+    /// Number of the agent's open session.
+    pub fn session_of(&self, agent: &AgentName) -> Option<u64> {
+        self.sessions.get(agent).map(|session| session.number)
+    }
+
     /// Admits a session in place of an older one of the same agent and returns
     /// its number.
     ///
@@ -116,7 +141,8 @@ impl Agents {
         outbox: Outbox,
         now_ms: u64,
     ) -> Result<(u64, Admitted), NotAdmitted> {
-        let admitted = self.admissions.admit(&introduction, now_ms)?;
+        self.check(&introduction)?;
+        let admitted = self.admissions.admit(&introduction, now_ms);
         self.admitted += 1;
         let number = self.admitted;
         // Dropping the older session's outbox ends its stream.
@@ -157,6 +183,15 @@ impl Agents {
     /// Records that a message of the agent has arrived.
     pub fn seen(&mut self, agent: &AgentName, now_ms: u64) {
         self.admissions.seen(&agent.0, now_ms);
+    }
+
+    /// Records that the agent has closed a run, to which its introduction may
+    /// have said that it is locked.
+    pub fn closed(&mut self, agent: &AgentName, run: &RunId) {
+        if let Some(session) = self.sessions.get_mut(agent) {
+            let locked = &mut session.introduction.state.run;
+            locked.take_if(|locked| locked == run);
+        }
     }
 
     /// Removes a session if it is still the current one.
@@ -201,6 +236,7 @@ impl Agents {
                     labels: introduction.labels.clone(),
                     allowed_actions: introduction.allowed_actions.clone(),
                     busy_with: runs.get(agent).map(ToString::to_string),
+                    follows_another: None,
                 };
                 (agent.clone(), candidate)
             })
@@ -247,7 +283,12 @@ impl Agents {
             journal_id: known.map(|k| k.journal.clone()).unwrap_or_default(),
             address: session.map(|s| s.address.clone()).unwrap_or_default(),
             last_seen: timestamp(last_seen),
-            run: runs.get(&agent).map(ToString::to_string),
+            // A journal that was restored may hold the lock of a run that is over
+            // here, or of one that this coordinator doesn't know.
+            run: runs
+                .get(&agent)
+                .or_else(|| introduction?.state.run.as_ref())
+                .map(ToString::to_string),
             allowed_actions: introduction
                 .map(|i| i.allowed_actions.clone())
                 .unwrap_or_default(),

@@ -5,17 +5,20 @@
 //! watchers notified and requests answered: nothing leaves the process that is
 //! not on disk (persist before send), and a thousand outcomes cost one fsync.
 
+mod admission;
 mod requests;
 mod sessions;
+mod space;
 mod starts;
+mod terms;
 
 use crate::active_run::{Machine, RunEntry};
 use crate::agents::{AgentMessage, Agents, ToAgent};
 use crate::handle::{Command, Handle, Input, Query};
 use crate::plans::RunDocument;
 use crate::preflights::Preflights;
-use crate::store::{Store, StoreError, Stored};
-use lockstep_api::Diagnosis;
+use crate::store::{KnownAgent, Store, StoreError, Stored};
+use admission::WaitingSessions;
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
@@ -37,6 +40,11 @@ pub enum StartError {
     /// A run's records are inconsistent.
     #[error("LS4104: the journal of run {run} contradicts itself: {problem}")]
     Fold { run: RunId, problem: String },
+    #[error(
+        "LS4107: the journal already contains the highest possible term; move the state directory \
+         away and start with --take-over"
+    )]
+    NoTermLeft,
     /// The plan a run began with can't be read.
     #[error("LS4105: the plan of run {run} can't be read")]
     Plan {
@@ -55,9 +63,17 @@ pub struct Driver {
     /// Every term that this coordinator has led or taken over.
     terms: BTreeSet<Term>,
     take_over: bool,
-    fenced: Option<Diagnosis>,
     store: Store,
+    /// Without space for a term, this coordinator leads no run: when it tries
+    /// again.
+    stalled: Option<Millis>,
+    /// The journal uses its reserved space, and runs are paused.
+    low_on_space: bool,
     agents: Agents,
+    /// Sessions that aren't admitted yet.
+    waiting: WaitingSessions,
+    /// Acceptances of this batch, to be written with its records.
+    accepted: Vec<KnownAgent>,
     runs: BTreeMap<RunId, RunEntry>,
     /// In order of age, the oldest first.
     order: Vec<RunId>,
@@ -82,7 +98,14 @@ impl Driver {
         mut store: Store,
         take_over: bool,
     ) -> Result<(Self, Handle), StartError> {
-        let term = store.begin_term()?;
+        let (term, stalled) = match store.begin_term() {
+            Ok(term) => (term.ok_or(StartError::NoTermLeft)?, None),
+            Err(error) if error.is_full() => {
+                tracing::error!("LS4108: {error}; it leads no run until it can write");
+                (Term::default(), Some(0))
+            }
+            Err(error) => return Err(error.into()),
+        };
         let terms = store.terms()?;
         let mut remembered = store.agents()?;
         let accepted_at = std::mem::take(&mut remembered.accepted_at);
@@ -93,9 +116,12 @@ impl Driver {
             term,
             terms,
             take_over,
-            fenced: None,
             store,
+            stalled,
+            low_on_space: false,
             agents,
+            waiting: WaitingSessions::default(),
+            accepted: Vec::new(),
             runs: BTreeMap::new(),
             order: Vec::new(),
             preflights: Preflights::default(),
@@ -107,11 +133,13 @@ impl Driver {
         };
         driver.resume_runs(&accepted_at)?;
         driver.flush()?;
-        tracing::info!(
-            term = term.number,
-            runs = driver.runs.len(),
-            "the coordinator leads"
-        );
+        if driver.stalled.is_none() {
+            tracing::info!(
+                term = term.number,
+                runs = driver.runs.len(),
+                "the coordinator leads"
+            );
+        }
         Ok((driver, handle))
     }
 
@@ -131,7 +159,7 @@ impl Driver {
                     .members
                     .keys()
                     .all(|agent| state.closed_by.contains(agent));
-            let (machine, effects) = if over {
+            let (machine, effects) = if over || self.stalled.is_some() {
                 (Machine::Archived(Box::new(state)), Vec::new())
             } else {
                 let (run, effects) = Run::resume(lockstep_clock::boot_time(), entries(), self.term)
@@ -190,8 +218,11 @@ impl Driver {
                     }
                 }
             }
+            self.lead_if_possible()?;
+            self.settle_sessions()?;
             self.tick();
             self.flush()?;
+            self.pause_without_space()?;
             if stop {
                 return Ok(());
             }
@@ -202,6 +233,8 @@ impl Driver {
         let runs = self.runs.values();
         runs.filter_map(|cell| cell.live()?.next_deadline())
             .chain(self.starts.next_deadline())
+            .chain(self.waiting.next_deadline())
+            .chain(self.stalled)
             .min()
     }
 
@@ -223,9 +256,6 @@ impl Driver {
     }
 
     fn happen(&mut self, run: &RunId, event: Event) {
-        if self.fenced.is_some() {
-            return;
-        }
         let Some(machine) = self.runs.get_mut(run).and_then(RunEntry::run) else {
             return;
         };
@@ -276,7 +306,10 @@ impl Driver {
                 // It may end a session of the other process, whose reports
                 // must not be counted for the accepted journal.
                 self.flush()?;
-                let answer = self.accept(&agent, &by, &reason)?;
+                let answer = self.accept(&agent, &by, &reason);
+                // What the acceptance means to runs is written with it, and
+                // nobody is admitted before.
+                self.flush()?;
                 self.post_commit(|_| drop(reply.send(answer)));
             }
             Command::Stop => return Ok(true),
@@ -333,7 +366,8 @@ impl Driver {
                 Effect::Send { to, order } => orders.push((run, to, order)),
             }
         }
-        let stored = self.store.persist(&entries)?;
+        let accepted = std::mem::take(&mut self.accepted);
+        let stored = self.store.persist(&entries, &accepted)?;
         let written = || entries.iter().map(|(run, _)| run).zip(&stored);
         for (run, stored) in written() {
             if let Some((agent, place)) = stored.entry.record.position() {

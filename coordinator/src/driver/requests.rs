@@ -4,7 +4,6 @@ use super::Driver;
 use crate::active_run::RunEntry;
 use crate::handle::{Answer, RequestError, RequestErrorKind, RequestedVerb, VerbRequest, Watched};
 use crate::party_resolution::Candidates;
-use crate::store::StoreError;
 use lockstep_api::{AgentStatus, Code, Diagnosis, RunEvent, RunStatus};
 use lockstep_barrier::coordinator::{Event, Verb, VerbAction};
 use lockstep_barrier::ids::{AgentName, RunId};
@@ -19,12 +18,20 @@ impl Driver {
             let live = self.runs.get(run).and_then(RunEntry::live);
             live.is_some_and(|run| run.state().ended.is_none())
         });
-        self.agents.candidates(&busy)
+        let mut candidates = self.agents.candidates(&busy);
+        for state in self.agents.states() {
+            let Some(candidate) = candidates.get_mut(&state.agent) else {
+                continue;
+            };
+            let why = self.follows_another(&state);
+            candidate.follows_another = why.map(|why| why.to_string());
+        }
+        candidates
     }
 
     pub(super) fn verb(&mut self, asked: VerbRequest) -> Answer<String> {
-        if let Some(why) = &self.fenced {
-            return Err(RequestError::precondition(why.clone()));
+        if let Some(why) = self.no_space_for(&asked.action) {
+            return Err(RequestError::precondition(why));
         }
         let id = self.find(&asked.run)?;
         let cell = self
@@ -66,30 +73,26 @@ impl Driver {
         Ok(id.to_string())
     }
 
-    pub(super) fn accept(
-        &mut self,
-        agent: &str,
-        by: &str,
-        reason: &str,
-    ) -> Result<Answer<AgentStatus>, StoreError> {
-        match self.agents.accept(agent, by, reason) {
-            Ok(accepted) => {
-                self.store.remember(&accepted.known)?;
-                let name = AgentName::from(agent);
-                if accepted.end_session {
-                    self.disconnected(&name);
-                }
-                // This journal lacks the releases since then, as a new one
-                // would.
-                if accepted.waited.gone_back {
-                    for run in self.runs_of(&name) {
-                        self.happen(&run, Event::Quarantined(name.clone()));
-                    }
-                }
-                Ok(Ok(self.agents.status_of(agent, &self.locked())))
-            }
-            Err(why) => Ok(Err(RequestError::precondition(why))),
+    /// Ends a quarantine. The acceptance and its consequence for the agent's
+    /// runs are written together: a crash leaves both or neither.
+    pub(super) fn accept(&mut self, agent: &str, by: &str, reason: &str) -> Answer<AgentStatus> {
+        if let Some(why) = self.no_space().filter(|_| self.stalled.is_some()) {
+            return Err(RequestError::precondition(why));
         }
+        let accepted = self.agents.accept(agent, by, reason);
+        let accepted = accepted.map_err(RequestError::precondition)?;
+        self.accepted.push(accepted.known);
+        let name = AgentName::from(agent);
+        if accepted.end_session {
+            self.disconnected(&name);
+        }
+        // This journal lacks the releases since then, as a new one would.
+        if accepted.waited.gone_back {
+            for run in self.runs_of(&name) {
+                self.happen(&run, Event::Quarantined(name.clone()));
+            }
+        }
+        Ok(self.agents.status_of(agent, &self.locked()))
     }
 
     /// The run of that id or unambiguous prefix of an id; empty: the newest that has

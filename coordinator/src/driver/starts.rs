@@ -163,6 +163,8 @@ impl Driver {
             } else {
                 drop(reply.send(Err(other_plan(&request))));
             }
+        } else if let Some(why) = self.no_space() {
+            drop(reply.send(Err(RequestError::precondition(why))));
         } else if plan.plan().kind == Kind::Cutover {
             self.begin_preflight(plan, request, by, reply);
         } else {
@@ -260,8 +262,8 @@ impl Driver {
     }
 
     fn begin(&mut self, plan: &CheckedPlan, request: String, by: String) -> Answer<String> {
-        if let Some(why) = &self.fenced {
-            return Err(RequestError::precondition(why.clone()));
+        if let Some(why) = self.no_space() {
+            return Err(RequestError::precondition(why));
         }
         let cast = party_resolution::resolve_parties(plan.plan(), &self.candidates()).map_err(
             |obstacles| {
@@ -269,7 +271,12 @@ impl Driver {
                 RequestError::invalid(Diagnosis::new(Code::LS4302, what))
             },
         )?;
-        let rest = RunDocument::write(plan, &request).map_err(|e| {
+        let members = self.agents.states().into_iter();
+        let foreign = members
+            .filter(|state| cast.members.contains_key(&state.agent) && self.is_foreign(state))
+            .map(|state| (state.agent, state.term))
+            .collect();
+        let rest = RunDocument::write(plan, &request, foreign).map_err(|e| {
             let diagnosis = Diagnosis::new(Code::LS4304, "the plan can't be recorded");
             RequestError::invalid(diagnosis.source(&e))
         })?;

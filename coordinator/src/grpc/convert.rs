@@ -49,6 +49,7 @@ pub fn report(
 ) -> Result<AgentReport, Invalid> {
     use v1::session_request::Message as M;
     Ok(match message {
+        M::Pong(v1::Pong {}) => AgentReport::Alive,
         M::Progress(line) => AgentReport::Progress(progress(line)),
         M::PreflightReport(report) => AgentReport::Preflight {
             request: report.request_id,
@@ -99,6 +100,7 @@ pub fn session_response(to_agent: ToAgent) -> v1::SessionResponse {
     use v1::session_response::Message as M;
     let message = match to_agent.message {
         AgentMessage::Welcome(message) => M::Welcome(welcome(message)),
+        AgentMessage::Ping => M::Ping(v1::Ping {}),
         AgentMessage::Order(order) => order.into(),
         AgentMessage::Preflight {
             request,

@@ -55,6 +55,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// The disk is full, and nothing was written.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Journal { source, .. } if source.is_full())
+    }
+}
+
 /// A daemon's journal, whose entries are records in JSON.
 pub struct Store {
     daemon: &'static Daemon,
@@ -80,6 +87,11 @@ impl Store {
 
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// The journal uses the space that it has reserved: nothing new should begin.
+    pub fn is_low_on_space(&mut self) -> bool {
+        self.journal.is_low_on_space()
     }
 
     /// Whether the journal has an entry with this hash at this position.
@@ -183,18 +195,38 @@ impl Store {
         kind: &str,
         record: &impl Serialize,
     ) -> Result<u64, StoreError> {
-        let last = self.journal.last_seq(stream);
-        let seq = last.map_err(|e| journal_failed(self.daemon, e))? + 1;
-        let body = serde_json::to_string(record)
-            .map_err(|source| self.record_unreadable(stream, seq, source))?;
-        let (stream, kind) = (stream.to_owned(), kind.to_owned());
-        self.append(&[NewEntry {
-            stream,
-            seq,
-            kind,
-            body,
-        }])?;
+        let entries = self.next_entries(stream, kind, std::slice::from_ref(record))?;
+        let seq = entries.first().map_or(0, |entry| entry.seq);
+        self.append(&entries)?;
         Ok(seq)
+    }
+
+    /// Entries for records at the end of a stream, to be appended with others.
+    ///
+    /// # Errors
+    /// The journal can't be read, or a record can't be represented as JSON.
+    pub fn next_entries(
+        &self,
+        stream: &str,
+        kind: &str,
+        records: &[impl Serialize],
+    ) -> Result<Vec<NewEntry>, StoreError> {
+        let last = self.journal.last_seq(stream);
+        let last = last.map_err(|e| journal_failed(self.daemon, e))?;
+        let numbered = (last + 1..).zip(records);
+        numbered
+            .map(|(seq, record)| {
+                let body = serde_json::to_string(record)
+                    .map_err(|source| self.record_unreadable(stream, seq, source))?;
+                let (stream, kind) = (stream.to_owned(), kind.to_owned());
+                Ok(NewEntry {
+                    stream,
+                    seq,
+                    kind,
+                    body,
+                })
+            })
+            .collect()
     }
 
     /// Appends entries, all or none. They are on disk when this returns. Must

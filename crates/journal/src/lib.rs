@@ -8,18 +8,29 @@
 //!
 //! When [`Journal::append`] returns, the entries are on disk: write-ahead
 //! log with `synchronous=FULL`. One process owns a journal at a time (R11).
+//! A journal that lacks an entry which was reported as durable isn't opened, and
+//! space is reserved so that a full disk doesn't prevent what has begun from being
+//! recorded.
 //!
 //! Bodies are opaque text.
 
+mod acknowledged;
+mod reserve;
 mod schema;
 
+use acknowledged::Acknowledged;
+use reserve::Reserve;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Maximum length of an entry's body: 4 MiB, far more than a plan with every
 /// before-image; anything longer is a defect.
 pub const MAX_BODY: usize = 4 << 20;
+
+/// Shortest interval between attempts to reserve space again.
+const RESERVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Predecessor hash of the first entry.
 const GENESIS: [u8; 32] = [0; 32];
@@ -105,9 +116,30 @@ pub enum Error {
         /// Position of the first entry that does not match.
         position: u64,
     },
+    /// Entries that were reported as durable are missing.
+    #[error(
+        "the journal {path} ends at entry {found}, but entry {acknowledged} had been written; \
+         it was cut off, or restored without {head}"
+    )]
+    Shorter {
+        path: PathBuf,
+        /// Position of its last entry.
+        found: u64,
+        acknowledged: u64,
+        /// The file that names the last entry that was written.
+        head: PathBuf,
+    },
     /// See [`MAX_BODY`].
     #[error("a record of {bytes} bytes is longer than a journal entry may be ({MAX_BODY})")]
     TooLong { bytes: usize },
+}
+
+impl Error {
+    /// The disk is full, and nothing was written.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
 }
 
 /// An open journal, owned by this process until it is dropped.
@@ -116,6 +148,10 @@ pub struct Journal {
     path: PathBuf,
     id: String,
     head: (u64, [u8; 32]),
+    acknowledged: Acknowledged,
+    reserve: Reserve,
+    /// When the space was last tried to be reserved.
+    tried: Instant,
 }
 
 impl Journal {
@@ -130,14 +166,51 @@ impl Journal {
         let mut connection = Connection::open(path).map_err(store("opened"))?;
         schema::configure(&connection).map_err(store("configured"))?;
         let id = schema::adopt(&mut connection, path, role)?;
+        let (acknowledged, named) = Acknowledged::open(path);
         let mut journal = Self {
             connection,
             path: path.to_owned(),
             id,
             head: (0, GENESIS),
+            acknowledged,
+            reserve: Reserve::open(path),
+            tried: now(),
         };
         journal.head = journal.verify()?;
+        if let Some((position, hash)) = named {
+            journal.check_acknowledged(position, &hash)?;
+        }
         Ok(journal)
+    }
+
+    /// The journal holds the last entry that was reported as durable.
+    fn check_acknowledged(&self, position: u64, hash: &str) -> Result<(), Error> {
+        if position > self.head.0 {
+            return Err(Error::Shorter {
+                path: self.path.clone(),
+                found: self.head.0,
+                acknowledged: position,
+                head: self.acknowledged.path().to_owned(),
+            });
+        }
+        if self.hash_at(position)?.as_deref() != Some(hash) {
+            return Err(Error::Altered {
+                path: self.path.clone(),
+                position,
+            });
+        }
+        Ok(())
+    }
+
+    /// The disk is full or nearly so: entries are written into space that was
+    /// reserved, and nothing new should begin. Tries now and then to reserve it
+    /// again.
+    pub fn is_low_on_space(&mut self) -> bool {
+        if !self.reserve.is_held() && self.tried.elapsed() >= RESERVE_PAUSE {
+            self.tried = now();
+            self.reserve.take();
+        }
+        !self.reserve.is_held()
     }
 
     /// The identity assigned when the journal was created.
@@ -165,13 +238,29 @@ impl Journal {
         Ok(hash.map(hex::encode))
     }
 
-    /// Appends entries, all or none. When it returns they are on disk.
+    /// Appends entries, all or none. When it returns they are on disk. If the disk
+    /// is full, the reserved space is used.
     ///
     /// # Errors
     /// [`Error::Conflict`] if an entry's number is not the next of its stream. After
     /// any [`Error::Store`] the process must exit (R23), because the state on disk is
     /// no longer known.
     pub fn append(&mut self, entries: &[NewEntry], at_ms: u64) -> Result<Vec<Entry>, Error> {
+        let mut written = self.write(entries, at_ms);
+        // SQLite has not committed what it found no space for, and overwrites what
+        // it wrote of it.
+        if written.as_ref().is_err_and(Error::is_full) && self.reserve.release() {
+            self.tried = now();
+            written = self.write(entries, at_ms);
+        }
+        if written.is_ok() {
+            let (position, hash) = self.head();
+            self.acknowledged.record(position, &hash);
+        }
+        written
+    }
+
+    fn write(&mut self, entries: &[NewEntry], at_ms: u64) -> Result<Vec<Entry>, Error> {
         let path = self.path.clone();
         let store = |doing| {
             let path = path.clone();
@@ -257,6 +346,11 @@ impl Journal {
         };
         read().map_err(|source| failed(&self.path, "read", source))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an interval of this process")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {

@@ -195,6 +195,7 @@ pub fn order(message: v1::session_response::Message) -> Result<Order> {
             decision: m.decision,
         },
         M::Welcome(_) => return Err(Invalid::Unexpected("welcome")),
+        M::Ping(_) => return Err(Invalid::Unexpected("ping")),
         M::PreflightOrder(_) => return Err(Invalid::Unexpected("preflight_order")),
     })
 }

@@ -240,6 +240,7 @@ pub fn reply(message: v1::session_request::Message) -> Result<Reply> {
         },
         M::Hello(_) => return Err(Invalid::Unexpected("hello")),
         M::Progress(_) => return Err(Invalid::Unexpected("progress")),
+        M::Pong(_) => return Err(Invalid::Unexpected("pong")),
         M::PreflightReport(_) => return Err(Invalid::Unexpected("preflight_report")),
     })
 }

@@ -39,6 +39,9 @@ impl Run {
             self.journal_lost(agent, Some(journal.clone()), effects);
         }
         self.live.connected.insert(agent.clone());
+        if self.live.fenced.is_some() {
+            return;
+        }
         if self.is_locked_here(agent_state) {
             self.apply_outage_age(now, agent_state);
             self.apply_release_age(now, agent_state);
@@ -53,6 +56,12 @@ impl Run {
         }
         self.resend_late_undo(now, agent, effects);
         self.send_unanswered(now, agent, effects);
+    }
+
+    /// A member has followed another coordinator since the run began: no more
+    /// decisions until a take-over (R11). The evidence, in a sentence.
+    pub fn fence(&mut self, reason: String) {
+        self.live.fenced.get_or_insert(reason);
     }
 
     /// An operator has confirmed that the other coordinator is stopped permanently.

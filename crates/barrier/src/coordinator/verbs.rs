@@ -152,7 +152,10 @@ impl Run {
     }
 
     fn check_any_verb(&self, verb: &Verb) -> Result<(), VerbRejected> {
-        if let Some(reason) = &self.live.fenced {
+        // A pause only restrains, whoever leads.
+        if let Some(reason) = &self.live.fenced
+            && verb.action != VerbAction::Pause
+        {
             return reject(
                 RejectionCode::Fenced,
                 reason.clone(),

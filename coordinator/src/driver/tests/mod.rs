@@ -1,15 +1,18 @@
 //! Requests whose agents connect and disconnect meanwhile.
 
+mod disk;
+mod identity;
+
 use super::Driver;
 use crate::agents::{AgentMessage, Introduction, ToAgent};
 use crate::handle::{AgentReport, Answer, Handle, RequestErrorKind, RequestedVerb, VerbRequest};
 use crate::plans::CheckedPlan;
 use crate::preflights::TaskFinding;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use lockstep_api::{Code, Diagnosis, RunUpdate};
 use lockstep_barrier::coordinator::VerbAction;
 use lockstep_barrier::ids::{AgentName, Term};
-use lockstep_barrier::message::{AgentState, Order, Reply};
+use lockstep_barrier::message::AgentState;
 use lockstep_plan::Overrides;
 use lockstep_plan::model::Kind;
 use std::collections::BTreeMap;
@@ -51,23 +54,18 @@ async fn connect_as(
     role: &str,
     session_number: u64,
 ) -> (u64, Orders) {
-    connect_in(handle, agent, role, session_number, None).await
+    open(handle, introduction(agent, role, session_number))
+        .await
+        .unwrap()
 }
 
-/// A session of an agent that is locked to this run.
-async fn connect_in(
-    handle: &Handle,
-    agent: &str,
-    role: &str,
-    session_number: u64,
-    run: Option<&str>,
-) -> (u64, Orders) {
-    let introduction = Introduction {
+fn introduction(agent: &str, role: &str, session_number: u64) -> Introduction {
+    Introduction {
         state: AgentState {
             agent: agent.into(),
             journal: format!("j-{agent}").as_str().into(),
             term: Term::default(),
-            run: run.map(Into::into),
+            run: None,
             decision: 0,
             release_age: None,
             release_ages: BTreeMap::new(),
@@ -80,20 +78,28 @@ async fn connect_in(
         allowed_actions: vec!["command.run".to_owned()],
         journal_position: session_number,
         journal_disowned: false,
-    };
+    }
+}
+
+/// Opens a session; gives its number, and the messages behind its Welcome.
+async fn open(handle: &Handle, introduction: Introduction) -> Answer<(u64, Orders)> {
     let (outbox, mut orders) = mpsc::channel(16);
     let address = "127.0.0.1:1".to_owned();
-    let session = handle.open_session(introduction, address, outbox).await;
+    let session = handle.open_session(introduction, address, outbox).await?;
     let first = orders.recv().await.unwrap();
     assert!(matches!(first.message, AgentMessage::Welcome(_)));
-    (session.unwrap(), orders)
+    Ok((session, orders))
 }
 
 fn leading(state: &std::path::Path) -> Handle {
+    leads(state, false).0
+}
+
+/// A coordinator that leads, and the task of its loop.
+fn leads(state: &std::path::Path, take_over: bool) -> (Handle, JoinHandle<Result<(), StoreError>>) {
     let store = Store::open(state).unwrap();
-    let (driver, handle) = Driver::start("c1".to_owned(), store, false).unwrap();
-    tokio::spawn(driver.run());
-    handle
+    let (driver, handle) = Driver::start("c1".to_owned(), store, take_over).unwrap();
+    (handle, tokio::spawn(driver.run()))
 }
 
 fn start(handle: &Handle, request: &str, plan: CheckedPlan) -> JoinHandle<Answer<String>> {
@@ -254,28 +260,4 @@ async fn a_lost_agent_of_a_run_is_reported_to_its_watchers() {
         connections,
         [("app-1".to_owned(), false), ("app-1".to_owned(), true)]
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_restored_from_before_the_end_of_a_run_is_unlocked() {
-    let state = tempfile::tempdir().unwrap();
-    let handle = leading(state.path());
-    let (session, _orders) = connect(&handle, 1).await;
-    let run = start(&handle, "r1", plan()).await.unwrap().unwrap();
-    handle.verb(abort(&run)).await.unwrap();
-    let closed = AgentReport::Reply {
-        reply: Reply::Closed {
-            run: run.as_str().into(),
-        },
-        place: (0, String::new()),
-    };
-    handle.report("app-1".into(), session, closed).await;
-    // Answered after the batch, in which the run's state machine is dropped.
-    handle.get(run.clone()).await.unwrap();
-    let (_, mut orders) = connect_in(&handle, "app-1", "app", 2, Some(&run)).await;
-    let message = orders.recv().await.unwrap().message;
-    let AgentMessage::Order(Order::Close { run: of, .. }) = message else {
-        unreachable!("expected a close, got {message:?}");
-    };
-    assert_eq!(of.0, run);
 }
