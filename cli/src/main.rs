@@ -40,8 +40,8 @@ async fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             match format {
-                Format::Table => eprint!("{}", failure.text()),
-                Format::Json | Format::Jsonl => eprintln!("{}", failure.json()),
+                Format::Table => output::report(&failure.text()),
+                Format::Json | Format::Jsonl => output::report(&format!("{}\n", failure.json())),
             }
             failure.exit().into()
         }

@@ -3,7 +3,7 @@
 use crate::failure::{FILE, Failure};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
-use lockstep_api::Exit;
+use lockstep_api::{Exit, printable, printable_coloured};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -30,13 +30,14 @@ pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes text to standard output.
+/// Writes text to standard output, without what a terminal would obey.
 ///
 /// # Errors
 /// The output can't be written. A reader that closed the pipe (`| head`) is not an
 /// error: it has read all that it needs.
 pub fn text(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
+    let text = printable(text);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(FILE, Exit::Failed, "can't write the output").because(&error))
@@ -51,11 +52,17 @@ pub fn text(text: &str) -> Result<(), Failure> {
 /// It can't be written.
 pub fn prompt(text: &str) -> Result<(), Failure> {
     let mut out = io::stderr().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(printable(text).as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| {
             Failure::new(FILE, Exit::Failed, "can't write the question").because(&error)
         })
+}
+
+/// Writes a report or an error to standard error, with the colours that this program
+/// has given it.
+pub fn report(text: &str) {
+    eprint!("{}", printable_coloured(text));
 }
 
 /// Writes one value: indented as a document, compact as a line.

@@ -116,6 +116,28 @@ async fn a_watch_supports_every_output_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_prints_controls_no_terminal() {
+    let hostile = "ok\u{1b}[2K\rall done \u{202e}txet\u{9b}31m\u{7}";
+    let script = || {
+        let mut status = run(RunOutcome::Completed);
+        status.plan_name = hostile.to_owned();
+        vec![
+            Answer::Status(Box::new(run(RunOutcome::Running))),
+            Answer::Line(line(hostile)),
+            Answer::Status(Box::new(status)),
+        ]
+    };
+    let coordinator = Scripted::start(vec![script(), script(), script()]).await;
+    for format in ["table", "json", "jsonl"] {
+        let watched = coordinator.lockstep(&["run", "watch", "-o", format]).await;
+        let obeyed = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}';
+        assert!(watched.out.contains("\\u001b[2K"), "{watched:?}");
+        assert!(!watched.out.contains(obeyed), "{watched:?}");
+        assert!(!watched.err.contains(obeyed), "{watched:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_reported_once_with_its_remedy() {
     let coordinator = Scripted::start(Vec::new()).await;
     let done = coordinator

@@ -25,6 +25,23 @@ struct Arguments {
     take_over: bool,
 }
 
+/// Files of the process other than connections: journal, certificates, log.
+const OWN_FILES: u64 = 64;
+/// A limit below this is reported: it is near what systemd and shells set by
+/// default, which a fleet reaches.
+const FEW_FILES: u64 = 4_096;
+
+fn check_file_limit() {
+    let limit = lockstep_daemon::raise_file_limit().filter(|limit| *limit < FEW_FILES);
+    if let Some(limit) = limit {
+        tracing::warn!(
+            "LS4005: the coordinator may open {limit} files, which is enough for about {} agents; \
+             set LimitNOFILE in its unit",
+            limit.saturating_sub(OWN_FILES)
+        );
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     lockstep_pki::install_provider();
@@ -35,6 +52,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = Config::load(&arguments.config)?;
     let _telemetry = lockstep_telemetry::init("lockstep-coordinator", &(&config.telemetry).into())?;
+    check_file_limit();
     let credentials = DAEMON.credentials(&config.tls, &config.name)?;
     let store = Store::open(&config.state_dir)?;
     let (driver, handle) = Driver::start(config.name.clone(), store, arguments.take_over)?;

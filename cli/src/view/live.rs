@@ -4,7 +4,7 @@ use crate::view::run::outage;
 use crate::view::waiting;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use lockstep_api::{LineKind, PhaseStatus, RunStatus, TaskLine, TaskStatus, Track};
+use lockstep_api::{LineKind, PhaseStatus, RunStatus, TaskLine, TaskStatus, Track, printable};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl Live {
             return;
         };
         let since = u64::try_from(received.elapsed().as_millis()).unwrap_or(0);
-        self.head.set_message(head(run, since));
+        self.head.set_message(in_a_row(&head(run, since)));
         let now = Timestamp::now();
         for (agent, (phase, task)) in working(run) {
             let Some(row) = self.agents.get(agent) else {
@@ -102,7 +102,8 @@ impl Live {
                 step.clone_from(of);
                 task.progress.clone_from(line);
             }
-            row.set_message(format!("{step} {}", waiting::state(phase, &task, now)));
+            let text = format!("{step} {}", waiting::state(phase, &task, now));
+            row.set_message(in_a_row(&text));
         }
     }
 
@@ -140,6 +141,11 @@ impl Live {
         }
         self.agents.get(agent)
     }
+}
+
+/// The text without line breaks, and without what a terminal would obey.
+fn in_a_row(text: &str) -> String {
+    printable(text).replace('\n', " ")
 }
 
 /// The run in one row, this many milliseconds after its status was received. A narrow

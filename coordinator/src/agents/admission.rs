@@ -23,7 +23,7 @@ struct LastSeen {
 pub struct NotAdmitted {
     pub why: Box<Diagnosis>,
     /// To be made durable: from now on the agent waits for an operator.
-    pub quarantine: Option<QuarantineEntry>,
+    pub quarantine: Option<Box<QuarantineEntry>>,
 }
 
 /// What an admission has to make durable and to report.
@@ -209,7 +209,7 @@ impl Admissions {
                 || b.original_boot != waits.original_boot
         });
         self.quarantine.insert(name.to_owned(), waits.clone());
-        let quarantine = new.then_some(waits);
+        let quarantine = new.then(|| Box::new(waits));
         NotAdmitted { why, quarantine }
     }
 

@@ -415,7 +415,7 @@ mod tests {
         let waits = refused.quarantine.expect("must be made durable");
         let mut again = Agents::new(PersistedAgents {
             known: known(&agents),
-            quarantine: BTreeMap::from([("app-1".to_owned(), waits)]),
+            quarantine: BTreeMap::from([("app-1".to_owned(), *waits)]),
             ..PersistedAgents::default()
         });
         // Not even the original machine is admitted before an operator accepts.

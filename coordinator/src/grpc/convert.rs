@@ -3,7 +3,7 @@
 use crate::agents::{AgentMessage, Introduction, ToAgent, Welcome};
 use crate::handle::{AgentReport, Progress};
 use crate::preflights::TaskFinding;
-use lockstep_api::LineKind;
+use lockstep_api::{LineKind, printable};
 use lockstep_barrier::ids::{AgentName, JournalId, RunId};
 use lockstep_barrier::message::{AgentState, ReleaseAge};
 use lockstep_proto::convert::{Invalid, foreseen, foreseen_outputs, reply, status};
@@ -78,7 +78,7 @@ fn progress(line: v1::Progress) -> Progress {
         run: RunId(line.run_id),
         phase: line.phase.and_then(|phase| phase.try_into().ok()),
         step: line.step_id,
-        line: line.line,
+        line: printable(&line.line).into_owned(),
         omitted: line.omitted,
     }
 }

@@ -8,11 +8,13 @@
 mod code;
 mod diagnosis;
 mod exit;
+mod printable;
 mod status;
 mod words;
 
 pub use code::{Code, UnknownCode};
 pub use diagnosis::Diagnosis;
 pub use exit::{Exit, UnknownExit};
+pub use printable::{printable, printable_coloured};
 pub use status::*;
 pub use words::{Finding, Gate, OnFailure, Track};

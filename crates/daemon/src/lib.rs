@@ -15,7 +15,7 @@ pub use deadline::sleep_until;
 use lockstep_api::Code;
 use lockstep_pki::Role;
 pub use pattern::matches_pattern;
-pub use process::{IdentityError, exit, shutdown_requested};
+pub use process::{IdentityError, exit, raise_file_limit, shutdown_requested};
 use std::fmt;
 pub use store::{Store, StoreError};
 

@@ -3,6 +3,7 @@
 use crate::Daemon;
 use lockstep_api::Code;
 use lockstep_pki::{Credentials, TlsConfig, TlsConfigError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -58,6 +59,21 @@ pub fn shutdown_requested() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+/// Raises this process's limit of open files as far as it may, and returns it;
+/// `None` if there is none.
+pub fn raise_file_limit() -> Option<u64> {
+    let limits = getrlimit(Resource::Nofile);
+    let (current, maximum) = (limits.current?, limits.maximum);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => Some(current),
+    }
+}
+
 /// The exit status for the outcome of a daemon. An error is printed to standard error
 /// with all of its causes.
 pub fn exit(daemon: &Daemon, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
@@ -68,5 +84,22 @@ pub fn exit(daemon: &Daemon, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
             eprintln!("lockstep-{}: {chain}", daemon.name());
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_to_what_is_allowed() {
+        let before = getrlimit(Resource::Nofile);
+        let low = Rlimit {
+            current: before.current.map(|limit| limit.min(512)),
+            maximum: before.maximum,
+        };
+        setrlimit(Resource::Nofile, low).unwrap();
+        assert_eq!(raise_file_limit(), before.maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
     }
 }

@@ -19,6 +19,10 @@ pub struct TlsConfig {
     pub crl: Option<PathBuf>,
     /// The trust domain of every identity.
     pub trust_domain: String,
+    /// Name of the only coordinator that an agent connects to; without it, any
+    /// coordinator of the trust domain.
+    #[serde(default)]
+    pub coordinator: Option<String>,
 }
 
 /// Why the configured files can't be used.
@@ -65,7 +69,7 @@ impl TlsConfig {
             .within(loaded.trust_domain().clone())
             .to_string();
         if found == expected {
-            return Ok(credentials);
+            return Ok(credentials.pinned_to(self.coordinator.as_deref()));
         }
         Err(TlsConfigError::IdentityMismatch {
             cert: self.cert.clone(),
@@ -101,6 +105,7 @@ mod tests {
             key: files.key,
             crl: None,
             trust_domain: "example.test".to_owned(),
+            coordinator: None,
         };
         config.follow(Role::Agent, "app-1").unwrap();
         for (role, name) in [(Role::Agent, "app-2"), (Role::Coordinator, "app-1")] {

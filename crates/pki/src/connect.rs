@@ -1,7 +1,9 @@
 //! Connections from an agent or from the command to the coordinator.
 
 use crate::credentials::Credentials;
+use crate::identity::{IdentityError, identity_of};
 use crate::refusal::Refusal;
+use crate::verified::{self, Peer, Reverification, Verified};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -35,6 +37,9 @@ pub async fn connect(
         .await
 }
 
+/// An open connection to a coordinator.
+pub type Stream = Verified<TlsStream<TcpStream>>;
+
 /// Makes connections for a tonic channel: TCP, then mutual TLS.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -49,7 +54,7 @@ impl Connector {
         }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<TlsStream<TcpStream>>, ConnectError> {
+    async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, ConnectError> {
         if uri.scheme_str() != Some("https") {
             return Err(ConnectError::Address {
                 address: uri.to_string(),
@@ -74,7 +79,9 @@ impl Connector {
                 address: address.clone(),
                 source,
             })?;
-        let tls = TlsConnector::from(self.credentials.current().client_config());
+        // Subscribe before the handshake, so that a revocation during it is noticed.
+        let (loaded, changes) = verified::current(&self.credentials);
+        let tls = TlsConnector::from(loaded.client_config());
         let stream = match timeout(CONNECT_TIMEOUT, tls.connect(name, tcp)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -94,12 +101,32 @@ impl Connector {
                 source: Refusal::NotHttp2,
             });
         }
-        Ok(TokioIo::new(stream))
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let refused = |source| ConnectError::Tls {
+            address: address.clone(),
+            source,
+        };
+        let found = chain.first().ok_or(Refusal::NoCertificate);
+        let found = found.and_then(|certificate| {
+            identity_of(certificate, loaded.trust_domain()).map_err(Refusal::Identity)
+        });
+        let found = found.map_err(refused)?;
+        if let Some(pinned) = self.credentials.coordinator()
+            && found.name() != pinned
+        {
+            return Err(refused(Refusal::Identity(IdentityError::WrongName {
+                found,
+                expected: pinned.to_owned(),
+            })));
+        }
+        let reverification = Reverification::new(Peer::Coordinator, chain, loaded, changes);
+        let who = format!("{found} at {address}");
+        Ok(TokioIo::new(Verified::new(stream, reverification, who)))
     }
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Stream>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

@@ -62,7 +62,10 @@ pub struct Loaded {
     id: SpiffeId,
     not_after: Option<SystemTime>,
     fingerprint: String,
+    own: Arc<Own>,
+    roots: Arc<RootCertStore>,
     parties: Arc<PartyVerifier>,
+    coordinators: Arc<CoordinatorVerifier>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -100,6 +103,14 @@ impl Loaded {
         self.client.clone()
     }
 
+    /// Whether a coordinator with this chain would be accepted now.
+    pub(crate) fn verify_coordinator(&self, chain: &[CertificateDer<'_>]) -> Result<(), Refusal> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+        self.coordinators
+            .verify(end_entity, intermediates, UnixTime::now())
+            .map_err(|error| Refusal::of_tls(&error))
+    }
+
     /// Whether a client with this chain would be accepted now.
     pub(crate) fn verify_party(&self, chain: &[CertificateDer<'_>]) -> Result<(), Refusal> {
         let (end_entity, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
@@ -110,10 +121,19 @@ impl Loaded {
     }
 }
 
+/// Certificate and key of this process.
+#[derive(Debug)]
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
 /// The current state of the files; clones share it.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
+    /// The only coordinator to connect to.
+    coordinator: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -148,7 +168,20 @@ impl Credentials {
                 current,
                 seen: Mutex::new(seen),
             }),
+            coordinator: None,
         })
+    }
+
+    /// Connects to the coordinator of this name only.
+    #[must_use]
+    pub fn pinned_to(mut self, coordinator: Option<&str>) -> Self {
+        self.coordinator = coordinator.map(Into::into);
+        self
+    }
+
+    /// The name of the only coordinator to connect to, if one is pinned.
+    pub(crate) fn coordinator(&self) -> Option<&str> {
+        self.coordinator.as_deref()
     }
 
     /// Reads the files and reloads them on changes until the credentials are dropped.
@@ -177,7 +210,8 @@ impl Credentials {
     /// is in effect.
     ///
     /// # Errors
-    /// The files are invalid or inconsistent; the last valid state remains in effect.
+    /// The files are invalid or inconsistent; the last valid state remains in effect,
+    /// with the new revocations if their file is valid.
     pub fn reload(&self) -> Result<bool, CredentialsError> {
         self.shared.reload()
     }
@@ -192,9 +226,25 @@ impl Shared {
             return Ok(false);
         }
         *seen = now;
-        let loaded = read(&self.files)?;
-        self.current.send_replace(Arc::new(loaded));
-        Ok(true)
+        let before = self.current.borrow().clone();
+        let error = match read(&self.files) {
+            Ok(loaded) if loaded.id == before.id => {
+                self.current.send_replace(Arc::new(loaded));
+                return Ok(true);
+            }
+            Ok(loaded) => CredentialsError::AnotherIdentity {
+                cert: self.files.cert.clone(),
+                found: loaded.id.to_string(),
+                expected: before.id.to_string(),
+            },
+            Err(error) => error,
+        };
+        // Whatever is wrong with the other files, an expired certificate of this
+        // process for one, revocations count.
+        if let Some(loaded) = with_new_revocations(&self.files, &before) {
+            self.current.send_replace(Arc::new(loaded));
+        }
+        Err(error)
     }
 }
 
@@ -219,7 +269,8 @@ async fn poll(shared: Weak<Shared>) {
             Ok((Err(error), loaded)) => tracing::warn!(
                 fingerprint = loaded.fingerprint(),
                 error = &error as &dyn std::error::Error,
-                "changed certificate files can't be used; the previous ones remain in effect"
+                "changed certificate files can't be used; the previous ones remain in effect, \
+                 except for revocations"
             ),
             // The runtime is shutting down.
             Err(_) => return,
@@ -247,58 +298,87 @@ fn read(files: &CredentialFiles) -> Result<Loaded, CredentialsError> {
             source,
         }
     })?;
-    let own = chain.first().ok_or_else(|| CredentialsError::Empty {
+    let crls = read_revocations(files)?;
+    let key = read_key(&files.key)?;
+    let loaded = load(files, Arc::new(Own { chain, key }), roots, &crls)?;
+    // Every party acts as a client. Peers would reject a certificate that fails this
+    // check, with less information about the reason.
+    loaded
+        .verify_party(&loaded.own.chain)
+        .map_err(|source| refused(files, source))?;
+    Ok(loaded)
+}
+
+/// The previous state with the revocation lists that are in the file now, if they
+/// are valid.
+fn with_new_revocations(files: &CredentialFiles, before: &Loaded) -> Option<Loaded> {
+    let crls = read_revocations(files).ok()?;
+    load(files, before.own.clone(), before.roots.clone(), &crls).ok()
+}
+
+fn refused(files: &CredentialFiles, source: Refusal) -> CredentialsError {
+    CredentialsError::Refused {
+        cert: files.cert.clone(),
+        ca: files.ca.clone(),
+        source,
+    }
+}
+
+fn load(
+    files: &CredentialFiles,
+    own: Arc<Own>,
+    roots: Arc<RootCertStore>,
+    crls: &RevocationLists,
+) -> Result<Loaded, CredentialsError> {
+    let certificate = own.chain.first().ok_or_else(|| CredentialsError::Empty {
         path: files.cert.clone(),
         what: "certificate",
     })?;
-    let id = SpiffeId::of_certificate(own).map_err(|source| CredentialsError::Identity {
-        path: files.cert.clone(),
-        source,
-    })?;
-    let crls = match &files.crl {
-        Some(path) => read_crls(path)?,
-        None => Vec::new(),
-    };
-    let crls = RevocationLists::new(crls).map_err(|source| CredentialsError::Trust {
-        path: files.crl.clone().unwrap_or_default(),
-        source: Box::new(source),
-    })?;
-    let key = read_key(&files.key)?;
-    let parties = PartyVerifier::new(&roots, &crls, id.trust_domain.clone());
-    let parties = parties.map_err(|source| CredentialsError::Trust {
+    let id =
+        SpiffeId::of_certificate(certificate).map_err(|source| CredentialsError::Identity {
+            path: files.cert.clone(),
+            source,
+        })?;
+    // Before the TLS library refuses the key for another reason.
+    certificate::check_key(certificate).map_err(|weak| refused(files, weak.into()))?;
+    let parties = PartyVerifier::new(&roots, crls, id.trust_domain.clone());
+    let parties = Arc::new(parties.map_err(|source| CredentialsError::Trust {
         path: files.ca.clone(),
         source: Box::new(source),
-    })?;
-    let coordinators = CoordinatorVerifier::new(roots, &crls, id.trust_domain.clone());
-    let coordinators = coordinators.map_err(|source| CredentialsError::Trust {
+    })?);
+    let coordinators = CoordinatorVerifier::new(roots.clone(), crls, id.trust_domain.clone());
+    let coordinators = Arc::new(coordinators.map_err(|source| CredentialsError::Trust {
         path: files.crl.clone().unwrap_or_default(),
         source: Box::new(source),
-    })?;
-    let parties = Arc::new(parties);
-    let configs = configs(&chain, &key, parties.clone(), Arc::new(coordinators));
+    })?);
+    let configs = configs(&own.chain, &own.key, parties.clone(), coordinators.clone());
     let (server, client) = configs.map_err(|source| CredentialsError::KeyMismatch {
         cert: files.cert.clone(),
         key: files.key.clone(),
         source,
     })?;
-    let loaded = Loaded {
+    Ok(Loaded {
         id,
-        not_after: certificate::not_after(own),
-        fingerprint: certificate::fingerprint(own),
+        not_after: certificate::not_after(certificate),
+        fingerprint: certificate::fingerprint(certificate),
+        own: own.clone(),
+        roots,
         parties,
+        coordinators,
         server: Arc::new(server),
         client: Arc::new(client),
+    })
+}
+
+fn read_revocations(files: &CredentialFiles) -> Result<RevocationLists, CredentialsError> {
+    let crls = match &files.crl {
+        Some(path) => read_crls(path)?,
+        None => Vec::new(),
     };
-    // Every party acts as a client. Peers would reject a certificate that fails this
-    // check, with less information about the reason.
-    loaded
-        .verify_party(&chain)
-        .map_err(|source| CredentialsError::Refused {
-            cert: files.cert.clone(),
-            ca: files.ca.clone(),
-            source,
-        })?;
-    Ok(loaded)
+    RevocationLists::new(crls).map_err(|source| CredentialsError::Trust {
+        path: files.crl.clone().unwrap_or_default(),
+        source: Box::new(source),
+    })
 }
 
 /// TLS 1.3 only, since both ends are Lockstep. No resumption: a resumed session
@@ -335,6 +415,10 @@ fn read_roots(path: &Path) -> Result<RootCertStore, CredentialsError> {
         })?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
+        certificate::check_key(&certificate).map_err(|source| CredentialsError::Trust {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         roots
             .add(certificate)
             .map_err(|source| CredentialsError::Trust {
@@ -442,6 +526,15 @@ pub enum CredentialsError {
         key: PathBuf,
         /// Error of the TLS library.
         source: rustls::Error,
+    },
+    /// A renewed certificate that names another party.
+    #[error(
+        "the certificate {} now belongs to {found}, and this process is {expected}", cert.display()
+    )]
+    AnotherIdentity {
+        cert: PathBuf,
+        found: String,
+        expected: String,
     },
     /// Peers would reject this process's certificate.
     #[error("the certificate {} is not valid under {}", cert.display(), ca.display())]

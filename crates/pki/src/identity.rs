@@ -284,6 +284,9 @@ pub enum IdentityError {
     /// A valid party with the wrong role for this end of the connection.
     #[error("{found} answered where a {expected} was expected")]
     WrongRole { found: Identity, expected: Role },
+    /// A coordinator other than the configured one.
+    #[error("{found} answered where coordinator/{expected} was expected")]
+    WrongName { found: Identity, expected: String },
 }
 
 /// The bytes that trust domains and names consist of. Without `%`, `/` or

@@ -23,13 +23,16 @@ mod connect;
 mod credentials;
 mod identity;
 mod listener;
+mod pending;
 mod refusal;
 mod revocation;
+mod verified;
 mod verifier;
 
 pub use authority::{Authority, AuthorityError, Issued, IssuedFiles};
+pub use certificate::WeakKey;
 pub use config::{TlsConfig, TlsConfigError};
-pub use connect::{ConnectError, Connector, connect};
+pub use connect::{ConnectError, Connector, Stream, connect};
 pub use credentials::{CredentialFiles, Credentials, CredentialsError, Loaded};
 pub use identity::{Identity, IdentityError, Role, SpiffeId, TrustDomain, identity_of};
 pub use listener::{Connection, Listener, ListenerOptions, Peer, Refused};
@@ -37,6 +40,7 @@ pub use refusal::Refusal;
 pub use revocation::RevocationListError;
 use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
+pub use verified::Verified;
 
 /// The cryptography provider that all of Lockstep uses.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

@@ -3,18 +3,21 @@
 //!
 //! No request reaches a handler before the handshake has proved an identity.
 //! Handshakes run concurrently up to a limit; beyond it, new connections wait in
-//! the kernel's queue. Open connections are verified again at each change of the
+//! the kernel's queue, and silent ones make room for them. Open connections are verified again at each change of the
 //! credentials and closed when their certificate is no longer accepted.
 
 use crate::certificate;
-use crate::credentials::{Credentials, Loaded};
+use crate::credentials::Credentials;
 use crate::identity::{Identity, Role, identity_of};
+use crate::pending::{Limits, Pending, Room};
 use crate::refusal::Refusal;
+use crate::verified::{self, Reverification, Verified};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,7 +28,6 @@ use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::WatchStream;
 use tonic::transport::server::Connected;
 
 /// Listen backlog, sized for a whole fleet that reconnects at once. Linux caps it at
@@ -35,6 +37,9 @@ const BACKLOG: u32 = 4096;
 /// Pause after a failed accept (out of file descriptors), so that the loop doesn't
 /// spin until connections are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Pause while all handshakes are in use and none of them is silent yet.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time that a rejected client has to read the alert, and the number of its bytes that
 /// are discarded meanwhile: a round trip, and the first frames of HTTP/2.
@@ -48,7 +53,8 @@ pub struct ListenerOptions {
     /// fraction of a second on any network; a slower peer is stalled or hostile.
     pub handshake_timeout: Duration,
     /// Number of concurrent handshakes; bounds the memory that stalled peers can
-    /// occupy.
+    /// occupy. A quarter is kept for addresses from which a party has connected, and
+    /// any other address has an eighth at most.
     pub pending_handshakes: usize,
     /// Number of connections per agent: the active one, and one that replaces it
     /// before its loss has been noticed.
@@ -76,6 +82,7 @@ pub struct Listener {
     credentials: Credentials,
     options: ListenerOptions,
     handshakes: JoinSet<Result<Connection, Refused>>,
+    pending: Pending,
     pause: Option<Pin<Box<Sleep>>>,
     counts: Arc<Mutex<HashMap<Identity, usize>>>,
 }
@@ -101,6 +108,7 @@ impl Listener {
         Ok(Self {
             tcp: socket.listen(BACKLOG)?,
             credentials,
+            pending: Pending::new(Limits::of(options.pending_handshakes)),
             options,
             handshakes: JoinSet::new(),
             pause: None,
@@ -126,23 +134,41 @@ impl Listener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Connection, Refused>> {
         loop {
-            match self.handshakes.poll_join_next(cx) {
-                Poll::Ready(Some(Ok(outcome))) => return Poll::Ready(outcome),
+            match self.handshakes.poll_join_next_with_id(cx) {
+                Poll::Ready(Some(Ok((id, outcome)))) => {
+                    self.pending.ended(id, outcome.is_ok());
+                    return Poll::Ready(outcome);
+                }
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::error!(%error, "a handshake ended abnormally");
+                    self.pending.ended(error.id(), false);
+                    if !error.is_cancelled() {
+                        tracing::error!(%error, "a handshake ended abnormally");
+                    }
                     continue;
                 }
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            if self.handshakes.len() >= self.options.pending_handshakes {
-                return Poll::Pending;
+            if self.pending.is_full() && self.pause.is_none() {
+                self.pause = Some(Box::pin(tokio::time::sleep(FULL_PAUSE)));
             }
             if let Some(pause) = &mut self.pause {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
+                continue;
             }
             match std::task::ready!(self.tcp.poll_accept(cx)) {
-                Ok((tcp, address)) => self.begin(tcp, address),
+                Ok((tcp, address)) => match self.pending.room_for(address.ip()) {
+                    Room::Free => self.begin(tcp, address),
+                    Room::InsteadOf(silent) => {
+                        let ended = self.pending.end(silent);
+                        tracing::debug!(peer = ?ended, "a silent connection made room");
+                        self.begin(tcp, address);
+                    }
+                    Room::None => {
+                        let reason = Refusal::TooManyHandshakes;
+                        return Poll::Ready(Err(Refused { address, reason }));
+                    }
+                },
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection; trying again shortly");
                     self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
@@ -155,11 +181,25 @@ impl Listener {
         let credentials = self.credentials.clone();
         let options = self.options.clone();
         let counts = self.counts.clone();
-        self.handshakes.spawn(async move {
+        let spoke = Arc::new(AtomicBool::new(false));
+        let speaks = spoke.clone();
+        let task = self.handshakes.spawn(async move {
+            let heard = async {
+                // Readiness may be reported in error, so the first byte is awaited. An
+                // error shows in the handshake.
+                let _ = tcp.peek(&mut [0]).await;
+                speaks.store(true, Ordering::Relaxed);
+            };
+            let limit = options.handshake_timeout;
+            if tokio::time::timeout(limit, heard).await.is_err() {
+                let reason = Refusal::HandshakeTimeout(limit);
+                return Err(Refused { address, reason });
+            }
             handshake(tcp, address, &credentials, &options, counts)
                 .await
                 .map_err(|reason| Refused { address, reason })
         });
+        self.pending.began(address.ip(), spoke, task);
     }
 }
 
@@ -187,8 +227,7 @@ async fn handshake(
     tcp.set_nodelay(true)
         .map_err(|error| Refusal::of_io(&error))?;
     // Subscribe before the handshake, so that a revocation during it is noticed.
-    let changes = credentials.subscribe();
-    let loaded = changes.borrow().clone();
+    let (loaded, changes) = verified::current(credentials);
     let accept = TlsAcceptor::from(loaded.server_config())
         .accept(tcp)
         .into_fallible();
@@ -207,10 +246,8 @@ async fn handshake(
     if session.alpn_protocol() != Some(b"h2") {
         return Err(Refusal::NotHttp2);
     }
-    let certificate = session
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .ok_or(Refusal::NoCertificate)?;
+    let chain = session.peer_certificates().unwrap_or_default();
+    let certificate = chain.first().ok_or(Refusal::NoCertificate)?;
     let identity = identity_of(certificate, loaded.trust_domain()).map_err(Refusal::Identity)?;
     let peer = Peer {
         fingerprint: certificate::fingerprint(certificate).into(),
@@ -221,10 +258,11 @@ async fn handshake(
         Role::Agent => Some(Slot::take(counts, identity, options.connections_per_agent)?),
         Role::Coordinator | Role::Operator => None,
     };
+    let reverification = Reverification::new(verified::Peer::Party, chain, loaded, changes);
+    let who = format!("{} at {address}", peer.identity);
     Ok(Connection {
-        stream,
+        stream: Verified::new(stream, reverification, who),
         peer,
-        changes: WatchStream::from_changes(changes),
         _slot: slot,
     })
 }
@@ -253,38 +291,14 @@ pub struct Peer {
 /// One mutually authenticated connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Verified<TlsStream<TcpStream>>,
     peer: Peer,
-    changes: WatchStream<Arc<Loaded>>,
     _slot: Option<Slot>,
 }
 
 impl Connection {
     pub fn peer(&self) -> &Peer {
         &self.peer
-    }
-
-    /// Verifies the peer again if the credentials have changed.
-    fn poll_verify(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while let Poll::Ready(Some(loaded)) = Pin::new(&mut self.changes).poll_next(cx) {
-            let chain = self
-                .stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .unwrap_or_default();
-            if let Err(reason) = loaded.verify_party(chain) {
-                tracing::warn!(
-                    peer = %self.peer.address,
-                    identity = %self.peer.identity,
-                    kind = reason.kind(),
-                    %reason,
-                    "connection closed: its certificate is no longer accepted"
-                );
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -302,8 +316,6 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // HTTP/2 always has a pending read, so every change is detected here.
-        self.poll_verify(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

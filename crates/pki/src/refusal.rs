@@ -1,5 +1,6 @@
 //! Reasons for rejecting a connection, the same for both ends.
 
+use crate::certificate::WeakKey;
 use crate::identity::{Identity, IdentityError};
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
 use std::error::Error;
@@ -23,6 +24,9 @@ pub enum Refusal {
         "a signature is invalid: the certificate was altered, or the peer doesn't have its key"
     )]
     BadSignature,
+    /// The TLS library would report it as an invalid signature.
+    #[error(transparent)]
+    WeakKey(#[from] WeakKey),
     /// Wrong extended key usage.
     #[error("its certificate isn't meant for this end of a connection (extended key usage)")]
     WrongUsage,
@@ -61,6 +65,9 @@ pub enum Refusal {
         /// Allowed number of connections.
         limit: usize,
     },
+    /// More handshakes than strangers may have in progress.
+    #[error("too many connections from unknown addresses are in their handshakes")]
+    TooManyHandshakes,
     /// The peer rejected us with an alert.
     #[error("it rejected this connection: {0}")]
     ByPeer(String),
@@ -91,6 +98,8 @@ impl Refusal {
             Self::HandshakeTimeout(_) => "handshake_timeout",
             Self::Closed => "closed",
             Self::TooManyConnections { .. } => "too_many_connections",
+            Self::TooManyHandshakes => "too_many_handshakes",
+            Self::WeakKey(_) => "weak_key",
             Self::ByPeer(_) => "by_peer",
             Self::Other(_) => "other",
         }
@@ -182,7 +191,9 @@ impl Refusal {
             CertificateError::Revoked => Self::Revoked,
             CertificateError::UnknownRevocationStatus => Self::UnknownRevocation,
             CertificateError::Other(OtherError(inner)) => {
-                if let Some(identity) = inner.downcast_ref::<IdentityError>() {
+                if let Some(weak) = inner.downcast_ref::<WeakKey>() {
+                    Self::WeakKey(weak.clone())
+                } else if let Some(identity) = inner.downcast_ref::<IdentityError>() {
                     Self::Identity(identity.clone())
                 } else if let Some(chain) = inner.downcast_ref::<webpki::Error>() {
                     Self::of_chain(chain)

@@ -4,6 +4,7 @@
 //! like a client's, against the revocation lists. Its SPIFFE ID must then identify a
 //! coordinator of our trust domain.
 
+use crate::certificate;
 use crate::identity::{IdentityError, Role, TrustDomain, identity_of};
 use crate::revocation::{self, RevocationLists};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -62,6 +63,7 @@ impl ClientCertVerifier for PartyVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        check_keys(end_entity, intermediates)?;
         let verify = |chain: &Arc<dyn ClientCertVerifier>| {
             chain.verify_client_cert(end_entity, intermediates, now)
         };
@@ -116,6 +118,26 @@ impl CoordinatorVerifier {
         })
     }
 
+    /// Verifies the certificate of a coordinator.
+    pub(crate) fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        check_keys(end_entity, intermediates)?;
+        revocation::joined(self.crls.iter().map(|crls| {
+            self.verify_chain(crls, end_entity, intermediates, now)
+                .map_err(chain_error)
+        }))?;
+        let found = identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
+        if found.role() != Role::Coordinator {
+            let expected = Role::Coordinator;
+            return Err(identity_error(IdentityError::WrongRole { found, expected }));
+        }
+        Ok(())
+    }
+
     fn verify_chain(
         &self,
         crls: &[CertRevocationList<'static>],
@@ -150,16 +172,8 @@ impl ServerCertVerifier for CoordinatorVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        revocation::joined(self.crls.iter().map(|crls| {
-            self.verify_chain(crls, end_entity, intermediates, now)
-                .map_err(chain_error)
-        }))?;
-        let found = identity_of(end_entity, &self.trust_domain).map_err(identity_error)?;
-        if found.role() != Role::Coordinator {
-            let expected = Role::Coordinator;
-            return Err(identity_error(IdentityError::WrongRole { found, expected }));
-        }
-        Ok(ServerCertVerified::assertion())
+        self.verify(end_entity, intermediates, now)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -187,6 +201,19 @@ impl ServerCertVerifier for CoordinatorVerifier {
 
 fn algorithms() -> rustls::crypto::WebPkiSupportedAlgorithms {
     rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
+/// A signature with a weak key is refused as if it were invalid, so the reason is
+/// found first.
+fn check_keys(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    let mut chain = std::iter::once(end_entity).chain(intermediates);
+    chain.try_for_each(|der| {
+        certificate::check_key(der)
+            .map_err(|weak| CertificateError::Other(OtherError(Arc::new(weak))).into())
+    })
 }
 
 fn identity_error(error: IdentityError) -> Error {

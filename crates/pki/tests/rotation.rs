@@ -347,3 +347,154 @@ fn an_authority_overwrites_nothing_and_can_be_reopened() {
     let error = opened.revoke(&stranger.path("a.pem")).unwrap_err();
     assert!(matches!(error, AuthorityError::Foreign { .. }));
 }
+
+/// Both ends of a new connection between an agent and the coordinator.
+async fn connected(
+    listener: &mut lockstep_pki::Listener,
+    agent: &Credentials,
+) -> (lockstep_pki::Connection, lockstep_pki::Stream) {
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let dial = Connector::new(agent).oneshot(address.parse().unwrap());
+    let (accepted, dialled) = tokio::join!(listener.accept(), dial);
+    (accepted.unwrap(), dialled.unwrap().into_inner())
+}
+
+fn listener(credentials: &Credentials) -> lockstep_pki::Listener {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let options = lockstep_pki::ListenerOptions::default();
+    lockstep_pki::Listener::bind(any, credentials.clone(), options).unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_leaves_a_coordinator_that_is_revoked() {
+    let domain = Domain::new();
+    let agent = domain.credentials("a");
+    let (_accepted, mut dialled) =
+        connected(&mut listener(&domain.credentials("main")), &agent).await;
+    let waiting = tokio::spawn(async move { dialled.read_u8().await });
+    domain.authority.revoke(&domain.path("main.pem")).unwrap();
+    assert!(agent.reload().unwrap());
+    let ended = waiting.await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+impl Domain {
+    /// Replaces the party's files by a certificate that expires in two seconds.
+    fn expire_soon(&self, identity: &str) {
+        let soon = Duration::from_secs(2);
+        let identity = identity.parse().unwrap();
+        let issued = self.authority.issue(&identity, soon, &[]).unwrap();
+        let files = self.files(identity.name());
+        fs::write(files.cert, &issued.cert_pem).unwrap();
+        fs::write(files.key, &issued.key_pem).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_end_when_a_certificate_expires() {
+    let domain = Domain::new();
+    domain.expire_soon("agent/a");
+    let coordinator = domain.credentials("main");
+    let (mut accepted, _dialled) =
+        connected(&mut listener(&coordinator), &domain.credentials("a")).await;
+    let ended = accepted.read_u8().await.unwrap_err();
+    assert_eq!(ended.kind(), std::io::ErrorKind::PermissionDenied);
+
+    let domain = Domain::new();
+    domain.expire_soon("coordinator/main");
+    let coordinator = domain.credentials("main");
+    let (_accepted, mut dialled) =
+        connected(&mut listener(&coordinator), &domain.credentials("a")).await;
+    let ended = dialled.read_u8().await.unwrap_err();
+    assert_eq!(ended.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[tokio::test]
+async fn revocations_count_while_the_own_certificate_is_expired_or_revoked() {
+    for expire in [true, false] {
+        let domain = Domain::new();
+        if expire {
+            domain.expire_soon("coordinator/main");
+        }
+        let coordinator = domain.credentials("main");
+        let (mut accepted, _dialled) =
+            connected(&mut listener(&coordinator), &domain.credentials("a")).await;
+        if expire {
+            let limit = Duration::from_secs(10);
+            let expired = async {
+                while verdict(&domain, "main").is_none() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(limit, expired).await.unwrap();
+        } else {
+            domain.authority.revoke(&domain.path("main.pem")).unwrap();
+        }
+        domain.authority.revoke(&domain.path("a.pem")).unwrap();
+        let error = coordinator.reload().unwrap_err();
+        assert!(
+            matches!(error, CredentialsError::Refused { .. }),
+            "{error:?}"
+        );
+        let ended = accepted.read_u8().await.unwrap_err();
+        assert_eq!(ended.kind(), std::io::ErrorKind::PermissionDenied);
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_of_another_party_is_refused() {
+    let domain = Domain::new();
+    domain.issue("agent/b");
+    let credentials = domain.credentials("a");
+    let before = credentials.current().fingerprint().to_owned();
+    for file in ["", "-key"] {
+        let from = domain.path(&format!("b{file}.pem"));
+        fs::copy(from, domain.path(&format!("a{file}.pem"))).unwrap();
+    }
+    let error = credentials.reload().unwrap_err();
+    assert!(
+        matches!(&error, CredentialsError::AnotherIdentity { found, .. } if found.ends_with("agent/b")),
+        "{error:?}"
+    );
+    assert_eq!(credentials.current().fingerprint(), before);
+}
+
+#[tokio::test]
+async fn only_the_pinned_coordinator_is_accepted() {
+    let domain = Domain::new();
+    let mut listener = listener(&domain.credentials("main"));
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    for (pinned, accepted) in [("main", true), ("other", false)] {
+        let agent = domain.credentials("a").pinned_to(Some(pinned));
+        let dial = Connector::new(&agent).oneshot(address.parse().unwrap());
+        let (_, dialled) = tokio::join!(listener.accept(), dial);
+        assert_eq!(dialled.is_ok(), accepted, "{pinned}");
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_keep_nobody_out() {
+    let domain = Domain::new();
+    domain.issue("operator/operator");
+    let mut listener = domain.listener();
+    let address = listener.local_addr().unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..1_000 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let accepting = tokio::spawn(async move {
+        let mut accepted = Vec::new();
+        while accepted.len() < 4 {
+            accepted.extend(listener.accept().await.ok());
+        }
+    });
+    let uri = format!("https://{address}");
+    for _ in 0..4 {
+        // Its handshake may take five seconds altogether, with the wait.
+        let agent = domain.credentials("operator");
+        let dialled = Connector::new(&agent).oneshot(uri.parse().unwrap()).await;
+        dialled.unwrap();
+    }
+    accepting.await.unwrap();
+    drop(silent);
+}

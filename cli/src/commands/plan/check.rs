@@ -33,7 +33,7 @@ impl Check {
         let Some(plan) = checked.plan else {
             return Err(Failure::refused(PLAN, "the plan can't be run").report(report, json!(null)));
         };
-        eprint!("{report}");
+        output::report(&report);
         output::text(&format!(
             "{} ({}) can be run: {} phases forward, {} back\ndigest {}\n",
             plan.name,

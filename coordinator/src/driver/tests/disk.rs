@@ -50,8 +50,7 @@ async fn an_acceptance_and_its_consequence_are_written_together() {
         handle.close_session("app-1".into(), session).await;
         let refused = open(&handle, at(2, 20))
             .await
-            .err()
-            .expect("it has gone back");
+            .expect_err("it has gone back");
         assert_eq!(refused.diagnosis.code, Code::LS4202);
         disk.fail_from(nth, Fault::InputOutput);
         let accepted = accept(&handle).await;
@@ -198,7 +197,7 @@ async fn a_coordinator_without_any_space_answers_reads_and_leads_once_there_is_s
     let abort = || handle.verb(abort(&run));
     assert_eq!(abort().await.unwrap_err().diagnosis.code, Code::LS4108);
     let refused = open(&handle, introduction("app-1", "app", 2)).await;
-    assert_eq!(refused.err().unwrap().diagnosis.code, Code::LS4108);
+    assert_eq!(refused.unwrap_err().diagnosis.code, Code::LS4108);
     disk.repair();
     let mut aborted = abort().await;
     while aborted.is_err() {

@@ -100,9 +100,7 @@ async fn no_term_that_an_agent_reports_uses_up_the_counter() {
             let run = started(&handle, "r1", "app").await;
             for (agent, role) in [("app-1", "app"), ("stray-1", "other")] {
                 let refused = open(&handle, foreign(agent, role, 2, number)).await;
-                let refused = refused
-                    .err()
-                    .expect("no coordinator has started that often");
+                let refused = refused.expect_err("no coordinator has started that often");
                 assert_eq!(refused.diagnosis.code, Code::LS4211);
             }
             handle
@@ -132,8 +130,7 @@ async fn no_decision_that_a_member_reports_uses_up_the_counter() {
     absurd.state.decision = u64::MAX;
     let refused = open(&handle, absurd)
         .await
-        .err()
-        .expect("no run decides that often");
+        .expect_err("no run decides that often");
     assert_eq!(refused.diagnosis.code, Code::LS4211);
     handle.stop().await;
     looping.await.unwrap().unwrap();
@@ -255,7 +252,7 @@ async fn a_clone_is_refused_while_its_original_answers_and_the_original_stays() 
         let handle = leading(state.path());
         let (original, mut orders) = open(&handle, on_boot("b1", 1)).await.unwrap();
         let clone = open_beside(&handle, on_boot(boot, 2), original, &mut orders).await;
-        let refused = clone.err().expect("the original still answers");
+        let refused = clone.expect_err("the original still answers");
         assert_eq!(refused.diagnosis.code, Code::LS4209);
         started(&handle, "r1", "app").await;
         let order = next_order(&mut orders).await;
@@ -284,8 +281,7 @@ async fn the_original_of_a_quarantined_clone_may_come_back() {
     for again in [3, 4] {
         let refused = open(&handle, on_boot("b2", again))
             .await
-            .err()
-            .expect("the clone");
+            .expect_err("the clone");
         assert_eq!(refused.diagnosis.code, Code::LS4202);
     }
     let (original, _orders) = open(&handle, on_boot("b1", 2)).await.expect("the original");
