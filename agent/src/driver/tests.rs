@@ -4,8 +4,10 @@ use super::Driver;
 use crate::handle::{Handle, Outbox, Outgoing};
 use crate::host::Host;
 use crate::store::Store;
+use faulty_disk::FaultyDisk;
+use lockstep_api::Code;
 use lockstep_barrier::ids::{Digest, Header, PhaseRef, RunId, StepId, Term, Track};
-use lockstep_barrier::message::{Mode, Order, Reply, TaskOrder};
+use lockstep_barrier::message::{Mode, Order, Reply, TaskOrder, Verdict};
 use lockstep_barrier::record::ParticipantRecord;
 use serde_json::json;
 use std::path::Path;
@@ -119,4 +121,36 @@ async fn records_that_wait_to_be_written_are_written_on_stop() {
         ),
         "{found:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_the_agent_promises_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(state.path());
+    let store = Store::open(state.path()).unwrap();
+    let (driver, handle) = Driver::start(host(state.path()), store).unwrap();
+    let running = tokio::spawn(driver.run());
+    handle.introduce().await.unwrap();
+    disk.fill(&state.path().join("agent.db.reserve"));
+    // Its record uses the reserved space.
+    handle.introduce().await.unwrap();
+    let (outbox, mut sent) = Outbox::new();
+    handle.connected(outbox).await.unwrap();
+    send_prepare(&handle).await;
+    let message = sent.recv().await.unwrap();
+    let Outgoing::Reply {
+        reply:
+            Reply::Vote {
+                verdict: Verdict::Refuse { reasons },
+                ..
+            },
+        ..
+    } = &message
+    else {
+        unreachable!("{message:?}");
+    };
+    let codes: Vec<Code> = reasons.iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, [Code::LS3106]);
+    handle.stop().await;
+    running.await.unwrap().unwrap();
 }

@@ -101,7 +101,10 @@ impl Driver {
         let (term, stalled) = match store.begin_term() {
             Ok(term) => (term.ok_or(StartError::NoTermLeft)?, None),
             Err(error) if error.is_full() => {
-                tracing::error!("LS4108: {error}; it leads no run until it can write");
+                tracing::error!(
+                    "LS4108: the disk of the coordinator's journal is full; it leads no run until \
+                     it can write"
+                );
                 (Term::default(), Some(0))
             }
             Err(error) => return Err(error.into()),

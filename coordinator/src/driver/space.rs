@@ -90,7 +90,10 @@ impl Driver {
         }
         let term = match self.store.begin_term() {
             Ok(Some(term)) => term,
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                self.stalled = Some(now.saturating_add(LEAD_PAUSE));
+                return Ok(());
+            }
             Err(error) if error.is_full() => {
                 self.stalled = Some(now.saturating_add(LEAD_PAUSE));
                 return Ok(());

@@ -261,7 +261,12 @@ impl Driver {
         });
     }
 
-    fn begin(&mut self, plan: &CheckedPlan, request: String, by: String) -> Answer<String> {
+    pub(super) fn begin(
+        &mut self,
+        plan: &CheckedPlan,
+        request: String,
+        by: String,
+    ) -> Answer<String> {
         if let Some(why) = self.no_space() {
             return Err(RequestError::precondition(why));
         }

@@ -82,9 +82,7 @@ impl Driver {
         let Some(cell) = self.runs.get_mut(run) else {
             return;
         };
-        let begin = &cell.state().begin;
-        let before = RunDocument::foreign_term_at_start(begin, &state.agent);
-        if cell.state().ended.is_some() || (before == Some(state.term) && state.run.is_none()) {
+        if cell.state().ended.is_some() || followed_before(cell, state) {
             return;
         }
         if let Some(machine) = cell.run() {
@@ -172,12 +170,13 @@ impl Driver {
     /// one led this member, or this member has accepted more decisions than the
     /// run's journal holds (R11).
     fn take_over_run(&mut self, run: &RunId, state: &AgentState, foreign: bool) {
-        let lacks = self
-            .runs
-            .get(run)
-            .and_then(RunEntry::live)
+        let Some(cell) = self.runs.get(run) else {
+            return;
+        };
+        let lacks = cell
+            .live()
             .is_some_and(|run| run.is_foreign(state).is_some());
-        if foreign || lacks {
+        if lacks || (foreign && !followed_before(cell, state)) {
             self.happen(run, Event::TakenOver(state.clone()));
         }
     }
@@ -218,4 +217,11 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// All that the member has ever accepted from another coordinator was before the
+/// run began.
+fn followed_before(cell: &RunEntry, state: &AgentState) -> bool {
+    let before = RunDocument::foreign_term_at_start(&cell.state().begin, &state.agent);
+    before == Some(state.term) && state.run.is_none()
 }

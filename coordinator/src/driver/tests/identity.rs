@@ -1,14 +1,18 @@
 //! Which agents are admitted, and which of them fence which run.
 
+use super::super::Driver;
+use super::super::admission::Opening;
 use super::{Orders, PLAN, abort, connect, connect_as, introduction, leading, leads, open, start};
 use crate::agents::{AgentMessage, Introduction};
 use crate::handle::{AgentReport, Answer, Handle, Progress, RequestedVerb, VerbRequest};
 use crate::plans::CheckedPlan;
+use crate::store::Store;
 use lockstep_api::{Code, LineKind, RunUpdate};
-use lockstep_barrier::coordinator::VerbAction;
+use lockstep_barrier::coordinator::{VerbAction, Wait};
 use lockstep_barrier::ids::{RunId, Term};
 use lockstep_barrier::message::{Order, Reply};
 use lockstep_plan::Overrides;
+use tokio::sync::{mpsc, oneshot};
 
 const FOREIGN: u64 = 0xf0;
 
@@ -165,6 +169,31 @@ async fn a_member_that_follows_another_coordinator_fences_its_own_run_only() {
         .await
         .expect("another run");
     started(&handle, "r3", "web").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loop_waits_for_no_deadline_of_a_fenced_run() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let (mut driver, _handle) = Driver::start("c1".to_owned(), store, false).unwrap();
+    let (outbox, _orders) = mpsc::channel(16);
+    let (reply, _answer) = oneshot::channel();
+    let opening = Opening {
+        introduction: introduction("app-1", "app", 1),
+        address: "127.0.0.1:1".to_owned(),
+        outbox,
+        reply,
+    };
+    driver.open_session(opening).unwrap();
+    let run = driver.begin(&plan_for("app"), "r1".to_owned(), "ana".to_owned());
+    let run = RunId(run.unwrap());
+    assert!(driver.next_deadline().is_some(), "of the votes");
+    let follows = foreign("app-1", "app", 2, 1).state;
+    driver.connected(&follows, true);
+    driver.flush().unwrap();
+    let waits = driver.runs[&run].live().unwrap().waits_on();
+    assert!(matches!(waits[..], [Wait::TakeOver { .. }]), "{waits:?}");
+    assert_eq!(driver.next_deadline(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
