@@ -26,10 +26,27 @@ pub const DAEMON: Daemon = Daemon {
     },
 };
 
+/// What a running agent can't change: its identity, its journal, its connection, its
+/// logs, and the environment of Oracle's client library.
+const FIXED: [&str; 6] = [
+    "name",
+    "coordinator",
+    "state_dir",
+    "tls",
+    "telemetry",
+    "oracle",
+];
+
 /// `agent.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// The sections of the file that only a restart changes.
+    #[serde(skip)]
+    fixed: toml::Table,
     /// Name; must be the one in the certificate.
     pub name: String,
     /// `host:port` of the coordinator.
@@ -72,6 +89,13 @@ pub struct PolicyConfig {
     /// Directories in which files may be switched.
     #[serde(default)]
     pub paths: Vec<PathBuf>,
+    /// Directories whose files may be copied, besides those of `paths`.
+    #[serde(default)]
+    pub sources: Vec<PathBuf>,
+    /// `host:port` to which checks may connect, besides this host's loopback addresses;
+    /// a trailing `*` matches any rest.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     #[serde(default)]
     pub commands: BTreeMap<String, CommandPolicy>,
     #[serde(default)]
@@ -276,8 +300,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file, the place and the remedy.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = DAEMON.load_config(path)?;
+        let mut config: Self = DAEMON.load_config(path)?;
         let path = path.to_owned();
+        config.file = Some(path.clone());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        config.fixed = text.parse().unwrap_or_default();
+        config.fixed.retain(|section, _| FIXED.contains(&section));
         if let Some(problem) = config.contradiction() {
             return Err(ConfigError::Contradiction { path, problem });
         }
@@ -285,6 +313,13 @@ impl Config {
             Some(problem) => Err(ConfigError::Directory { path, problem }),
             None => Ok(config),
         }
+    }
+
+    /// The sections in which this configuration differs from another, and that only a
+    /// restart changes.
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let changed = |section: &&str| self.fixed.get(*section) != other.fixed.get(*section);
+        FIXED.into_iter().filter(changed).collect()
     }
 
     fn misplaced(&self) -> Option<String> {
@@ -306,9 +341,11 @@ impl Config {
                 ));
             }
         }
-        for path in &self.policy.paths {
-            if !path.is_absolute() {
-                return Some(format!("policy.paths: {} must be absolute", path.display()));
+        let (paths, sources) = (&self.policy.paths, &self.policy.sources);
+        for (field, directories) in [("paths", paths), ("sources", sources)] {
+            if let Some(path) = directories.iter().find(|path| !path.is_absolute()) {
+                let shown = path.display();
+                return Some(format!("policy.{field}: {shown} must be absolute"));
             }
         }
         for (name, oracle) in &self.oracle {
@@ -387,6 +424,7 @@ mod tests {
                 "policy.commands.x",
             ),
             ("[policy]\npaths = [\"etc\"]", "policy.paths"),
+            ("[policy]\nsources = [\"etc\"]", "policy.sources"),
             (
                 "[oracle.o]\nhome=\"/o\"\nsid=\"O\"\nscan_listeners=[\"S\"]",
                 "oracle.o",

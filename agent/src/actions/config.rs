@@ -2,13 +2,14 @@
 //! the previous one.
 //!
 //! The new file has owner, mode, ACL and the other extended attributes of the
-//! previous one; the undo puts the previous file itself back.
+//! previous one, or stricter ones where not everybody may read the file that is copied;
+//! the undo puts the previous file itself back.
 
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, satisfied_if,
     with_before_image,
 };
-use crate::host::files::{self, FileState};
+use crate::host::files::{self, FileState, Place};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
@@ -16,7 +17,7 @@ use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::SwitchConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub struct Switch;
 
@@ -28,59 +29,68 @@ struct BeforeImage {
 }
 
 /// Where the previous file is saved.
-fn previous(path: &Path) -> PathBuf {
-    files::aside(path, "previous")
+fn previous(path: &Place) -> Place {
+    path.aside("previous")
 }
 
-/// The state that will be set: a link stays a link, anything else becomes a
-/// copy.
-fn wanted(before: &FileState, to: &Path) -> Result<FileState, ActionError> {
-    Ok(match before {
-        FileState::Link { attributes, .. } => FileState::Link {
-            target: to.to_owned(),
-            attributes: attributes.clone(),
-        },
-        FileState::File { attributes, .. } => FileState::File {
-            digest: files::digest(to)?,
-            attributes: attributes.clone(),
-        },
-        FileState::Absent => FileState::File {
-            digest: files::digest(to)?,
-            attributes: Some(files::attributes_of(to)?.of_a_new_file()),
-        },
+/// The two places of a switch, which the policy allows.
+struct Places {
+    path: Place,
+    to: Place,
+}
+
+fn places(cx: &Context, params: &SwitchConfig) -> Result<Places, ActionError> {
+    let [path, to] = needs(params);
+    Ok(Places {
+        path: cx.host.policy.place(&path)?,
+        to: cx.host.policy.place(&to)?,
     })
 }
 
-fn before_image(params: &SwitchConfig) -> Result<BeforeImage, ActionError> {
-    let (path, to) = (Path::new(&params.path), Path::new(&params.to));
-    if let Err(e) = std::fs::metadata(to) {
-        return Err(
-            ActionError::new(Code::LS2130, format!("{} is not there", to.display()))
-                .state_left("nothing was changed")
-                .remedy("put the new configuration in place before the cutover")
-                .source(e),
-        );
-    }
-    let before = files::inspect(path)?;
-    let after = wanted(&before, to)?;
-    Ok(BeforeImage { before, after })
+fn needs(params: &SwitchConfig) -> [Permission; 2] {
+    [
+        Permission::Replace(PathBuf::from(&params.path)),
+        Permission::Read(PathBuf::from(&params.to)),
+    ]
 }
 
-/// Whether the switch and its undo will be able to do their work.
-fn feasible(params: &SwitchConfig, image: &BeforeImage) -> Result<(), ActionError> {
-    let (path, to) = (Path::new(&params.path), Path::new(&params.to));
-    match &image.before {
-        FileState::Link { .. } => files::may_replace(path, path, 0, &["new"]),
-        FileState::Absent => files::may_replace(path, to, size(to), &["new"]),
-        FileState::File { .. } => {
-            files::may_replace(path, path, size(to), &["new", "previous"])?;
-            files::may_rename(&previous(path), &["new"])
+impl Places {
+    /// The state that will be set: a link stays a link, anything else becomes a
+    /// copy.
+    fn wanted(&self, before: &FileState) -> Result<FileState, ActionError> {
+        match before {
+            FileState::Link { attributes, .. } => Ok(FileState::Link {
+                target: self.to.path().to_owned(),
+                attributes: attributes.clone(),
+            }),
+            FileState::File { .. } | FileState::Absent => files::replaced(&self.path, &self.to),
         }
     }
-}
 
-fn size(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+    fn before_image(&self) -> Result<BeforeImage, ActionError> {
+        if files::is_free(&self.to)? {
+            let what = format!("{} is not there", self.to.path().display());
+            return Err(ActionError::new(Code::LS2130, what)
+                .state_left("nothing was changed")
+                .remedy("put the new configuration in place before the cutover"));
+        }
+        let before = files::inspect(&self.path)?;
+        let after = self.wanted(&before)?;
+        Ok(BeforeImage { before, after })
+    }
+
+    /// Whether the switch and its undo will be able to do their work.
+    fn feasible(&self, image: &BeforeImage) -> Result<(), ActionError> {
+        let (path, to) = (&self.path, &self.to);
+        match &image.before {
+            FileState::Link { .. } => files::may_replace(path, None, &["new"]),
+            FileState::Absent => files::may_replace(path, Some(to), &["new"]),
+            FileState::File { .. } => {
+                files::may_replace(path, Some(to), &["new", "previous"])?;
+                files::may_rename(&previous(path), &["new"])
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -88,25 +98,27 @@ impl Action for Switch {
     type Params = SwitchConfig;
 
     fn required_permissions(&self, params: &SwitchConfig) -> Vec<Permission> {
-        vec![Permission::Path(PathBuf::from(&params.path))]
+        needs(params).into()
     }
 
-    async fn probe(&self, _cx: &Context, params: &SwitchConfig) -> Result<Probe, ActionError> {
-        let before_image = before_image(params)?;
+    async fn probe(&self, cx: &Context, params: &SwitchConfig) -> Result<Probe, ActionError> {
+        let places = places(cx, params)?;
+        let before_image = places.before_image()?;
         let so = before_image.after.is(&before_image.before);
         if !so {
-            feasible(params, &before_image)?;
+            places.feasible(&before_image)?;
         }
         with_before_image(satisfied_if(so), &before_image)
     }
 
     async fn describe(
         &self,
-        _cx: &Context,
+        cx: &Context,
         params: &SwitchConfig,
     ) -> Result<Description, ActionError> {
-        let image = before_image(params)?;
-        let path = Path::new(&params.path);
+        let places = places(cx, params)?;
+        let image = places.before_image()?;
+        let path = &places.path;
         let line = match &image.before {
             FileState::Link { target, .. } => {
                 format!(
@@ -121,14 +133,18 @@ impl Action for Switch {
                     "replace {} by {}, keep it as {}",
                     params.path,
                     params.to,
-                    previous(path).display()
+                    previous(path).path().display()
                 )
             }
             FileState::Absent => format!("copy {} to {}", params.to, params.path),
         };
         let mut description = Description::of([line]);
         if !image.after.is(&image.before) {
-            description.obstacle(feasible(params, &image));
+            description.obstacle(places.feasible(&image));
+        }
+        if let FileState::File { .. } = &image.before {
+            let remark = files::restriction(path, &places.to)?;
+            description.remarks.extend(remark);
         }
         let names = files::names(path);
         if let (FileState::File { .. }, 2..) = (&image.before, names) {
@@ -148,7 +164,7 @@ impl Action for Switch {
         params: &SwitchConfig,
         before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        let (path, to) = (Path::new(&params.path), Path::new(&params.to));
+        let Places { path, to } = &places(cx, params)?;
         let now = files::inspect(path)?;
         let image: Option<BeforeImage> = before_image.map(decode_before_image).transpose()?;
         // An earlier attempt has replaced it: what is saved is the previous file.
@@ -156,14 +172,14 @@ impl Action for Switch {
             return Ok(Outputs::new());
         }
         match &now {
-            FileState::Link { .. } => files::point(path, to)?,
+            FileState::Link { .. } => files::point(path, to.path())?,
             FileState::File { .. } => {
                 files::save(path, &previous(path))?;
                 files::replace(path, to)?;
             }
             FileState::Absent => files::replace(path, to)?,
         }
-        report(cx, params, "switched", &now)?;
+        report(cx, path, "switched", &now)?;
         Ok(Outputs::new())
     }
 
@@ -174,7 +190,8 @@ impl Action for Switch {
         before_image: &Value,
     ) -> Result<Undone, ActionError> {
         let before_image: BeforeImage = decode_before_image(before_image)?;
-        let path = Path::new(&params.path);
+        let [need, _] = needs(params);
+        let path = &cx.host.policy.place(&need)?;
         let now = files::inspect(path)?;
         if before_image.before.is(&now) {
             remove_leftovers(path, &before_image)?;
@@ -191,23 +208,18 @@ impl Action for Switch {
             FileState::Absent => files::remove(path)?,
             FileState::File { .. } => restore(path, &before_image.before)?,
         }
-        report(cx, params, "restored", &now)?;
+        report(cx, path, "restored", &now)?;
         files::discard_unfinished(path)?;
         Ok(Undone::Restored)
     }
 }
 
 /// Reports the change of the path, with the digests before and after.
-fn report(
-    cx: &Context,
-    params: &SwitchConfig,
-    verb: &str,
-    before: &FileState,
-) -> Result<(), ActionError> {
-    let now = files::inspect(Path::new(&params.path))?;
+fn report(cx: &Context, path: &Place, verb: &str, before: &FileState) -> Result<(), ActionError> {
+    let now = files::inspect(path)?;
     cx.effect(format!(
         "{verb} {}: {} before, {} now",
-        params.path,
+        path.path().display(),
         before.shown(),
         now.shown()
     ));
@@ -217,7 +229,7 @@ fn report(
 /// Removes what an agent that was killed in the middle of this action or of its
 /// undo left in the directory: the half-written replacement, and the saved copy of
 /// the file that is in place again.
-fn remove_leftovers(path: &Path, image: &BeforeImage) -> Result<(), ActionError> {
+fn remove_leftovers(path: &Place, image: &BeforeImage) -> Result<(), ActionError> {
     files::discard_unfinished(path)?;
     let FileState::File { .. } = image.before else {
         return Ok(());
@@ -230,15 +242,15 @@ fn remove_leftovers(path: &Path, image: &BeforeImage) -> Result<(), ActionError>
     Ok(())
 }
 
-fn restore(path: &Path, before: &FileState) -> Result<(), ActionError> {
+fn restore(path: &Place, before: &FileState) -> Result<(), ActionError> {
     let previous = previous(path);
     if let Some(difference) = before.difference(&files::inspect(&previous)?) {
         return Err(ActionError::new(
             Code::LS2131,
             format!(
                 "{} is not the saved copy of {}: {difference}",
-                previous.display(),
-                path.display()
+                previous.path().display(),
+                path.path().display()
             ),
         )
         .state_left("the new configuration is in effect")
@@ -250,11 +262,16 @@ fn restore(path: &Path, before: &FileState) -> Result<(), ActionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Progress;
     use lockstep_barrier::message::Finding;
+    use sha2::{Digest, Sha256};
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::{Arc, Mutex};
 
     struct Site {
         _dir: tempfile::TempDir,
+        cx: Context,
         path: PathBuf,
         params: SwitchConfig,
     }
@@ -268,8 +285,10 @@ mod tests {
             path: path.display().to_string(),
             to: dir.path().join("postgres.toml").display().to_string(),
         };
+        let policy = format!("[policy]\npaths=['{}']\n", dir.path().display());
         Site {
             _dir: dir,
+            cx: Context::of_test(&policy),
             path,
             params,
         }
@@ -277,24 +296,25 @@ mod tests {
 
     /// Probe, execute, probe again, undo: the path is as before.
     async fn there_and_back(site: &Site) {
-        let (cx, before) = (Context::of_test(""), files::inspect(&site.path).unwrap());
-        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        let cx = &site.cx;
+        let before = files::inspect(&Place::of_test(&site.path)).unwrap();
+        let probe = Switch.probe(cx, &site.params).await.unwrap();
         assert_eq!(probe.finding, Finding::Pending);
         let before_image = probe.before_image.unwrap();
         Switch
-            .execute(&cx, &site.params, Some(&before_image))
+            .execute(cx, &site.params, Some(&before_image))
             .await
             .unwrap();
         assert_eq!(fs::read_to_string(&site.path).unwrap(), "postgres");
         assert_eq!(
-            Switch.probe(&cx, &site.params).await.unwrap().finding,
+            Switch.probe(cx, &site.params).await.unwrap().finding,
             Finding::Satisfied
         );
-        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
+        let undone = Switch.undo(cx, &site.params, &before_image).await.unwrap();
         assert_eq!(undone, Undone::Restored);
-        assert_eq!(files::inspect(&site.path).unwrap(), before);
+        assert_eq!(files::inspect(&Place::of_test(&site.path)).unwrap(), before);
         assert_eq!(
-            Switch.undo(&cx, &site.params, &before_image).await.unwrap(),
+            Switch.undo(cx, &site.params, &before_image).await.unwrap(),
             Undone::Unchanged
         );
     }
@@ -322,7 +342,8 @@ mod tests {
     /// saved copy was left: the undo leaves the directory as it was.
     #[tokio::test]
     async fn an_undo_removes_what_a_killed_agent_left() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
         let listing = || -> Vec<_> {
             let entries = fs::read_dir(site.path.parent().unwrap()).unwrap();
@@ -331,19 +352,21 @@ mod tests {
             names
         };
         let before = listing();
-        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        let probe = Switch.probe(cx, &site.params).await.unwrap();
         let before_image = probe.before_image.unwrap();
-        fs::write(files::aside(&site.path, "new"), "half").unwrap();
-        fs::write(previous(&site.path), "oracle").unwrap();
-        fs::write(files::aside(&previous(&site.path), "new"), "half").unwrap();
-        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
+        let place = Place::of_test(&site.path);
+        fs::write(place.aside("new").path(), "half").unwrap();
+        fs::write(previous(&place).path(), "oracle").unwrap();
+        fs::write(previous(&place).aside("new").path(), "half").unwrap();
+        let undone = Switch.undo(cx, &site.params, &before_image).await.unwrap();
         assert_eq!(undone, Undone::Unchanged);
         assert_eq!(listing(), before);
     }
 
     #[tokio::test]
     async fn acl_and_labels_go_there_and_back_and_a_change_of_them_is_drift() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
         let set = |name: &str, value: &[u8]| {
             let flags = rustix::fs::XattrFlags::empty();
@@ -354,19 +377,18 @@ mod tests {
             return;
         }
         there_and_back(&site).await;
-        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        let probe = Switch.probe(cx, &site.params).await.unwrap();
         let image = probe.before_image.unwrap();
         Switch
-            .execute(&cx, &site.params, Some(&image))
+            .execute(cx, &site.params, Some(&image))
             .await
             .unwrap();
-        assert_eq!(
-            files::attributes_of(&site.path).unwrap().extended.len(),
-            1,
-            "the new file has the attribute"
-        );
+        let now = files::inspect(&Place::of_test(&site.path)).unwrap();
+        let now = serde_json::to_value(&now).unwrap();
+        let extended = now["attributes"]["extended"].as_object().unwrap();
+        assert_eq!(extended.len(), 1, "the new file has the attribute");
         set("user.origin", b"by hand").unwrap();
-        let undone = Switch.undo(&cx, &site.params, &image).await.unwrap();
+        let undone = Switch.undo(cx, &site.params, &image).await.unwrap();
         let Undone::Drifted(what) = undone else {
             unreachable!("{undone:?}");
         };
@@ -377,28 +399,30 @@ mod tests {
     /// new file as the previous one.
     #[tokio::test]
     async fn a_repeated_execution_keeps_the_saved_file() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
-        let probe = Switch.probe(&cx, &site.params).await.unwrap();
+        let probe = Switch.probe(cx, &site.params).await.unwrap();
         let image = probe.before_image.unwrap();
         for _ in 0..2 {
             Switch
-                .execute(&cx, &site.params, Some(&image))
+                .execute(cx, &site.params, Some(&image))
                 .await
                 .unwrap();
         }
-        let undone = Switch.undo(&cx, &site.params, &image).await.unwrap();
+        let undone = Switch.undo(cx, &site.params, &image).await.unwrap();
         assert_eq!(undone, Undone::Restored);
         assert_eq!(fs::read_to_string(&site.path).unwrap(), "oracle");
     }
 
     #[tokio::test]
     async fn what_prevents_the_switch_is_an_obstacle_and_a_vote_against_it() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
-        fs::create_dir(previous(&site.path)).unwrap();
-        let description = Switch.describe(&cx, &site.params).await.unwrap();
-        let error = Switch.probe(&cx, &site.params).await.unwrap_err();
+        fs::create_dir(previous(&Place::of_test(&site.path)).path()).unwrap();
+        let description = Switch.describe(cx, &site.params).await.unwrap();
+        let error = Switch.probe(cx, &site.params).await.unwrap_err();
         assert_eq!(description.obstacles, [error.report()]);
         assert_eq!(error.code(), Code::LS2120);
     }
@@ -411,40 +435,83 @@ mod tests {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
         site.params.to = pipe.display().to_string();
-        let error = Switch
-            .probe(&Context::of_test(""), &site.params)
-            .await
-            .unwrap_err();
+        let error = Switch.probe(&site.cx, &site.params).await.unwrap_err();
         assert_eq!(error.code(), Code::LS2120);
     }
 
     #[tokio::test]
     async fn other_names_of_the_file_are_remarked() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
         fs::hard_link(&site.path, site.path.with_file_name("alias")).unwrap();
-        let description = Switch.describe(&cx, &site.params).await.unwrap();
+        let description = Switch.describe(cx, &site.params).await.unwrap();
         assert!(description.remarks[0].contains("hard links"));
         there_and_back(&site).await;
     }
 
     #[tokio::test]
     async fn a_foreign_change_is_left_alone() {
-        let (site, cx) = (site(), Context::of_test(""));
+        let site = site();
+        let cx = &site.cx;
         fs::write(&site.path, "oracle").unwrap();
         let before_image = Switch
-            .probe(&cx, &site.params)
+            .probe(cx, &site.params)
             .await
             .unwrap()
             .before_image
             .unwrap();
         Switch
-            .execute(&cx, &site.params, Some(&before_image))
+            .execute(cx, &site.params, Some(&before_image))
             .await
             .unwrap();
         fs::write(&site.path, "somebody else's").unwrap();
-        let undone = Switch.undo(&cx, &site.params, &before_image).await.unwrap();
+        let undone = Switch.undo(cx, &site.params, &before_image).await.unwrap();
         assert!(matches!(undone, Undone::Drifted(_)), "{undone:?}");
         assert_eq!(fs::read_to_string(&site.path).unwrap(), "somebody else's");
+    }
+
+    /// Another party may neither learn what only root may read, nor its digest.
+    #[tokio::test]
+    async fn neither_a_secret_nor_its_digest_becomes_public() {
+        let mut site = site();
+        let at = |name: &str| site.path.with_file_name(name);
+        let secret = at("password");
+        fs::write(&secret, "canary").unwrap();
+        fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        fs::write(&site.path, "oracle").unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("shadow"), "root").unwrap();
+        for source in [outside.path().join("shadow"), at("../shadow")] {
+            site.params.to = source.display().to_string();
+            let error = Switch.probe(&site.cx, &site.params).await.unwrap_err();
+            assert_eq!(error.code(), Code::LS2001);
+            let error = Switch.execute(&site.cx, &site.params, None).await;
+            assert_eq!(error.unwrap_err().code(), Code::LS2001);
+        }
+        site.params.to = secret.display().to_string();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let seen = lines.clone();
+        let cx = Context {
+            progress: Progress::to(move |line| seen.lock().unwrap().push(line)),
+            ..site.cx.clone()
+        };
+        let image = Switch.probe(&cx, &site.params).await.unwrap().before_image;
+        Switch
+            .execute(&cx, &site.params, image.as_ref())
+            .await
+            .unwrap();
+        let mode = fs::metadata(&site.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+        let digest = hex::encode(Sha256::digest("canary"));
+        let said = format!("{image:?} {:?}", lines.lock().unwrap());
+        assert!(said.contains("switched"), "{said}");
+        assert!(!said.contains(&digest), "{said}");
+        let undone = Switch
+            .undo(&cx, &site.params, &image.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(undone, Undone::Restored);
+        assert_eq!(fs::read_to_string(&site.path).unwrap(), "oracle");
     }
 }

@@ -14,15 +14,15 @@ use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
 };
-use crate::host::files::{self, FileState};
+use crate::host::files::{self, FileState, Place};
 use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::Probe;
 use lockstep_plan::catalogue::{CronFiles, DisableCron, RestoreCron};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub struct Disable;
@@ -35,32 +35,44 @@ fn required_permissions(params: &CronFiles) -> Vec<Permission> {
     params
         .files
         .iter()
-        .map(|file| Permission::Path(PathBuf::from(file)))
+        .map(|file| Permission::Rename(PathBuf::from(file)))
         .collect()
 }
 
-fn hidden(file: &str) -> PathBuf {
-    files::aside(Path::new(file), "disabled")
+fn place(cx: &Context, file: &str) -> Result<Place, ActionError> {
+    cx.host
+        .policy
+        .place(&Permission::Rename(PathBuf::from(file)))
 }
 
-fn standings(params: &CronFiles) -> Result<BeforeImage, ActionError> {
-    params
-        .files
-        .iter()
-        .map(|file| Ok((file.clone(), files::inspect(Path::new(file))?)))
-        .collect()
+fn hidden(file: &Place) -> Place {
+    file.aside("disabled")
+}
+
+/// Each file and what is at its place.
+fn standings(
+    cx: &Context,
+    params: &CronFiles,
+) -> Result<BTreeMap<String, (Place, FileState)>, ActionError> {
+    let found = params.files.iter().map(|file| {
+        let place = place(cx, file)?;
+        let state = files::inspect(&place)?;
+        Ok((file.clone(), (place, state)))
+    });
+    found.collect()
 }
 
 /// Restores one file if it is hidden and there is no file at its path.
-fn restore(cx: &Context, file: &str) -> Result<bool, ActionError> {
+fn restore(cx: &Context, file: &Place) -> Result<bool, ActionError> {
     let hidden = hidden(file);
     if files::is_free(&hidden)? {
         return Ok(false);
     }
-    files::rename(&hidden, Path::new(file))?;
+    files::rename(&hidden, file)?;
     cx.effect(format!(
-        "enabled the crontab {file} (renamed from {})",
-        hidden.display()
+        "enabled the crontab {} (renamed from {})",
+        file.path().display(),
+        hidden.path().display()
     ));
     Ok(true)
 }
@@ -70,19 +82,15 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Gives the directories of these files a modification time in a later second than
 /// that of the renames, so that cron reads them again.
-async fn announce(changed: &[&str]) -> Result<(), ActionError> {
-    let directories: BTreeSet<&Path> = changed
-        .iter()
-        .filter_map(|file| Path::new(*file).parent())
-        .collect();
-    let mut renamed = Vec::new();
-    for directory in directories {
-        renamed.push((directory, files::modified_secs(directory)?));
+async fn announce(changed: &[Place]) -> Result<(), ActionError> {
+    let mut renamed = BTreeMap::new();
+    for file in changed {
+        renamed.insert(file.parent(), (file, files::modified_secs(file)?));
     }
-    for (directory, before) in renamed {
+    for (file, before) in renamed.into_values() {
         // Bounded: the clock passes the second of a rename within a second. A time in
         // the future, after the clock was set back, differs at once.
-        while files::touch(directory)? == before {
+        while files::touch(file)? == before {
             tokio::time::sleep(TICK).await;
         }
     }
@@ -90,17 +98,17 @@ async fn announce(changed: &[&str]) -> Result<(), ActionError> {
 }
 
 /// Whether a crontab can be disabled, and enabled again by the undo.
-fn may_disable(file: &str) -> Result<(), ActionError> {
-    files::may_rename(Path::new(file), &["disabled"])?;
+fn may_disable(file: &Place) -> Result<(), ActionError> {
+    files::may_rename(file, &["disabled"])?;
     let hidden = hidden(file);
     if files::is_free(&hidden)? {
         return Ok(());
     }
-    Err(files::taken(&hidden))
+    Err(files::taken(hidden.path()))
 }
 
 /// Whether a crontab that isn't in place can be put back.
-fn may_restore(file: &str) -> Result<(), ActionError> {
+fn may_restore(file: &Place) -> Result<(), ActionError> {
     let hidden = hidden(file);
     if files::is_free(&hidden)? {
         return Err(nothing_saved(file));
@@ -108,14 +116,15 @@ fn may_restore(file: &str) -> Result<(), ActionError> {
     files::may_rename(&hidden, &[])
 }
 
-fn nothing_saved(file: &str) -> ActionError {
-    let saved = hidden(file);
-    ActionError::new(
-        Code::LS2141,
-        format!("{file} can't be restored: there is no {}", saved.display()),
-    )
-    .state_left("it is not in effect")
-    .remedy("put it back from a backup, then retry")
+fn nothing_saved(file: &Place) -> ActionError {
+    let what = format!(
+        "{} can't be restored: there is no {}",
+        file.path().display(),
+        hidden(file).path().display()
+    );
+    ActionError::new(Code::LS2141, what)
+        .state_left("it is not in effect")
+        .remedy("put it back from a backup, then retry")
 }
 
 #[async_trait]
@@ -126,12 +135,12 @@ impl Action for Disable {
         required_permissions(params)
     }
 
-    async fn probe(&self, _cx: &Context, params: &DisableCron) -> Result<Probe, ActionError> {
-        let standings = standings(params)?;
-        for (file, state) in &standings {
+    async fn probe(&self, cx: &Context, params: &DisableCron) -> Result<Probe, ActionError> {
+        let standings = standings(cx, params)?;
+        for (file, (place, state)) in &standings {
             if *state != FileState::Absent {
-                may_disable(file)?;
-            } else if files::is_free(&hidden(file))? {
+                may_disable(place)?;
+            } else if files::is_free(&hidden(place))? {
                 return Err(
                     ActionError::new(Code::LS2140, format!("there is no crontab {file}"))
                         .state_left("nothing was changed")
@@ -139,26 +148,28 @@ impl Action for Disable {
                 );
             }
         }
-        let so = standings.values().all(|state| *state == FileState::Absent);
-        with_before_image(satisfied_if(so), &standings)
+        let states = standings.into_iter();
+        let image: BeforeImage = states.map(|(file, (_, state))| (file, state)).collect();
+        let so = image.values().all(|state| *state == FileState::Absent);
+        with_before_image(satisfied_if(so), &image)
     }
 
     async fn describe(
         &self,
-        _cx: &Context,
+        cx: &Context,
         params: &DisableCron,
     ) -> Result<Description, ActionError> {
         let mut description = Description::default();
-        for (file, state) in standings(params)? {
+        for (file, (place, state)) in standings(cx, params)? {
             if state == FileState::Absent {
                 description
                     .remarks
                     .push(format!("{file} is not in effect now"));
             } else {
-                let line = format!("move {file} to {}", hidden(&file).display());
+                let line = format!("move {file} to {}", hidden(&place).path().display());
                 description.would_do.push(line);
-                description.obstacle(may_disable(&file));
-                let names = files::names(Path::new(&file));
+                description.obstacle(may_disable(&place));
+                let names = files::names(&place);
                 if let 2.. = names {
                     description.remarks.push(format!(
                         "{file} has {} other names (hard links); cron ignores such a file, and \
@@ -177,18 +188,20 @@ impl Action for Disable {
         params: &DisableCron,
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        for file in &params.files {
-            if !files::is_free(Path::new(file))? {
+        let places = all(cx, params)?;
+        for file in &places {
+            if !files::is_free(file)? {
                 let hidden = hidden(file);
-                files::rename(Path::new(file), &hidden)?;
+                files::rename(file, &hidden)?;
                 cx.effect(format!(
-                    "disabled the crontab {file} (renamed to {})",
-                    hidden.display()
+                    "disabled the crontab {} (renamed to {})",
+                    file.path().display(),
+                    hidden.path().display()
                 ));
             }
         }
         // Also those that an interrupted attempt has renamed.
-        announce(&all(&params.files)).await?;
+        announce(&places).await?;
         Ok(Outputs::new())
     }
 
@@ -205,16 +218,17 @@ impl Action for Disable {
             if *before == FileState::Absent {
                 continue;
             }
-            match files::inspect(Path::new(file))? {
+            let place = place(cx, file)?;
+            match files::inspect(&place)? {
                 now if before.is(&now) => {}
                 FileState::Absent => {
-                    if !restore(cx, file)? {
+                    if !restore(cx, &place)? {
                         return Ok(Undone::Drifted(format!(
                             "{file} is neither in place nor saved as {}",
-                            hidden(file).display()
+                            hidden(&place).path().display()
                         )));
                     }
-                    changed.push(file.as_str());
+                    changed.push(place);
                 }
                 _ => {
                     let drift = format!("somebody put another {file} in place");
@@ -235,11 +249,11 @@ impl Action for Restore {
         required_permissions(params)
     }
 
-    async fn probe(&self, _cx: &Context, params: &RestoreCron) -> Result<Probe, ActionError> {
+    async fn probe(&self, cx: &Context, params: &RestoreCron) -> Result<Probe, ActionError> {
         let mut so = true;
-        for (file, state) in standings(params)? {
+        for (place, state) in standings(cx, params)?.into_values() {
             if state == FileState::Absent {
-                may_restore(&file)?;
+                may_restore(&place)?;
                 so = false;
             }
         }
@@ -248,15 +262,15 @@ impl Action for Restore {
 
     async fn describe(
         &self,
-        _cx: &Context,
+        cx: &Context,
         params: &RestoreCron,
     ) -> Result<Description, ActionError> {
         let mut description = Description::default();
-        for (file, state) in standings(params)? {
+        for (file, (place, state)) in standings(cx, params)? {
             let line = format!("put {file} back in place");
             description.would_do.push(line);
             if state == FileState::Absent {
-                description.obstacle(may_restore(&file));
+                description.obstacle(may_restore(&place));
             }
         }
         Ok(description)
@@ -268,18 +282,19 @@ impl Action for Restore {
         params: &RestoreCron,
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
-        for file in &params.files {
-            if files::is_free(Path::new(file))? && !restore(cx, file)? {
+        let places = all(cx, params)?;
+        for file in &places {
+            if files::is_free(file)? && !restore(cx, file)? {
                 return Err(nothing_saved(file));
             }
         }
-        announce(&all(&params.files)).await?;
+        announce(&places).await?;
         Ok(Outputs::new())
     }
 }
 
-fn all(files: &[String]) -> Vec<&str> {
-    files.iter().map(String::as_str).collect()
+fn all(cx: &Context, params: &CronFiles) -> Result<Vec<Place>, ActionError> {
+    params.files.iter().map(|file| place(cx, file)).collect()
 }
 
 #[cfg(test)]
@@ -287,19 +302,18 @@ mod tests {
     use super::*;
     use lockstep_barrier::message::Finding;
     use std::fs;
+    use std::path::Path;
 
     #[tokio::test]
     async fn only_what_was_in_effect_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name).display().to_string();
         fs::write(file("on"), "* * * * * root true").unwrap();
-        fs::write(hidden(&file("off")), "* * * * * root false").unwrap();
-        let (cx, params) = (
-            Context::of_test(""),
-            DisableCron(CronFiles {
-                files: vec![file("on"), file("off")],
-            }),
-        );
+        fs::write(hidden_path(&file("off")), "* * * * * root false").unwrap();
+        let cx = of_test(dir.path());
+        let params = DisableCron(CronFiles {
+            files: vec![file("on"), file("off")],
+        });
         let before_image = Disable
             .probe(&cx, &params)
             .await
@@ -326,6 +340,15 @@ mod tests {
         );
     }
 
+    fn of_test(directory: &Path) -> Context {
+        let shown = directory.display();
+        Context::of_test(&format!("[policy]\npaths=['{shown}']\n"))
+    }
+
+    fn hidden_path(file: &str) -> PathBuf {
+        files::aside(Path::new(file), "disabled")
+    }
+
     fn disable(file: &str) -> DisableCron {
         DisableCron(CronFiles {
             files: vec![file.to_owned()],
@@ -339,10 +362,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("app").display().to_string();
         fs::write(&file, "* * * * * true").unwrap();
-        let (cx, params) = (Context::of_test(""), disable(&file));
+        let (cx, params) = (of_test(dir.path()), disable(&file));
         let image = Disable.probe(&cx, &params).await.unwrap().before_image;
         Disable.execute(&cx, &params, image.as_ref()).await.unwrap();
-        let renamed = fs::symlink_metadata(hidden(&file)).unwrap();
+        let renamed = fs::symlink_metadata(hidden_path(&file)).unwrap();
         let seen = |metadata: fs::Metadata| std::os::unix::fs::MetadataExt::mtime(&metadata);
         // The rename sets the status change time of the file.
         let at = std::os::unix::fs::MetadataExt::ctime(&renamed);
@@ -359,20 +382,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("shop").display().to_string();
         fs::write(&file, "* * * * * root true").unwrap();
-        fs::write(hidden(&file), "* * * * * root of an earlier run").unwrap();
-        let (cx, params) = (Context::of_test(""), disable(&file));
+        fs::write(hidden_path(&file), "* * * * * root of an earlier run").unwrap();
+        let (cx, params) = (of_test(dir.path()), disable(&file));
         let error = Disable.probe(&cx, &params).await.unwrap_err();
         assert_eq!(error.code(), Code::LS2121);
         let obstacles = Disable.describe(&cx, &params).await.unwrap().obstacles;
         assert_eq!(obstacles, [error.report()]);
 
-        fs::remove_file(hidden(&file)).unwrap();
-        fs::create_dir(hidden(&file)).unwrap();
+        fs::remove_file(hidden_path(&file)).unwrap();
+        fs::create_dir(hidden_path(&file)).unwrap();
         let error = Disable.probe(&cx, &params).await.unwrap_err();
         assert_eq!(error.code(), Code::LS2120);
 
         fs::remove_file(&file).unwrap();
-        fs::remove_dir(hidden(&file)).unwrap();
+        fs::remove_dir(hidden_path(&file)).unwrap();
         let params = RestoreCron(CronFiles { files: vec![file] });
         let error = Restore.probe(&cx, &params).await.unwrap_err();
         assert_eq!(error.code(), Code::LS2141);
@@ -380,11 +403,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_crontab_that_is_nowhere_is_refused() {
-        let params = DisableCron(CronFiles {
-            files: vec!["/nowhere/cron.d/shop".into()],
-        });
+        let dir = tempfile::tempdir().unwrap();
+        let params = disable(&dir.path().join("shop").display().to_string());
         let error = Disable
-            .probe(&Context::of_test(""), &params)
+            .probe(&of_test(dir.path()), &params)
             .await
             .unwrap_err();
         assert_eq!(error.code(), Code::LS2140);

@@ -62,7 +62,7 @@ fn checked(cx: &Context, name: &str) -> Result<Vec<Found>, ActionError> {
         .state_left("nothing was done")
         .remedy(
             "correct it in agent.toml (`ls -l /proc/PID/exe` shows the executable of a process), \
-             then restart the agent",
+             then retry",
         )),
         _ => Ok(found),
     }

@@ -3,6 +3,7 @@
 use super::Host;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// What every part of an action receives.
@@ -32,18 +33,25 @@ impl Context {
         self.progress.send(Line::Effect(line.into()));
     }
 
-    /// Sends a line of a tool's output as progress.
+    /// Sends a line of a tool's output as progress, while the task has written less than
+    /// [`MAX_OUTPUT`]; then says once that the output is cut.
     pub fn output(&self, line: impl Into<String>) {
-        self.progress.send(Line::Output(line.into()));
+        self.progress.output(line.into());
     }
 }
 
 #[cfg(test)]
 impl Context {
-    /// A task on a host with the least configuration and these lines after it.
+    /// A task on a host with the least configuration and these lines after it. Its state
+    /// directory is that of the test programs.
     pub fn of_test(more: &str) -> Self {
-        let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\n\
-                     key='c'\ntrust_domain='t'\n";
+        let state = std::env::temp_dir().join("lockstep-agent-tests");
+        std::fs::create_dir_all(&state).unwrap();
+        let least = format!(
+            "name='a'\ncoordinator='c'\nstate_dir='{}'\n[tls]\nca='a'\ncert='b'\n\
+             key='c'\ntrust_domain='t'\n",
+            state.display()
+        );
         Self {
             host: Arc::new(Host::new(
                 toml::from_str(&format!("{least}{more}")).unwrap(),
@@ -59,6 +67,10 @@ impl Context {
         }
     }
 }
+
+/// Output of the programs of one task that is forwarded, in bytes: what an operator
+/// reads of it is far less, and a program that never stops writing costs no more.
+pub const MAX_OUTPUT: u64 = 16 << 20;
 
 /// Identifies a task in the tools and databases where it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +110,10 @@ pub enum Line {
 #[derive(Clone)]
 pub struct Progress {
     send: Arc<dyn Fn(Line) + Send + Sync>,
+    /// What is left of [`MAX_OUTPUT`].
+    room: Arc<AtomicU64>,
+    /// That the output is cut has been said.
+    is_cut: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -105,6 +121,8 @@ impl Progress {
     pub fn to(send: impl Fn(Line) + Send + Sync + 'static) -> Self {
         Self {
             send: Arc::new(send),
+            room: Arc::new(AtomicU64::new(MAX_OUTPUT)),
+            is_cut: Arc::default(),
         }
     }
 
@@ -115,5 +133,25 @@ impl Progress {
 
     pub fn send(&self, line: Line) {
         (self.send)(line);
+    }
+
+    fn output(&self, line: String) {
+        // With its line break, so that empty lines count, too.
+        let bytes = u64::try_from(line.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        let room = self.room.load(Ordering::Relaxed);
+        if bytes <= room {
+            // Two streams of one program may both take the last of the room; that is
+            // one line too many.
+            self.room.fetch_sub(bytes.min(room), Ordering::Relaxed);
+            self.send(Line::Output(line));
+        } else if !self.is_cut.swap(true, Ordering::Relaxed) {
+            self.room.store(0, Ordering::Relaxed);
+            let limit = MAX_OUTPUT >> 20;
+            self.send(Line::Note(format!(
+                "the output is cut here: the programs of this task have written {limit} MiB"
+            )));
+        }
     }
 }

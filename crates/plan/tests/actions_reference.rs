@@ -51,9 +51,9 @@ const AREAS: [(&str, &[&str], &str); 4] = [
         &[
             "service.", "cron.", "process.", "config.", "check.", "command.",
         ],
-        "Units, paths, processes and commands must be allowed by the agent's policy: `units`, \
-         `paths`, `[policy.processes]`, `[policy.commands]`. `check.http` and `check.tcp` need \
-         no such permission.",
+        "Units, paths, addresses, processes and commands must be allowed by the agent's policy: \
+         `units`, `paths`, `sources`, `addresses`, `[policy.processes]`, `[policy.commands]`. \
+         `check.http` and `check.tcp` need no permission for the host's own loopback addresses.",
     ),
     (
         "Oracle",

@@ -104,7 +104,8 @@ mod tests {
             action: "cron.disable".to_owned(),
             params: files,
         };
-        let cx = Context::of_test("");
+        let shown = dir.path().display();
+        let cx = Context::of_test(&format!("[policy]\npaths=['{shown}']\n"));
         let refused = State.probe(&cx, &params).await.unwrap_err();
         assert_eq!(refused.diagnosis().code, Code::LS2163);
         fs::rename(&crontab, dir.path().join(".report.lockstep-disabled")).unwrap();
@@ -112,7 +113,7 @@ mod tests {
         State.execute(&cx, &params, None).await.unwrap();
         assert_eq!(
             State.required_permissions(&params),
-            [Permission::Path(crontab)],
+            [Permission::Rename(crontab)],
             "checking needs what the action itself needs"
         );
     }

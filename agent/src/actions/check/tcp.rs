@@ -41,8 +41,8 @@ async fn look(params: &CheckTcp) -> Result<(), String> {
 impl Action for Tcp {
     type Params = CheckTcp;
 
-    fn required_permissions(&self, _params: &CheckTcp) -> Vec<Permission> {
-        Vec::new()
+    fn required_permissions(&self, params: &CheckTcp) -> Vec<Permission> {
+        vec![Permission::Address(params.address.clone())]
     }
 
     async fn probe(&self, _cx: &Context, _params: &CheckTcp) -> Result<Probe, ActionError> {

@@ -5,13 +5,14 @@
 //! of flags of the file itself, of mount points and of a full disk, so those are asked
 //! one by one.
 
-use super::{FileState, aside, inspect};
+use super::place::Place;
+use super::{FileState, Wanted, file, inspect, wanted};
 use crate::error::ActionError;
 use lockstep_api::Code;
 use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags, accessat, statvfs, statx};
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -23,17 +24,16 @@ const MARGIN: u64 = 64 * 1024;
 /// needs, for which the directory counts and not the file's own mode.
 ///
 /// # Errors
-/// LS2123 with the reason; LS2120, LS2122 where a name of [`aside`] can't be used.
-pub fn may_rename(path: &Path, purposes: &[&str]) -> Result<(), ActionError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+/// LS2123 with the reason; LS2120, LS2122 where a name of [`Place::aside`] can't be used.
+pub fn may_rename(path: &Place, purposes: &[&str]) -> Result<(), ActionError> {
     accessat(
         CWD,
-        directory,
+        path.directory_path(),
         Access::WRITE_OK | Access::EXEC_OK,
         AtFlags::EACCESS,
     )
     .map_err(|e| {
-        let shown = directory.display();
+        let shown = path.parent().display();
         let remedy = match e {
             rustix::io::Errno::ROFS => format!(
                 "add {shown} to ReadWritePaths= of the agent's unit, in a drop-in, or mount the \
@@ -43,36 +43,44 @@ pub fn may_rename(path: &Path, purposes: &[&str]) -> Result<(), ActionError> {
         };
         refused(path, remedy).source(io::Error::from(e))
     })?;
-    if let Some((what, remedy)) = flagged(path, directory) {
+    if let Some((what, remedy)) = flagged(path) {
         return Err(refused(path, remedy).source(io::Error::other(what)));
     }
-    if let Some(what) = sticky(path, directory) {
+    if let Some(what) = sticky(path) {
         let remedy = "run the agent as root, or as the owner of the file";
         return Err(refused(path, remedy).source(io::Error::other(what)));
     }
     for purpose in purposes {
-        inspect(&aside(path, purpose))?;
+        inspect(&path.aside(purpose))?;
     }
     Ok(())
 }
 
-/// Whether a file of so many bytes can be put in place of `path`, with the owner of
-/// the file at `like`.
+/// Whether `path` can be replaced: by a copy of the file `with`, or, without one, by
+/// another link.
 ///
 /// # Errors
 /// As [`may_rename`]; LS2125 where the owner can't be preserved.
 pub fn may_replace(
-    path: &Path,
-    like: &Path,
-    bytes: u64,
+    path: &Place,
+    with: Option<&Place>,
     purposes: &[&str],
 ) -> Result<(), ActionError> {
     may_rename(path, purposes)?;
-    if let Ok(metadata) = fs::symlink_metadata(like)
-        && !may_give(&metadata)
-    {
+    let (wanted, bytes) = match with {
+        Some(with) => {
+            let source = file(with)?;
+            let bytes = u64::try_from(source.stat().st_size).unwrap_or(0);
+            (Some(wanted(path, &source)?), bytes)
+        }
+        None => {
+            let link = path.node().ok().flatten();
+            (link.and_then(|link| Wanted::of_existing(&link).ok()), 0)
+        }
+    };
+    if wanted.is_some_and(|wanted| !may_give(&wanted)) {
         return Err(super::not_preserved(
-            path,
+            path.path(),
             "owner",
             io::Error::from(rustix::io::Errno::PERM),
         ));
@@ -97,26 +105,29 @@ pub fn may_execute(path: &Path) -> io::Result<()> {
     Ok(accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
-fn refused(path: &Path, remedy: impl Into<String>) -> ActionError {
-    ActionError::new(Code::LS2123, format!("{} can't be changed", path.display()))
+fn refused(path: &Place, remedy: impl Into<String>) -> ActionError {
+    let what = format!("{} can't be changed", path.path().display());
+    ActionError::new(Code::LS2123, what)
         .state_left("it is as it was")
         .remedy(remedy)
 }
 
 fn attributes(path: &Path) -> StatxAttributes {
-    statx(
-        CWD,
-        path,
-        AtFlags::SYMLINK_NOFOLLOW,
-        StatxFlags::BASIC_STATS,
-    )
-    .map_or(StatxAttributes::empty(), |found| found.stx_attributes)
+    let flags = AtFlags::empty();
+    statx(CWD, path, flags, StatxFlags::BASIC_STATS)
+        .map_or(StatxAttributes::empty(), |found| found.stx_attributes)
 }
 
 /// A flag that forbids the rename even to root (chattr(1)), or a mount.
-fn flagged(path: &Path, directory: &Path) -> Option<(String, String)> {
-    for place in [path, directory] {
-        let (shown, flags) = (place.display(), attributes(place));
+fn flagged(path: &Place) -> Option<(String, String)> {
+    let node = path.node().ok().flatten();
+    let file = node.map_or(StatxAttributes::empty(), |node| attributes(&node.path()));
+    let places = [
+        (path.path(), file),
+        (path.parent(), attributes(&path.directory_path())),
+    ];
+    for (place, flags) in places {
+        let shown = place.display();
         let flag = if flags.contains(StatxAttributes::IMMUTABLE) {
             ("immutable", "i")
         } else if flags.contains(StatxAttributes::APPEND) {
@@ -130,50 +141,43 @@ fn flagged(path: &Path, directory: &Path) -> Option<(String, String)> {
         ));
     }
     // A file that is itself a mount, as containers have them: rename(2) gives EBUSY.
-    attributes(path)
-        .contains(StatxAttributes::MOUNT_ROOT)
-        .then(|| {
-            (
-                format!("{} is a mount point", path.display()),
-                "switch the file that is mounted there, by its own path".to_owned(),
-            )
-        })
+    file.contains(StatxAttributes::MOUNT_ROOT).then(|| {
+        (
+            format!("{} is a mount point", path.path().display()),
+            "switch the file that is mounted there, by its own path".to_owned(),
+        )
+    })
 }
 
 /// In a directory with the sticky bit, only the owner of the file or of the directory
 /// may remove or rename a file (inode(7)).
-fn sticky(path: &Path, directory: &Path) -> Option<String> {
+fn sticky(path: &Place) -> Option<String> {
     const STICKY: u32 = 0o1000;
-    let (file, directory) = (
-        fs::symlink_metadata(path).ok()?,
-        fs::metadata(directory).ok()?,
-    );
+    let file = path.node().ok().flatten()?;
+    let directory = fs::metadata(path.directory_path()).ok()?;
     let me = geteuid().as_raw();
-    let mine = [file.uid(), directory.uid()].contains(&me);
-    (directory.mode() & STICKY != 0 && !mine && !has(CapabilitySet::FOWNER)).then(|| {
-        format!(
-            "its directory is sticky, and the file belongs to user {}",
-            file.uid()
-        )
-    })
+    let owner = file.stat().st_uid;
+    let mine = [owner, directory.uid()].contains(&me);
+    (directory.mode() & STICKY != 0 && !mine && !has(CapabilitySet::FOWNER))
+        .then(|| format!("its directory is sticky, and the file belongs to user {owner}"))
 }
 
 fn has(capability: CapabilitySet) -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
-/// Whether this process may make a file that belongs to the owner of this one.
-fn may_give(file: &Metadata) -> bool {
+/// Whether this process may make a file with this owner and group.
+fn may_give(wanted: &Wanted) -> bool {
     let groups = getgroups().unwrap_or_default();
     let mut groups = groups.into_iter().chain([getegid()]);
     has(CapabilitySet::CHOWN)
-        || (file.uid() == geteuid().as_raw() && groups.any(|group| group.as_raw() == file.gid()))
+        || (wanted.uid == geteuid().as_raw() && groups.any(|group| group.as_raw() == wanted.gid))
 }
 
 /// Why a file of so many bytes has no room; `None` if it has, or where the filesystem
 /// doesn't state it.
-fn room(path: &Path, bytes: u64) -> Option<String> {
-    let space = statvfs(path.parent()?).ok()?;
+fn room(path: &Place, bytes: u64) -> Option<String> {
+    let space = statvfs(path.directory_path()).ok()?;
     let (free, wanted) = (
         space.f_bavail.saturating_mul(space.f_frsize),
         bytes + MARGIN,
@@ -185,11 +189,11 @@ fn room(path: &Path, bytes: u64) -> Option<String> {
     (space.f_files > 0 && space.f_favail < 1).then(|| "no inode is free".to_owned())
 }
 
-/// Whether nothing is at a path.
+/// Whether nothing is at a place.
 ///
 /// # Errors
 /// As [`inspect`].
-pub fn is_free(path: &Path) -> Result<bool, ActionError> {
+pub fn is_free(path: &Place) -> Result<bool, ActionError> {
     Ok(inspect(path)? == FileState::Absent)
 }
 
@@ -203,25 +207,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db.toml");
         fs::write(&path, "oracle").unwrap();
-        may_replace(&path, &path, 10, &["new"]).unwrap();
-        let full = may_replace(&path, &path, u64::MAX / 2, &["new"]).unwrap_err();
-        assert!(
-            full.report().contains("bytes are free"),
-            "{}",
-            full.report()
-        );
-        if let Some(mounted) = read_only(dir.path(), || may_rename(&path, &["new"])) {
+        let place = Place::of_test(&path);
+        may_replace(&place, Some(&place), &["new"]).unwrap();
+        let huge = Place::of_test(&dir.path().join("huge"));
+        let sparse = fs::File::create(huge.path()).unwrap();
+        if sparse.set_len(u64::MAX / 4).is_ok() || sparse.set_len(1 << 43).is_ok() {
+            let full = may_replace(&place, Some(&huge), &["new"]).unwrap_err();
+            let report = full.report();
+            assert!(report.contains("bytes are free"), "{report}");
+        }
+        let mounted = read_only(dir.path(), || may_rename(&Place::of_test(&path), &["new"]));
+        if let Some(mounted) = mounted {
             let error = mounted.unwrap_err();
             assert_eq!(error.code(), Code::LS2123);
             let report = error.report();
             assert!(report.contains("ReadWritePaths"), "{report}");
         }
-        fs::create_dir(aside(&path, "new")).unwrap();
-        let taken = may_rename(&path, &["new"]).unwrap_err();
+        fs::create_dir(place.aside("new").path()).unwrap();
+        let taken = may_rename(&place, &["new"]).unwrap_err();
         assert_eq!(taken.code(), Code::LS2120, "{}", taken.report());
         let long = dir.path().join("x".repeat(250));
         fs::write(&long, "oracle").unwrap();
-        let long = may_rename(&long, &["new"]).unwrap_err();
+        let long = may_rename(&Place::of_test(&long), &["new"]).unwrap_err();
         assert_eq!(long.code(), Code::LS2122, "{}", long.report());
     }
 
@@ -266,7 +273,7 @@ mod tests {
             eprintln!("SKIPPED: the immutable flag can't be set: {e}");
             return;
         }
-        let refused = may_rename(&path, &[]);
+        let refused = may_rename(&Place::of_test(&path), &[]);
         rustix::fs::ioctl_setflags(&file, clear).unwrap();
         let report = refused.unwrap_err().report();
         assert!(report.contains("chattr -i"), "{report}");

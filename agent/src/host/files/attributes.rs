@@ -6,9 +6,9 @@
 //! unit doesn't grant. A restored file has them nevertheless, because the original
 //! file itself is put back.
 
+use super::place::Node;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Uid, XattrFlags, chownat, lgetxattr, lgetxattr_query, llistxattr,
-    llistxattr_query, lremovexattr, lsetxattr,
+    XattrFlags, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Signatures over content and inode (the kernel's integrity subsystem, IMA and EVM):
@@ -26,6 +26,12 @@ const BOUND_TO_CONTENT: [&CStr; 2] = [c"security.ima", c"security.evm"];
 
 /// Attributes in this namespace are assigned by the system to every new file.
 const ASSIGNED: &str = "security.";
+
+/// Access control list of a file (acl(5)).
+const ACL: &CStr = c"system.posix_acl_access";
+
+/// Mode bits of the group: of a file with an ACL they are its mask.
+const GROUP: u32 = 0o070;
 
 /// An attribute that changes while it is read is read again this often.
 const READS: u32 = 5;
@@ -46,29 +52,8 @@ impl Attributes {
     ///
     /// # Errors
     /// Where they can't be read. A filesystem without extended attributes has none.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        let extended = extended(path)?
-            .into_iter()
-            .map(|(name, value)| {
-                let name = name.to_string_lossy().into_owned();
-                (name, hex::encode(Sha256::digest(value)))
-            })
-            .collect();
-        Ok(Self {
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            extended,
-        })
-    }
-
-    /// The attributes that a new file gets that is made like this one: security labels
-    /// are assigned by the system, according to its directory.
-    #[must_use]
-    pub fn of_a_new_file(mut self) -> Self {
-        self.extended.retain(|name, _| !name.starts_with(ASSIGNED));
-        self
+    pub(super) fn of(node: &Node) -> io::Result<Self> {
+        Wanted::of_existing(node).map(|wanted| wanted.recorded())
     }
 
     /// In what a file differs from these recorded attributes. A security label that
@@ -98,65 +83,129 @@ impl Attributes {
     }
 }
 
-/// Gives a file or link the owner, mode and extended attributes of another. With
-/// `existing`, the other is the file that is replaced, whose security label is copied,
-/// too; a new file keeps the label that the system has given it.
-///
-/// # Errors
-/// The attribute that can't be set, and why.
-pub fn copy(from: &Path, to: &Path, existing: bool) -> Result<(), (String, io::Error)> {
-    let named = |what: &str| {
-        let what = what.to_owned();
-        move |e: io::Error| (what, e)
-    };
-    let metadata = fs::symlink_metadata(from).map_err(named("mode"))?;
-    let (uid, gid) = (metadata.uid(), metadata.gid());
-    let now = fs::symlink_metadata(to).map_err(named("mode"))?;
-    if (now.uid(), now.gid()) != (uid, gid) {
-        chownat(
-            CWD,
-            to,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(|e| named("owner")(e.into()))?;
+/// The attributes that a file is to have.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    extended: Vec<(CString, Vec<u8>)>,
+}
+
+impl Wanted {
+    /// Those of a file that is replaced, or of a link.
+    pub(super) fn of_existing(node: &Node) -> io::Result<Self> {
+        let stat = node.stat_now()?;
+        Ok(Self {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            extended: extended(&node.path())?,
+        })
     }
-    let wanted: Vec<_> = extended(from)
-        .map_err(named("extended attributes"))?
-        .into_iter()
-        .filter(|(name, _)| existing || !assigned(name))
-        .collect();
-    let inherited = extended(to).map_err(named("extended attributes"))?;
-    for (name, _) in &inherited {
-        // Such as the ACL that the directory gives to new files.
-        if !assigned(name) && !wanted.iter().any(|(other, _)| other == name) {
-            lremovexattr(to, name.as_c_str())
-                .map_err(|e| named(&name.to_string_lossy())(e.into()))?;
+
+    /// Those of a copy of this file where there was none: security labels are assigned
+    /// by the system, according to its directory.
+    pub(super) fn of_a_copy(of: &Node) -> io::Result<Self> {
+        let mut wanted = Self::of_existing(of)?;
+        wanted.extended.retain(|(name, _)| !assigned(name));
+        Ok(wanted)
+    }
+
+    /// Those of a file that is replaced by a copy of another. They are those of the
+    /// replaced one if everybody may read the other. If not, whoever may not read the
+    /// other file doesn't get to read its copy: the copy has the owner and the group of
+    /// the other file and the permissions that both have; and without an access control
+    /// list, whose entries can't be compared, the group has none if either has a list.
+    pub(super) fn of_a_replacement(replaced: &Node, by: &Node) -> io::Result<Self> {
+        let mut wanted = Self::of_existing(replaced)?;
+        if by.is_public() {
+            return Ok(wanted);
+        }
+        let other = Self::of_existing(by)?;
+        let mut mode = wanted.mode & other.mode;
+        if wanted.has_acl() || other.has_acl() {
+            mode &= !GROUP;
+        }
+        wanted.extended.retain(|(name, _)| name.as_c_str() != ACL);
+        wanted.mode = mode;
+        wanted.uid = other.uid;
+        wanted.gid = other.gid;
+        Ok(wanted)
+    }
+
+    fn has_acl(&self) -> bool {
+        self.extended.iter().any(|(name, _)| name.as_c_str() == ACL)
+    }
+
+    /// As a before-image records them.
+    pub(super) fn recorded(&self) -> Attributes {
+        let extended = self.extended.iter().map(|(name, value)| {
+            let name = name.to_string_lossy().into_owned();
+            (name, hex::encode(Sha256::digest(value)))
+        });
+        Attributes {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            extended: extended.collect(),
         }
     }
-    // After the owner, because a change of owner clears setuid; before the ACL, whose
-    // mask a change of mode would alter.
-    if !metadata.is_symlink() {
-        let mode = fs::Permissions::from_mode(metadata.mode() & 0o7777);
-        fs::set_permissions(to, mode).map_err(named("mode"))?;
-    }
-    for (name, value) in &wanted {
-        if !inherited.contains(&(name.clone(), value.clone())) {
-            lsetxattr(to, name.as_c_str(), value, XattrFlags::empty())
-                .map_err(|e| named(&name.to_string_lossy())(e.into()))?;
+
+    /// Gives them to a file or link.
+    ///
+    /// # Errors
+    /// The attribute that can't be set, and why.
+    pub(super) fn give(&self, to: &Node) -> Result<(), (String, io::Error)> {
+        let named = |what: &str| {
+            let what = what.to_owned();
+            move |e: io::Error| (what, e)
+        };
+        let now = to.stat_now().map_err(named("mode"))?;
+        if (now.st_uid, now.st_gid) != (self.uid, self.gid) {
+            to.give(self.uid, self.gid).map_err(named("owner"))?;
         }
+        let path = to.path();
+        let inherited = extended(&path).map_err(named("extended attributes"))?;
+        if to.is_link() {
+            return self.attach(&path, &inherited);
+        }
+        for (name, _) in &inherited {
+            // Such as the ACL that the directory gives to new files.
+            if !assigned(name) && !self.extended.iter().any(|(other, _)| other == name) {
+                removexattr(&path, name.as_c_str())
+                    .map_err(|e| named(&name.to_string_lossy())(e.into()))?;
+            }
+        }
+        // After the owner, because a change of owner clears setuid; before the ACL,
+        // whose mask a change of mode would alter.
+        let mode = fs::Permissions::from_mode(self.mode);
+        fs::set_permissions(&path, mode).map_err(named("mode"))?;
+        self.attach(&path, &inherited)
     }
-    Ok(())
+
+    fn attach(
+        &self,
+        path: &Path,
+        inherited: &[(CString, Vec<u8>)],
+    ) -> Result<(), (String, io::Error)> {
+        for (name, value) in &self.extended {
+            if !inherited.contains(&(name.clone(), value.clone())) {
+                setxattr(path, name.as_c_str(), value, XattrFlags::empty())
+                    .map_err(|e| (name.to_string_lossy().into_owned(), e.into()))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn assigned(name: &CStr) -> bool {
     name.to_bytes().starts_with(ASSIGNED.as_bytes())
 }
 
-/// The extended attributes of a file, or of a link itself.
+/// The extended attributes of what this path leads to.
 fn extended(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    let names = match grown(|| llistxattr_query(path), |buffer| llistxattr(path, buffer)) {
+    let names = match grown(|| listxattr_query(path), |buffer| listxattr(path, buffer)) {
         Ok(names) => names,
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
@@ -172,8 +221,8 @@ fn extended(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
         }
         let name_of = || name.as_c_str();
         let value = grown(
-            || lgetxattr_query(path, name_of()),
-            |buffer| lgetxattr(path, name_of(), buffer),
+            || getxattr_query(path, name_of()),
+            |buffer| getxattr(path, name_of(), buffer),
         );
         match value {
             Ok(value) => all.push((name, value)),

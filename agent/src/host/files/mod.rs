@@ -7,18 +7,26 @@
 
 mod access;
 mod attributes;
+mod digest;
+mod place;
 
 pub use access::{is_free, may_execute, may_rename, may_replace};
-pub use attributes::Attributes;
+pub use attributes::{Attributes, Wanted};
+pub use digest::{ContentDigest, DigestKey};
+pub use place::{Directory, Place};
 
 use crate::error::ActionError;
 use lockstep_api::Code;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+use place::Node;
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, linkat, openat,
+    renameat, renameat_with, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is at a path.
@@ -34,8 +42,7 @@ pub enum FileState {
         attributes: Option<Attributes>,
     },
     File {
-        /// SHA-256 of its content, hex.
-        digest: String,
+        digest: ContentDigest,
         /// Absent in records of versions that didn't preserve them.
         #[serde(default)]
         attributes: Option<Attributes>,
@@ -76,65 +83,104 @@ impl FileState {
         self.difference(now).is_none()
     }
 
-    /// For the record of changes: the digest of a file, the target of a link.
+    /// For the record of changes: the digest of a file that everybody may read, the
+    /// target of a link.
     pub fn shown(&self) -> String {
         match self {
             Self::Absent => "nothing".to_owned(),
             Self::Link { target, .. } => format!("a link to {}", target.display()),
-            Self::File { digest, .. } => format!("SHA-256 {digest}"),
+            Self::File { digest, .. } => digest.shown(),
         }
     }
 }
 
-/// Reads what is at this path.
+/// Reads what is at this place.
 ///
 /// # Errors
 /// Where it can't be read, or is neither file nor link.
-pub fn inspect(path: &Path) -> Result<FileState, ActionError> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(FileState::Absent),
-        Err(e) => return Err(unreadable(path, e)),
+pub fn inspect(place: &Place) -> Result<FileState, ActionError> {
+    let unreadable = |e| unreadable(place.path(), e);
+    let Some(node) = place.node().map_err(unreadable)? else {
+        return Ok(FileState::Absent);
     };
-    if metadata.is_symlink() {
-        let target = fs::read_link(path).map_err(|e| unreadable(path, e))?;
-        let attributes = Some(attributes_of(path)?);
+    if !node.is_link() && !node.is_file() {
+        return Err(neither(place.path()));
+    }
+    let attributes = Some(Attributes::of(&node).map_err(unreadable)?);
+    if node.is_link() {
+        let target = node.target().map_err(unreadable)?;
         return Ok(FileState::Link { target, attributes });
     }
-    if metadata.is_file() {
-        return Ok(FileState::File {
-            digest: digest(path)?,
-            attributes: Some(attributes_of(path)?),
-        });
-    }
-    Err(neither(path))
+    let digest = ContentDigest::of(&node, &place.key, !node.is_public()).map_err(unreadable)?;
+    Ok(FileState::File { digest, attributes })
 }
 
-/// Attributes of a file, or of a link itself.
+/// The state of `path` once it is replaced by a copy of the file `with`.
 ///
 /// # Errors
-/// Where they can't be read.
-pub fn attributes_of(path: &Path) -> Result<Attributes, ActionError> {
-    Attributes::of(path).map_err(|e| unreadable(path, e))
+/// Where either can't be read, or `with` is not a file.
+pub fn replaced(path: &Place, with: &Place) -> Result<FileState, ActionError> {
+    let source = file(with)?;
+    let digest = ContentDigest::of(&source, &with.key, !source.is_public())
+        .map_err(|e| unreadable(with.path(), e))?;
+    let attributes = Some(wanted(path, &source)?.recorded());
+    let digest = match inspect(path)? {
+        FileState::File { digest: before, .. } => digest.as_secret_as(&before),
+        FileState::Absent | FileState::Link { .. } => digest,
+    };
+    Ok(FileState::File { digest, attributes })
 }
 
-/// SHA-256 of a file's content, links followed.
+/// The attributes of the file that replaces `path`, which is a copy of `source`.
+fn wanted(path: &Place, source: &Node) -> Result<Wanted, ActionError> {
+    let wanted = path.node().and_then(|there| match there {
+        Some(there) => Wanted::of_a_replacement(&there, source),
+        None => Wanted::of_a_copy(source),
+    });
+    wanted.map_err(|e| unreadable(path.path(), e))
+}
+
+/// The file at a place: neither a link nor anything else.
+fn file(place: &Place) -> Result<Node, ActionError> {
+    let node = place.existing().map_err(|e| unreadable(place.path(), e))?;
+    if node.is_file() {
+        return Ok(node);
+    }
+    Err(neither(place.path()))
+}
+
+/// The number of names that a file has (hard links); 0 where there is none.
+pub fn names(place: &Place) -> u64 {
+    let node = place.node().ok().flatten();
+    let metadata = node.and_then(|node| fs::metadata(node.path()).ok());
+    metadata.map_or(0, |metadata| metadata.nlink())
+}
+
+/// What the readers of a file lose when it is replaced by a copy of another that not
+/// everybody may read; `None` where owner and mode stay.
 ///
 /// # Errors
-/// Where it can't be read, or is no file: a pipe would block the read, a device might
-/// never end.
-pub fn digest(path: &Path) -> Result<String, ActionError> {
-    let metadata = fs::metadata(path).map_err(|e| unreadable(path, e))?;
-    if !metadata.is_file() {
-        return Err(neither(path));
-    }
-    let content = fs::read(path).map_err(|e| unreadable(path, e))?;
-    Ok(hex::encode(Sha256::digest(content)))
-}
-
-/// The number of names that a file has (hard links).
-pub fn names(path: &Path) -> u64 {
-    fs::symlink_metadata(path).map_or(0, |metadata| metadata.nlink())
+/// Where either can't be read.
+pub fn restriction(path: &Place, with: &Place) -> Result<Option<String>, ActionError> {
+    let Some(there) = path.node().map_err(|e| unreadable(path.path(), e))? else {
+        return Ok(None);
+    };
+    let now = Wanted::of_existing(&there).map_err(|e| unreadable(path.path(), e))?;
+    let then = wanted(path, &file(with)?)?;
+    let shown = |of: &Wanted| format!("{}:{} {:04o}", of.uid, of.gid, of.mode);
+    let same = now.recorded() == then.recorded();
+    Ok((!same).then(|| {
+        format!(
+            "not everybody may read {}, so {} gets the stricter of both owners and modes: {} \
+             instead of {}; if its readers need it, give {} the owner and mode of {} before the run",
+            with.path().display(),
+            path.path().display(),
+            shown(&then),
+            shown(&now),
+            with.path().display(),
+            path.path().display(),
+        )
+    }))
 }
 
 /// Replaces a link's target, atomically, and retains the owner and the extended
@@ -142,28 +188,32 @@ pub fn names(path: &Path) -> u64 {
 ///
 /// # Errors
 /// Where the directory can't be written, or an attribute can't be preserved.
-pub fn point(path: &Path, target: &Path) -> Result<(), ActionError> {
-    let new = aside(path, "new");
-    remove_if_there(&new)
-        .and_then(|()| symlink(target, &new))
-        .map_err(|e| unwritable(path, e))?;
-    preserve(path, path, &new, true)?;
-    put(&new, path)
+pub fn point(path: &Place, target: &Path) -> Result<(), ActionError> {
+    let unwritable = |e| unwritable(path.path(), e);
+    let new = path.aside("new");
+    let link = remove_if_there(&new)
+        .and_then(|()| Ok(symlinkat(target, new.directory(), new.name())?))
+        .and_then(|()| new.existing())
+        .map_err(unwritable)?;
+    let like = path.existing().and_then(|node| Wanted::of_existing(&node));
+    preserve(path, &like.map_err(unwritable)?, &new, &link)?;
+    put(&new, path, Some(&link))
 }
 
-/// Replaces a file with a copy of another, atomically. The copy has the owner, the
-/// mode and the extended attributes, such as the ACL, of the replaced file; where
-/// there was none, those of the other file, except for the security label, which the
-/// system assigns.
+/// Replaces a file with a copy of another, atomically. The copy has the owner, the mode
+/// and the extended attributes, such as the ACL, of the replaced file, unless not
+/// everybody may read the other one (see [`Wanted`]); where there was none, those of
+/// the other file, except for the security label, which the system assigns.
 ///
 /// # Errors
 /// Where it can't be read or written, or an attribute can't be preserved.
-pub fn replace(path: &Path, with: &Path) -> Result<(), ActionError> {
-    let new = aside(path, "new");
-    write_copy(&new, with).map_err(|e| unwritable(path, e))?;
-    let existing = fs::symlink_metadata(path).is_ok();
-    preserve(path, if existing { path } else { with }, &new, existing)?;
-    put(&new, path)
+pub fn replace(path: &Place, with: &Place) -> Result<(), ActionError> {
+    let source = file(with)?;
+    let wanted = wanted(path, &source)?;
+    let new = path.aside("new");
+    let copy = write_copy(&new, &source).map_err(|e| unwritable(path.path(), e))?;
+    preserve(path, &wanted, &new, &copy)?;
+    put(&new, path, Some(&copy))
 }
 
 /// Saves a file under another name of the same directory: the file itself gets that
@@ -172,71 +222,88 @@ pub fn replace(path: &Path, with: &Path) -> Result<(), ActionError> {
 ///
 /// # Errors
 /// Where it can't be saved.
-pub fn save(path: &Path, saved: &Path) -> Result<(), ActionError> {
-    let new = aside(saved, "new");
-    remove_if_there(&new).map_err(|e| unwritable(saved, e))?;
-    if fs::hard_link(path, &new).is_err() {
-        write_copy(&new, path).map_err(|e| unwritable(saved, e))?;
-        preserve(saved, path, &new, true)?;
+pub fn save(path: &Place, saved: &Place) -> Result<(), ActionError> {
+    let unwritable = |e| unwritable(saved.path(), e);
+    let new = saved.aside("new");
+    remove_if_there(&new).map_err(unwritable)?;
+    let (from, to) = (path.directory(), new.directory());
+    let linked = linkat(from, path.name(), to, new.name(), AtFlags::empty()).is_ok();
+    if !linked {
+        let source = file(path)?;
+        let copy = write_copy(&new, &source).map_err(unwritable)?;
+        let wanted = Wanted::of_existing(&source).map_err(unwritable)?;
+        preserve(saved, &wanted, &new, &copy)?;
     }
-    put(&new, saved)?;
+    put(&new, saved, None)?;
     // Between two names of one file, rename(2) does nothing and both remain.
-    remove_if_there(&new).map_err(|e| unwritable(saved, e))
+    remove_if_there(&new).map_err(unwritable)
 }
 
 /// Puts a saved file back in place, atomically: it is no longer saved then.
 ///
 /// # Errors
 /// Where it can't be moved.
-pub fn put_back(saved: &Path, path: &Path) -> Result<(), ActionError> {
-    put(saved, path)
+pub fn put_back(saved: &Place, path: &Place) -> Result<(), ActionError> {
+    put(saved, path, None)
 }
 
-fn put(new: &Path, path: &Path) -> Result<(), ActionError> {
-    fs::rename(new, path)
-        .and_then(|()| sync_directory(path))
-        .map_err(|e| unwritable(path, e))
+/// Renames a file, and checks that what is in place then is what was made.
+fn put(new: &Place, path: &Place, made: Option<&Node>) -> Result<(), ActionError> {
+    let renamed = || -> io::Result<()> {
+        renameat(new.directory(), new.name(), path.directory(), path.name())?;
+        path.sync_directory()?;
+        let Some(made) = made else { return Ok(()) };
+        let identity = |node: &Node| (node.stat().st_dev, node.stat().st_ino);
+        if identity(&path.existing()?) == identity(made) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "somebody else replaced {} meanwhile",
+            new.path().display()
+        )))
+    };
+    renamed().map_err(|e| unwritable(path.path(), e))
 }
 
 /// Writes a copy that nobody else can read yet.
-fn write_copy(new: &Path, with: &Path) -> io::Result<()> {
+fn write_copy(new: &Place, source: &Node) -> io::Result<Node> {
     remove_if_there(new)?;
-    let content = fs::read(with)?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(new)?;
-    file.write_all(&content)?;
-    file.sync_all()
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(
+        new.directory(),
+        new.name(),
+        flags,
+        Mode::from_raw_mode(0o600),
+    )?;
+    let mut file = fs::File::from(fd);
+    io::copy(&mut source.open()?, &mut file)?;
+    file.sync_all()?;
+    Node::of(file.into())
 }
 
-/// Gives the new file the attributes of another, with `existing` also its security
-/// label, and verifies them: a filesystem may accept an attribute and not store it.
-/// After an error the new file is removed.
-fn preserve(path: &Path, like: &Path, new: &Path, existing: bool) -> Result<(), ActionError> {
-    let copied = || -> Result<(), ActionError> {
-        attributes::copy(like, new, existing).map_err(|(what, e)| not_preserved(path, &what, e))?;
-        let mut wanted = attributes_of(like)?;
-        if !existing {
-            wanted = wanted.of_a_new_file();
-        }
-        match wanted.difference(&attributes_of(new)?) {
+/// Gives a new file or link its attributes and verifies them: a filesystem may accept
+/// an attribute and not store it. After an error the new file is removed.
+fn preserve(path: &Place, wanted: &Wanted, new: &Place, made: &Node) -> Result<(), ActionError> {
+    let given = || -> Result<(), ActionError> {
+        wanted
+            .give(made)
+            .map_err(|(what, e)| not_preserved(path.path(), &what, e))?;
+        let now = Attributes::of(made).map_err(|e| unreadable(new.path(), e))?;
+        match wanted.recorded().difference(&now) {
             None => Ok(()),
             Some(difference) => Err(not_preserved(
-                path,
+                path.path(),
                 "attributes",
                 io::Error::other(format!("of the new file, {difference}")),
             )),
         }
     };
-    let sync = || fs::File::open(new).and_then(|file| file.sync_all());
-    let is_link = fs::symlink_metadata(new).is_ok_and(|metadata| metadata.is_symlink());
-    let outcome = copied().and_then(|()| {
-        if is_link {
+    let outcome = given().and_then(|()| {
+        if made.is_link() {
             return Ok(());
         }
-        sync().map_err(|e| unwritable(path, e))
+        let synced = made.open().and_then(|file| file.sync_all());
+        synced.map_err(|e| unwritable(path.path(), e))
     });
     if outcome.is_err() {
         // The error that matters is the first one; a retry removes what is left.
@@ -250,15 +317,29 @@ fn preserve(path: &Path, like: &Path, new: &Path, existing: bool) -> Result<(), 
 ///
 /// # Errors
 /// Where it can't be moved, or the new name exists.
-pub fn rename(from: &Path, to: &Path) -> Result<(), ActionError> {
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(taken(to));
-    }
-    let swap = || -> io::Result<()> {
-        fs::rename(from, to)?;
-        sync_directory(to)
+pub fn rename(from: &Place, to: &Place) -> Result<(), ActionError> {
+    let renamed = renameat_with(
+        from.directory(),
+        from.name(),
+        to.directory(),
+        to.name(),
+        RenameFlags::NOREPLACE,
+    );
+    let renamed = match renamed {
+        Err(Errno::EXIST) => return Err(taken(to.path())),
+        // A filesystem that doesn't know the flag (rename(2)).
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            if !is_free(to)? {
+                return Err(taken(to.path()));
+            }
+            renameat(from.directory(), from.name(), to.directory(), to.name())
+        }
+        renamed => renamed,
     };
-    swap().map_err(|e| unwritable(from, e))
+    renamed
+        .map_err(io::Error::from)
+        .and_then(|()| to.sync_directory())
+        .map_err(|e| unwritable(from.path(), e))
 }
 
 /// LS2121: a file is at the name that another was to get.
@@ -268,22 +349,22 @@ pub fn taken(path: &Path) -> ActionError {
         .remedy("compare both files, move one away, then retry")
 }
 
-/// The modification time of a directory in whole seconds since the epoch.
+/// The modification time of the directory of a place, in whole seconds since the epoch.
 ///
 /// # Errors
 /// Where it can't be read.
-pub fn modified_secs(directory: &Path) -> Result<i64, ActionError> {
-    fs::metadata(directory)
+pub fn modified_secs(place: &Place) -> Result<i64, ActionError> {
+    fs::metadata(place.directory_path())
         .map(|metadata| metadata.mtime())
-        .map_err(|e| unreadable(directory, e))
+        .map_err(|e| unreadable(place.parent(), e))
 }
 
-/// Sets the modification time of a directory to the present and returns it as
-/// [`modified_secs`] does.
+/// Sets the modification time of the directory of a place to the present and returns it
+/// as [`modified_secs`] does.
 ///
 /// # Errors
 /// Where it can't be set.
-pub fn touch(directory: &Path) -> Result<i64, ActionError> {
+pub fn touch(place: &Place) -> Result<i64, ActionError> {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_NOW,
@@ -292,19 +373,19 @@ pub fn touch(directory: &Path) -> Result<i64, ActionError> {
         last_access: now,
         last_modification: now,
     };
-    utimensat(CWD, directory, &times, AtFlags::empty())
-        .map_err(|e| unwritable(directory, e.into()))?;
-    modified_secs(directory)
+    utimensat(CWD, place.directory_path(), &times, AtFlags::empty())
+        .map_err(|e| unwritable(place.parent(), e.into()))?;
+    modified_secs(place)
 }
 
-/// Removes the file or link at a path.
+/// Removes the file or link at a place.
 ///
 /// # Errors
 /// Where it can't be removed.
-pub fn remove(path: &Path) -> Result<(), ActionError> {
-    remove_if_there(path)
-        .and_then(|()| sync_directory(path))
-        .map_err(|e| unwritable(path, e))
+pub fn remove(place: &Place) -> Result<(), ActionError> {
+    remove_if_there(place)
+        .and_then(|()| place.sync_directory())
+        .map_err(|e| unwritable(place.path(), e))
 }
 
 /// Removes the unfinished file that an interrupted [`point`], [`replace`] or [`save`]
@@ -312,16 +393,15 @@ pub fn remove(path: &Path) -> Result<(), ActionError> {
 ///
 /// # Errors
 /// Where it can't be removed.
-pub fn discard_unfinished(path: &Path) -> Result<(), ActionError> {
-    let unfinished = aside(path, "new");
+pub fn discard_unfinished(place: &Place) -> Result<(), ActionError> {
+    let unfinished = place.aside("new");
     if is_free(&unfinished)? {
         return Ok(());
     }
     remove(&unfinished)
 }
 
-/// The name under which a file is saved in the directory of `path`: hidden,
-/// so that neither cron nor a wildcard include reads it.
+/// See [`Place::aside`].
 pub fn aside(path: &Path, purpose: &str) -> PathBuf {
     let name = path
         .file_name()
@@ -329,18 +409,10 @@ pub fn aside(path: &Path, purpose: &str) -> PathBuf {
     path.with_file_name(format!(".{}.lockstep-{purpose}", name.unwrap_or_default()))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a rename durable, which is a change of the directory.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
+fn remove_if_there(place: &Place) -> io::Result<()> {
+    match unlinkat(place.directory(), place.name(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -381,161 +453,4 @@ fn unwritable(path: &Path, source: io::Error) -> ActionError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_file_is_replaced_with_its_mode_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, with) = (dir.path().join("db.toml"), dir.path().join("postgres.toml"));
-        fs::write(&path, "oracle").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&with, "postgres").unwrap();
-        replace(&path, &with).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "postgres");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    }
-
-    /// Sets an extended attribute; `false`, and says so, where the filesystem of the
-    /// test has none.
-    fn set(path: &Path, name: &str, value: &[u8]) -> bool {
-        match rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()) {
-            Ok(()) => true,
-            Err(e) => {
-                eprintln!("SKIPPED: {name} can't be set on {}: {e}", path.display());
-                false
-            }
-        }
-    }
-
-    fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
-        let mut value = vec![0; 256];
-        let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
-        value.truncate(length);
-        Some(value)
-    }
-
-    /// An ACL in the kernel's format (`linux/posix_acl_xattr.h`): version 2, then tag,
-    /// permissions and id of each entry. User 12345 may read.
-    fn acl() -> Vec<u8> {
-        const NOBODY: u32 = u32::MAX;
-        let entries: [(u16, u16, u32); 5] = [
-            (0x01, 6, NOBODY),
-            (0x02, 4, 12345),
-            (0x04, 0, NOBODY),
-            (0x10, 4, NOBODY),
-            (0x20, 0, NOBODY),
-        ];
-        let mut acl = 2_u32.to_le_bytes().to_vec();
-        for (tag, permissions, id) in entries {
-            acl.extend(tag.to_le_bytes());
-            acl.extend(permissions.to_le_bytes());
-            acl.extend(id.to_le_bytes());
-        }
-        acl
-    }
-
-    const ACL: &str = "system.posix_acl_access";
-
-    #[test]
-    fn a_replaced_file_retains_acl_and_attributes_and_gets_none_of_its_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, with) = (dir.path().join("db.toml"), dir.path().join("postgres.toml"));
-        let plain = dir.path().join("plain.toml");
-        for file in [&path, &with, &plain] {
-            fs::write(file, "oracle").unwrap();
-        }
-        fs::set_permissions(&plain, fs::Permissions::from_mode(0o640)).unwrap();
-        fs::write(&with, "postgres").unwrap();
-        if !set(&path, "user.origin", b"ansible") || !set(&path, ACL, &acl()) {
-            return;
-        }
-        assert!(set(&with, "user.other", b"x"));
-        assert!(set(dir.path(), "system.posix_acl_default", &acl()));
-        let before = attributes_of(&path).unwrap();
-        replace(&path, &with).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "postgres");
-        assert_eq!(get(&path, ACL), Some(acl()));
-        assert_eq!(get(&path, "user.origin").as_deref(), Some(&b"ansible"[..]));
-        assert_eq!(attributes_of(&path).unwrap(), before);
-
-        let before = attributes_of(&plain).unwrap();
-        replace(&plain, &with).unwrap();
-        assert_eq!(get(&plain, ACL), None, "inherited from the directory");
-        assert_eq!(attributes_of(&plain).unwrap(), before);
-    }
-
-    #[test]
-    fn a_lost_or_changed_attribute_is_a_difference() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db.toml");
-        fs::write(&path, "oracle").unwrap();
-        if !set(&path, "user.origin", b"ansible") || !set(&path, ACL, &acl()) {
-            return;
-        }
-        let before = inspect(&path).unwrap();
-        assert_eq!(before.difference(&inspect(&path).unwrap()), None);
-        assert!(set(&path, "user.origin", b"by hand"));
-        let difference = before.difference(&inspect(&path).unwrap()).unwrap();
-        assert!(difference.contains("user.origin"), "{difference}");
-        assert!(set(&path, "user.origin", b"ansible"));
-        rustix::fs::lremovexattr(&path, ACL).unwrap();
-        let difference = before.difference(&inspect(&path).unwrap()).unwrap();
-        assert!(difference.contains("lost"), "{difference}");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        let old: FileState = serde_json::from_str(&format!(
-            r#"{{"is":"file","digest":"{}"}}"#,
-            digest(&path).unwrap()
-        ))
-        .unwrap();
-        assert_eq!(
-            old.difference(&inspect(&path).unwrap()),
-            None,
-            "a record without attributes compares contents"
-        );
-    }
-
-    /// Also where an earlier attempt ended between the two steps.
-    #[test]
-    fn a_saved_file_comes_back_as_the_file_that_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, with) = (dir.path().join("db.toml"), dir.path().join("postgres.toml"));
-        let (saved, other) = (dir.path().join("saved"), dir.path().join("other-name"));
-        fs::write(&path, "oracle").unwrap();
-        fs::hard_link(&path, &other).unwrap();
-        fs::write(&with, "postgres").unwrap();
-        let before = fs::metadata(&path).unwrap();
-        save(&path, &saved).unwrap();
-        save(&path, &saved).unwrap();
-        replace(&path, &with).unwrap();
-        assert_eq!(fs::read_to_string(&other).unwrap(), "oracle");
-        put_back(&saved, &path).unwrap();
-        let after = fs::metadata(&path).unwrap();
-        assert_eq!(after.ino(), before.ino());
-        assert_eq!(after.modified().unwrap(), before.modified().unwrap());
-        assert_eq!(after.nlink(), 2);
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
-        assert_eq!(left.len(), 3, "{left:?}");
-    }
-
-    #[test]
-    fn a_link_is_pointed_elsewhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db.toml");
-        symlink("oracle.toml", &path).unwrap();
-        point(&path, Path::new("postgres.toml")).unwrap();
-        let now = inspect(&path).unwrap();
-        assert_eq!(now.shown(), "a link to postgres.toml");
-    }
-
-    #[test]
-    fn a_rename_overwrites_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
-        fs::write(&from, "1").unwrap();
-        fs::write(&to, "2").unwrap();
-        assert_eq!(rename(&from, &to).unwrap_err().code(), Code::LS2121);
-        assert_eq!(fs::read_to_string(&to).unwrap(), "2");
-    }
-}
+mod tests;

@@ -126,7 +126,7 @@ const APPLICATION_ACTIONS: &str =
 fn application_policy(more: &str) -> String {
     format!(
         "[policy]\nactions = [{APPLICATION_ACTIONS}{more}]\nunits = [\"shop-*\"]\n\
-         paths = [\"/srv/shop\"]\n\n"
+         paths = [\"/srv/shop\"]\naddresses = [\"this-host:*\"]\n\n"
     )
 }
 

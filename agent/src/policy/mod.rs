@@ -5,17 +5,30 @@
 //! anything is read. A compromised coordinator can't run a command of its
 //! choice.
 
+mod addresses;
+mod executed;
+mod paths;
+
 use crate::config::{CommandPolicy, Config, ProcessPolicy};
+use crate::error::ActionError;
+use crate::host::files::DigestKey;
 use lockstep_api::{Code, Diagnosis};
 use lockstep_daemon::matches_pattern;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Something an action needs permission for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permission {
     Unit(String),
-    /// A file or link that it changes.
-    Path(PathBuf),
+    /// A file or link that it renames within its directory.
+    Rename(PathBuf),
+    /// A file or link whose content or target it replaces.
+    Replace(PathBuf),
+    /// A file that it reads, so that others may read its content afterwards.
+    Read(PathBuf),
+    /// `host:port` to which it connects.
+    Address(String),
     /// A command by its name in the policy.
     Command(String),
     /// A process by its name in the policy.
@@ -30,8 +43,11 @@ impl Permission {
     /// resolves.
     pub fn is_open(&self) -> bool {
         match self {
-            Self::Path(path) => path.to_string_lossy().contains("${"),
+            Self::Rename(path) | Self::Replace(path) | Self::Read(path) => {
+                path.to_string_lossy().contains("${")
+            }
             Self::Unit(name)
+            | Self::Address(name)
             | Self::Command(name)
             | Self::Process(name)
             | Self::Oracle(name)
@@ -54,18 +70,28 @@ impl Denied {
         let what = format!("the policy of this agent doesn't allow {}", self.what);
         Diagnosis::new(Code::LS2001, what).remedy(&self.remedy)
     }
+
+    fn error(self) -> ActionError {
+        let what = format!("the policy of this agent doesn't allow {}", self.what);
+        ActionError::new(Code::LS2001, what)
+            .state_left("nothing was changed")
+            .remedy(self.remedy)
+    }
 }
 
 /// The policy from the configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
+    /// With which digests of files are made that not everybody may read.
+    key: Arc<DigestKey>,
 }
 
 impl Policy {
     pub fn new(config: &Config) -> Self {
         Self {
             config: config.clone(),
+            key: Arc::new(DigestKey::of(&config.state_dir)),
         }
     }
 
@@ -117,12 +143,12 @@ impl Policy {
                 format!("the unit {unit}"),
                 format!("add \"{unit}\" to policy.units in agent.toml"),
             ),
-            Permission::Path(path) => (
-                policy.paths.iter().any(|allowed| inside(path, allowed)),
-                format!("to change {}", path.display()),
-                "add its directory to policy.paths in agent.toml and to ReadWritePaths= of the \
-                 agent's unit"
-                    .to_owned(),
+            Permission::Rename(_) | Permission::Replace(_) => return self.open(need).map(drop),
+            Permission::Read(path) => return self.may_read(path, need),
+            Permission::Address(address) => (
+                addresses::is_allowed(&policy.addresses, address),
+                format!("to connect to {address}"),
+                format!("add \"{address}\" to policy.addresses in agent.toml"),
             ),
             Permission::Command(name) => (
                 policy.commands.contains_key(name),
@@ -158,24 +184,10 @@ impl Policy {
     }
 }
 
-/// Whether a path lies inside a directory once every link in its parents is
-/// followed: `..` and links out of the directory are rejected.
-fn inside(path: &Path, directory: &Path) -> bool {
-    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return false;
-    }
-    let Some(parent) = path.parent() else {
-        return false;
-    };
-    match (parent.canonicalize(), directory.canonicalize()) {
-        (Ok(parent), Ok(directory)) => parent.starts_with(directory),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn policy(text: &str) -> Policy {
         let least = "name='a'\ncoordinator='c'\nstate_dir='/s'\n[tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n";
@@ -249,14 +261,14 @@ mod tests {
             "[policy]\nactions=['config.switch']\npaths=['{}']",
             allowed.display()
         );
-        let path = |tail: &str| Some(Permission::Path(allowed.join(tail)));
+        let path = |tail: &str| Some(Permission::Replace(allowed.join(tail)));
         check(&text, "config.switch", path("db.toml"), true);
         check(&text, "config.switch", path("../outside/db.toml"), false);
         check(&text, "config.switch", path("way-out/db.toml"), false);
         check(
             &text,
             "config.switch",
-            Some(Permission::Path("db.toml".into())),
+            Some(Permission::Replace("db.toml".into())),
             false,
         );
     }
