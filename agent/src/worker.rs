@@ -7,7 +7,7 @@ use crate::action::{
     ActionError, AnyAction, Context, Description, Outputs, Progress, Undone, WorkId,
 };
 use crate::actions;
-use crate::host::Host;
+use crate::host::{Host, work};
 use crate::policy::Permission;
 use lockstep_api::{Code, Diagnosis};
 use lockstep_barrier::ids::StepId;
@@ -33,6 +33,13 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 /// isn't watching, and that is a breach.
 const ATTEST_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long processes of an earlier attempt are waited for: short against the limit of
+/// a probe, and long for what ends by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Interval between two checks whether they have ended.
+const LEFT_POLL: Duration = Duration::from_millis(50);
+
 /// Outputs of earlier steps, from the release.
 pub type Inputs = BTreeMap<StepId, Outputs>;
 
@@ -49,6 +56,8 @@ enum NotReady {
     Unresolved(ReferenceError),
     Denied(crate::policy::Denied),
     Params(ActionError),
+    /// An earlier attempt's processes are alive.
+    StillRunning(Vec<work::Left>),
 }
 
 impl NotReady {
@@ -62,6 +71,17 @@ impl NotReady {
             Self::Unresolved(error) => Diagnosis::new(Code::LS2008, error.to_string()),
             Self::Denied(denied) => denied.diagnosis(),
             Self::Params(error) => return error.diagnosis(),
+            Self::StillRunning(left) => Diagnosis::new(
+                Code::LS2018,
+                format!(
+                    "an earlier attempt of this task is still running: {}",
+                    work::listed(left)
+                ),
+            )
+            .remedy(
+                "wait until these processes have ended, or end them and see what they have done; \
+                 then retry",
+            ),
         };
         diagnosis.state_left("nothing was done")
     }
@@ -131,11 +151,37 @@ impl Worker {
             .policy
             .check(&task.action, &required_permissions)
             .map_err(NotReady::Denied)?;
+        let runs_a_command = |need: &Permission| matches!(need, Permission::Command(_));
+        if required_permissions.iter().any(runs_a_command) {
+            let left = work::left_behind(&self.host.config.name, &cx.tag.run, cx.tag.origin());
+            if !left.is_empty() {
+                return Err(NotReady::StillRunning(left));
+            }
+        }
         Ok(Prepared {
             action,
             params,
             cx: cx.clone(),
         })
+    }
+
+    /// As [`Self::prepare`], and waits a little for processes of an earlier attempt: what
+    /// an agent that was killed left behind has often all but ended.
+    async fn prepare_patiently(
+        &self,
+        task: &TaskOrder,
+        inputs: &Inputs,
+        cx: &Context,
+    ) -> Result<Prepared, NotReady> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.prepare(task, inputs, cx) {
+                Err(NotReady::StillRunning(_)) if Instant::now() < until => {
+                    tokio::time::sleep(LEFT_POLL).await;
+                }
+                prepared => return prepared,
+            }
+        }
     }
 
     /// As [`Self::prepare`] without any outputs: references to them stay in the
@@ -190,7 +236,7 @@ impl Worker {
         before_release: bool,
         cx: &Context,
     ) -> Result<Probe, Diagnosis> {
-        let prepared = match self.prepare(task, inputs, cx) {
+        let prepared = match self.prepare_patiently(task, inputs, cx).await {
             Ok(prepared) => prepared,
             Err(NotReady::Unresolved(ReferenceError::MissingOutput(_))) if before_release => {
                 self.prepare_known(task, cx)
@@ -224,7 +270,7 @@ impl Worker {
         limit: Duration,
         cx: Context,
     ) -> (Outcome, Outputs) {
-        let prepared = match self.prepare(task, inputs, &cx) {
+        let prepared = match self.prepare_patiently(task, inputs, &cx).await {
             Ok(prepared) => prepared,
             Err(not_ready) => return failed(not_ready.diagnosis()),
         };

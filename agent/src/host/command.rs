@@ -1,13 +1,18 @@
 //! Running a program: arguments as a list, never through a shell.
 //!
-//! Output is forwarded line by line as it arrives. The program gets a process
+//! Output is forwarded line by line as it arrives, within bounds for a line and for a
+//! task, and what is beyond them is read and dropped. The program gets a process
 //! group of its own and ends with the task, whether the task is cancelled,
 //! times out, or the agent dies (R22).
+//!
+//! A program has ended when its process has. Another process that it left behind may
+//! hold its output open for ever; its lines are forwarded for a short time only.
 //!
 //! A program's exit status doesn't depend on what Oracle's client library does
 //! with SIGCHLD ([`super::child`]).
 
 use super::child::{Child, End};
+use super::work;
 use crate::error::ActionError;
 use crate::host::context::Context;
 use lockstep_api::Code;
@@ -15,10 +20,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe::Receiver;
 
-/// Output retained of one program, in bytes; the rest is only forwarded.
+/// Output retained of one stream of a program, in bytes; of the rest, which is only
+/// forwarded, the last line is retained.
 const KEPT_OUTPUT: usize = 1 << 20;
+/// What a retained line costs besides its text, in bytes.
+const LINE_COST: usize = size_of::<String>();
+/// Longest line, in bytes; the rest of it is dropped. Tools of Oracle write no line as
+/// long as this, and a message to the operator is shorter still.
+const MAX_LINE: usize = 64 << 10;
+/// Read at once, in bytes; the size of a pipe.
+const CHUNK: usize = 64 << 10;
+/// How long output is read after the program has ended. What it has written is in the
+/// pipe already; only another process can keep the pipe open.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// A shell exits within milliseconds, under load within a second.
 const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,6 +48,8 @@ pub struct Program<'a> {
     pub environment: Vec<(&'a str, &'a str)>,
     /// How long it may run.
     pub limit: Duration,
+    /// Whether what it starts, and leaves behind, is work of the task ([`work`]).
+    pub tagged: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,23 +89,16 @@ pub async fn run(cx: &Context, program: &Program<'_>) -> Result<Ended, ActionErr
             .remedy("see that the program exists and that the agent may run it")
             .source(e)
     };
-    let mut child = spawn(program).map_err(not_started)?;
-    let output = child.output();
-    let lines = async {
-        let (stdout, stderr) = output.unzip();
-        let (mut out, mut err) = tokio::join!(read(cx, stdout), read(cx, stderr));
-        out.append(&mut err);
-        out
-    };
-    let work = async {
-        let lines = lines.await;
-        child.wait().await.map(|end| (end, lines))
-    };
+    let mut child = spawn(cx, program).map_err(not_started)?;
+    let mut output = Output::of(child.output());
     let stopped = tokio::select! {
-        ended = work => {
-            return match ended {
-                Ok((End::Ended(code), lines)) => Ok(Ended { code, lines }),
-                Ok((End::NotStarted(e), _)) => Err(not_started(e)),
+        end = output.read_until_end(cx, &mut child) => {
+            return match end {
+                Ok(End::Ended(code)) => {
+                    let lines = output.finish(cx, &program.path.display().to_string()).await;
+                    Ok(Ended { code, lines })
+                }
+                Ok(End::NotStarted(e)) => Err(not_started(e)),
                 Err(e) => Err(ActionError::new(
                     Code::LS2111,
                     format!("the end of {name} can't be awaited"),
@@ -118,6 +130,7 @@ pub async fn prove_exit_statuses(cx: &Context) -> Result<(), ActionError> {
         arguments: vec!["-c", "exit 7"],
         environment: vec![],
         limit: PROOF_LIMIT,
+        tagged: false,
     };
     match run(cx, &program).await?.code {
         Some(CODE) => Ok(()),
@@ -128,34 +141,160 @@ pub async fn prove_exit_statuses(cx: &Context) -> Result<(), ActionError> {
     }
 }
 
-fn spawn(program: &Program<'_>) -> io::Result<Child> {
+fn spawn(cx: &Context, program: &Program<'_>) -> io::Result<Child> {
+    let work = work::tag(&cx.host.config.name, &cx.tag);
     let mut environment = BTreeMap::from([
         ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LANG", "C.UTF-8"),
     ]);
     environment.extend(program.environment.iter().copied());
+    if program.tagged {
+        environment.insert(work::VARIABLE, &work);
+    }
     Child::spawn(program.path, program.arguments.iter().copied(), environment)
 }
 
-async fn read(cx: &Context, stream: Option<impl AsyncRead + Unpin>) -> Vec<String> {
-    let Some(stream) = stream else {
-        return Vec::new();
-    };
-    let mut stream = BufReader::new(stream);
-    let (mut lines, mut bytes, mut read) = (Vec::new(), 0, Vec::new());
-    // Bytes, not text: to stop reading at a line that isn't UTF-8 would close
-    // the pipe and kill the program with SIGPIPE.
-    while matches!(stream.read_until(b'\n', &mut read).await, Ok(1..)) {
-        let text = String::from_utf8_lossy(&read);
-        let line = text.trim_end_matches(['\r', '\n']).to_owned();
-        read.clear();
-        cx.output(line.clone());
-        bytes += line.len();
-        if bytes <= KEPT_OUTPUT {
-            lines.push(line);
+/// What a program writes.
+struct Output {
+    streams: Option<(Receiver, Receiver)>,
+    lines: (Lines, Lines),
+    /// Both streams have ended.
+    complete: bool,
+}
+
+impl Output {
+    fn of(streams: Option<(Receiver, Receiver)>) -> Self {
+        Self {
+            complete: streams.is_none(),
+            streams,
+            lines: (Lines::default(), Lines::default()),
         }
     }
-    lines
+
+    /// Reads both streams to their end.
+    async fn read(&mut self, cx: &Context) {
+        if let Some((stdout, stderr)) = &mut self.streams {
+            let (out, err) = &mut self.lines;
+            tokio::join!(read(cx, stdout, out), read(cx, stderr, err));
+        }
+        self.complete = true;
+    }
+
+    /// Reads until the program has ended.
+    async fn read_until_end(&mut self, cx: &Context, child: &mut Child) -> io::Result<End> {
+        tokio::select! {
+            end = child.wait() => return end,
+            () = self.read(cx) => {}
+        }
+        child.wait().await
+    }
+
+    /// Reads what the program had written when it ended, and gives all lines: those of
+    /// standard output first.
+    async fn finish(mut self, cx: &Context, name: &str) -> Vec<String> {
+        if !self.complete {
+            let drained = tokio::time::timeout(DRAIN_LIMIT, self.read(cx)).await;
+            if drained.is_err() {
+                cx.note(format!(
+                    "{name} has ended; another process still holds its output, which is no \
+                     longer forwarded"
+                ));
+            }
+        }
+        if let (false, Some(streams)) = (self.complete, self.streams.take()) {
+            // A write to a pipe that nobody reads would end that process.
+            tokio::spawn(discard(streams));
+        }
+        let (out, err) = self.lines;
+        let mut lines = out.finish(cx);
+        lines.append(&mut err.finish(cx));
+        lines
+    }
+}
+
+async fn discard((mut stdout, mut stderr): (Receiver, Receiver)) {
+    let (mut out, mut err) = (tokio::io::sink(), tokio::io::sink());
+    // Ends with the last process that holds the pipes; an error ends it, too.
+    let _ = tokio::join!(
+        tokio::io::copy(&mut stdout, &mut out),
+        tokio::io::copy(&mut stderr, &mut err)
+    );
+}
+
+/// Lines of one stream.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The line that hasn't ended yet.
+    current: Vec<u8>,
+    /// More of it was dropped.
+    cut: bool,
+    kept: Vec<String>,
+    /// Size of those kept, in bytes.
+    size: usize,
+    /// The last line, where it isn't kept, and the number of lines that are not.
+    last: Option<String>,
+    omitted: u64,
+}
+
+impl Lines {
+    fn take(&mut self, cx: &Context, chunk: &[u8]) {
+        // Bytes, not text: a line may not be UTF-8.
+        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = match part.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (part, false),
+            };
+            let room = MAX_LINE.saturating_sub(self.current.len());
+            let fits = text.len().min(room);
+            self.current
+                .extend_from_slice(text.get(..fits).unwrap_or_default());
+            self.cut |= fits < text.len();
+            if ends {
+                self.end_line(cx);
+            }
+        }
+    }
+
+    fn end_line(&mut self, cx: &Context) {
+        let mut line = String::from_utf8_lossy(&self.current)
+            .trim_end_matches('\r')
+            .to_owned();
+        if self.cut {
+            line.push_str(" … [the rest of this line is cut]");
+        }
+        self.current.clear();
+        self.cut = false;
+        cx.output(line.clone());
+        self.size = self.size.saturating_add(line.len() + LINE_COST);
+        if self.size <= KEPT_OUTPUT {
+            self.kept.push(line);
+        } else {
+            self.omitted += 1;
+            self.last = Some(line);
+        }
+    }
+
+    fn finish(mut self, cx: &Context) -> Vec<String> {
+        if !self.current.is_empty() {
+            self.end_line(cx);
+        }
+        if let Some(last) = self.last {
+            if self.omitted > 1 {
+                self.kept
+                    .push(format!("[{} lines are cut]", self.omitted - 1));
+            }
+            self.kept.push(last);
+        }
+        self.kept
+    }
+}
+
+/// Reads a stream to its end. Cancelled, it has lost nothing of what it has read.
+async fn read(cx: &Context, stream: &mut (impl AsyncRead + Unpin), lines: &mut Lines) {
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+        lines.take(cx, chunk.get(..read).unwrap_or_default());
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +330,7 @@ mod tests {
             arguments: arguments.to_vec(),
             environment: vec![("GIVEN", "yes")],
             limit,
+            tagged: true,
         }
     }
 
@@ -222,6 +362,82 @@ mod tests {
         assert_eq!(ended.code, Some(0), "{:?}", ended.lines.first());
         assert_eq!(ended.lines[0], "Z\u{fffd}");
         assert_eq!(ended.last_line(), "19999");
+    }
+
+    /// Resident memory of this process, in bytes.
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = status.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    #[tokio::test]
+    async fn output_without_end_is_cut_and_costs_constant_memory() {
+        for script in [
+            "head -c 300000000 /dev/zero",
+            "head -c 60000000 /dev/zero | tr '\\0' '\\n'",
+            "yes 0123456789012345678901234567890123456789 | head -c 60000000",
+        ] {
+            let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
+            let bytes = Arc::new(Mutex::new(0));
+            let (notes, forwarded) = (lines.clone(), bytes.clone());
+            let mut cx = context(&Arc::default());
+            cx.progress = Progress::to(move |line| match line {
+                Line::Output(text) => *forwarded.lock().unwrap() += text.len(),
+                line => notes.lock().unwrap().push(line),
+            });
+            let before = resident();
+            let ended = run(&cx, &program(&["-c", script], Duration::from_secs(120)))
+                .await
+                .unwrap();
+            assert_eq!(ended.code, Some(0), "{script}");
+            let grown = resident().saturating_sub(before);
+            assert!(grown < 64 << 20, "{script}: {grown} bytes");
+            let kept: usize = ended.lines.iter().map(|line| line.len() + LINE_COST).sum();
+            assert!(kept < 2 << 20, "{script}: {kept} bytes are retained");
+            let bytes = *bytes.lock().unwrap();
+            assert!(bytes <= 16 << 20, "{script}: {bytes} bytes were forwarded");
+            let notes = lines.lock().unwrap();
+            if script.starts_with("head -c 300000000") {
+                assert!(ended.last_line().contains("is cut"), "{script}");
+            } else {
+                assert_eq!(notes.len(), 1, "{script}: {notes:?}");
+                assert!(format!("{notes:?}").contains("cut here"), "{notes:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_keeps_the_output_open_holds_up_nothing() {
+        let lines = Arc::default();
+        let mut cx = context(&lines);
+        // Other tests run programs for the same task meanwhile.
+        cx.tag.run = "keeps-output".to_owned();
+        let began = std::time::Instant::now();
+        let script = "echo before; sleep 600 & echo $!; exit 4";
+        let ended = run(&cx, &program(&["-c", script], Duration::from_secs(60)))
+            .await
+            .unwrap();
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_eq!(ended.code, Some(4));
+        let [before, pid] = ended.lines.as_slice() else {
+            panic!("{:?}", ended.lines);
+        };
+        assert_eq!(before, "before");
+        let noted = format!("{:?}", lines.lock().unwrap());
+        assert!(noted.contains("still holds its output"), "{noted}");
+        let left = work::left_behind("a", "keeps-output", "s");
+        assert_eq!(left.len(), 1, "{left:?}");
+        let pid: i32 = pid.parse().unwrap();
+        assert_eq!(left[0].pid, pid);
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        while !work::left_behind("a", "keeps-output", "s").is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]
@@ -347,6 +563,7 @@ mod tests {
             arguments: vec![],
             environment: vec![],
             limit: Duration::from_secs(1),
+            tagged: false,
         };
         let error = run(&cx, &missing).await.unwrap_err();
         assert!(

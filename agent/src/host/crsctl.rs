@@ -132,6 +132,7 @@ async fn id(cx: &Context, option: &str) -> Result<String, ActionError> {
         arguments: vec![option],
         environment: vec![],
         limit: ID_LIMIT,
+        tagged: false,
     };
     Ok(run(&quiet(cx), &program).await?.last_line().to_owned())
 }

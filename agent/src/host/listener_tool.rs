@@ -60,6 +60,7 @@ impl<'a> Tool<'a> {
             arguments,
             environment: environment.map(|(name, value)| (*name, &**value)).collect(),
             limit,
+            tagged: false,
         }
     }
 }

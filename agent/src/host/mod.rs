@@ -20,6 +20,7 @@ pub mod sqlnet;
 pub mod srvctl;
 pub mod state_file;
 pub mod systemd;
+pub mod work;
 
 use crate::config::{AwsConfig, Config, OracleConfig, PostgresConfig};
 use crate::error::ActionError;

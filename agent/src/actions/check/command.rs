@@ -53,6 +53,7 @@ async fn once(cx: &Context, command: &str, limit: Duration) -> Result<Ended, Act
         arguments: arguments.iter().map(String::as_str).collect(),
         environment: Vec::new(),
         limit: limit.min(Duration::from_secs(policy.timeout_secs)),
+        tagged: true,
     };
     command::run(cx, &program).await
 }
