@@ -114,3 +114,36 @@ async fn what_an_older_agent_has_kept_is_restored() {
     assert_eq!(range.world(), before);
     assert!(!path.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_schema_or_account_is_refused() {
+    let range = Range::start("").await;
+    let cx = range.context_at("first", None);
+    for (name, params, code) in [
+        (
+            "oracle.triggers.disable",
+            json!({"resource": "orcl", "schemas": ["SHOPP"]}),
+            Code::LS2217,
+        ),
+        (
+            "oracle.triggers.disable",
+            json!({"resource": "orcl", "schemas": ["SHOP", "shop"]}),
+            Code::LS2217,
+        ),
+        (
+            "oracle.accounts.lock",
+            json!({"resource": "orcl", "accounts": ["SHOPP"]}),
+            Code::LS2220,
+        ),
+        (
+            "oracle.freeze.persist",
+            json!({"resource": "orcl", "accounts": ["SHOPP"]}),
+            Code::LS2220,
+        ),
+    ] {
+        let error = action(name).probe(&cx, &params).await.unwrap_err();
+        assert_eq!(error.code(), code, "{name} {params}: {}", error.report());
+        let error = action(name).execute(&cx, &params, None).await.unwrap_err();
+        assert_eq!(error.code(), code, "{name} {params}: {}", error.report());
+    }
+}

@@ -210,3 +210,17 @@ async fn a_table_of_another_owner_is_refused_before_the_run() {
     site.perform_once("postgres.triggers.enable", &triggers())
         .await;
 }
+
+#[tokio::test]
+async fn a_misspelt_schema_is_refused_by_every_action_that_takes_one() {
+    let site = Site::new("misspelt", TRIGGERS, "").await;
+    for name in ["postgres.triggers.enable", "postgres.analyze"] {
+        for schemas in [json!(["shopp"]), json!(["shop", "SHOP"])] {
+            let params = json!({"resource": "shop", "schemas": schemas});
+            let error = site.try_probe(name, &params).await.unwrap_err();
+            assert_eq!(error.code(), Code::LS2340, "{name}: {}", error.report());
+            let error = site.try_execute(name, &params).await.unwrap_err();
+            assert_eq!(error.code(), Code::LS2340, "{name}: {}", error.report());
+        }
+    }
+}

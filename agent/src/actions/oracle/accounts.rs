@@ -16,7 +16,7 @@ use crate::policy::Permission;
 use async_trait::async_trait;
 use lockstep_api::Code;
 use lockstep_barrier::message::{Finding, Probe};
-use lockstep_plan::catalogue::{LockAccounts, OracleAccounts, RestoreAccounts};
+use lockstep_plan::catalogue::{LockAccounts, RestoreAccounts};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -65,10 +65,14 @@ pub(super) fn refuse_sys(account: &str) -> Result<(), ActionError> {
     )
 }
 
-async fn statuses(session: &Session, params: &OracleAccounts) -> Result<Statuses, ActionError> {
+/// The statuses of these accounts.
+///
+/// # Errors
+/// LS2220 if one doesn't exist, LS2221 if it is SYS.
+pub(super) async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
     let mut all = accounts(session).await?;
     let mut statuses = Statuses::new();
-    for account in &params.accounts {
+    for account in names {
         refuse_sys(account)?;
         let status = all.remove(account).ok_or_else(|| {
             ActionError::new(Code::LS2220, format!("Oracle has no account {account}"))
@@ -164,7 +168,7 @@ impl Action for Lock {
 
     async fn probe(&self, cx: &Context, params: &LockAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let statuses = statuses(&session, params).await?;
+        let statuses = statuses(&session, &params.accounts).await?;
         let so = statuses.values().all(|status| is_locked(status));
         with_before_image(satisfied_if(so), &statuses)
     }
@@ -176,7 +180,7 @@ impl Action for Lock {
     ) -> Result<Description, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
         let mut description = Description::default();
-        for (account, status) in statuses(&session, params).await? {
+        for (account, status) in statuses(&session, &params.accounts).await? {
             if is_locked(&status) {
                 let remark = format!("{account} is {status} already and stays so in a rollback");
                 description.remarks.push(remark);
@@ -194,7 +198,7 @@ impl Action for Lock {
         _before_image: Option<&Value>,
     ) -> Result<Outputs, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let statuses = statuses(&session, params).await?;
+        let statuses = statuses(&session, &params.accounts).await?;
         lock_all(cx, &params.resource, &session, &statuses).await?;
         Ok(Outputs::new())
     }
@@ -247,7 +251,7 @@ impl Action for Restore {
 
     async fn probe(&self, cx: &Context, params: &RestoreAccounts) -> Result<Probe, ActionError> {
         let session = Session::open(cx, &params.resource).await?;
-        let now = statuses(&session, params).await?;
+        let now = statuses(&session, &params.accounts).await?;
         if now.values().all(|status| !is_locked(status)) {
             return Ok(found(Finding::Satisfied));
         }

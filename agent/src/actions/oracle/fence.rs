@@ -244,8 +244,8 @@ pub async fn open_access(
             match status.get(account) {
                 Some(status) if is_locked(status) => {}
                 Some(status) => breaches.push(format!("the account {account} is {status}")),
-                // An account that doesn't exist can't log in.
-                None => {}
+                // The application then logs in by another name than the plan's.
+                None => breaches.push(format!("there is no account {account} in Oracle")),
             }
         }
     }

@@ -13,7 +13,7 @@ use super::fence::{self, Job, Logins};
 use super::listeners::Listeners;
 use super::marker::{self, ARCHIVE, CURRENT_SCN};
 use super::names::Qualified;
-use super::required_permissions;
+use super::{required_permissions, schemas};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::oracle::{Bind, Session};
 use crate::policy::Permission;
@@ -177,6 +177,7 @@ fn voided(error: ActionError) -> ActionError {
 /// beyond every value that any instance has cached. Numbers are strings because
 /// they go up to 10^28.
 async fn sequences(session: &Session, schemas: &[String]) -> Result<Value, ActionError> {
+    schemas::require(session, schemas.iter().map(String::as_str)).await?;
     let mut all = Map::new();
     for owner in schemas {
         type Sequence = (String, String, String, String);

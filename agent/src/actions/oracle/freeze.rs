@@ -35,13 +35,17 @@ struct Before {
     accounts: Statuses,
 }
 
-/// Status of those accounts that exist.
+/// Status of those accounts that exist: one may have been dropped since it was locked.
+/// If none does, the names are wrong.
 async fn statuses(session: &Session, names: &[String]) -> Result<Statuses, ActionError> {
     names
         .iter()
         .try_for_each(|name| accounts::refuse_sys(name))?;
     let mut statuses = fence::accounts(session).await?;
     statuses.retain(|account, _| names.contains(account));
+    if statuses.is_empty() {
+        return accounts::statuses(session, names).await;
+    }
     Ok(statuses)
 }
 

@@ -27,6 +27,7 @@ pub mod ready;
 pub mod redo_logs;
 pub mod rows;
 mod saved_state;
+mod schemas;
 mod session_class;
 pub mod sessions;
 pub mod triggers;

@@ -6,7 +6,7 @@
 //! not those of dropped tables in the recycle bin, which can't be changed
 //! (ORA-38301). Triggers that were disabled before stay disabled.
 
-use super::{names, required_permissions, saved_state};
+use super::{names, required_permissions, saved_state, schemas};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
@@ -64,6 +64,7 @@ pub struct Disable;
 pub struct Restore;
 
 async fn triggers(session: &Session, schemas: &[String]) -> Result<Vec<Trigger>, ActionError> {
+    schemas::require(session, schemas.iter().map(String::as_str)).await?;
     let mut all = Vec::new();
     for schema in schemas {
         let binds = [schema.as_str().into(), schema.as_str().into()];

@@ -30,8 +30,8 @@
 
 use super::fence;
 use super::names::Qualified;
-use super::required_permissions;
 use super::unlisted_tables::{TABLES, internal, shown};
+use super::{required_permissions, schemas};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::actions::truncate_list;
 use crate::host::oracle::{Bind, OracleError, Session};
@@ -195,6 +195,7 @@ async fn tables(
     params: &OracleUnchanged,
     mut counted: BTreeMap<String, Counted>,
 ) -> Result<Vec<Table>, ActionError> {
+    schemas::require(session, params.schemas.iter().map(String::as_str)).await?;
     let mut tables = Vec::new();
     for owner in &params.schemas {
         let external: Vec<String> = session.rows(EXTERNAL, &[owner.as_str().into()]).await?;

@@ -1,7 +1,7 @@
 //! The tables that the plan doesn't name and that exist on both sides.
 
 use super::names::Qualified;
-use super::rows;
+use super::{rows, schemas};
 use crate::action::{ActionError, Context};
 use crate::host::oracle::Session;
 use lockstep_api::Code;
@@ -82,6 +82,8 @@ impl Others {
         }
         let counted = counted(params)?;
         let mut there = BTreeMap::new();
+        let owners = params.schemas.iter().map(|mapped| mapped.oracle.as_str());
+        schemas::require(session, owners).await?;
         for mapped in &params.schemas {
             let owner = mapped.oracle.as_str();
             let tables: Vec<String> = session.rows(TABLES, &[owner.into()]).await?;

@@ -1,7 +1,7 @@
 //! `postgres.analyze`: statistics for the planner. Collecting them changes no
 //! data, so there is nothing to undo.
 
-use super::{Table, listed};
+use super::{Table, listed, require_schemas};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found, satisfied_if};
 use crate::host::postgres::Session;
 use crate::policy::Permission;
@@ -40,6 +40,7 @@ const TABLES: &str = "SELECT n.nspname::text, c.relname::text, \
     WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'm') ORDER BY 1, 2";
 
 async fn tables(session: &Session, params: &PostgresAnalyze) -> Result<Vec<Found>, ActionError> {
+    require_schemas(session, &params.schemas).await?;
     let rows = session.rows(TABLES, &[&params.schemas]).await?;
     Ok(rows
         .iter()

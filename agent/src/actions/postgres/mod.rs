@@ -23,7 +23,7 @@ pub mod sequences_align;
 pub mod triggers;
 
 use crate::action::ActionError;
-use crate::host::postgres::quoted;
+use crate::host::postgres::{Session, quoted};
 use lockstep_api::Code;
 
 /// A table by its schema and name, case-sensitive as in pg_class.
@@ -59,6 +59,38 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
     }
+}
+
+/// Checks that these schemas exist: a query for objects of a schema that is misspelt
+/// finds none, and there would seem to be nothing to do.
+///
+/// # Errors
+/// LS2340 with those that don't.
+async fn require_schemas(session: &Session, schemas: &[String]) -> Result<(), ActionError> {
+    let missing = missing_schemas(session, schemas).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "there is no schema {} in {}",
+        listed(&missing),
+        session.server()
+    );
+    Err(ActionError::new(Code::LS2340, what)
+        .state_left("nothing was changed")
+        .remedy(
+            "correct the name in the plan, in the spelling of pg_namespace (usually lower case)",
+        ))
+}
+
+async fn missing_schemas(
+    session: &Session,
+    schemas: &[String],
+) -> Result<Vec<String>, ActionError> {
+    let sql = "SELECT wanted FROM unnest($1::text[]) AS wanted \
+               WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = wanted)";
+    let rows = session.rows(sql, &[&schemas]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Names in one sentence at most.

@@ -2,7 +2,7 @@
 
 use super::control::{self, Control};
 use super::sequences::{self, Sequences};
-use super::{Table, fallback, listed};
+use super::{Table, fallback, listed, missing_schemas};
 use crate::action::{Action, ActionError, Context, Description, Outputs, found};
 use crate::host::postgres::Session;
 use crate::policy::Permission;
@@ -223,10 +223,7 @@ impl Survey {
     }
 
     async fn schemas(&mut self, session: &Session, schemas: &[String]) -> Result<(), ActionError> {
-        let sql = "SELECT wanted FROM unnest($1::text[]) AS wanted \
-                   WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = wanted)";
-        for row in session.rows(sql, &[&schemas]).await? {
-            let schema: String = row.get(0);
+        for schema in missing_schemas(session, schemas).await? {
             self.obstacles.push(format!(
                 "the schema {schema} doesn't exist in {}; correct the plan",
                 session.server()

@@ -1,6 +1,7 @@
 //! Damage that a load can leave unnoticed: foreign keys without a parent row
 //! (their triggers were off), constraints never validated, invalid indexes.
 
+use super::require_schemas;
 use crate::action::ActionError;
 use crate::host::postgres::{Session, quoted};
 
@@ -30,6 +31,7 @@ pub async fn invalid(session: &Session, schemas: &[String]) -> Result<Vec<String
                FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid \
                JOIN pg_namespace n ON n.oid = t.relnamespace \
                WHERE n.nspname = ANY($1) AND NOT (i.indisvalid AND i.indisready) ORDER BY 1";
+    require_schemas(session, schemas).await?;
     let rows = session.rows(sql, &[&schemas]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

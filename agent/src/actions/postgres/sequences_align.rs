@@ -8,7 +8,7 @@
 
 use super::sequence_column::FedColumn;
 use super::sequences::{Sequences, column, find};
-use super::{Table, listed};
+use super::{Table, listed, require_schemas};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, satisfied_if, with_before_image,
 };
@@ -197,6 +197,7 @@ async fn known(
         }
     }
     let named = known.keys().cloned().collect();
+    require_schemas(session, &params.schemas).await?;
     let sequences = Sequences::of(session, &params.schemas).await?;
     let left_alone = sequences.left_alone(&named);
     for feed in sequences.feeds.into_iter().filter(|feed| feed.plain) {

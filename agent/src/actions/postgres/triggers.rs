@@ -5,7 +5,7 @@
 //! `origin` by default. Restore sets the modes that `enable` found, which the
 //! agent has saved.
 
-use super::{Table, listed};
+use super::{Table, listed, require_schemas};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
@@ -83,6 +83,7 @@ async fn triggers(
                JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
                AND ($2 OR NOT t.tgisinternal) ORDER BY 1, 2, 3";
+    require_schemas(session, schemas).await?;
     let all = set == TriggerSet::All;
     let rows = session.rows(sql, &[&schemas, &all]).await?;
     Ok(rows
