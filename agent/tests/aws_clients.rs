@@ -91,7 +91,12 @@ fn context_with(aws: &str) -> Context {
 #[tokio::test]
 async fn clients_are_kept_until_the_credentials_change() {
     let dir = tempfile::tempdir().unwrap();
-    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+    let write = |file: &str, text: &str| {
+        let path = dir.path().join(file);
+        std::fs::write(&path, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+    };
     write("id", "FIRST");
     write("secret", "secret");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,6 +10,7 @@
 use crate::config::AwsConfig;
 use crate::error::ActionError;
 use crate::host::context::Context;
+use crate::host::secret_file::{self, Unreadable};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -90,7 +91,7 @@ impl ClientCache {
 /// The clients for a resource. Nothing is called yet.
 ///
 /// # Errors
-/// LS2408 where a credentials file can't be read.
+/// LS2408 where a credentials file can't be read, LS2019 where others can read it.
 pub async fn clients(cx: &Context, resource: &str) -> Result<Clients, ActionError> {
     let config = cx.host.aws(resource)?;
     let credentials = credentials(config)?;
@@ -148,15 +149,17 @@ fn credentials(config: &AwsConfig) -> Result<Option<Credentials>, ActionError> {
 }
 
 fn read(file: &Path) -> Result<String, ActionError> {
-    let text = std::fs::read_to_string(file).map_err(|e| {
-        ActionError::new(
-            Code::LS2408,
-            format!("the credentials file {} can't be read", file.display()),
-        )
-        .state_left("nothing was done")
-        .remedy("see that the agent may read it")
-        .source(e)
-    })?;
+    let text =
+        secret_file::read(file, "credentials file").map_err(|unreadable| match unreadable {
+            Unreadable::Open(error) => error,
+            Unreadable::Failed(e) => ActionError::new(
+                Code::LS2408,
+                format!("the credentials file {} can't be read", file.display()),
+            )
+            .state_left("nothing was done")
+            .remedy("see that the agent may read it")
+            .source(e),
+        })?;
     Ok(text.trim().to_owned())
 }
 

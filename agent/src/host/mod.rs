@@ -16,6 +16,7 @@ pub mod lsnrctl;
 pub mod oracle;
 pub mod postgres;
 pub mod processes;
+mod secret_file;
 pub mod sqlnet;
 pub mod srvctl;
 pub mod state_file;

@@ -13,6 +13,7 @@ use crate::config::PostgresConfig;
 use crate::error::ActionError;
 use crate::host::context::{Context, WorkId};
 use crate::host::idle_pool::IdlePool;
+use crate::host::secret_file::{self, Unreadable};
 use lockstep_api::Code;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -417,15 +418,17 @@ fn settings() -> String {
 
 fn login(config: &PostgresConfig, tag: &WorkId) -> Result<tokio_postgres::Config, ActionError> {
     let file = &config.password_file;
-    let password = std::fs::read_to_string(file).map_err(|e| {
-        ActionError::new(
-            Code::LS2306,
-            format!("the password file {} can't be read", file.display()),
-        )
-        .state_left("nothing was done")
-        .remedy("see that the agent may read it")
-        .source(e)
-    })?;
+    let password =
+        secret_file::read(file, "password file").map_err(|unreadable| match unreadable {
+            Unreadable::Open(error) => error,
+            Unreadable::Failed(e) => ActionError::new(
+                Code::LS2306,
+                format!("the password file {} can't be read", file.display()),
+            )
+            .state_left("nothing was done")
+            .remedy("see that the agent may read it")
+            .source(e),
+        })?;
     let mut login = tokio_postgres::Config::new();
     login
         .host(&config.host)

@@ -108,7 +108,10 @@ impl Range {
         let dir = tempfile::tempdir().unwrap();
         let (port, oracle_port) = (free_port(), free_port());
         for (file, text) in [("id", "test"), ("secret", "test")] {
-            std::fs::write(dir.path().join(file), text).unwrap();
+            use std::os::unix::fs::PermissionsExt;
+            let path = dir.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let more = format!(
             "[aws.dms]\nregion='eu-central-1'\nendpoint_url='http://127.0.0.1:{port}'\n\

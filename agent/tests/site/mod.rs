@@ -93,6 +93,8 @@ impl Cluster {
             "pg_ctl",
             &["-D", &data, "-w", "-l", &log, "-o", &options, "start"],
         );
+        // The server's user must not own the agent's file.
+        cluster.write("agent-password", PASSWORD);
         cluster
     }
 
@@ -102,7 +104,16 @@ impl Cluster {
     }
 
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.dir.path().join(name), text).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        // The agent refuses a password that others may read.
+        let mode = if name.ends_with("password") {
+            0o600
+        } else {
+            0o644
+        };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
     fn copy(&self, file: &str, to: &Path) {
@@ -276,10 +287,10 @@ impl Site {
              user='{name}_agent'\npassword_file={:?}\nca={:?}\n{more}",
             state.path(),
             cluster.port,
-            cluster.path("password"),
+            cluster.path("agent-password"),
             cluster.path("ca.crt"),
             cluster.port,
-            cluster.path("password"),
+            cluster.path("agent-password"),
             cluster.path("ca.crt"),
         );
         Self {

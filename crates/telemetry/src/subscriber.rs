@@ -8,9 +8,9 @@ use serde::Deserialize;
 use std::fmt;
 use std::io;
 use std::time::Duration;
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, ParseError, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -26,6 +26,16 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// gaps in traces. It excludes the exporter's libraries, whose spans would cause
 /// further exports. Targets match by prefix, so it covers all Lockstep crates.
 const TRACE_FILTER: &str = "off,lockstep=info";
+
+/// Libraries whose debug lines contain what must not be in a log: AWS's the access key
+/// id and signed requests, that of PostgreSQL statements with their values. Targets
+/// begin with these names.
+const CONFIDENTIAL: [&str; 2] = ["aws_", "tokio_postgres"];
+
+/// Whether a line may be logged, whatever the configuration says.
+fn may_be_logged(target: &str, level: Level) -> bool {
+    level <= Level::INFO || !CONFIDENTIAL.iter().any(|name| target.starts_with(name))
+}
 
 /// A process's logs and traces, as a section of its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,6 +103,9 @@ pub fn init(service_name: &'static str, config: &TelemetryConfig) -> Result<Guar
         filter: config.log.clone(),
         source,
     })?;
+    let filter = filter.and(filter_fn(|line| {
+        may_be_logged(line.target(), *line.level())
+    }));
     let provider = provider(service_name, config.otlp_endpoint.as_deref())?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -172,4 +185,18 @@ pub enum InitError {
     /// A process can have only one subscriber.
     #[error("logs and traces are already set up")]
     Twice(#[source] TryInitError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_do_not_log_their_secrets() {
+        assert!(may_be_logged("aws_sigv4::http_request", Level::INFO));
+        assert!(!may_be_logged("aws_sigv4::http_request", Level::DEBUG));
+        assert!(!may_be_logged("aws_runtime::auth", Level::TRACE));
+        assert!(!may_be_logged("tokio_postgres::prepare", Level::DEBUG));
+        assert!(may_be_logged("lockstep_agent::worker", Level::TRACE));
+    }
 }
