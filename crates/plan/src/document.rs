@@ -220,6 +220,51 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Reports numbers that YAML reads as another one than most people do, or that other
+    /// readers of YAML take for a text: `1_0`, `010`, `0x1F`, `1e3`, `+5`.
+    pub fn odd_numbers(&self, pointer: &str, faults: &mut Vec<(Fault, Range<usize>)>) {
+        match &self.content {
+            Content::Number(number) => {
+                let odd = self.written.as_deref().filter(|text| !is_decimal(text));
+                if let Some(written) = odd {
+                    let fault = Fault::new(
+                        diagnose::WRONG_VALUE,
+                        pointer,
+                        format!("{written} is read as the number {number}"),
+                        format!(
+                            "write {number}, or put it in quotes if it is a text: \"{written}\""
+                        ),
+                    );
+                    faults.push((fault, self.at.clone()));
+                }
+            }
+            Content::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    item.odd_numbers(&join(pointer, &index.to_string()), faults);
+                }
+            }
+            Content::Map(entries) => {
+                for entry in entries {
+                    entry.node.odd_numbers(&join(pointer, &entry.key), faults);
+                }
+            }
+            Content::Null | Content::Bool(_) | Content::Text(_) => {}
+        }
+    }
+}
+
+/// Digits without a leading zero, a sign or anything else but one decimal point.
+fn is_decimal(written: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = written.strip_prefix('-').unwrap_or(written);
+    let (whole, fraction) = match unsigned.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (unsigned, None),
+    };
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(digits)
+}
+
 pub(crate) fn join(pointer: &str, segment: &str) -> String {
     format!(
         "{pointer}/{}",
@@ -374,6 +419,51 @@ mod tests {
     fn a_missing_value_has_the_location_of_its_ancestor() {
         assert_eq!(at(TEXT, "/parties/apps/expected"), "apps");
         assert_eq!(at(TEXT, "/phases"), "name");
+    }
+
+    #[test]
+    fn numbers_are_written_in_one_way_only() {
+        for (written, odd) in [
+            ("10", false),
+            ("0", false),
+            ("-5", false),
+            ("0.5", false),
+            ("1.10", false),
+            ("1_0", true),
+            ("010", true),
+            ("0o17", true),
+            ("0x1F", true),
+            ("1e3", true),
+            ("+5", true),
+        ] {
+            let text = format!("list:\n  - expected: {written}\n");
+            let document = Node::parse(&text).unwrap();
+            let is_number = matches!(
+                document.get("/list/0/expected").map(|node| &node.content),
+                Some(Content::Number(_))
+            );
+            let mut faults = Vec::new();
+            document.odd_numbers("", &mut faults);
+            assert_eq!(
+                !faults.is_empty(),
+                odd && is_number,
+                "{written}: {faults:?}"
+            );
+            assert!(is_number || odd, "{written}");
+            if let Some((fault, place)) = faults.first() {
+                assert_eq!(&text[place.clone()], written);
+                assert_eq!(fault.pointer, "/list/0/expected");
+            }
+        }
+        let mut faults = Vec::new();
+        Node::parse("expected: 1_0\n")
+            .unwrap()
+            .odd_numbers("", &mut faults);
+        assert_eq!(
+            faults.len(),
+            1,
+            "the spelling that a reviewer reads as 10 or as a name"
+        );
     }
 
     #[test]

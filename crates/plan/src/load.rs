@@ -61,6 +61,8 @@ type Located = Vec<(Fault, Range<usize>)>;
 
 fn checked(mut document: Node, overrides: &Overrides, located: &mut Located) -> Option<Plan> {
     document.duplicates("", located);
+    let mut odd = Located::new();
+    document.odd_numbers("", &mut odd);
     located.extend(document.substitute(&overrides.vars));
     let (plan, faults) = match kind(&document) {
         Ok(Kind::Plan) => plan_file(&document),
@@ -75,6 +77,9 @@ fn checked(mut document: Node, overrides: &Overrides, located: &mut Located) -> 
         (fault, place)
     });
     located.extend(placed.filter(|(_, place)| !reported.contains(place)));
+    // Where the number is wrong for another reason, that reason says more.
+    odd.retain(|(_, place)| !located.iter().any(|(_, other)| other == place));
+    located.append(&mut odd);
     plan
 }
 

@@ -3,7 +3,7 @@
 
 use super::{all_phases, unknown_action, unknown_phase};
 use crate::actions::{Action, ActionSpec, Effect};
-use crate::catalogue::{CheckState, DmsReverseStart, StopListeners};
+use crate::catalogue::{CheckHttp, CheckState, DmsReverseStart, StopListeners};
 use crate::diagnose::{self, Fault, suggest};
 use crate::duration::shown;
 use crate::model::{Mode, Party, Phase, Plan, Step};
@@ -19,6 +19,7 @@ pub(super) fn check(plan: &Plan, faults: &mut Vec<Fault>) {
                 Some(action) => {
                     parameters(&pointer, step, action, faults);
                     checked_state(&pointer, step, faults);
+                    url(&pointer, step, faults);
                     undo(plan, &pointer, step, action, faults);
                     watch(plan, &pointer, phase, step, action, faults);
                     timeout(&pointer, step, action, faults);
@@ -89,6 +90,21 @@ fn checked_state(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
                 ));
             }
         }
+    }
+}
+
+/// A password in a URL would be in the journal and in every view of the plan.
+fn url(pointer: &str, step: &Step, faults: &mut Vec<Fault>) {
+    let url = step.params["url"].as_str().unwrap_or_default();
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if step.action == CheckHttp::NAME && authority.contains('@') {
+        faults.push(Fault::new(
+            diagnose::WRONG_VALUE,
+            format!("{pointer}/params/url"),
+            "a URL with a user or a password",
+            "leave it out; where the endpoint demands a login, use check.command",
+        ));
     }
 }
 
