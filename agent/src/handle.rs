@@ -97,6 +97,8 @@ pub(crate) enum Input {
     Event(Event),
     /// A running task has changed the host.
     Changed(Arc<Recorder>),
+    /// The configuration file has changed.
+    ConfigChanged,
     Stop,
 }
 
@@ -175,6 +177,14 @@ impl Handle {
     /// Queues an input without waiting; `false` if there is no room.
     pub(crate) fn offer(&self, input: Input) -> bool {
         self.inputs.try_send(input).is_ok()
+    }
+
+    /// Reports that the configuration file has changed.
+    ///
+    /// # Errors
+    /// When the agent is stopping.
+    pub async fn config_changed(&self) -> Result<(), Stopped> {
+        self.send(Input::ConfigChanged).await
     }
 
     /// Ends the loop once the inputs before this one are handled.

@@ -8,6 +8,7 @@ pub mod action;
 pub mod actions;
 pub mod canonical;
 pub mod config;
+pub mod config_watch;
 mod convert;
 pub mod driver;
 pub mod error;

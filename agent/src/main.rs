@@ -4,8 +4,8 @@ use clap::Parser;
 use lockstep_agent::config::{Config, DAEMON};
 use lockstep_agent::driver::Driver;
 use lockstep_agent::host::{Host, oracle};
-use lockstep_agent::session;
 use lockstep_agent::store::Store;
+use lockstep_agent::{config_watch, session};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let config = Config::load(&arguments.config)?;
+    let file = std::path::absolute(&arguments.config)?;
+    let config = Config::load(&file)?;
     // SAFETY: the runtime below starts the process's first threads.
     unsafe { oracle::set_environment(&config) };
     // Two threads: one for the loop and the session, one for what blocks. An
@@ -37,18 +38,19 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, file));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome
 }
 
-async fn run(config: Config) -> Result<(), Box<dyn Error>> {
+async fn run(config: Config, file: PathBuf) -> Result<(), Box<dyn Error>> {
     let _telemetry = lockstep_telemetry::init("lockstep-agent", &(&config.telemetry).into())?;
     let credentials = DAEMON.credentials(&config.tls, &config.name)?;
     let store = Store::open(&config.state_dir)?;
     let address = config.coordinator.clone();
     let (driver, handle) = Driver::start(Arc::new(Host::new(config)), store)?;
     let session = tokio::spawn(session::run(address, credentials, handle.clone()));
+    tokio::spawn(config_watch::watch(file, handle.clone())?);
     let shutdown = lockstep_daemon::shutdown_requested()?;
     tokio::spawn(async move {
         shutdown.await;

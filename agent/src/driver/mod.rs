@@ -12,6 +12,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod changes;
+mod reload;
 mod tasks;
 mod watches;
 
@@ -68,6 +69,8 @@ pub struct Driver {
     write_by: Option<Millis>,
     /// Runs that the current batch closes.
     closed: Vec<RunId>,
+    /// The configuration file has changed since it was read.
+    config_changed: bool,
 }
 
 impl Driver {
@@ -98,6 +101,7 @@ impl Driver {
             unwritten: Vec::new(),
             write_by: None,
             closed: Vec::new(),
+            config_changed: false,
         };
         Ok((driver, handle))
     }
@@ -142,6 +146,7 @@ impl Driver {
             }
         }
         self.flush().await?;
+        self.reload_between_runs();
         Ok(stop)
     }
 
@@ -179,6 +184,10 @@ impl Driver {
                 if let Some(event) = recorder.take() {
                     self.dispatch(event);
                 }
+            }
+            Input::ConfigChanged => {
+                self.settle().await?;
+                self.on_config_changed();
             }
             Input::Stop => return Ok(true),
         }

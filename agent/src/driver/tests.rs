@@ -1,6 +1,7 @@
 //! What is on disk when a message is sent, and when the agent stops.
 
 use super::Driver;
+use crate::config::Config;
 use crate::handle::{Handle, Outbox, Outgoing};
 use crate::host::Host;
 use crate::store::Store;
@@ -153,4 +154,99 @@ async fn on_a_full_disk_the_agent_promises_nothing() {
     assert_eq!(codes, [Code::LS3106]);
     handle.stop().await;
     running.await.unwrap().unwrap();
+}
+
+/// An agent with a configuration file of its own.
+struct Configured {
+    state: tempfile::TempDir,
+    handle: Handle,
+    running: tokio::task::JoinHandle<Result<(), crate::store::StoreError>>,
+}
+
+impl Configured {
+    fn start(policy: &str) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        write_config(state.path(), policy);
+        let config = Config::load(&state.path().join("agent.toml")).unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let (driver, handle) = Driver::start(Arc::new(Host::new(config)), store).unwrap();
+        let running = tokio::spawn(driver.run());
+        Self {
+            state,
+            handle,
+            running,
+        }
+    }
+
+    async fn change(&self, policy: &str) {
+        write_config(self.state.path(), policy);
+        self.handle.config_changed().await.unwrap();
+    }
+
+    async fn label(&self) -> String {
+        let introduction = self.handle.introduce().await.unwrap();
+        introduction.labels["role"].clone()
+    }
+
+    async fn stop(self) {
+        self.handle.stop().await;
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+fn write_config(state: &Path, more: &str) {
+    let config = format!(
+        "name='a'\ncoordinator='c'\nstate_dir={state:?}\n\
+         [tls]\nca='a'\ncert='b'\nkey='c'\ntrust_domain='t'\n{more}"
+    );
+    std::fs::write(state.join("agent.toml"), config).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_configuration_is_used_and_a_bad_one_is_not() {
+    let agent = Configured::start("[labels]\nrole='old'\n");
+    let (outbox, mut sent) = Outbox::new();
+    agent.handle.connected(outbox).await.unwrap();
+    for bad in [
+        "[labels]\nrole='bad'\n[policy]\nunknown=1\n",
+        "[labels]\nrole='bad'\n[policy]\npaths=['relative']\n",
+        "[labels]\nrole='bad'\n[telemetry]\nlog='debug'\n",
+        "[labels",
+    ] {
+        agent.change(bad).await;
+        assert_eq!(agent.label().await, "old", "{bad}");
+    }
+    assert!(
+        sent.try_recv()
+            .is_err_and(|e| e == tokio::sync::mpsc::error::TryRecvError::Empty)
+    );
+    agent.change("[labels]\nrole='new'\n").await;
+    assert_eq!(agent.label().await, "new");
+    assert!(sent.recv().await.is_none(), "the session is opened again");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_configuration_waits_for_the_end_of_the_run() {
+    let policy = "[policy]\nactions=['check.*']\n";
+    let agent = Configured::start(&format!("[labels]\nrole='old'\n{policy}"));
+    let (outbox, mut sent) = Outbox::new();
+    agent.handle.connected(outbox).await.unwrap();
+    send_prepare(&agent.handle).await;
+    sent.recv().await.unwrap();
+    agent.change("[labels]\nrole='new'\n").await;
+    assert_eq!(agent.label().await, "old");
+    let close = Order::Close {
+        run: RunId("r".into()),
+        term: Term {
+            number: 1,
+            incarnation: 7,
+        },
+        decision: 2,
+    };
+    agent.handle.order(close, String::new()).await.unwrap();
+    while agent.label().await != "new" {
+        tokio::task::yield_now().await;
+    }
+    agent.stop().await;
 }
