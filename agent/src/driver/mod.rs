@@ -27,7 +27,7 @@ use lockstep_barrier::message::{Order, Reply};
 use lockstep_barrier::participant::{Effect, Entry, Event, Participant};
 use lockstep_barrier::record::ParticipantRecord;
 use lockstep_clock as clock;
-use lockstep_daemon::sleep_until;
+use lockstep_daemon::{CrashPoint, sleep_until};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,7 +215,9 @@ impl Driver {
             Order::Ack { .. } => {}
             Order::Close { run, .. } => self.closed.push(run.clone()),
         }
+        CrashPoint::BeforeReceive.pass();
         self.dispatch(Event::Order(order));
+        CrashPoint::AfterReceive.pass();
     }
 
     fn dispatch(&mut self, event: Event) {
@@ -338,11 +340,13 @@ impl Driver {
             journal_head,
             reply,
         };
+        CrashPoint::BeforeSend.pass();
         let overflowed = self
             .outbox
             .borrow()
             .as_ref()
             .is_some_and(|outbox| !outbox.send(message));
+        CrashPoint::AfterSend.pass();
         if overflowed {
             tracing::warn!("the connection is too slow or lost; the session is opened again");
             self.outbox.send_replace(None);

@@ -13,6 +13,7 @@ use lockstep_barrier::ids::{PhaseRef, RunId, StepId, Track};
 use lockstep_barrier::message::{Mode, Probe, TaskOrder};
 use lockstep_barrier::participant::{Event, Purpose};
 use lockstep_clock as clock;
+use lockstep_daemon::CrashPoint;
 use lockstep_proto::convert::brief;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,9 +133,11 @@ impl Driver {
         let work = async move {
             tracing::info!(action = task.action, "task started");
             let began = clock::boot_time();
+            CrashPoint::BeforeAction.pass();
             let ended = worker
                 .perform(&task, &inputs, before_image, limit, cx)
                 .await;
+            CrashPoint::AfterAction.pass();
             let (outcome, outputs) = message_limits::outcome(&task.action, ended);
             let took = clock::boot_time().saturating_sub(began);
             tracing::info!(action = task.action, ?outcome, took_ms = took, "task ended");

@@ -22,7 +22,7 @@ use admission::WaitingSessions;
 use lockstep_barrier::coordinator::{Effect, Event, Run, State};
 use lockstep_barrier::ids::{AgentName, Millis, RunId, Term};
 use lockstep_barrier::message::Order;
-use lockstep_daemon::sleep_until;
+use lockstep_daemon::{CrashPoint, sleep_until};
 use starts::PendingStarts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -271,7 +271,11 @@ impl Driver {
     fn handle(&mut self, input: Input) -> Result<bool, StoreError> {
         match input {
             Input::Command(command) => return self.command(command),
-            Input::Session(event) => self.session_event(event)?,
+            Input::Session(event) => {
+                CrashPoint::BeforeReceive.pass();
+                self.session_event(event)?;
+                CrashPoint::AfterReceive.pass();
+            }
             // Queries are answered from what is on disk: after the batch.
             Input::Query(query) => self.post_commit(|driver| driver.query(query)),
         }
@@ -408,6 +412,7 @@ impl Driver {
             .map(RunEntry::traceparent)
             .unwrap_or_default();
         let message = AgentMessage::Order(order);
+        CrashPoint::BeforeSend.pass();
         let sent = self.agents.send(
             to,
             ToAgent {
@@ -415,6 +420,7 @@ impl Driver {
                 message,
             },
         );
+        CrashPoint::AfterSend.pass();
         if !sent {
             self.lost_by_preflights(to);
             self.lost_by_runs(to);

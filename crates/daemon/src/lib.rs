@@ -5,12 +5,14 @@
 //! same for both daemons, but each has its own error codes.
 
 mod config;
+mod crash_point;
 mod deadline;
 mod pattern;
 mod process;
 mod store;
 
 pub use config::ConfigFileError;
+pub use crash_point::CrashPoint;
 pub use deadline::sleep_until;
 use lockstep_api::Code;
 use lockstep_pki::Role;

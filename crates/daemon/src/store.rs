@@ -3,7 +3,7 @@
 //! The process must exit after an error of the journal (R23): the state on disk is
 //! then unknown and is read again at the next start.
 
-use crate::Daemon;
+use crate::{CrashPoint, Daemon};
 use lockstep_barrier::record::{FormatVersion, UnknownFormat};
 use lockstep_journal::{Entry, Journal, NewEntry};
 use serde::Serialize;
@@ -237,11 +237,13 @@ impl Store {
     #[expect(clippy::disallowed_methods, reason = "measured only for the log")]
     pub fn append(&mut self, entries: &[NewEntry]) -> Result<Vec<Entry>, StoreError> {
         let began = Instant::now();
+        CrashPoint::BeforeAppend.pass();
         // fsync blocks; block_in_place lets other threads run this thread's tasks.
         let written = tokio::task::block_in_place(|| {
             self.journal.append(entries, lockstep_clock::wall_time())
         })
         .map_err(|e| journal_failed(self.daemon, e))?;
+        CrashPoint::AfterAppend.pass();
         let took_us = began.elapsed().as_micros();
         tracing::debug!(records = entries.len(), took_us, "written");
         Ok(written)

@@ -15,6 +15,7 @@
 mod absence;
 mod barrier;
 mod certificates;
+mod crash_points;
 mod crashes;
 mod cutover_preflight;
 mod decisions;

@@ -8,13 +8,13 @@ use crate::fleet::{CommandOutput, Effect, Fleet, Moment, until};
 use serde_json::Value;
 use std::time::Duration;
 
-const BOTH: [&str; 2] = ["app-1", "app-2"];
+pub const BOTH: [&str; 2] = ["app-1", "app-2"];
 const COMMANDS: [&str; 3] = ["first", "second", "third"];
 
 /// What one undisturbed run writes.
 const LINES: usize = BOTH.len() * COMMANDS.len() * 2;
 
-const PLAN: &str = r"
+pub const PLAN: &str = r"
 kind: Plan
 name: three-phases
 parties:
@@ -32,7 +32,7 @@ phases:
 ";
 
 /// Asserts that since `before`, each command has had its effect once.
-fn once_each(fleet: &Fleet, before: usize, output: &CommandOutput) {
+pub fn once_each(fleet: &Fleet, before: usize, output: &CommandOutput) {
     let effects = fleet.effects().split_off(before);
     for agent in BOTH {
         for command in COMMANDS {
@@ -71,7 +71,7 @@ fn the_coordinator_may_die_at_any_moment() {
 
 /// Resolves each task whose outcome is unknown,
 /// as the host's own record has it; gives how many there were.
-fn resolve_unknown(fleet: &Fleet, before: usize, output: &CommandOutput) -> usize {
+pub fn resolve_unknown(fleet: &Fleet, before: usize, output: &CommandOutput) -> usize {
     let effects = fleet.effects().split_off(before);
     let run = output.json["id"].as_str().unwrap();
     let phases = output.json["phases"].as_array().unwrap().iter();
@@ -123,7 +123,7 @@ fn an_agent_may_die_at_any_moment() {
     }
 }
 
-const WITH_ROLLBACK: &str = r"
+pub const WITH_ROLLBACK: &str = r"
 kind: Plan
 name: with-rollback
 parties:

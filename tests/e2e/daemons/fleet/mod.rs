@@ -174,20 +174,40 @@ impl Fleet {
 
     /// The same, with these arguments.
     pub fn start_coordinator_with(&mut self, arguments: &[&str]) {
-        let config = self.path("coordinator.toml");
-        let log = self.path("coordinator.log");
-        let coordinator = Daemon::start("lockstep-coordinator", &config, arguments, &log);
-        self.coordinator = Some(coordinator);
+        self.spawn_coordinator(arguments, &[]);
         until("the coordinator to serve", || {
             TcpStream::connect(self.address).ok()
         });
     }
 
+    /// The same with this environment, without waiting.
+    pub fn spawn_coordinator(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
+        let config = self.path("coordinator.toml");
+        let log = self.path("coordinator.log");
+        let given = (arguments, environment);
+        let coordinator = Daemon::start("lockstep-coordinator", &config, given, &log);
+        self.coordinator = Some(coordinator);
+    }
+
     pub fn start_agent(&mut self, name: &str) {
+        self.start_agent_in(name, &[]);
+    }
+
+    /// The same with this environment.
+    pub fn start_agent_in(&mut self, name: &str, environment: &[(&str, &str)]) {
         let config = self.host(name).path("agent.toml");
         let log = self.path(&format!("{name}.log"));
-        let agent = Daemon::start("lockstep-agent", &config, &[], &log);
+        let agent = Daemon::start("lockstep-agent", &config, (&[], environment), &log);
         self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// Whether this daemon (`coordinator`, or an agent) has ended by itself.
+    pub fn has_ended(&mut self, name: &str) -> bool {
+        let daemon = match self.agents.get_mut(name) {
+            Some(agent) => Some(agent),
+            None => self.coordinator.as_mut(),
+        };
+        daemon.is_some_and(|daemon| daemon.ended().is_some())
     }
 
     /// `kill -9` of the coordinator.

@@ -14,8 +14,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it; its output goes to the end of `log`.
-    pub fn start(name: &str, config: &Path, arguments: &[&str], log: &Path) -> Self {
+    /// Starts it with these arguments and environment; its output goes to the end of
+    /// `log`.
+    pub fn start(
+        name: &str,
+        config: &Path,
+        (arguments, environment): (&[&str], &[(&str, &str)]),
+        log: &Path,
+    ) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(binary(name))
             .arg("--config")
@@ -23,6 +29,7 @@ impl Daemon {
             .args(arguments)
             .env_clear()
             .env("OTEL_BSP_SCHEDULE_DELAY", SPAN_DELAY_MS)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
