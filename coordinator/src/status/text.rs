@@ -344,7 +344,8 @@ mod tests {
         let mut state = folded(failed);
         let text = decision_text(&state, forward);
         assert!(text.ends_with("retry, skip, rollback or abort"), "{text}");
-        state.begin.resolved_plan.forward[0].point_of_no_return = true;
+        let begin = std::sync::Arc::make_mut(&mut state.begin);
+        begin.resolved_plan.forward[0].point_of_no_return = true;
         let text = decision_text(&state, forward);
         assert!(text.ends_with("retry, skip or abort"), "{text}");
     }

@@ -92,6 +92,7 @@ async fn vote(handle: &Handle, session: u64, orders: &mut Orders) -> bool {
             attempt: header.attempt,
             term: header.term,
             verdict: ready,
+            promise_age: 0,
         };
         let place = (0, String::new());
         let report = AgentReport::Reply { reply, place };
