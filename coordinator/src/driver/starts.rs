@@ -299,6 +299,11 @@ impl Driver {
             .map_err(|e| RequestError::invalid(Diagnosis::new(Code::LS4303, e.to_string())))?;
         let machine = Machine::Active(Box::new(run));
         let cell = RunEntry::new(machine, plan.plan().clone(), &[]);
+        let earlier: Vec<RunId> = self.runs.keys().cloned().collect();
+        for run in earlier {
+            let by = id.clone();
+            self.happen(&run, Event::Superseded { by });
+        }
         self.runs.insert(id.clone(), cell);
         self.order.push(id.clone());
         self.started.insert(request, id.to_string());

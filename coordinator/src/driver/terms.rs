@@ -61,6 +61,10 @@ impl Driver {
             tracing::warn!("{why}");
         }
         for run in self.runs_of(agent) {
+            let later = self.order.last().filter(|later| **later != run).cloned();
+            if let Some(by) = later {
+                self.happen(&run, Event::Superseded { by });
+            }
             if self.take_over {
                 self.take_over_run(&run, state, foreign);
             } else {

@@ -37,17 +37,35 @@ impl Run {
             Some(late) if late.released => false,
             Some(late) => {
                 let late = late.clone();
-                self.evaluate_late_round(now, agent, &late, effects)
+                match self.forestalled() {
+                    None => self.evaluate_late_round(now, agent, &late, effects),
+                    Some(reason) => {
+                        self.leave_outstanding(agent, late.phase, reason, effects);
+                        true
+                    }
+                }
             }
             None => {
-                let due = self.due_late_undo(agent);
-                if let Some((phase, steps)) = due {
-                    self.start_late_round(now, agent, phase, steps, effects);
-                    return true;
+                let Some((phase, steps)) = self.due_late_undo(agent) else {
+                    return false;
+                };
+                match self.forestalled() {
+                    Some(reason) => self.leave_outstanding(agent, phase, reason, effects),
+                    None => self.start_late_round(now, agent, phase, steps, effects),
                 }
-                false
+                true
             }
         }
+    }
+
+    /// Why no undo is begun any more: the run has ended, and a later one may have
+    /// changed the same hosts since.
+    fn forestalled(&self) -> Option<String> {
+        let by = self.live.superseded.as_ref()?;
+        self.state.ended?;
+        Some(format!(
+            "run {by} has begun since; compare the host with it before you undo anything by hand"
+        ))
     }
 
     /// The rollback has begun, and the run has not been aborted, paused or held.

@@ -98,6 +98,12 @@ pub enum Event {
     /// agent that comes with another journal is recognised by
     /// [`Event::Connected`].
     Quarantined(AgentName),
+    /// A later run has begun. Undos that are still outstanding after the end of this
+    /// one would work against it, and are not executed any more. Repeated in each
+    /// process, before any agent is connected.
+    Superseded {
+        by: RunId,
+    },
     Reply {
         /// The agent, by its certificate.
         from: AgentName,
@@ -260,6 +266,8 @@ struct Live {
     late_rounds: BTreeMap<AgentName, u32>,
     /// Agents whose late undos failed in this session.
     late_blocked: BTreeSet<AgentName>,
+    /// The later run, see [`Event::Superseded`].
+    superseded: Option<RunId>,
     /// Agents to which Close was sent in this session.
     close_sent: BTreeSet<AgentName>,
     /// An agent has accepted another coordinator's orders, so this one makes no
@@ -341,6 +349,7 @@ impl Run {
             }
             Event::TakenOver(agent_state) => self.take_over(&agent_state, &mut effects),
             Event::Quarantined(agent) => self.journal_lost(&agent, None, &mut effects),
+            Event::Superseded { by } => self.live.superseded = Some(by),
             Event::Reply {
                 from,
                 reply,

@@ -7,7 +7,7 @@
 
 use crate::support::at_rest::nobody_stays_locked;
 use crate::support::{Sim, failed, plan, show};
-use lockstep_barrier::coordinator::VerbAction;
+use lockstep_barrier::coordinator::{self, VerbAction};
 use lockstep_barrier::ids::{AgentName, Digest, PhaseRef, StepId, Track};
 use lockstep_barrier::message::Outcome;
 use lockstep_barrier::participant;
@@ -184,6 +184,10 @@ fn command(sim: &mut Sim, line: &str) {
         "take-over" => {
             sim.stop_other();
             sim.take_over = true;
+        }
+        "later-run" => {
+            let by = words[1].into();
+            sim.coordinator(coordinator::Event::Superseded { by });
         }
         "reboot" => {
             sim.crash_agent(&agent(1));
