@@ -11,11 +11,9 @@ mod paths;
 
 use crate::config::{CommandPolicy, Config, ProcessPolicy};
 use crate::error::ActionError;
-use crate::host::files::DigestKey;
 use lockstep_api::{Code, Diagnosis};
 use lockstep_daemon::matches_pattern;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Something an action needs permission for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,15 +81,12 @@ impl Denied {
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: Config,
-    /// With which digests of files are made that not everybody may read.
-    key: Arc<DigestKey>,
 }
 
 impl Policy {
     pub fn new(config: &Config) -> Self {
         Self {
             config: config.clone(),
-            key: Arc::new(DigestKey::of(&config.state_dir)),
         }
     }
 

@@ -103,8 +103,7 @@ impl Policy {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         let directory = Directory::open(parent)?;
-        Place::new(directory, path, self.key.clone())
-            .ok_or_else(|| io::Error::other("the path has no file name"))
+        Place::new(directory, path).ok_or_else(|| io::Error::other("the path has no file name"))
     }
 
     /// Whether this path, without links, is the agent's configuration, journal,

@@ -12,7 +12,7 @@ mod place;
 
 pub use access::{is_free, may_execute, may_rename, may_replace};
 pub use attributes::{Attributes, Wanted};
-pub use digest::{ContentDigest, DigestKey};
+pub use digest::ContentDigest;
 pub use place::{Directory, Place};
 
 use crate::error::ActionError;
@@ -111,7 +111,7 @@ pub fn inspect(place: &Place) -> Result<FileState, ActionError> {
         let target = node.target().map_err(unreadable)?;
         return Ok(FileState::Link { target, attributes });
     }
-    let digest = ContentDigest::of(&node, &place.key, !node.is_public()).map_err(unreadable)?;
+    let digest = ContentDigest::of(&node, !node.is_public()).map_err(unreadable)?;
     Ok(FileState::File { digest, attributes })
 }
 
@@ -121,8 +121,8 @@ pub fn inspect(place: &Place) -> Result<FileState, ActionError> {
 /// Where either can't be read, or `with` is not a file.
 pub fn replaced(path: &Place, with: &Place) -> Result<FileState, ActionError> {
     let source = file(with)?;
-    let digest = ContentDigest::of(&source, &with.key, !source.is_public())
-        .map_err(|e| unreadable(with.path(), e))?;
+    let digest =
+        ContentDigest::of(&source, !source.is_public()).map_err(|e| unreadable(with.path(), e))?;
     let attributes = Some(wanted(path, &source)?.recorded());
     let digest = match inspect(path)? {
         FileState::File { digest: before, .. } => digest.as_secret_as(&before),

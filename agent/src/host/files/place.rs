@@ -9,7 +9,6 @@
 //! `/proc/self/fd/N` names what a descriptor refers to, for calls that take paths
 //! only (open(2) on O_PATH descriptors, the extended attributes; proc(5)).
 
-use super::digest::DigestKey;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -133,27 +132,24 @@ pub struct Place {
     name: OsString,
     /// The path as the plan names it.
     shown: PathBuf,
-    pub(super) key: Arc<DigestKey>,
 }
 
 impl Place {
     /// The place of a name in a directory; `shown` is its path as the plan has it.
     /// `None` where the path has no file name.
-    pub fn new(directory: Directory, shown: &Path, key: Arc<DigestKey>) -> Option<Self> {
+    pub fn new(directory: Directory, shown: &Path) -> Option<Self> {
         Some(Self {
             directory: Arc::new(directory),
             name: shown.file_name()?.to_owned(),
             shown: shown.to_owned(),
-            key,
         })
     }
 
-    /// The place of an absolute path, with the key in the same directory.
+    /// The place of an absolute path whose directory exists.
     #[cfg(test)]
     pub fn of_test(path: &Path) -> Self {
         let parent = path.parent().unwrap();
-        let key = Arc::new(DigestKey::of(parent));
-        Self::new(Directory::open(parent).unwrap(), path, key).unwrap()
+        Self::new(Directory::open(parent).unwrap(), path).unwrap()
     }
 
     /// The path as the plan names it, for messages.
@@ -180,7 +176,6 @@ impl Place {
             directory: self.directory.clone(),
             name: shown.file_name().map(OsStr::to_owned).unwrap_or_default(),
             shown,
-            key: self.key.clone(),
         }
     }
 

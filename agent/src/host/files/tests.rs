@@ -219,7 +219,7 @@ fn an_access_list_of_the_replaced_file_opens_no_secret() {
 
 /// The record travels to the coordinator and is shown there.
 #[test]
-fn the_digest_of_a_secret_file_is_recorded_with_a_key() {
+fn the_digest_of_a_secret_file_is_recorded_salted() {
     let dir = tempfile::tempdir().unwrap();
     let path = Place::of_test(&dir.path().join("db.toml"));
     fs::write(path.path(), "password").unwrap();
@@ -236,7 +236,7 @@ fn the_digest_of_a_secret_file_is_recorded_with_a_key() {
     assert!(read.is(&inspect(&path).unwrap()));
     fs::write(path.path(), "another").unwrap();
     assert!(!read.is(&inspect(&path).unwrap()));
-    // A record of a version that knew no key.
+    // A record of a version that salted none.
     let old = format!(r#"{{"is":"file","digest":"{plain}"}}"#);
     let old: FileState = serde_json::from_str(&old).unwrap();
     assert!(!old.is(&inspect(&path).unwrap()));
