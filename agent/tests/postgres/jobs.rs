@@ -1,9 +1,13 @@
 //! Jobs of pg_cron and pgAgent.
 
+use crate::PATIENCE;
 use crate::site::Site;
+use lockstep_agent::action::{ActionError, Context};
+use lockstep_agent::actions;
 use lockstep_api::Code;
 use lockstep_barrier::message::Finding;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const JOBS: &str = "
     CREATE SCHEMA cron; CREATE SCHEMA pgagent;
@@ -13,7 +17,7 @@ const JOBS: &str = "
         RETURNS void LANGUAGE sql AS 'UPDATE cron.job SET active = $3 WHERE jobid = $1';
     INSERT INTO cron.job VALUES (1, true), (2, false);
     INSERT INTO cron.job VALUES (3, true, 'another');
-    CREATE TABLE pgagent.pga_job (jobid serial PRIMARY KEY, jobenabled boolean);
+    CREATE TABLE pgagent.pga_job (jobid serial PRIMARY KEY, jobenabled boolean, jobagentid int);
     INSERT INTO pgagent.pga_job (jobenabled) VALUES (true), (false)";
 
 const ACTIVE: &str = "SELECT (SELECT string_agg(active::text, ' ' ORDER BY jobid) FROM cron.job) \
@@ -84,6 +88,98 @@ async fn jobs_that_pg_cron_keeps_in_another_database_are_found() {
     site.perform_once("postgres.jobs.disable", &params).await;
     site.perform_once("postgres.jobs.restore", &params).await;
     assert_eq!(home.sql.text(ACTIVE).await, before);
+}
+
+/// Executes; once it waits for a job, `then` is done.
+async fn disable(
+    site: &Site,
+    params: &Value,
+    then: impl FnOnce(&CancellationToken),
+) -> Result<(), ActionError> {
+    let cx: Context = site.context();
+    let disable = actions::find("postgres.jobs.disable").unwrap();
+    site.notes.lock().unwrap().clear();
+    let waits = async {
+        let waits = || site.notes.lock().unwrap().join(" ").contains("waiting for");
+        while !waits() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        then(&cx.cancel);
+        std::future::pending().await
+    };
+    let both = async {
+        tokio::select! {
+            done = disable.execute(&cx, params, None) => done.map(drop),
+            () = waits => Ok(()),
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.unwrap()
+}
+
+/// pg_cron's sessions have its name as their application name; the job's role need not be
+/// one of those that are closed (pg_cron, README and pg_cron.c). A run of pgAgent has the
+/// backend of its agent in `jobagentid` (pgAgent, job.cpp).
+#[tokio::test]
+async fn a_job_that_runs_is_waited_for_and_named() {
+    let more = "CREATE TABLE cron.job_run_details (jobid bigint, runid bigint, job_pid int, \
+                  status text); \
+                UPDATE pgagent.pga_job SET jobagentid = 1 WHERE jobid = 2";
+    let site = Site::new("runningjobs", &format!("{JOBS}; {more}"), "").await;
+    let params = json!({"resource": "shop"});
+    let run = site
+        .cluster
+        .login("runningjobs_app", "runningjobs")
+        .await
+        .unwrap();
+    run.run("SET application_name = 'pg_cron'").await;
+    let pid = run.text("SELECT pg_backend_pid()::text").await;
+    let seen = site
+        .remarks("postgres.jobs.disable", &params)
+        .await
+        .join("\n");
+    let named = format!("a job of pg_cron (session {pid} of runningjobs_app) is running now");
+    assert!(seen.contains(&named), "{seen}");
+    // With its log, the job has a name, whatever the job sets.
+    site.sql
+        .run(&format!(
+            "INSERT INTO cron.job_run_details VALUES (1, 1, {pid}, 'running'), \
+               (2, 2, {pid}, 'succeeded')"
+        ))
+        .await;
+    run.run("SET application_name = 'report'").await;
+
+    let error = disable(&site, &params, CancellationToken::cancel)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::LS2341, "{}", error.report());
+    assert!(
+        error.report().contains("pg_cron/1 (session"),
+        "{}",
+        error.report()
+    );
+    assert!(!error.report().contains("pgagent"), "{}", error.report());
+    // Off, but not in effect.
+    assert_eq!(site.sql.text(ACTIVE).await, "false false true false false");
+    let probe = site.probe("postgres.jobs.disable", &params).await;
+    assert_eq!(probe.finding, Finding::Pending);
+
+    disable(&site, &params, |_| drop(run)).await.unwrap();
+    let agent = site
+        .cluster
+        .login("runningjobs_app", "runningjobs")
+        .await
+        .unwrap();
+    let pid = agent.text("SELECT pg_backend_pid()::text").await;
+    let claim = format!("UPDATE pgagent.pga_job SET jobagentid = {pid} WHERE jobid = 1");
+    site.sql.run(&claim).await;
+    let seen = site
+        .remarks("postgres.jobs.disable", &params)
+        .await
+        .join("\n");
+    assert!(seen.contains("pgagent/1 (session"), "{seen}");
+    disable(&site, &params, |_| drop(agent)).await.unwrap();
+    let probe = site.probe("postgres.jobs.disable", &params).await;
+    assert_eq!(probe.finding, Finding::Satisfied);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! `postgres.jobs.disable`, `postgres.jobs.restore`: pg_cron and pgAgent.
 //!
 //! A job that runs during the outage writes to PostgreSQL although the
-//! application roles are closed. pg_cron's jobs are found in whichever database
+//! application roles are closed. Switching it off doesn't end a run that has begun, and
+//! its role need not be one of those that are closed, so `disable` waits for it.
+//! pg_cron's jobs are found in whichever database
 //! of the server pg_cron is installed; pgAgent's only in the resource's own
 //! database.
 
@@ -39,8 +41,9 @@ impl Action for Disable {
         cx: &Context,
         params: &DisablePostgresJobs,
     ) -> Result<Probe, ActionError> {
-        let jobs = Schedulers::find(cx, &params.resource).await?.jobs().await?;
-        let off = jobs.values().all(|active| !active);
+        let schedulers = Schedulers::find(cx, &params.resource).await?;
+        let jobs = schedulers.jobs().await?;
+        let off = jobs.values().all(|active| !active) && schedulers.running().await?.is_empty();
         with_before_image(satisfied_if(off), &jobs)
     }
 
@@ -56,6 +59,11 @@ impl Action for Disable {
                 .filter(|(_, active)| **active)
                 .map(|(job, _)| schedulers.set(job, false)),
         );
+        for job in schedulers.running().await? {
+            description.remarks.push(format!(
+                "{job} is running now; the step waits for its end, and fails if its time is up before"
+            ));
+        }
         description.remarks.extend(schedulers.remark());
         Ok(description)
     }
@@ -75,7 +83,10 @@ impl Action for Disable {
         off.extend(active.iter().map(|job| (*job).clone()));
         state_file.write(&off)?;
         schedulers.switch(&active, false).await?;
-        cx.effect(format!("jobs disabled: {}", listed(&active)));
+        if !active.is_empty() {
+            cx.effect(format!("jobs disabled: {}", listed(&active)));
+        }
+        schedulers.wait(cx).await?;
         Ok(Outputs::new())
     }
 

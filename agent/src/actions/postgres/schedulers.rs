@@ -9,12 +9,16 @@ use crate::action::{ActionError, Context};
 use crate::host::postgres::{Session, quoted};
 use lockstep_api::Code;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Whether each job is active.
 pub type Jobs = BTreeMap<String, bool>;
 
 /// Before the id of a job of pg_cron.
 const CRON: &str = "pg_cron/";
+
+/// How often running jobs are read. pg_cron connects within milliseconds of a job's time.
+const POLL: Duration = Duration::from_secs(1);
 
 /// The schedulers that are installed.
 pub struct Schedulers {
@@ -114,6 +118,76 @@ impl Schedulers {
         Ok(jobs)
     }
 
+    /// Jobs that run in the resource's database now, each with its session. Switching a
+    /// job off doesn't end its current run.
+    ///
+    /// pg_cron connects as the job's user with the application name `pg_cron`; with
+    /// `cron.use_background_workers` its workers have that backend type instead. Which job
+    /// it is, is in `cron.job_run_details` unless `cron.log_run` is off. A job of pgAgent
+    /// that runs has the backend of its agent in `jobagentid`, which a crash leaves there
+    /// (pgAgent, job.cpp and pgAgent.cpp).
+    ///
+    /// # Errors
+    /// Where PostgreSQL returns an error.
+    pub async fn running(&self) -> Result<Vec<String>, ActionError> {
+        let mut running = Vec::new();
+        let readable = "SELECT coalesce(has_table_privilege(to_regclass('cron.job_run_details'), \
+                        'SELECT'), false)";
+        let details = match self.home().row(readable, &[]).await?.get(0) {
+            true => {
+                "SELECT jobid, job_pid FROM cron.job_run_details \
+                 WHERE status NOT IN ('succeeded', 'failed')"
+            }
+            false => "SELECT NULL::bigint AS jobid, NULL::integer AS job_pid LIMIT 0",
+        };
+        let sql = format!(
+            "SELECT DISTINCT coalesce($1::text || d.jobid, 'a job of pg_cron'), a.pid, \
+               coalesce(a.usename::text, '?') \
+             FROM pg_stat_activity a LEFT JOIN ({details}) d ON d.job_pid = a.pid \
+             WHERE a.datname = $2 AND (d.jobid IS NOT NULL OR a.application_name = 'pg_cron' \
+               OR a.backend_type = 'pg_cron') ORDER BY 2"
+        );
+        let rows = self.home().rows(&sql, &[&CRON, &self.database]).await?;
+        running.extend(rows.iter().map(|row| {
+            let (job, pid, user): (String, i32, String) = (row.get(0), row.get(1), row.get(2));
+            format!("{job} (session {pid} of {user})")
+        }));
+        if self.agent {
+            let sql = "SELECT 'pgagent/' || j.jobid, j.jobagentid FROM pgagent.pga_job j \
+                       JOIN pg_stat_activity a ON a.pid = j.jobagentid ORDER BY j.jobid";
+            let rows = self.own.rows(sql, &[]).await?;
+            running.extend(rows.iter().map(|row| {
+                let (job, pid): (String, i32) = (row.get(0), row.get(1));
+                format!("{job} (session {pid} of its agent)")
+            }));
+        }
+        Ok(running)
+    }
+
+    /// Waits until no job runs, as long as the task may. A run that is about to connect has
+    /// no session yet, so two readings in a row must find none.
+    ///
+    /// # Errors
+    /// LS2341 where jobs still run when the task's time is up.
+    pub async fn wait(&self, cx: &Context) -> Result<(), ActionError> {
+        let (mut last, mut quiet) = (Vec::new(), 0);
+        loop {
+            let running = self.running().await?;
+            quiet = if running.is_empty() { quiet + 1 } else { 0 };
+            if quiet == 2 {
+                return Ok(());
+            }
+            if running != last && !running.is_empty() {
+                cx.note(format!("waiting for {}", running.join(", ")));
+            }
+            last = running;
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = cx.cancel.cancelled() => return Err(still_running(&last)),
+            }
+        }
+    }
+
     /// The statement that switches a job.
     pub fn set(&self, job: &str, active: bool) -> String {
         match job.split_once('/') {
@@ -177,6 +251,19 @@ impl Schedulers {
             )
         })
     }
+}
+
+fn still_running(jobs: &[String]) -> ActionError {
+    let what = match jobs {
+        [] => "the time was up before it was certain that no job runs".to_owned(),
+        jobs => format!("jobs still run: {}", jobs.join(", ")),
+    };
+    ActionError::new(Code::LS2341, what)
+        .state_left("the jobs are disabled, so that none starts again")
+        .remedy(
+            "wait until they have ended, or end their sessions with pg_terminate_backend, then \
+             retry",
+        )
 }
 
 /// Jobs that the agent can't see would run, so that is an error.
