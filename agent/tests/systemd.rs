@@ -158,6 +158,15 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\nAlias=my.service\n",
     ),
     (
+        "closing.service",
+        "[Service]\nExecStart=/bin/sleep infinity\n\
+         ExecStopPost=/bin/sh -c 'until [ -e %t/closed ]; do sleep 0.1; done'\n",
+    ),
+    (
+        "redeployed.service",
+        "[Service]\nExecStart=/bin/sleep infinity\nExecStopPost=/bin/sleep 2\n",
+    ),
+    (
         "rt.service",
         "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
     ),
@@ -307,6 +316,17 @@ impl Manager {
         }
         links
     }
+}
+
+/// Waits for a condition; the bound is only a guard.
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the condition did not become true");
 }
 
 fn params(action: &str, units: &[&str], enablement: bool) -> Value {
@@ -749,4 +769,52 @@ async fn a_restarted_bus_is_connected_to_again() {
     }
     undone.unwrap();
     assert_eq!(manager.active(&["steady.service"]), Vec::<&str>::new());
+}
+
+/// A unit between two states is neither up nor down: taken for inactive, it would stay
+/// down after an undo.
+#[tokio::test]
+async fn a_unit_that_is_being_restarted_is_up_again_after_an_undo() {
+    let manager = Manager::start().await;
+    let unit = ["redeployed.service"];
+    manager.systemctl(&["start", "redeployed.service"]);
+    manager.systemctl(&["restart", "--no-block", "redeployed.service"]);
+    let state = || manager.systemctl(&["is-active", "redeployed.service"]);
+    until(|| state().trim() == "deactivating").await;
+    let before = manager.task("service.stop", &unit, false).await.unwrap();
+    assert_eq!(manager.active(&unit), Vec::<&str>::new());
+    manager.undo("service.stop", &unit, false, &before).await;
+    assert_eq!(manager.active(&unit), unit);
+    // A later start of the same run as well.
+    manager.systemctl(&["restart", "--no-block", "redeployed.service"]);
+    until(|| state().trim() == "deactivating").await;
+    manager.stop_units(&unit).await.unwrap();
+    manager.start_units(&unit).await.unwrap();
+    assert_eq!(manager.active(&unit), unit);
+}
+
+#[tokio::test]
+async fn a_unit_that_does_not_settle_is_refused() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "closing.service"]);
+    manager.systemctl(&["stop", "--no-block", "closing.service"]);
+    let state = || manager.systemctl(&["is-active", "closing.service"]);
+    until(|| state().trim() == "deactivating").await;
+    for action in ["service.stop", "service.start", "service.restart"] {
+        let seen = manager.describe(action, &["closing.service"]).await;
+        let settle = "closing.service is deactivating";
+        assert!(mentions(&seen.obstacles, settle), "{action}: {seen:?}");
+    }
+    let error = manager.stop_units(&["closing.service"]).await.unwrap_err();
+    assert!(error.starts_with("LS2109"), "{error}");
+    assert!(error.contains("wait until it has settled"), "{error}");
+    std::fs::write(manager.dir.path().join("closed"), "").unwrap();
+    until(|| state().trim() == "inactive").await;
+    manager.stop_units(&["closing.service"]).await.unwrap();
+
+    manager.systemctl(&["start", "--no-block", "loop.service"]);
+    let sub = || manager.systemctl(&["show", "-P", "SubState", "loop.service"]);
+    until(|| sub().trim() == "auto-restart").await;
+    let seen = manager.describe("service.stop", &["loop.service"]).await;
+    assert!(mentions(&seen.obstacles, "auto-restart"), "{seen:?}");
 }

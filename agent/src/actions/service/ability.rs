@@ -1,6 +1,7 @@
 //! Whether execute and undo will be able to start and stop a unit, asked before
 //! anything is stopped.
 
+use super::record::Records;
 use super::settle;
 use super::transaction::{Change, Transaction};
 use crate::action::{ActionError, Context, Description};
@@ -82,6 +83,38 @@ pub fn unlisted(cx: &Context, action: &str, transaction: &Transaction) -> Vec<St
         }
     }
     obstacles
+}
+
+/// Units of which it isn't known yet whether they run, a sentence each: taken for
+/// inactive, one that is being restarted would stay down after undo and a later start.
+/// `expected` are units that are stopping because of this run.
+pub fn unsettled(transaction: &Transaction, expected: &Records) -> Vec<String> {
+    let unknown = transaction.unsettled.iter().filter(|facts| {
+        let names = &facts.names;
+        !names.iter().any(|name| expected.contains_key(name))
+    });
+    let sentence = |facts: &Facts| {
+        format!(
+            "{unit} is {} ({}), so what it will be is not known; wait until it has settled (see \
+             `systemctl status {unit}` and `systemctl list-jobs`), then retry",
+            facts.active,
+            facts.sub,
+            unit = facts.id,
+        )
+    };
+    unknown.map(sentence).collect()
+}
+
+/// Why a unit that keeps ending by itself can't be stopped: neither undo nor a later start
+/// could bring it back up.
+pub fn keeps_ending(unit: &str, facts: &Facts) -> Option<String> {
+    facts.is_between_restarts().then(|| {
+        format!(
+            "{unit} has ended by itself and waits to be started again ({}), so undo might not bring it \
+             up; fix it, or stop it before the run, or wait until it has settled",
+            facts.sub
+        )
+    })
 }
 
 /// The first of the sentences as the error of a probe.

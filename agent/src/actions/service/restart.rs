@@ -4,6 +4,7 @@
 //! restore, and after a crash the probe can't tell whether it happened. Its
 //! before-image is for `execute`: which units were active, and are started again.
 
+use super::record::Records;
 use super::transaction::{Change, Transaction};
 use super::{States, ability, absent, images, required_permissions, settle, states};
 use crate::action::{
@@ -24,8 +25,9 @@ impl Restart {
     /// What a restart stops and starts besides its units: both of a stop and of a start.
     async fn transaction(cx: &Context, units: &[String]) -> Result<Transaction, ActionError> {
         let mut transaction = Transaction::of_start(cx, units).await?;
-        let stops = Transaction::of_stop(cx, units).await?.stops;
-        transaction.stops.extend(stops);
+        let stops = Transaction::of_stop(cx, units).await?;
+        transaction.stops.extend(stops.stops);
+        transaction.unsettled.extend(stops.unsettled);
         Ok(transaction)
     }
 
@@ -40,6 +42,7 @@ impl Restart {
             let facts = systemd.facts(unit).await?;
             obstacles.extend(ability::cannot_stop_and_start(unit, &facts));
         }
+        obstacles.extend(ability::unsettled(transaction, &Records::new()));
         obstacles.extend(ability::unlisted(cx, RestartService::NAME, transaction));
         Ok(obstacles)
     }
@@ -54,7 +57,8 @@ impl Action for Restart {
     }
 
     async fn probe(&self, cx: &Context, params: &RestartService) -> Result<Probe, ActionError> {
-        let transaction = Self::transaction(cx, &params.units).await?;
+        let restart = || Self::transaction(cx, &params.units);
+        let transaction = settle::settled(&Records::new(), restart).await?;
         let states = images(cx, &params.units, &transaction, false).await?;
         ability::refuse(Self::obstacles(cx, &params.units, &transaction).await?)?;
         with_before_image(Finding::Indeterminate, &states)

@@ -3,8 +3,9 @@
 //! A service whose program ends at once is `active` for some milliseconds, and
 //! a socket, a timer or another unit brings a stopped one back seconds later.
 
-use super::record;
-use super::transaction::Change;
+use super::ability;
+use super::record::{self, Records};
+use super::transaction::{Change, Transaction};
 use crate::action::{ActionError, Context};
 use crate::host::systemd::{Facts, Job};
 use lockstep_api::Code;
@@ -12,6 +13,10 @@ use std::time::Duration;
 
 /// How long units must stay as they were put before the task counts as done.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// How long a probe waits until units are up or down: a restart takes seconds, and a probe
+/// may take thirty.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// How often states are read meanwhile.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -106,6 +111,25 @@ pub async fn stay_down(cx: &Context, units: &[String]) -> Result<(), ActionError
         }
         if tokio::time::Instant::now() >= until {
             return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The transaction of a step, once its units are up or down, or a bounded time has passed.
+///
+/// # Errors
+/// Where systemd doesn't answer.
+pub async fn settled<F: Future<Output = Result<Transaction, ActionError>>>(
+    expected: &Records,
+    transaction: impl Fn() -> F,
+) -> Result<Transaction, ActionError> {
+    let until = tokio::time::Instant::now() + SETTLING;
+    loop {
+        let now = transaction().await?;
+        let settled = ability::unsettled(&now, expected).is_empty();
+        if settled || tokio::time::Instant::now() >= until {
+            return Ok(now);
         }
         tokio::time::sleep(INTERVAL).await;
     }

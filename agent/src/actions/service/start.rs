@@ -45,6 +45,7 @@ impl Start {
                 ));
             }
         }
+        obstacles.extend(ability::unsettled(transaction, &Records::new()));
         obstacles.extend(ability::unlisted(cx, StartService::NAME, transaction));
         Ok(obstacles)
     }
@@ -119,7 +120,8 @@ impl Action for Start {
     }
 
     async fn probe(&self, cx: &Context, params: &StartService) -> Result<Probe, ActionError> {
-        let transaction = Transaction::of_start(cx, &params.units).await?;
+        let start = || Transaction::of_start(cx, &params.units);
+        let transaction = settle::settled(&Records::new(), start).await?;
         let states = images(cx, &params.units, &transaction, params.enablement).await?;
         ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
         let records = record::of_run(cx)?;

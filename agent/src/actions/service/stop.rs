@@ -47,11 +47,13 @@ impl Stop {
         for unit in &params.units {
             let facts = systemd.facts(unit).await?;
             obstacles.extend(ability::cannot_stop_and_start(unit, &facts));
+            obstacles.extend(ability::keeps_ending(unit, &facts));
             if params.enablement {
                 let links = systemd.links(unit).await?;
                 obstacles.extend(systemd.lost_when_disabled(unit, &links).await?);
             }
         }
+        obstacles.extend(ability::unsettled(transaction, &record::of_run(cx)?));
         obstacles.extend(ability::unlisted(cx, StopService::NAME, transaction));
         Ok(obstacles)
     }
@@ -129,7 +131,9 @@ impl Action for Stop {
     }
 
     async fn probe(&self, cx: &Context, params: &StopService) -> Result<Probe, ActionError> {
-        let transaction = Transaction::of_stop(cx, &params.units).await?;
+        let stopping = record::of_run(cx)?;
+        let stop = || Transaction::of_stop(cx, &params.units);
+        let transaction = settle::settled(&stopping, stop).await?;
         let states = images(cx, &params.units, &transaction, params.enablement).await?;
         ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
         let so = Self::is_so(cx, params, &states, &transaction)?

@@ -29,6 +29,9 @@ pub struct Transaction {
     pub stops: Vec<Change>,
     /// Units that are inactive, and are started.
     pub starts: Vec<Change>,
+    /// Units, those of the step included, that are neither: see
+    /// [`Facts::is_unsettled`].
+    pub unsettled: Vec<Facts>,
 }
 
 impl Transaction {
@@ -42,6 +45,7 @@ impl Transaction {
         Ok(Self {
             stops,
             starts: Vec::new(),
+            unsettled: graph.unsettled(),
         })
     }
 
@@ -86,6 +90,7 @@ impl Graph {
             return Ok(facts.clone());
         }
         let facts = self.systemd.facts(unit).await?;
+        self.read.insert(facts.id.clone(), facts.clone());
         self.read.insert(unit.to_owned(), facts.clone());
         Ok(facts)
     }
@@ -169,7 +174,16 @@ impl Graph {
         Ok(Transaction {
             stops,
             starts: others.map(change).collect(),
+            unsettled: self.unsettled(),
         })
+    }
+
+    /// Of the units that were read: those of the step, those that change with them, and
+    /// those on which that depends.
+    fn unsettled(&self) -> Vec<Facts> {
+        let read = self.read.iter().filter(|(name, facts)| **name == facts.id);
+        let unsettled = read.filter(|(_, facts)| facts.is_unsettled());
+        unsettled.map(|(_, facts)| facts.clone()).collect()
     }
 }
 

@@ -264,8 +264,9 @@ impl Systemd {
             };
             match now.active.as_str() {
                 _ if now.has_job => {}
-                "activating" | "deactivating" => {}
-                "active" | "reloading" => return job == Job::Start,
+                "activating" => {}
+                _ if now.is_unsettled() => {}
+                _ if now.is_active() => return job == Job::Start,
                 _ => return job == Job::Stop,
             }
         }

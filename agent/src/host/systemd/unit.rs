@@ -32,14 +32,14 @@ pub struct UnitState {
 }
 
 impl UnitState {
-    /// It is active or activating.
+    /// It is active, or about to be.
     pub fn is_up(&self) -> bool {
         is_up(&self.active)
     }
 
     /// It is inactive and stays so unless it is started.
     pub fn is_down(&self) -> bool {
-        matches!(self.active.as_str(), "inactive" | "failed")
+        is_down(&self.active)
     }
 
     /// It is a oneshot whose last run failed.
@@ -55,7 +55,16 @@ impl UnitState {
 }
 
 fn is_up(active: &str) -> bool {
-    matches!(active, "active" | "activating" | "reloading")
+    active == "activating" || is_active(active)
+}
+
+/// While it reloads, and while its mounts are refreshed (since systemd 257), a unit runs.
+fn is_active(active: &str) -> bool {
+    matches!(active, "active" | "reloading" | "refreshing")
+}
+
+fn is_down(active: &str) -> bool {
+    matches!(active, "inactive" | "failed")
 }
 
 /// What decides whether a unit can be started or stopped, whether it stays so,
@@ -208,14 +217,26 @@ impl Facts {
         self.of_kinds(&["RequiredBy", "WantedBy", "BoundBy", "UpheldBy"])
     }
 
-    /// It is active or activating.
+    /// It is active, or about to be.
     pub fn is_up(&self) -> bool {
         is_up(&self.active)
     }
 
     /// It is active, and not merely on its way there or between two restarts.
     pub fn is_active(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "reloading")
+        is_active(&self.active)
+    }
+
+    /// It is neither up nor down: `deactivating`, perhaps with a start queued after it, or
+    /// `maintenance`. What it will be isn't known before it has settled.
+    pub fn is_unsettled(&self) -> bool {
+        !is_up(&self.active) && !is_down(&self.active)
+    }
+
+    /// It has ended by itself and waits to be started again, so that it counts as up and
+    /// may never be (`auto-restart`, `auto-restart-queued`).
+    pub fn is_between_restarts(&self) -> bool {
+        self.sub.starts_with("auto-restart")
     }
 
     /// A oneshot that ran and ended: its start job succeeds only if it did.
