@@ -167,6 +167,10 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nExecStart=/bin/sleep infinity\nExecStopPost=/bin/sleep 2\n",
     ),
     (
+        "night.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo ran >> %t/night; sleep 15'\n",
+    ),
+    (
         "rt.service",
         "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
     ),
@@ -817,4 +821,31 @@ async fn a_unit_that_does_not_settle_is_refused() {
     until(|| sub().trim() == "auto-restart").await;
     let seen = manager.describe("service.stop", &["loop.service"]).await;
     assert!(mentions(&seen.obstacles, "auto-restart"), "{seen:?}");
+}
+
+/// A batch that was cut off begins at its own time again, not when an undo or a start
+/// comes to it.
+#[tokio::test]
+async fn a_oneshot_that_was_stopped_while_it_ran_is_not_run_again() {
+    let manager = Manager::start().await;
+    let units = ["steady.service", "night.service"];
+    manager.systemctl(&["start", "steady.service"]);
+    let night = manager.dir.path().join("night");
+    let runs = || std::fs::read_to_string(&night).unwrap_or_default();
+    manager.systemctl(&["start", "--no-block", "night.service"]);
+    until(|| runs() == "ran\n").await;
+    let seen = manager.describe("service.stop", &units).await;
+    let cut = "night.service is a oneshot and runs now";
+    assert!(mentions(&seen.remarks, cut), "{seen:?}");
+    let before = manager.task("service.stop", &units, false).await.unwrap();
+    manager.undo("service.stop", &units, false, &before).await;
+    assert_eq!(manager.active(&units), ["steady.service"]);
+    assert_eq!(runs(), "ran\n");
+
+    manager.systemctl(&["start", "--no-block", "night.service"]);
+    until(|| runs() == "ran\nran\n").await;
+    manager.stop_units(&units).await.unwrap();
+    manager.start_units(&units).await.unwrap();
+    assert_eq!(manager.active(&units), ["steady.service"]);
+    assert_eq!(runs(), "ran\nran\n");
 }

@@ -177,6 +177,13 @@ impl Restoring<'_> {
         if !was.is_up() || now.is_up() {
             return Ok(None);
         }
+        if was.is_running_once() {
+            self.cx.note(format!(
+                "{unit}: not started; the job was cut off by the stop, and running it again from its \
+                 beginning is left to its own time or to an operator"
+            ));
+            return Ok(None);
+        }
         let started = settle::bring_up(self.cx, Job::Start, unit, self.limit).await?;
         self.cx
             .effect(format!("{unit}: started, as it was {} before", was.active));

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 pub struct Record {
     pub run: String,
     /// It was up, or failed although it should run, or is down only because of this run or
-    /// of an earlier one that hasn't started it again. A failed oneshot isn't to run again
-    /// at another time than its own.
+    /// of an earlier one that hasn't started it again. A oneshot that had failed, or that
+    /// the stop cut off, isn't to run again at another time than its own.
     pub start: bool,
     /// For a unit that isn't in the list: the one with which it was stopped.
     pub with: Option<String>,
@@ -71,7 +71,7 @@ pub fn save(
         let was_disabled = old.filter(|_| state.links.is_empty());
         let record = Record {
             run: cx.tag.run.clone(),
-            start: state.is_up()
+            start: (state.is_up() && !state.is_running_once())
                 || (state.active == "failed" && !state.has_failed_to_run())
                 || old.is_some_and(|old| old.start),
             with: with.filter(|_| !params.units.contains(unit)),

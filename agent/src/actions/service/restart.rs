@@ -133,7 +133,8 @@ impl Action for Restart {
         }
         let others = before
             .iter()
-            .filter(|(unit, was)| was.is_up() && !params.units.contains(unit));
+            .filter(|(_, was)| was.is_up() && !was.is_running_once())
+            .filter(|(unit, _)| !params.units.contains(unit));
         for (unit, _) in others {
             if !cx.host.systemd().await?.facts(unit).await?.is_up() {
                 up.push(settle::bring_up(cx, Job::Start, unit, limit).await?);

@@ -204,7 +204,8 @@ impl Action for Start {
             }
             if !wanted.contains(&unit) {
                 cx.note(format!(
-                    "{unit}: not started, it was inactive before this run"
+                    "{unit}: not started, it was inactive before this run, or a oneshot that its stop \
+                     cut off"
                 ));
                 continue;
             }

@@ -82,6 +82,13 @@ impl Stop {
         let records = record::all(cx)?;
         for unit in &params.units {
             let facts = systemd.facts(unit).await?;
+            if facts.is_running_once() {
+                description.remarks.push(format!(
+                    "{unit} is a oneshot and runs now: the stop cuts it off, and neither undo nor a \
+                     later service.start of this run runs it again; wait until it has ended, or run it \
+                     by hand afterwards"
+                ));
+            }
             if facts.is_up() {
                 ability::compare_timeouts(description, unit, &facts, defaults, limit);
             } else if let Some(record) = records.get(unit).filter(|record| record.start) {
@@ -179,9 +186,12 @@ impl Action for Stop {
             }
         }
         for Change { unit, with, facts } in &transaction.stops {
+            let again = match facts.is_running_once() {
+                true => "is a oneshot that is cut off and not run again".to_owned(),
+                false => format!("undo and a later service.start of {with} start again"),
+            };
             description.would_do.push(format!(
-                "StopUnit {with} also stops {unit} (now {}), which undo and a later service.start of \
-                 {with} start again",
+                "StopUnit {with} also stops {unit} (now {}), which {again}",
                 facts.active
             ));
         }

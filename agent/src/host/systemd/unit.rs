@@ -26,7 +26,7 @@ pub struct UnitState {
     /// enablement the task changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
-    /// Of a oneshot: its last run.
+    /// Of a oneshot: its last run. Empty for every other unit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invocation: Vec<u8>,
 }
@@ -40,6 +40,12 @@ impl UnitState {
     /// It is inactive and stays so unless it is started.
     pub fn is_down(&self) -> bool {
         is_down(&self.active)
+    }
+
+    /// It is a oneshot whose program runs. One that has run and stays `active`
+    /// (RemainAfterExit=) is a state like any other.
+    pub fn is_running_once(&self) -> bool {
+        self.active == "activating" && !self.invocation.is_empty()
     }
 
     /// It is a oneshot whose last run failed.
@@ -237,6 +243,11 @@ impl Facts {
     /// may never be (`auto-restart`, `auto-restart-queued`).
     pub fn is_between_restarts(&self) -> bool {
         self.sub.starts_with("auto-restart")
+    }
+
+    /// See [`UnitState::is_running_once`].
+    pub fn is_running_once(&self) -> bool {
+        self.service_type == "oneshot" && self.active == "activating"
     }
 
     /// A oneshot that ran and ended: its start job succeeds only if it did.
