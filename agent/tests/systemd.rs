@@ -849,3 +849,25 @@ async fn a_oneshot_that_was_stopped_while_it_ran_is_not_run_again() {
     assert_eq!(manager.active(&units), ["steady.service"]);
     assert_eq!(runs(), "ran\nran\n");
 }
+
+#[tokio::test]
+async fn a_stop_by_alias_and_a_start_by_name_are_of_the_same_unit() {
+    let manager = Manager::start().await;
+    for (alias, unit) in [
+        ("o.service", "orders.service"),
+        ("s.service", "steady.service"),
+    ] {
+        std::os::unix::fs::symlink(unit, manager.units().join(alias)).unwrap();
+    }
+    manager.systemctl(&["daemon-reload"]);
+    let aliases = ["o.service", "s.service"];
+    let names = ["orders.service", "steady.service"];
+    for (stopped, started) in [(aliases, names), (names, aliases)] {
+        manager.systemctl(&["start", "orders.service", "worker.service"]);
+        manager.stop_units(&stopped).await.unwrap();
+        manager.start_units(&started).await.unwrap();
+        // steady.service was inactive before the stop.
+        let all = ["orders.service", "worker.service", "steady.service"];
+        assert_eq!(manager.active(&all), all[..2]);
+    }
+}

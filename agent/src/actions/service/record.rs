@@ -2,6 +2,9 @@
 //! `service.start`: that one starts the units that went down with those of its
 //! list as well, leaves units that were inactive before alone, and restores enablement
 //! link by link.
+//!
+//! The file has each unit under its Id, because a stop may name it by an alias and
+//! the start by another name. What is read is in the names of the step.
 
 use super::States;
 use super::transaction::Change;
@@ -32,20 +35,46 @@ fn file(cx: &Context) -> StateFile {
     StateFile::of(cx, "units", "stopped")
 }
 
-/// What stops of all runs have recorded and no start has used.
-///
-/// # Errors
-/// LS2124 where the file can't be read.
-pub fn all(cx: &Context) -> Result<Records, ActionError> {
-    Ok(file(cx).read()?.unwrap_or_default())
+/// Puts the names of a step in the place of all other names of its units.
+async fn named(
+    cx: &Context,
+    mut records: Records,
+    units: &[String],
+) -> Result<Records, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    for unit in units {
+        let facts = systemd.facts(unit).await?;
+        let is_other = |name: &String| name != unit && facts.names.contains(name);
+        let found = records.iter().find(|(name, _)| is_other(name));
+        if let Some(record) = found.map(|(_, record)| record.clone()) {
+            records.entry(unit.clone()).or_insert(record);
+        }
+        records.retain(|name, _| !is_other(name) || units.contains(name));
+        for record in records.values_mut() {
+            if record.with.as_ref().is_some_and(is_other) {
+                record.with = Some(unit.clone());
+            }
+        }
+    }
+    Ok(records)
 }
 
-/// What the stops of this run have recorded.
+/// What stops of all runs have recorded and no start has used, the units of the step by
+/// its names.
 ///
 /// # Errors
 /// LS2124 where the file can't be read.
-pub fn of_run(cx: &Context) -> Result<Records, ActionError> {
-    let mut records = all(cx)?;
+pub async fn all(cx: &Context, units: &[String]) -> Result<Records, ActionError> {
+    let records = file(cx).read()?.unwrap_or_default();
+    named(cx, records, units).await
+}
+
+/// What the stops of this run have recorded, the units of the step by its names.
+///
+/// # Errors
+/// LS2124 where the file can't be read.
+pub async fn of_run(cx: &Context, units: &[String]) -> Result<Records, ActionError> {
+    let mut records = all(cx, units).await?;
     records.retain(|_, record| record.run == cx.tag.run);
     Ok(records)
 }
@@ -54,15 +83,17 @@ pub fn of_run(cx: &Context) -> Result<Records, ActionError> {
 ///
 /// # Errors
 /// LS2124 where the file can't be written.
-pub fn save(
+pub async fn save(
     cx: &Context,
     params: &StopService,
     states: &States,
     stopped_with: &[Change],
 ) -> Result<(), ActionError> {
-    let mut records = all(cx)?;
+    let systemd = cx.host.systemd().await?;
+    let before = all(cx, &params.units).await?;
+    let mut records = before.clone();
     for (unit, state) in states {
-        let old = records.get(unit);
+        let old = before.get(unit);
         let with = stopped_with
             .iter()
             .find(|change| change.unit == *unit)
@@ -74,7 +105,10 @@ pub fn save(
             start: (state.is_up() && !state.is_running_once())
                 || (state.active == "failed" && !state.has_failed_to_run())
                 || old.is_some_and(|old| old.start),
-            with: with.filter(|_| !params.units.contains(unit)),
+            with: match with.filter(|_| !params.units.contains(unit)) {
+                Some(with) => Some(systemd.facts(&with).await?.id),
+                None => None,
+            },
             links: match params.enablement && params.units.contains(unit) {
                 true => was_disabled
                     .and_then(|old| old.links.clone())
@@ -82,7 +116,8 @@ pub fn save(
                 false => of_this_run.and_then(|old| old.links.clone()),
             },
         };
-        records.insert(unit.clone(), record);
+        records.remove(unit);
+        records.insert(systemd.facts(unit).await?.id, record);
     }
     file(cx).write(&records)
 }
@@ -91,14 +126,13 @@ pub fn save(
 ///
 /// # Errors
 /// LS2124 where the file can't be written.
-pub fn forget<'a>(
-    cx: &Context,
-    units: impl IntoIterator<Item = &'a String>,
-) -> Result<(), ActionError> {
-    let mut records = all(cx)?;
+pub async fn forget(cx: &Context, units: &[&String]) -> Result<(), ActionError> {
+    let mut records: Records = file(cx).read()?.unwrap_or_default();
     let before = records.len();
+    let systemd = cx.host.systemd().await?;
     for unit in units {
-        records.remove(unit);
+        let names = systemd.facts(unit).await?.names;
+        records.retain(|name, _| name != *unit && !names.contains(name));
     }
     match records.len() == before {
         true => Ok(()),
@@ -106,7 +140,7 @@ pub fn forget<'a>(
     }
 }
 
-/// Oneshots that have run, by the step that started them: systemd itself forgets a
+/// Oneshots that have run, by their Ids, and the step that started them: systemd itself forgets a
 /// oneshot's last run soon after it (CollectMode=, systemd.unit(5)).
 type Runs = BTreeMap<String, String>;
 

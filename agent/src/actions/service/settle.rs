@@ -50,7 +50,7 @@ pub async fn bring_up(
         return Err(not_up(unit, &facts));
     }
     if facts.has_run() {
-        record::ran(cx, unit)?;
+        record::ran(cx, &facts.id)?;
     }
     Ok(Started {
         unit: unit.to_owned(),

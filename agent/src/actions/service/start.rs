@@ -97,7 +97,7 @@ impl Start {
                 && !now.invocation.is_empty()
                 && now.invocation != was.invocation
         });
-        if ran_since || record::has_run(cx, unit)? {
+        if ran_since || record::has_run(cx, &now.id)? {
             cx.note(format!(
                 "{unit}: an earlier attempt has run it successfully"
             ));
@@ -124,7 +124,7 @@ impl Action for Start {
         let transaction = settle::settled(&Records::new(), start).await?;
         let states = images(cx, &params.units, &transaction, params.enablement).await?;
         ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
-        let records = record::of_run(cx)?;
+        let records = record::of_run(cx, &params.units).await?;
         let wanted = Self::wanted(&records, &params.units);
         let so = wanted.iter().all(|unit| {
             states.get(*unit).is_some_and(|state| {
@@ -193,7 +193,7 @@ impl Action for Start {
             Some(before_image) => decode_before_image(before_image)?,
             None => States::new(),
         };
-        let records = record::of_run(cx)?;
+        let records = record::of_run(cx, &params.units).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         let wanted = Self::wanted(&records, &params.units);
         let ended = Transaction::of_start(cx, &params.units).await?.stops;
@@ -226,7 +226,8 @@ impl Action for Start {
         }
         settle::stay_up(cx, &up).await?;
         let others = Self::stopped_with(&records, &params.units);
-        record::forget(cx, wanted.into_iter().chain(others))?;
+        let due: Vec<&String> = wanted.into_iter().chain(others).collect();
+        record::forget(cx, &due).await?;
         Ok(Outputs::new())
     }
 

@@ -22,13 +22,13 @@ use std::time::Duration;
 pub struct Stop;
 
 impl Stop {
-    fn is_so(
+    async fn is_so(
         cx: &Context,
         params: &StopService,
         states: &States,
         transaction: &Transaction,
     ) -> Result<bool, ActionError> {
-        let recorded = record::of_run(cx)?;
+        let recorded = record::of_run(cx, &params.units).await?;
         Ok(transaction.stops.is_empty()
             && states.iter().all(|(unit, state)| {
                 let disabled = !(params.enablement && state.is_enabled());
@@ -53,7 +53,10 @@ impl Stop {
                 obstacles.extend(systemd.lost_when_disabled(unit, &links).await?);
             }
         }
-        obstacles.extend(ability::unsettled(transaction, &record::of_run(cx)?));
+        obstacles.extend(ability::unsettled(
+            transaction,
+            &record::of_run(cx, &params.units).await?,
+        ));
         obstacles.extend(ability::unlisted(cx, StopService::NAME, transaction));
         Ok(obstacles)
     }
@@ -79,7 +82,7 @@ impl Stop {
         let systemd = cx.host.systemd().await?;
         let defaults = systemd.default_timeouts().await?;
         let limit = Duration::from_secs(params.timeout_secs);
-        let records = record::all(cx)?;
+        let records = record::all(cx, &params.units).await?;
         for unit in &params.units {
             let facts = systemd.facts(unit).await?;
             if facts.is_running_once() {
@@ -138,12 +141,12 @@ impl Action for Stop {
     }
 
     async fn probe(&self, cx: &Context, params: &StopService) -> Result<Probe, ActionError> {
-        let stopping = record::of_run(cx)?;
+        let stopping = record::of_run(cx, &params.units).await?;
         let stop = || Transaction::of_stop(cx, &params.units);
         let transaction = settle::settled(&stopping, stop).await?;
         let states = images(cx, &params.units, &transaction, params.enablement).await?;
         ability::refuse(Self::obstacles(cx, params, &transaction).await?)?;
-        let so = Self::is_so(cx, params, &states, &transaction)?
+        let so = Self::is_so(cx, params, &states, &transaction).await?
             && !settle::triggered_runs(cx, &params.units).await?;
         with_before_image(satisfied_if(so), &states)
     }
@@ -221,7 +224,7 @@ impl Action for Stop {
             Some(before_image) => decode_before_image(before_image)?,
             None => images(cx, &params.units, &transaction, params.enablement).await?,
         };
-        record::save(cx, params, &states, &transaction.stops)?;
+        record::save(cx, params, &states, &transaction.stops).await?;
         let limit = Duration::from_secs(params.timeout_secs);
         if params.enablement {
             Self::disable(cx, &params.units).await?;
@@ -258,7 +261,7 @@ impl Action for Stop {
             limit: Duration::from_secs(params.timeout_secs),
         };
         let changed = restoring.restore().await?;
-        record::forget(cx, states.keys())?;
+        record::forget(cx, &states.keys().collect::<Vec<_>>()).await?;
         Ok(Undone::restored_if(changed))
     }
 }
