@@ -171,6 +171,14 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo ran >> %t/night; sleep 15'\n",
     ),
     (
+        "lines.socket",
+        "[Socket]\nListenStream=%t/lines\nAccept=yes\n",
+    ),
+    (
+        "lines@.service",
+        "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n",
+    ),
+    (
         "rt.service",
         "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=default.target\n",
     ),
@@ -870,4 +878,27 @@ async fn a_stop_by_alias_and_a_start_by_name_are_of_the_same_unit() {
         let all = ["orders.service", "worker.service", "steady.service"];
         assert_eq!(manager.active(&all), all[..2]);
     }
+}
+
+/// systemd stops a socket with Accept=yes and leaves the service of each connection.
+#[tokio::test]
+async fn a_stopped_socket_waits_for_the_services_of_its_connections() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "lines.socket"]);
+    let client = std::os::unix::net::UnixStream::connect(manager.dir.path().join("lines"));
+    let client = client.unwrap();
+    let served = || manager.systemctl(&["list-units", "--plain", "--no-legend", "lines@*"]);
+    until(|| served().contains("running")).await;
+    let seen = manager.describe("service.stop", &["lines.socket"]).await;
+    assert!(mentions(&seen.remarks, "lines@"), "{seen:?}");
+    let stop = actions::find("service.stop").unwrap();
+    let hasty = serde_json::json!({ "units": ["lines.socket"], "timeout_secs": 1 });
+    let stopped = stop.execute(&manager.context(), &hasty, None).await;
+    let error = stopped.unwrap_err();
+    assert_eq!(error.code(), Code::LS2103);
+    assert!(error.report().contains("lines@"), "{}", error.report());
+    assert!(!stop.in_effect(&manager.context(), &hasty).await.unwrap());
+    drop(client);
+    manager.stop_units(&["lines.socket"]).await.unwrap();
+    assert!(!served().contains("running"));
 }

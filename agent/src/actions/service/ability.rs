@@ -171,12 +171,12 @@ pub fn compare_timeouts(
     }
 }
 
-/// Says that the stop of a timer or path waits for what it has started and the step doesn't
+/// Says that the stop of a timer, path or socket waits for what it has started and the step doesn't
 /// name. If that has been running for longer than the step would wait, it isn't expected to
 /// end by itself.
 pub fn compare_triggered(
     description: &mut Description,
-    trigger: &str,
+    trigger: &Facts,
     triggered: &Facts,
     units: &[String],
     limit: Duration,
@@ -191,13 +191,17 @@ pub fn compare_triggered(
         since => Duration::from_micros(now.saturating_sub(since)),
     };
     let what = format!(
-        "{unit}, which {trigger} has started, has been running for {} s",
+        "{unit}, which {} has started, has been running for {} s",
+        trigger.id,
         ran.as_secs()
     );
     if ran > limit {
+        let remedy = match trigger.accepts {
+            true => format!("end the connection, or run `systemctl stop {unit}`"),
+            false => format!("name {unit} in the same step, which then stops it"),
+        };
         description.obstacles.push(format!(
-            "{what}, and the step waits only {} s for its end; name {unit} in the same step, which \
-             then stops it, or try again when it has ended",
+            "{what}, and the step waits only {} s for its end; {remedy}, or try again when it has ended",
             limit.as_secs()
         ));
     } else {

@@ -168,20 +168,25 @@ pub async fn wait_for_stopped(
 /// Whether a unit that the trigger starts is waited for: systemd leaves it running when
 /// the trigger is stopped. What a timer or path starts need not be a oneshot,
 /// because `Type=simple` is the default; a step that names it stops it itself. A
-/// service of a socket is no batch, and is stopped by name.
-pub fn is_awaited(trigger: &str, triggered: &Facts, units: &[String]) -> bool {
+/// service of a socket is no batch, and is stopped by name, except with Accept=yes: then
+/// there is an instance for each connection, whose name no plan can contain, and which is
+/// one of the socket's triggered units as long as it runs (service_set_socket_fd in
+/// src/core/service.c).
+pub fn is_awaited(trigger: &Facts, triggered: &Facts, units: &[String]) -> bool {
     match triggered.service_type.as_str() {
         "" => false,
         "oneshot" => triggered.active == "activating",
         _ => {
-            let starts_batches = [".timer", ".path"].iter().any(|end| trigger.ends_with(end));
+            let kinds = [".timer", ".path"];
+            let starts_batches =
+                trigger.accepts || kinds.iter().any(|end| trigger.id.ends_with(end));
             let named = triggered.names.iter().any(|name| units.contains(name));
             triggered.is_up() && starts_batches && !named
         }
     }
 }
 
-/// Waits until what a stopped timer or path had started is over.
+/// Waits until what a stopped timer, path or socket had started is over.
 ///
 /// # Errors
 /// Where it still runs at the end of `limit`.
@@ -193,8 +198,9 @@ pub async fn wait_for_triggered(
 ) -> Result<(), ActionError> {
     let until = tokio::time::Instant::now() + limit;
     let systemd = cx.host.systemd().await?;
-    for unit in systemd.facts(trigger).await?.triggers {
-        while is_awaited(trigger, &systemd.facts(&unit).await?, units) {
+    let facts = systemd.facts(trigger).await?;
+    for unit in &facts.triggers {
+        while is_awaited(&facts, &systemd.facts(unit).await?, units) {
             if tokio::time::Instant::now() >= until {
                 return Err(ActionError::new(
                     Code::LS2103,
@@ -211,15 +217,16 @@ pub async fn wait_for_triggered(
     Ok(())
 }
 
-/// Whether something that a timer or path of the list has started still runs.
+/// Whether something that a timer, path or socket of the list has started still runs.
 ///
 /// # Errors
 /// Where systemd doesn't answer.
 pub async fn triggered_runs(cx: &Context, units: &[String]) -> Result<bool, ActionError> {
     let systemd = cx.host.systemd().await?;
     for trigger in units {
-        for unit in systemd.facts(trigger).await?.triggers {
-            if is_awaited(trigger, &systemd.facts(&unit).await?, units) {
+        let facts = systemd.facts(trigger).await?;
+        for unit in &facts.triggers {
+            if is_awaited(&facts, &systemd.facts(unit).await?, units) {
                 return Ok(true);
             }
         }

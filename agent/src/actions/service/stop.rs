@@ -118,7 +118,7 @@ impl Stop {
             }
             for triggered in &facts.triggers {
                 let triggered = systemd.facts(triggered).await?;
-                ability::compare_triggered(description, unit, &triggered, &params.units, limit);
+                ability::compare_triggered(description, &facts, &triggered, &params.units, limit);
             }
             if facts.persistent && facts.is_up() {
                 description.remarks.push(format!(

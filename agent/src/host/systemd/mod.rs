@@ -138,13 +138,13 @@ impl Systemd {
                 properties.get_all(&name).await
             };
             let all = get("Unit").await?;
-            let (mut service, mut timer) = (Properties::new(), Properties::new());
-            if unit.ends_with(".service") {
-                service = get("Service").await?;
-            } else if unit.ends_with(".timer") {
-                timer = get("Timer").await?;
-            }
-            Ok(Facts::new(&all, &service, &timer))
+            let own = match unit.rsplit('.').next() {
+                Some("service") => get("Service").await?,
+                Some("socket") => get("Socket").await?,
+                Some("timer") => get("Timer").await?,
+                _ => Properties::new(),
+            };
+            Ok(Facts::new(&all, &own))
         };
         limited(read).await.map_err(|e| {
             ActionError::new(

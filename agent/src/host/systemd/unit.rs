@@ -1,7 +1,7 @@
 //! What systemd reports about one unit.
 //!
 //! The properties are those of org.freedesktop.systemd1(5), "Unit Objects",
-//! "Service Unit Objects" and "Timer Unit Objects".
+//! "Service Unit Objects", "Socket Unit Objects" and "Timer Unit Objects".
 
 use super::links::Link;
 use serde::{Deserialize, Serialize};
@@ -121,6 +121,8 @@ pub struct Facts {
     pub timeout_stop: u64,
     /// Of a timer: it catches up when it is started.
     pub persistent: bool,
+    /// Of a socket: it starts a service for each connection (Accept=).
+    pub accepts: bool,
     dependencies: HashMap<&'static str, Vec<String>>,
 }
 
@@ -150,7 +152,7 @@ const NEEDED_BY: &[&str] = &[
 ];
 
 impl Facts {
-    pub(super) fn new(unit: &Properties, service: &Properties, timer: &Properties) -> Self {
+    pub(super) fn new(unit: &Properties, own: &Properties) -> Self {
         let dependencies = [STOPS, STARTS, ENDS, NEEDED_BY]
             .concat()
             .into_iter()
@@ -174,12 +176,13 @@ impl Facts {
             triggers: property(unit, "Triggers"),
             has_job: has_job(unit),
             stop_when_unneeded: property(unit, "StopWhenUnneeded"),
-            service_type: property(service, "Type"),
-            result: property(service, "Result"),
-            restarts: property(service, "NRestarts"),
-            timeout_start: property(service, "TimeoutStartUSec"),
-            timeout_stop: property(service, "TimeoutStopUSec"),
-            persistent: property(timer, "Persistent"),
+            service_type: property(own, "Type"),
+            result: property(own, "Result"),
+            restarts: property(own, "NRestarts"),
+            timeout_start: property(own, "TimeoutStartUSec"),
+            timeout_stop: property(own, "TimeoutStopUSec"),
+            persistent: property(own, "Persistent"),
+            accepts: property(own, "Accept"),
             dependencies,
         }
     }
