@@ -902,3 +902,13 @@ async fn a_stopped_socket_waits_for_the_services_of_its_connections() {
     manager.stop_units(&["lines.socket"]).await.unwrap();
     assert!(!served().contains("running"));
 }
+
+#[tokio::test]
+async fn what_upholds_a_unit_is_stopped_before_it_whatever_their_order() {
+    let manager = Manager::start().await;
+    manager.systemctl(&["start", "keeper.service"]);
+    let units = ["kept.service", "keeper.service"];
+    until(|| manager.active(&units) == units).await;
+    manager.stop_units(&units).await.unwrap();
+    assert_eq!(manager.active(&units), Vec::<&str>::new());
+}

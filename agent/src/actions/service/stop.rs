@@ -17,6 +17,7 @@ use lockstep_barrier::message::Probe;
 use lockstep_plan::actions::ActionSpec as _;
 use lockstep_plan::catalogue::StopService;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub struct Stop;
@@ -231,7 +232,7 @@ impl Action for Stop {
         }
         // Without the removed links, fewer units may go down.
         let transaction = Transaction::of_stop(cx, &params.units).await?;
-        for unit in triggers_first(&params.units) {
+        for unit in triggers_first(cx, &params.units, &transaction).await? {
             let systemd = cx.host.systemd().await?;
             let was_down = systemd.state(unit).await?.is_down();
             systemd.run(Job::Stop, unit, limit).await?;
@@ -267,17 +268,82 @@ impl Action for Stop {
 }
 
 /// The units in their order, but those that start others first: a client that connects to
-/// a socket while its service stops would start that again.
-fn triggers_first(units: &[String]) -> Vec<&String> {
+/// a socket while its service stops would start that again, and so would a unit that
+/// upholds it. One that isn't in the list but stops with a unit of it counts as that one.
+async fn triggers_first<'a>(
+    cx: &Context,
+    units: &'a [String],
+    transaction: &Transaction,
+) -> Result<Vec<&'a String>, ActionError> {
+    let systemd = cx.host.systemd().await?;
+    let mut starters = BTreeMap::new();
+    for unit in units {
+        let facts = systemd.facts(unit).await?;
+        let mut before = Vec::new();
+        let upholding = facts.upheld_by().into_iter().map(str::to_owned);
+        for starter in facts.triggered_by.iter().cloned().chain(upholding) {
+            let with = transaction.stops.iter().find(|stop| stop.unit == starter);
+            let names = match with {
+                Some(stop) => vec![stop.with.clone()],
+                None => systemd.facts(&starter).await?.names,
+            };
+            before.extend(units.iter().filter(|other| names.contains(other)));
+        }
+        starters.insert(unit, before);
+    }
     let kinds = [".socket", ".timer", ".path"];
-    let (triggers, others): (Vec<_>, Vec<_>) = units
-        .iter()
-        .partition(|unit| kinds.iter().any(|kind| unit.ends_with(kind)));
-    triggers.into_iter().chain(others).collect()
+    let is_trigger = |unit: &&String| kinds.iter().any(|kind| unit.ends_with(kind));
+    let (triggers, others): (Vec<_>, Vec<_>) = units.iter().partition(is_trigger);
+    Ok(after_their_starters(
+        triggers.into_iter().chain(others),
+        &starters,
+    ))
+}
+
+/// The units in their order, but each behind those that start it. A circle is
+/// cut somewhere.
+fn after_their_starters<'a>(
+    units: impl Iterator<Item = &'a String>,
+    starters: &BTreeMap<&'a String, Vec<&'a String>>,
+) -> Vec<&'a String> {
+    let mut order: Vec<&String> = Vec::new();
+    for unit in units {
+        let (mut open, mut seen) = (vec![unit], Vec::new());
+        while let Some(&one) = open.last() {
+            seen.push(one);
+            let mut before = starters.get(one).into_iter().flatten();
+            match before.find(|other| !seen.contains(other) && !order.contains(other)) {
+                Some(other) => open.push(other),
+                None => {
+                    open.pop();
+                    if !order.contains(&one) {
+                        order.push(one);
+                    }
+                }
+            }
+        }
+    }
+    order
 }
 
 /// The units of the step and those that are stopped with them.
 fn affected(units: &[String], transaction: &Transaction) -> Vec<String> {
     let others = transaction.stops.iter().map(|change| change.unit.clone());
     units.iter().cloned().chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_is_behind_what_starts_it() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(str::to_owned);
+        let starters = BTreeMap::from([(&a, vec![&b]), (&b, vec![&c]), (&d, vec![&a])]);
+        let order = |starters| after_their_starters([&a, &b, &c, &d].into_iter(), starters);
+        assert_eq!(order(&starters), [&c, &b, &a, &d]);
+        let circle = BTreeMap::from([(&a, vec![&b]), (&b, vec![&a])]);
+        assert_eq!(order(&circle), [&b, &a, &c, &d]);
+        assert_eq!(order(&BTreeMap::new()), [&a, &b, &c, &d]);
+    }
 }
