@@ -294,6 +294,36 @@ async fn identity_columns_that_refuse_the_reverse_task_are_found_in_every_table(
     assert_eq!(described.unwrap().obstacles, [error.report()]);
 }
 
+/// ORA-54013 and ORA-12081 (Oracle Database Error Messages) end the reverse task's work on
+/// a table as ORA-32795 does.
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_columns_and_read_only_tables_are_no_targets_of_the_reverse_task() {
+    let range = Range::start("").await;
+    let column = json!({"owner": "SHOP", "table": "ORDERS", "column": "CODE"});
+    range.control(
+        &json!({"op": "surround", "with": {"virtual_columns": [column],
+        "read_only": [["SHOP", "ORDER_AUDIT"]]}}),
+    );
+    let mut params = json!({"resource": "orcl", "reverse": true,
+        "tables": [{"oracle": "SHOP.ORDERS", "postgres": "shop.orders"}],
+        "schemas": [{"oracle": "SHOP", "postgres": "shop"}], "table_mappings": null});
+    let name = "oracle.columns.describe";
+    let error = range.probe(name, &params).await.unwrap_err();
+    assert_eq!(error.code(), Code::LS2275);
+    let story = error.report();
+    for named in [
+        "into SHOP.ORDERS.CODE, virtual (ORA-54013)",
+        "into SHOP.ORDER_AUDIT, read-only (ORA-12081)",
+    ] {
+        assert!(story.contains(named), "{named}: {story}");
+    }
+    params["accept"] = json!(["shop.orders.code", "shop.order_audit"]);
+    range.probe(name, &params).await.unwrap();
+    params["accept"] = json!([]);
+    params["reverse"] = json!(false);
+    range.probe(name, &params).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_are_described_for_the_other_side_and_some_left_out() {
     let range = Range::start("").await;

@@ -377,6 +377,22 @@ async fn a_job_that_keeps_coming_back_is_stopped_or_told() {
     assert_eq!(range.world(), before);
 }
 
+/// Before release 19c a job of DBMS_JOB is none of the scheduler, so no call stops it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_dbms_job_is_stopped_where_the_scheduler_does_not_know_it() {
+    let range = Range::start("").await;
+    range.control(&json!({"op": "surround", "with": {"old_jobs_apart": true}}));
+    let sys = range.sys().await;
+    let long = "BEGIN DBMS_JOB.ISUBMIT(7, 'DBMS_SESSION.SLEEP(60);', SYSDATE); COMMIT; END;";
+    sys.execute(long, &[]).await.unwrap();
+    let runs = || range.observe()["jobs"][0]["state"] == "RUNNING";
+    until("the job does not run", runs).await;
+    let name = "oracle.jobs.disable";
+    let firm = json!({"resource": "orcl", "wait_secs": 0, "stop_running": true});
+    range.execute(name, &firm).await.unwrap();
+    assert_eq!(range.finding(name, &firm).await, Finding::Satisfied);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_tells_what_would_be_done_and_changes_nothing() {
     let range = Range::start("").await;

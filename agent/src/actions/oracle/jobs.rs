@@ -8,7 +8,8 @@
 
 use super::fence::{JOBS, Job, running_jobs};
 use super::parameters::{Values, shown};
-use super::{POLL_INTERVAL, names, required_permissions, saved_state};
+use super::session_class::DbSession;
+use super::{POLL_INTERVAL, names, required_permissions, saved_state, sessions};
 use crate::action::{
     Action, ActionError, Context, Description, Outputs, Undone, decode_before_image, found,
     satisfied_if, with_before_image,
@@ -32,6 +33,12 @@ const STOP_JOB: &str = "BEGIN DBMS_SCHEDULER.STOP_JOB(:1, TRUE); END;";
 const NOT_RUNNING: i32 = 27366;
 /// `ORA-27475: unknown job`: it has ended and was dropped.
 const UNKNOWN_JOB: i32 = 27475;
+
+/// The session of a job of DBMS_JOB. DBA_JOBS_RUNNING shows those of the own instance, with
+/// the SID of the session that holds the job's lock (Oracle Database Reference).
+const SESSION_OF_JOB: &str = "SELECT s.INST_ID, s.SID, s.SERIAL#, s.USERNAME, s.MACHINE, s.PROGRAM, \
+     s.MODULE, s.STATUS, s.TYPE, s.SERVICE_NAME FROM DBA_JOBS_RUNNING r JOIN GV$SESSION s \
+     ON s.SID = r.SID AND s.INST_ID = SYS_CONTEXT('USERENV', 'INSTANCE') WHERE r.JOB = :1";
 
 /// Time from the request to stop a job until it must have ended.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -64,9 +71,19 @@ async fn wait(cx: &Context, session: &Session, limit: Duration) -> Result<Vec<Jo
     }
 }
 
+/// Ends the session in which a job of DBMS_JOB runs, for no call stops one: only since
+/// release 19c it is a job of the scheduler as well, and is stopped as that (Oracle
+/// Database Upgrade Guide 19c, "Support for DBMS_JOB"). The queue is off, so that it isn't
+/// tried again.
+async fn end(cx: &Context, session: &Session, number: i64) -> Result<(), ActionError> {
+    let sessions: Vec<DbSession> = session.rows(SESSION_OF_JOB, &[number.into()]).await?;
+    for seen in &sessions {
+        sessions::kill(cx, session, seen).await?;
+    }
+    Ok(())
+}
+
 async fn stop(cx: &Context, session: &Session, job: &Job) -> Result<(), ActionError> {
-    // No call stops a job of DBMS_JOB: it ends with its session, which
-    // oracle.sessions.kill kills.
     let Job::Scheduled(owner, name) = job else {
         return Ok(());
     };
@@ -119,7 +136,7 @@ impl Action for Disable {
             "wait {} s for running jobs{}",
             params.wait_secs,
             if params.stop_running {
-                ", then DBMS_SCHEDULER.STOP_JOB"
+                ", then DBMS_SCHEDULER.STOP_JOB, or ALTER SYSTEM KILL SESSION for those of DBMS_JOB"
             } else {
                 ", then fail"
             }
@@ -157,6 +174,11 @@ impl Action for Disable {
         }
         for job in &running {
             stop(cx, &session, job).await?;
+        }
+        for job in running_jobs(&session).await? {
+            if let Job::Numbered(number) = job {
+                end(cx, &session, number).await?;
+            }
         }
         let left = wait(cx, &session, STOP_LIMIT).await?;
         if left.is_empty() {

@@ -56,7 +56,10 @@ fn kill_statement(seen: &DbSession) -> String {
 }
 
 /// Returns whether the session was killed, or marked to be killed.
-async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool, ActionError> {
+///
+/// # Errors
+/// If Oracle rejects it.
+pub async fn kill(cx: &Context, session: &Session, seen: &DbSession) -> Result<bool, ActionError> {
     match session.execute(&kill_statement(seen), &[]).await {
         Ok(()) => cx.effect(format!("killed the session {seen}")),
         Err(e) => match e.ora() {

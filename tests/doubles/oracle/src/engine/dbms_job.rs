@@ -227,6 +227,11 @@ pub fn goes_on(job: &mut Job, failed: bool, next: Option<i64>) -> bool {
 }
 
 impl State {
+    /// Whether it is a job of the scheduler.
+    pub fn is_scheduled(&self, job: &Job) -> bool {
+        job.old.is_none() || !self.environment.old_jobs_apart
+    }
+
     /// Whether a session sees a job: its transaction has committed, or is the
     /// session's own.
     pub fn has_job(&self, key: Option<SessionKey>, job: &Job) -> bool {

@@ -21,6 +21,12 @@ pub struct Environment {
     pub link_sources: Vec<LinkSource>,
     /// Columns GENERATED ALWAYS AS IDENTITY, which CREATE TABLE refuses.
     pub identities: Vec<Identity>,
+    /// Columns that are virtual, which CREATE TABLE refuses as well.
+    pub virtual_columns: Vec<Identity>,
+    /// Tables in read-only mode: owner and name. Only shown.
+    pub read_only: Vec<(String, String)>,
+    /// As before release 19c: jobs of DBMS_JOB are none of the scheduler.
+    pub old_jobs_apart: bool,
     /// Blocks are cleaned out late: ORA_ROWSCN is above the commit's SCN.
     pub delayed_cleanout: bool,
     /// Hidden parameters, by name. [`UNRECORDED`] stops LAST_LOGIN.
@@ -39,6 +45,9 @@ impl Default for Environment {
             links: Vec::new(),
             link_sources: Vec::new(),
             identities: Vec::new(),
+            virtual_columns: Vec::new(),
+            read_only: Vec::new(),
+            old_jobs_apart: false,
             delayed_cleanout: false,
             hidden: BTreeMap::new(),
             archiver_stuck: false,
@@ -69,7 +78,7 @@ pub struct Link {
     pub host: String,
 }
 
-/// A row of DBA_TAB_IDENTITY_COLS.
+/// A column: a row of DBA_TAB_IDENTITY_COLS, or a virtual one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -128,6 +137,12 @@ impl Environment {
             row
         };
         self.identities.iter().map(row).collect()
+    }
+
+    /// Whether a column is virtual.
+    pub fn computes(&self, owner: &str, table: &str, column: &str) -> bool {
+        let is = |one: &Identity| one.owner == owner && one.table == table && one.column == column;
+        self.virtual_columns.iter().any(is)
     }
 
     pub fn links(&self) -> Vec<Vec<Datum>> {

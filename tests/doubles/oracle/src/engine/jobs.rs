@@ -160,7 +160,11 @@ pub fn procedure(
     let unknown = || ora(27475, format!("unknown job \"{}\".\"{}\"", key.0, key.1));
     let running = || ora(27478, format!("job \"{}\".\"{}\" is running", key.0, key.1));
     let now = clock::epoch_ms();
-    let job = call.st.jobs.get_mut(&key).ok_or_else(unknown)?;
+    let apart = call.st.environment.old_jobs_apart;
+    let job = call.st.jobs.get_mut(&key);
+    let job = job
+        .filter(|job| job.old.is_none() || !apart)
+        .ok_or_else(unknown)?;
     match name {
         "DBMS_SCHEDULER.ENABLE" => {
             job.enabled = true;

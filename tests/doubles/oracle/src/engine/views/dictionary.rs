@@ -36,6 +36,7 @@ const TABLES: &[(&str, Kind)] = &[
     ("NESTED", v(3)),
     ("SECONDARY", v(1)),
     ("DROPPED", v(3)),
+    ("READ_ONLY", v(3)),
 ];
 const COLUMNS: &[(&str, Kind)] = &[
     ("OWNER", v(128)),
@@ -236,8 +237,11 @@ pub fn make(st: &State, key: SessionKey, name: &str) -> Option<View> {
     };
     let (cols, rows) = match rest {
         "USERS" => (USERS, users(&seen)),
-        "TABLES" => (TABLES, seen.tables().map(table).collect()),
-        "TAB_COLUMNS" | "TAB_COLS" => (COLUMNS, seen.tables().flat_map(columns).collect()),
+        "TABLES" => (TABLES, seen.tables().map(|one| table(&seen, one)).collect()),
+        "TAB_COLUMNS" | "TAB_COLS" => (
+            COLUMNS,
+            seen.tables().flat_map(|one| columns(&seen, one)).collect(),
+        ),
         "TAB_IDENTITY_COLS" => (IDENTITY_COLUMNS, st.environment.identities()),
         "CONSTRAINTS" => (CONSTRAINTS, constraints(&seen)),
         "CONS_COLUMNS" => (CONS_COLUMNS, constraint_columns(&seen)),
@@ -300,7 +304,9 @@ fn users(seen: &Seen<'_>) -> Vec<Vec<Datum>> {
         .collect()
 }
 
-fn table(table: &Table) -> Vec<Datum> {
+fn table(seen: &Seen<'_>, table: &Table) -> Vec<Datum> {
+    let mut read_only = seen.st.environment.read_only.iter();
+    let read_only = read_only.any(|(owner, name)| *owner == table.owner && *name == table.name);
     vec![
         Datum::text(table.owner.as_str()),
         Datum::text(table.name.as_str()),
@@ -312,10 +318,12 @@ fn table(table: &Table) -> Vec<Datum> {
         Datum::text("NO"),
         Datum::text("N"),
         Datum::text("NO"),
+        Datum::text(if read_only { "YES" } else { "NO" }),
     ]
 }
 
-fn columns(table: &Table) -> Vec<Vec<Datum>> {
+fn columns(seen: &Seen<'_>, table: &Table) -> Vec<Vec<Datum>> {
+    let environment = &seen.st.environment;
     table
         .columns
         .iter()
@@ -340,7 +348,13 @@ fn columns(table: &Table) -> Vec<Vec<Datum>> {
                 chars,
                 Datum::opt(matches!(column.kind, Kind::Varchar2(_) | Kind::Char(_)).then_some("B")),
                 Datum::text("NO"),
-                Datum::text("NO"),
+                Datum::text(
+                    if environment.computes(&table.owner, &table.name, &column.name) {
+                        "YES"
+                    } else {
+                        "NO"
+                    },
+                ),
                 Datum::text("NO"),
             ]
         })

@@ -1,5 +1,5 @@
 //! Jobs in the dictionary. Those of DBMS_JOB are in their own views and, as
-//! since release 19c, in the scheduler's.
+//! since release 19c, in the scheduler's, unless the range is older.
 
 use super::super::clock;
 use super::super::datum::Datum;
@@ -122,6 +122,7 @@ fn all(st: &State, key: SessionKey, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<D
     st.jobs
         .iter()
         .filter(|((owner, _), job)| visible(owner) && st.has_job(Some(key), job))
+        .filter(|(_, job)| st.is_scheduled(job))
         .map(|((owner, name), job)| {
             vec![
                 Datum::text(owner.as_str()),
@@ -159,7 +160,7 @@ fn running(st: &State, visible: &dyn Fn(&str) -> bool) -> Vec<Vec<Datum>> {
     let now = clock::epoch_ms();
     st.jobs
         .iter()
-        .filter(|((owner, _), _)| visible(owner))
+        .filter(|((owner, _), job)| visible(owner) && st.is_scheduled(job))
         .filter_map(|((owner, name), job)| {
             let key = job.running?;
             let pid = st.session(key).map_or(0, |session| session.pid);
