@@ -275,11 +275,17 @@ impl Range {
         self.state.path()
     }
 
-    /// Stops the simulator's process, or lets it go on.
+    /// Stops the simulator's process, or lets it go on. A stop is in effect on return:
+    /// until each of its threads has stopped, one may still answer a login.
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.simulator.id()).unwrap();
         // SAFETY: a plain system call on a child that isn't waited for yet.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        let began = Instant::now();
+        while signal == libc::SIGSTOP && !has_stopped(pid) {
+            assert!(began.elapsed() < PATIENCE, "the simulator doesn't stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Connect string of the first instance's listener.
@@ -323,6 +329,17 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Whether every thread of a process is stopped (proc_pid_stat(5), `state`).
+fn has_stopped(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name in parentheses may hold anything.
+        let state = stat.rsplit(") ").next().unwrap_or_default();
+        state.starts_with('T')
+    })
 }
 
 /// A Grid home whose tools say how they were run, and a directory with the
