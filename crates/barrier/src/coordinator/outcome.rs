@@ -122,7 +122,9 @@ impl Run {
             // The run relies on nothing about a task that it left out, so no outcome
             // contradicts it; but each is recorded before it is acknowledged.
             TaskStatus::UndoOutstanding
-                if report.outcome.is_good() || task.reported != Some(report.attempt) =>
+                if report.outcome.is_good()
+                    || task.reported != Some(report.attempt)
+                    || task.assumed == Some(report.attempt) =>
             {
                 Classification::New
             }

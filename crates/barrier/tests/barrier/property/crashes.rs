@@ -16,7 +16,8 @@ fn either_side_may_die_after_any_effect() {
 fn die_everywhere(arm: impl Fn(&mut Sim, usize)) {
     let text = PLAN
         .replace("{policy}", "hold")
-        .replace("{open}", "no-return");
+        .replace("{open}", "no-return")
+        .replace("{until}", "3");
     for effects in 0..400 {
         let mut sim = Sim::new(plan::begin(&text));
         arm(&mut sim, effects);

@@ -22,7 +22,8 @@ use recovery::heal;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Three agents, three phases, and the rollback. `{policy}` and `{open}` vary.
+/// Three agents, four phases, and the rollback. `{policy}`, `{open}` and the phase that
+/// ends the watch vary.
 const PLAN: &str = "
 outage budget=300s from=1 to=2 reserve=20s
 detachable c
@@ -30,10 +31,11 @@ phase stop on_failure={policy}
   stop-web a,b,c
 phase close on_failure={policy}
   lock a
-  guard a watch=2
+  guard a watch={until}
   mark b proof
 phase open gate=approval on_failure={policy} {open}
   open b in=mark.scn
+phase apps on_failure={policy}
   start-web b,c
 rollback
 phase shut
@@ -230,6 +232,7 @@ proptest! {
     fn no_interleaving_breaks_an_invariant(
         rolls_back in any::<bool>(),
         no_return in any::<bool>(),
+        guarded in any::<bool>(),
         unclear in prop::sample::subsequence(vec!["stop-web", "lock", "open", "un-stop"], 0..=4),
         turns_back in any::<bool>(),
         moves in prop::collection::vec(
@@ -242,7 +245,8 @@ proptest! {
     ) {
         let policy = if rolls_back { "rollback" } else { "hold" };
         let open = if no_return { "no-return" } else { "" };
-        let text = PLAN.replace("{policy}", policy).replace("{open}", open);
+        let until = if guarded { "3" } else { "2" };
+        let text = PLAN.replace("{policy}", policy).replace("{open}", open).replace("{until}", until);
         let mut sim = Sim::new(plan::begin(&text));
         for agent in sim.agents.values_mut() {
             // Their probes are always indeterminate.

@@ -21,7 +21,7 @@ proptest! {
         records_left in any::<prop::sample::Index>(),
         restarts in 1..12_u8,
     ) {
-        let text = PLAN.replace("{policy}", "rollback").replace("{open}", "no-return");
+        let text = PLAN.replace("{policy}", "rollback").replace("{open}", "no-return").replace("{until}", "3");
         let mut sim = Sim::new(plan::begin(&text));
         sim.start();
         for name in sim.names() {
