@@ -154,6 +154,8 @@ impl Run {
         let closed = self.state.closed_by.contains(agent);
         if self.state.begin.members.contains_key(agent) && !closed {
             let agent = agent.clone();
+            // The promise behind its vote is lost as well (R10).
+            self.live.votes.remove(&agent);
             self.persist(Record::JournalLost { agent, journal }, effects);
         }
     }

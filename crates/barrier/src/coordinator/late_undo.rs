@@ -46,6 +46,12 @@ impl Run {
                 }
             }
             None => {
+                if let Some(phase) = self.never_reported(agent) {
+                    let reason = "it isn't locked to this run any more, and doesn't report what \
+                                  it did there: another coordinator has closed the run at it";
+                    self.leave_outstanding(agent, phase, reason.to_owned(), effects);
+                    return true;
+                }
                 let Some((phase, steps)) = self.due_late_undo(agent) else {
                     return false;
                 };
@@ -56,6 +62,22 @@ impl Run {
                 true
             }
         }
+    }
+
+    /// The first phase with outstanding undos of an agent that will not report its
+    /// earlier attempts, see [`Run::is_owed_by`].
+    fn never_reported(&self, agent: &AgentName) -> Option<PhaseRef> {
+        let silent = self.state.ended.is_some()
+            && self.live.unlocked.contains(agent)
+            && self.unreported(agent)
+            && !self.live.late_blocked.contains(agent);
+        let phases = self.state.begin.resolved_plan.rollback.iter().enumerate();
+        let mut owed = phases.filter(|(_, spec)| !self.outstanding_steps(spec, agent).is_empty());
+        let (index, _) = owed.next().filter(|_| silent)?;
+        Some(PhaseRef {
+            track: Track::Rollback,
+            index: index as u32,
+        })
     }
 
     /// Why no undo is begun any more: the run has ended, and a later one may have
@@ -391,11 +413,14 @@ impl Run {
     }
 
     /// The run has ended, and the agent still has something of it to do or to report.
+    /// An agent without a lock on the run has nothing to report and never will: it
+    /// has not begun the run, or another coordinator has closed it there.
     pub(super) fn is_owed_by(&self, agent: &AgentName) -> bool {
+        let reports = !self.live.unlocked.contains(agent);
         self.state.ended == Some(Ending::RolledBack)
             && self.may_undo_late()
             && (self.state.late_undos.contains_key(agent)
-                || self.unreported(agent)
+                || (reports && self.unreported(agent))
                 || self.due_late_undo(agent).is_some())
     }
 

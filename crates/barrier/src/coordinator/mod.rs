@@ -268,6 +268,9 @@ struct Live {
     late_blocked: BTreeSet<AgentName>,
     /// The later run, see [`Event::Superseded`].
     superseded: Option<RunId>,
+    /// Agents that connected without a lock on this run and have promised nothing
+    /// since.
+    unlocked: BTreeSet<AgentName>,
     /// Agents to which Close was sent in this session.
     close_sent: BTreeSet<AgentName>,
     /// An agent has accepted another coordinator's orders, so this one makes no

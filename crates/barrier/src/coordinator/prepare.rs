@@ -228,7 +228,10 @@ impl Run {
         let sent = self.live.sent.get(&from).copied().unwrap_or(now);
         let lapses = sent.saturating_add(spec.start_by);
         let age = match &verdict {
-            Verdict::Ready { .. } => promise_age,
+            Verdict::Ready { .. } => {
+                self.live.unlocked.remove(&from);
+                promise_age
+            }
             Verdict::Refuse { .. } | Verdict::Lapsed | Verdict::Busy => 0,
         };
         let vote = Vote {

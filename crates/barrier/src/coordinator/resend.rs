@@ -47,6 +47,11 @@ impl Run {
             self.apply_release_age(now, agent_state);
         }
         self.record_contact(now, agent);
+        if self.is_locked_here(agent_state) {
+            self.live.unlocked.remove(agent);
+        } else {
+            self.live.unlocked.insert(agent.clone());
+        }
         self.live.close_sent.remove(agent);
         if self.is_locked_here(agent_state) && self.state.closed_by.contains(agent) {
             // Its journal was restored from before the end. Nobody stays locked to a
