@@ -21,7 +21,9 @@ impl Run {
         if !self.may_undo_late() {
             return false;
         }
-        let agents: Vec<AgentName> = self.live.connected.iter().cloned().collect();
+        // An agent that has closed the run does nothing more in it.
+        let agents = self.live.connected.difference(&self.state.closed_by);
+        let agents: Vec<AgentName> = agents.cloned().collect();
         agents
             .iter()
             .any(|agent| self.step_late_undo(now, agent, effects))

@@ -174,7 +174,7 @@ impl Run {
         }
         if self.state.ended.is_some() {
             // Close follows when the agent has nothing left to do.
-            if self.is_owed_by(agent) {
+            if self.is_owed_by(agent) && !self.state.closed_by.contains(agent) {
                 self.send_open(agent, effects);
             }
             return;
